@@ -1,0 +1,144 @@
+"""What `ssld up` and `ssld down` ask of Prefect's server: profile, pool, automation, runs.
+
+Imports Prefect at the top, which takes seconds and reads the environment: import this module late.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, load_profiles, save_profiles
+from prefect.states import Cancelling, Crashed
+
+ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+AUTOMATION = "ssld: crash runs whose heartbeat is missed"
+MISSED_HEARTBEAT = timedelta(seconds=90)  # three beats
+
+
+def use_profile(name: str, api: str) -> None:
+    """Make every `prefect` command of this user talk to `api`, from any folder."""
+    profiles = load_profiles()
+    previous = profiles.active_name
+    profiles.update_profile(name, {PREFECT_API_URL: api})
+    if previous != name:
+        _previous().write_text(previous or "")
+    profiles.set_active(name)
+    save_profiles(profiles)
+
+
+def leave_profile(name: str) -> None:
+    """Go back to the profile that was active before `use_profile`."""
+    profiles = load_profiles()
+    if profiles.active_name == name:
+        before = _previous().read_text() if _previous().exists() else ""
+        profiles.set_active(before if before in profiles.names else "ephemeral")
+        profiles.remove_profile(name)
+        save_profiles(profiles)
+
+
+def _previous() -> Path:
+    from flows.services import home
+
+    return home() / "previous_profile"
+
+
+def ensure_pool(name: str) -> None:
+    """A process work pool that runs one job at a time: trainings do not share a device."""
+    with _client() as client:
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=1))
+
+
+def ensure_automation() -> None:
+    """Mark a run Crashed when its heartbeat stops: worker and engine can die together."""
+    trigger = EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={
+            "prefect.flow-run.heartbeat",
+            *(f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "Crashed")),
+        },
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=MISSED_HEARTBEAT,
+    )
+    action = ChangeFlowRunState(
+        name=None,
+        force=False,
+        state=StateType.CRASHED,
+        message=f"no heartbeat for {MISSED_HEARTBEAT.seconds} s",
+    )
+    with _client() as client:
+        if not client.read_automations_by_name(AUTOMATION):
+            automation = AutomationCore(name=AUTOMATION, trigger=trigger, actions=[action])
+            client.create_automation(automation)
+
+
+def crash_orphans(pool: str) -> list[str]:
+    """Mark as Crashed the active runs of `pool` whose process is gone; their names.
+
+    For a time without a worker, when nothing else will ever finish them: they would hold the pool's
+    one slot until the automation finds them.
+    """
+    with _client() as client:
+        gone = [run for run in _active(client, pool) if not _is_alive(run)]
+        for run in gone:
+            client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
+    return [run.name for run in gone]
+
+
+def cancel_running(pool: str) -> list[str]:
+    """Cancel the active runs of `pool` and wait until they have ended; their names."""
+    with _client() as client:
+        runs = _active(client, pool)
+        for run in runs:
+            client.set_flow_run_state(run.id, Cancelling(), force=True)
+        end = time.monotonic() + 60
+        while _active(client, pool) and time.monotonic() < end:
+            time.sleep(0.5)
+    return [run.name for run in runs]
+
+
+def _active(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ACTIVE}}}),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
+    )
+
+
+def _is_alive(run: FlowRun) -> bool:
+    """Whether the process of `run` is there, on this machine or perhaps on another."""
+    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
+    if not pid:
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return _mentions(environment, run.id)
+
+
+def _mentions(environment: bytes, run: UUID) -> bool:
+    return str(run).encode() in environment or run.hex.encode() in environment
+
+
+def _client() -> SyncPrefectClient:
+    return get_client(sync_client=True)

@@ -1,0 +1,83 @@
+"""`ssld run`: the flow in this process, on a running server or else a temporary one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.services import apply_settings, is_healthy
+from tasks.dag import following, needed_for, stage_named
+from tasks.recipe import load_recipe, recipe_path
+from tasks.stage import Session
+from tasks.store import Store
+
+
+def run_recipe(
+    recipe: str, settings: Sequence[str], only: str | None, from_: str | None, console: Console
+) -> int:
+    """Run `recipe` and print what each stage did; the exit status."""
+    resolved = load_recipe(recipe, settings)  # a mistake is told before Prefect takes its seconds
+    until = stage_named(only).name if only else "report"
+    refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
+    apply_settings()
+    with _reachable_server():
+        from flows.ssld import ssld
+
+        parameters = (str(recipe_path(recipe)), list(settings), until, refresh)
+        state = ssld(*parameters, return_state=True)
+    if not state.is_completed():
+        console.print(f"[red]{state.name.lower()}:[/] ", end="")
+        console.print(state.message, markup=False)
+        return 1
+    print_results(Session(resolved, Store.default()), until, console)
+    return 0
+
+
+@contextmanager
+def _reachable_server() -> Iterator[None]:
+    """The active profile's server if it answers, else Prefect's temporary one."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        temporary_settings,
+    )
+
+    api = PREFECT_API_URL.value()
+    if api is None or is_healthy(api):
+        yield
+        return
+    with temporary_settings(
+        updates={PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL}
+    ):
+        yield
+
+
+def print_results(session: Session, until: str, console: Console) -> None:
+    """The table of what each stage did, and the accuracies where they are known."""
+    from tasks.report import accuracies, stage_row
+
+    table = Table("stage", box=None, pad_edge=False, header_style="bold")
+    for name in ("in", "out", "seconds", "images/s"):
+        table.add_column(name, justify="right")
+    table.add_column("what it did")
+    for stage in needed_for(until):
+        result, _ = session.find(stage)
+        assert result is not None
+        session.accept(result)
+        row = stage_row(result)
+        rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
+        counts = {k: v for k, v in result.counts.items() if k not in ("in", "out")}
+        note = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+        numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
+        table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
+    console.print(table)
+    if "evaluate" in session.done:
+        console.print()
+        for row in accuracies(session.done["evaluate"]):
+            gain = "" if row.gain is None else f"  {row.gain:+.1f} points over the baseline"
+            console.print(f"{row.label:<10}{row.top1:7.1%} top-1 at {row.resolution} px{gain}")
+    if "report" in session.done:
+        console.print(f"\nreport: {session.done['report'].path('report.html')}")

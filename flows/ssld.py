@@ -1,0 +1,93 @@
+"""The flow `ssld`: the stages of tasks/dag.py in order, each a Prefect task.
+
+A stage whose inputs, settings and code version are unchanged ends as Cached; the store alone
+decides that, so a run from the command line and a deployment share their results.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from data_catalog.config import UserError
+from tasks.artifacts import publish
+from tasks.dag import needed_for
+from tasks.recipe import load_recipe
+from tasks.stage import Session, Stage
+from tasks.store import Result, Store
+from tasks.watch import watching
+
+
+@flow(name="ssld", flow_run_name="{recipe}", validate_parameters=True)
+def ssld(
+    recipe: str = "demo",
+    settings: list[str] | None = None,
+    until: str = "report",
+    refresh: list[str] | None = None,
+) -> Any:
+    """Run a recipe up to a stage; what is done is not run again.
+
+    Args:
+        recipe: name of a recipe in configs/ssld, or the path of one.
+        settings: overrides of the form `a.b=value`.
+        until: the last stage to run, with all that it needs.
+        refresh: stages to run again though they are done; ignored when Prefect retries the run.
+    """
+    first_attempt = (flow_run.run_count or 1) == 1
+    try:
+        stages = needed_for(until)
+        again = frozenset(refresh or ()) if first_attempt else frozenset()
+        session = Session(load_recipe(recipe, settings or ()), Store.default(), again)
+    except UserError as error:
+        return _failure(error)
+    states: dict[str, State] = {}
+    for stage in stages:
+        state = _as_task(session, stage)([states[name] for name in stage.upstream])
+        if state.is_failed():
+            return Failed(message=state.message)
+        states[stage.name] = state
+    return Completed(message=f"{recipe}: {until} is done")
+
+
+def _as_task(session: Session, stage: Stage) -> Any:
+    """`stage` as a Prefect task; `upstream` draws the arrows of the dashboard's graph."""
+
+    @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False)
+    def run(upstream: list[Any]) -> Any:
+        try:
+            return _run(session, stage)
+        except UserError as error:
+            return _failure(error)
+
+    return run
+
+
+def _run(session: Session, stage: Stage) -> State:
+    logger = get_run_logger()
+    result, reason = session.find(stage)
+    if result is not None and stage.name not in session.refresh:
+        session.accept(result)
+        return Completed(
+            name="Cached", message=f"unchanged: {result.directory}", data=_link(result)
+        )
+    logger.info("%s: starts (%s)", stage.name, "asked for" if result else reason)
+    with watching(stage.name, logger) as watch:
+        result = session.run(stage, watch)
+    publish(session, result)
+    seconds = result.record["seconds"]
+    return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
+
+
+def _link(result: Result) -> dict[str, str]:
+    """What travels between tasks: where the manifest lies, never data."""
+    return {"stage": result.stage, "key": result.key, "directory": str(result.directory)}
+
+
+def _failure(error: UserError) -> State:
+    get_run_logger().error("%s", error)
+    return Failed(message=str(error))

@@ -1,0 +1,86 @@
+"""What is done, stale, missing or partial, and why; reads the store, runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.dag import STAGES
+from tasks.stage import Session, Stage
+from tasks.store import Result
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """State of one stage: done, partial, stale, damaged, missing; `detail` says how far or why."""
+
+    stage: str
+    state: str
+    detail: str
+
+
+def statuses(session: Session) -> Iterator[StageStatus]:
+    """The state of every stage of the session's recipe, in order."""
+    last = session.store.last(session.recipe.name)
+    for stage in STAGES.values():
+        waits_for = [name for name in stage.upstream if name not in session.done]
+        previous = session.store.load(stage.name, last[stage.name]) if stage.name in last else None
+        if waits_for:
+            yield _waiting(stage, previous, waits_for)
+            continue
+        result, reason = session.find(stage)
+        if result is not None:
+            session.done[stage.name] = result
+            yield StageStatus(stage.name, "done", _summary(result))
+        else:
+            yield _unfinished(session, stage, previous, reason)
+
+
+def _waiting(stage: Stage, previous: Result | None, waits_for: list[str]) -> StageStatus:
+    detail = f"waits for {', '.join(waits_for)}"
+    return StageStatus(stage.name, "stale" if previous else "missing", detail)
+
+
+def _unfinished(
+    session: Session, stage: Stage, previous: Result | None, reason: str
+) -> StageStatus:
+    key = session.key(stage)
+    if session.store.load(stage.name, key) is not None:
+        return StageStatus(stage.name, "damaged", f"{reason}; runs again")
+    progress = session.store.progress(stage.name, key)
+    if progress:
+        share = f"{progress['done']:,} of {progress['total']:,} {progress['unit']}"
+        return StageStatus(stage.name, "partial", share)
+    if previous is None:
+        return StageStatus(stage.name, "missing", reason)
+    return StageStatus(stage.name, "stale", "; ".join(_changes(session, stage, previous)))
+
+
+def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
+    """What differs between the last finished run and what the recipe asks for now."""
+    if previous.version != stage.version:
+        yield f"code version {previous.version} -> {stage.version}"
+    before, now = _flat(previous.settings), _flat(stage.own_settings(session.recipe))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            yield f"{name}: {before.get(name)} -> {now.get(name)}"
+    inputs = session.inputs_of(stage)
+    for name in sorted(previous.inputs.keys() | inputs.keys()):
+        if previous.inputs.get(name) != inputs.get(name):
+            yield f"input {name} changed"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{path}.{name}" if path else name)
+    return flat
+
+
+def _summary(result: Result) -> str:
+    counts = ", ".join(f"{name} {number:,}" for name, number in result.counts.items())
+    return f"{counts}  ({result.record['seconds']:.1f} s)" if counts else ""

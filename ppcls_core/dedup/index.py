@@ -1,0 +1,240 @@
+"""The val side of the search: features, thumbnails and hashes of every validation image, on disk.
+
+Files of an index: `index.json` (settings), `images.parquet` and `rejected.parquet` (one row an image),
+`thumbs.npy` uint8 [images, 128, 128], `points.npy` float32 [features, 4], `descriptors.npy` uint8
+[features, 128] (the images' features one after the other) and `search.faiss`. About 0.12 MB an image
+at 400 features; building holds twice that in memory, searching once (the arrays are memory-mapped).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.config import UserError, parse
+from data_catalog.files import read_json, write_json
+from ppcls_core.data.decode import BadImage, read_image
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.hashes import THUMB, perceptual_hash, pixel_digest, thumbnail
+from ppcls_core.dedup.sift import DIMENSION, Features, extract, reduce
+from ppcls_core.dedup.threads import map_threads
+
+FORMAT = 1
+MAX_EXACT = 20_000  # descriptors up to which every one is compared; beyond, an inverted file
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("width", pa.int32()),  # of the decoded picture
+        ("height", pa.int32()),
+        ("reduced_width", pa.int32()),  # of the grey copy in whose pixels `points` are
+        ("reduced_height", pa.int32()),
+        ("digest", pa.string()),
+        ("hash", pa.uint64()),
+        ("num_features", pa.int32()),
+    ]
+)
+REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the search knows of one decoded image: its `size` (width, height), the `grey` reduced copy
+    (uint8), the `thumb` of that, the `digest` of its pixels and its `features`."""
+
+    size: tuple[int, int]
+    grey: np.ndarray
+    thumb: np.ndarray
+    digest: str
+    features: Features
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """Outcome of `build_index`: num_images = num_indexed + the sum of `rejected` (count by reason);
+    `num_weak` of the indexed have too few features for SIFT."""
+
+    num_images: int
+    num_indexed: int
+    num_weak: int
+    num_descriptors: int
+    rejected: dict[str, int]
+
+
+def describe(path: Path, config: DedupConfig) -> Picture:
+    """Read and describe one image. Raises BadImage."""
+    image = read_image(path)
+    grey = reduce(image, config)
+    size = (image.shape[1], image.shape[0])
+    return Picture(size, grey, thumbnail(grey), pixel_digest(image), extract(grey, config))
+
+
+def build_index(
+    paths: Sequence[Path],
+    ids: Sequence[str],
+    config: DedupConfig,
+    out: Path,
+    on_progress: Callable[[int], None],
+) -> IndexStats:
+    """Describe the validation images `paths` and leave the index in the directory `out`.
+
+    Images that cannot be read are listed in `rejected.parquet` and counted; they stop nothing.
+    `on_progress` is called with the number of images done and may raise to stop.
+    """
+    done = count(1)
+
+    def read(path: Path) -> tuple[dict[str, Any], np.ndarray, Features] | BadImage:
+        try:
+            picture = describe(path, config)
+        except BadImage as error:
+            return error
+        return _row(picture), picture.thumb, picture.features
+
+    workers = os.cpu_count() or 1
+    results = map_threads(read, paths, workers, lambda: on_progress(next(done)))
+    rows, thumbs, features, rejected = [], [], [], []
+    for image_id, result in zip(ids, results, strict=True):
+        if isinstance(result, BadImage):
+            detail = {"reason": result.reason, "detail": result.detail}
+            rejected.append({"image_id": image_id, **detail})
+            continue
+        rows.append({"image_id": image_id, **result[0]})
+        thumbs.append(result[1])
+        features.append(result[2])
+    out.mkdir(parents=True, exist_ok=True)
+    descriptors = _join([f.descriptors for f in features], (DIMENSION,), np.uint8)
+    np.save(out / "descriptors.npy", descriptors)
+    np.save(out / "points.npy", _join([f.points for f in features], (4,), np.float32))
+    np.save(out / "thumbs.npy", _join([t[None] for t in thumbs], (THUMB, THUMB), np.uint8))
+    pq.write_table(pa.Table.from_pylist(rows, IMAGES), out / "images.parquet")
+    pq.write_table(pa.Table.from_pylist(rejected, REJECTED), out / "rejected.parquet")
+    _write_search(descriptors, out / "search.faiss")
+    write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
+    weak = sum(len(f) < config.min_features for f in features)
+    reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
+    return IndexStats(len(paths), len(rows), weak, len(descriptors), reasons)
+
+
+def _row(picture: Picture) -> dict[str, Any]:
+    return {
+        "width": picture.size[0],
+        "height": picture.size[1],
+        "reduced_width": picture.grey.shape[1],
+        "reduced_height": picture.grey.shape[0],
+        "digest": picture.digest,
+        "hash": perceptual_hash(picture.thumb),
+        "num_features": len(picture.features),
+    }
+
+
+def _join(arrays: list[np.ndarray], shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    return np.concatenate([np.zeros((0, *shape), dtype), *arrays])
+
+
+def _write_search(descriptors: np.ndarray, path: Path) -> None:
+    """The nearest-neighbour structure over all descriptors, one byte a dimension.
+
+    Distances between bytes are exact; training runs on one thread, because faiss' k-means gives other
+    cells with other thread counts.
+    """
+    import faiss
+
+    byte = faiss.ScalarQuantizer.QT_8bit_direct
+    num_cells = 2 ** round(np.log2(2 * np.sqrt(max(1, len(descriptors)))))
+    if len(descriptors) <= MAX_EXACT:
+        index = faiss.IndexScalarQuantizer(DIMENSION, byte)
+        index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
+    else:
+        coarse = faiss.IndexFlatL2(DIMENSION)
+        index = faiss.IndexIVFScalarQuantizer(coarse, DIMENSION, num_cells, byte)
+        index.cp.niter, index.cp.max_points_per_centroid = 8, 64
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        sample = descriptors[:: max(1, len(descriptors) // (64 * num_cells))]
+        index.train(sample.astype(np.float32))
+        faiss.omp_set_num_threads(threads)
+    for start in range(0, len(descriptors), 1 << 18):  # float copies of a part at a time
+        index.add(descriptors[start : start + (1 << 18)].astype(np.float32))
+    faiss.write_index(index, str(path))
+
+
+class ValIndex:
+    """A loaded index; safe to search from several threads."""
+
+    def __init__(self, path: Path, config: DedupConfig) -> None:
+        import faiss
+
+        self.config = config
+        self.images = pq.read_table(path / "images.parquet")
+        self.ids: list[str] = self.images["image_id"].to_pylist()
+        self.hashes = self.images["hash"].to_numpy()
+        self.thumbs = np.load(path / "thumbs.npy", mmap_mode="r")
+        self._points = np.load(path / "points.npy", mmap_mode="r")
+        self._descriptors = np.load(path / "descriptors.npy", mmap_mode="r")
+        counts = self.images["num_features"].to_numpy()
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._owners = np.repeat(np.arange(len(counts)), counts)
+        self._search = faiss.read_index(str(path / "search.faiss"))
+        if hasattr(self._search, "nprobe"):
+            self._search.nprobe = config.num_probes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int [images, 4]: width, height, reduced width, reduced height."""
+        names = ("width", "height", "reduced_width", "reduced_height")
+        return np.column_stack([self.images[name].to_numpy() for name in names])
+
+    @cached_property
+    def by_digest(self) -> dict[str, list[int]]:
+        """Rows of the images with these pixels."""
+        rows: defaultdict[str, list[int]] = defaultdict(list)
+        for row, digest in enumerate(self.images["digest"].to_pylist()):
+            rows[digest].append(row)
+        return dict(rows)
+
+    def features(self, row: int) -> Features:
+        """Features of one val image."""
+        part = slice(self._starts[row], self._starts[row + 1])
+        return Features(self._points[part], self._descriptors[part])
+
+    def votes(self, descriptors: np.ndarray) -> np.ndarray:
+        """float64 [images]: how much the query `descriptors` (uint8 [n, 128]) speak for each image.
+
+        A neighbour's vote is how much nearer it is than the furthest one found (the adaptive criterion
+        of Jegou et al. 2011); an image gets at most one vote, the nearest, of each descriptor.
+        """
+        if len(self._owners) == 0 or len(descriptors) == 0:
+            return np.zeros(len(self))
+        k = min(self.config.num_neighbours, len(self._owners))
+        distances, rows = self._search.search(descriptors.astype(np.float32), k)
+        distances[rows < 0] = np.nan  # too few in the probed cells
+        limit = np.nanmax(distances, axis=1, keepdims=True, initial=1.0)
+        weights = np.nan_to_num(1 - distances / limit)
+        owners = self._owners[rows]
+        earlier = (owners[:, :, None] == owners[:, None, :]) & np.tri(k, k, -1, dtype=bool)
+        weights[earlier.any(axis=2)] = 0
+        return np.bincount(owners.ravel(), weights.ravel(), minlength=len(self))
+
+
+def load_index(path: Path) -> ValIndex:
+    """The index that `build_index` left in the directory `path`.
+
+    Raises:
+        UserError: there is no index, or one of another format.
+    """
+    head = read_json(path / "index.json")
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise UserError(f"{path}: no index of format {FORMAT} there; build it anew")
+    return ValIndex(path, parse(DedupConfig, head["config"], str(path)))

@@ -1,0 +1,49 @@
+"""What a training step minimises: an objective maps (model, images, labels) to loss and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ppcls_core.losses import LOSSES, LossName
+
+Objective = Callable[[paddle.nn.Layer, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(smoothing: float) -> Objective:
+    """Cross-entropy with the labels, with label smoothing; every image has a label."""
+
+    def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(model(images), labels, label_smoothing=smoothing)
+
+    return objective
+
+
+def distillation(
+    teacher: paddle.nn.Layer, loss: LossName, batch_norm: Literal["batch", "running"]
+) -> Objective:
+    """The student's divergence from the teacher on the same augmented images; labels are unused.
+
+    With `batch`, as published, the teacher normalises with the statistics of the batch; its dropout
+    stays off and its running statistics stay as they are.
+    """
+    teacher.eval()
+    if batch_norm == "batch":
+        for layer in teacher.sublayers():
+            if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.BatchNorm):
+                layer.train()
+                layer._momentum = (
+                    1.0  # keeps the running statistics: they are another stage's input
+                )
+    divergence = LOSSES[loss]
+
+    def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:
+        with paddle.no_grad():
+            target = teacher(images)
+        return divergence(model(images), target)
+
+    return objective

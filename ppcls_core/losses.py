@@ -1,0 +1,48 @@
+"""Distillation losses between student and teacher logits, all computed from log-softmax.
+
+What the SSLD authors call "JS divergence" is half the Jeffreys divergence; the names here say which
+is which. Every loss takes student and teacher logits, float [N, C], and gives a scalar averaged
+over N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+LossName = Literal["ssld", "js", "kl"]
+
+
+def ssld_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Published SSLD loss, half the Jeffreys divergence: mean of (KL(q||p) + KL(p||q)) / 2.
+
+    p is the student's softmax, q the teacher's. The two sums collapse to (p - q)(log p - log q) /
+    2, finite also where a probability underflows. Unbounded, symmetric, temperature 1.
+    """
+    log_p, log_q = F.log_softmax(student), F.log_softmax(teacher)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1).mean()
+
+
+def js_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """True Jensen-Shannon divergence, at most ln 2: (KL(p||m) + KL(q||m)) / 2, m = (p + q) / 2."""
+    log_p, log_q = F.log_softmax(student), F.log_softmax(teacher)
+    log_m = paddle.logaddexp(log_p, log_q) - paddle.log(paddle.to_tensor(2.0, log_p.dtype))
+    terms = log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)
+    return 0.5 * terms.sum(-1).mean()
+
+
+def kl_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(q||p), the classic distillation loss at temperature 1."""
+    log_p, log_q = F.log_softmax(student), F.log_softmax(teacher)
+    return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
+    "ssld": ssld_loss,
+    "js": js_loss,
+    "kl": kl_loss,
+}

@@ -1,0 +1,18 @@
+"""Which models there are: one module a family, one typed row a variant. Free of Paddle.
+
+A recipe names a model and may override fields of its spec; both are checked here in milliseconds,
+while importing Paddle takes seconds. The network that a spec describes is `ModelSpec.network`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from data_catalog.config import Config
+
+
+class ModelSpec(Config):
+    """What distinguishes one member of a family from another, the number of classes apart."""
+
+    network: ClassVar[str]
+    """`module:class` of the network: a Paddle layer made from (spec, number of classes)."""

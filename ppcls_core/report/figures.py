@@ -1,0 +1,404 @@
+"""The report's pictures: SVG charts, contact sheets and thumbnails, as bytes.
+
+Equal input gives equal bytes. The charts come in a light and a dark look and in two widths, because
+a picture cannot reflow. Drawn with matplotlib's objects, without pyplot's global state.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from ppcls_core.report.model import (
+    AccuracyRow,
+    ClassSample,
+    Curve,
+    DuplicatePair,
+    Image,
+    Series,
+    percent,
+    printable,
+    signed,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LOCK = threading.Lock()
+_FONTS = "system-ui,'Segoe UI',Roboto,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif"
+_SETTINGS: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same layout on every machine
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ssld",
+    "text.parse_math": False,  # a name may hold a dollar sign
+}
+NUM_BEST, NUM_BORDERLINE = 6, 3  # pictures shown of a class
+MAX_POINTS = 400  # of a line; more cannot be told apart on a page
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour scheme and width of a chart: `narrow` fits a phone."""
+
+    dark: bool = False
+    narrow: bool = False
+
+    @property
+    def background(self) -> str:
+        return "#14171a" if self.dark else "#ffffff"
+
+    @property
+    def ink(self) -> str:
+        return "#e4e6e9" if self.dark else "#1d2024"
+
+    @property
+    def muted(self) -> str:
+        return "#98a1ab" if self.dark else "#5b636d"
+
+    @property
+    def rule(self) -> str:
+        return "#3a4149" if self.dark else "#cfd4d9"
+
+    def colour(self, name: str) -> str:
+        """The colour of a stage and of the model it makes (after Okabe and Ito 2008)."""
+        for prefix, light, dark in _STAGE_COLOURS:
+            if name.lower().startswith(prefix):
+                return dark if self.dark else light
+        return self.muted
+
+
+LIGHT = Look()
+_STAGE_COLOURS = (
+    ("teacher", "#4a5058", "#c3c9d0"),
+    ("baseline", "#b8660a", "#e69f00"),
+    ("distil", "#0072b2", "#56b4e9"),
+    ("finetune", "#00805f", "#2fc79c"),
+    ("fix", "#a8447c", "#e48cbc"),
+)
+
+
+def accuracy_chart(rows: Sequence[AccuracyRow], look: Look = LIGHT) -> bytes:
+    """Top-1 of each model with its 95 % interval, as SVG; rows from top to bottom, `top1` finite.
+
+    Raises:
+        ValueError: no row.
+    """
+    if not rows:
+        raise ValueError("an accuracy chart needs at least one row")
+    with _settings():
+        width, pitch, left = (3.9, 0.5, 0.03) if look.narrow else (9.6, 0.44, 0.21)
+        figure = _figure(width, pitch * len(rows) + 0.65, look)
+        bottom = 0.5 / figure.get_figheight()
+        axes = figure.add_axes((left, bottom, 0.97 - left, 0.98 - bottom))
+        _accuracy_axes(axes, rows, look)
+        for position, row in enumerate(rows):
+            _accuracy_row(axes, row, position, look)
+        return _svg(figure)
+
+
+def _accuracy_axes(axes: Axes, rows: Sequence[AccuracyRow], look: Look) -> None:
+    ends = [100 * end for row in rows for end in row.interval()]
+    room = 0.06 * (max(ends) - min(ends)) + 0.5
+    axes.set_xlim(max(0.0, min(ends) - room), min(100.0, max(ends) + room))
+    axes.set_ylim(len(rows) - 0.55, -0.85)
+    axes.set_yticks([])
+    axes.set_xlabel("top-1 accuracy, %", color=look.muted, loc="right", labelpad=5)
+    _plain(axes, look, ("bottom",))
+    baseline = [row for row in rows if row.label.lower().startswith("baseline")]
+    if baseline:
+        axes.axvline(100 * baseline[0].top1, color=look.rule, linewidth=1, zorder=0)
+
+
+def _accuracy_row(axes: Axes, row: AccuracyRow, y: int, look: Look) -> None:
+    """One model: its name in the left margin and the value over the dot; narrow: both over them."""
+    colour, x, line = look.colour(row.label), 100 * row.top1, axes.get_yaxis_transform()
+    axes.plot([100 * end for end in row.interval()], [y, y], color=colour, alpha=0.4, linewidth=3.5)
+    axes.plot([x], [y], "o", color=colour, markersize=8)
+    gain = "" if row.gain is None else f" ({signed(row.gain)})"
+    value, name = f"{percent(row.top1, row.num_images)} %{gain}", _shorten(row.label, 24)
+    if look.narrow:
+        axes.text(0, y - 0.34, name, color=colour, fontweight="bold", transform=line)
+        axes.text(1, y - 0.34, value, color=look.ink, ha="right", transform=line)
+        return
+    margin = -axes.get_position().x0 / axes.get_position().width  # the figure's left edge
+    axes.text(margin, y, name, color=colour, fontweight="bold", va="bottom", transform=line)
+    architecture = _shorten(row.architecture, 28)
+    axes.text(
+        margin, y + 0.05, architecture, color=look.muted, fontsize=8, va="top", transform=line
+    )
+    _label(axes, (x, y), value, (look.ink, 7))
+
+
+def _label(axes: Axes, at: tuple[float, float], text: str, style: tuple[str, float]) -> None:
+    """`text` over the point `at`, kept inside the axes; `style` is (colour, distance in points)."""
+    low, high = axes.get_xlim()
+    place = (at[0] - low) / (high - low)
+    side = "left" if place < 0.15 else "right" if place > 0.85 else "center"
+    colour, above = style
+    note = axes.annotate(text, at, (0, above), textcoords="offset points", ha=side, color=colour)
+    note.set_bbox({"facecolor": axes.get_facecolor(), "linewidth": 0, "pad": 1})
+
+
+def learning_curves(curves: Sequence[Curve], look: Look = LIGHT) -> bytes:
+    """Validation top-1, loss and learning rate of each training stage, as SVG.
+
+    A stage a column (narrow: a row); all accuracies share one scale, the losses do not, because
+    the stages minimise different ones. At most MAX_POINTS of each series are drawn.
+
+    Raises:
+        ValueError: no curve.
+    """
+    if not curves:
+        raise ValueError("learning curves need at least one curve")
+    with _settings():
+        draw = _narrow_grid if look.narrow else _wide_grid
+        figure, grid = draw(len(curves), look)
+        limits = _top1_limits(curves)
+        for curve, panels in zip(curves, grid, strict=True):
+            _stage_panels(panels, curve, look)
+            panels[0].set_ylim(*limits)
+        return _svg(figure)
+
+
+def _stage_panels(panels: Sequence[Axes], curve: Curve, look: Look) -> None:
+    """One stage's three series; the last accuracy and loss and the highest rate are marked."""
+    accuracy, loss, rate = panels
+    colour, top1 = look.colour(curve.stage), curve.val_top1
+    name = _shorten(curve.stage, 16)
+    accuracy.set_title(name, color=colour, loc="left", fontsize=10, fontweight="bold")
+    percents = Series(top1.x, tuple(100 * y for y in top1.y))
+    _panel(accuracy, percents, _Mark(percents.last(), "{:.1f} %", colour), look)
+    _panel(loss, curve.loss, _Mark(curve.loss.last(), "{:.3g}", colour), look)
+    points = [p for p in zip(curve.lr.x, curve.lr.y, strict=True) if math.isfinite(p[1])]
+    peak = max(points, key=lambda point: point[1], default=None)
+    _panel(rate, curve.lr, _Mark(peak, "peak {:.3g}", colour), look)
+    rate.set_yticks([])
+    recorded = [axes for axes in panels if axes.lines]
+    if recorded:
+        lowest = recorded[0 if look.narrow else -1]
+        lowest.set_xlabel(printable(curve.x_name), color=look.muted, fontsize=8)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The point of a line that its panel names; None where no point is finite."""
+
+    point: tuple[float, float] | None
+    text: str  # format of its y
+    colour: str
+
+
+def _wide_grid(num: int, look: Look) -> tuple[Figure, list[list[Axes]]]:
+    """The figure, and for each stage a column of axes: top-1, loss, learning rate."""
+    figure = _figure(9.6, 5.2, look)
+    axes = figure.subplots(3, max(num, 3), squeeze=False, height_ratios=[3, 2, 1.3])
+    figure.subplots_adjust(0.078, 0.09, 0.985, 0.95, wspace=0.3, hspace=0.3)
+    for unused in axes[:, num:].flat:
+        unused.remove()
+    for row, name in zip(axes[:, 0], _PANELS, strict=True):
+        middle = row.get_position().y0 + row.get_position().height / 2
+        figure.text(0.012, middle, name, color=look.muted, rotation=90, va="center", ha="center")
+    return figure, [list(column) for column in axes.T[:num]]
+
+
+def _narrow_grid(num: int, look: Look) -> tuple[Figure, list[list[Axes]]]:
+    """The figure, and for each stage a row of axes."""
+    height = 1.55 * num + 0.35
+    figure = _figure(3.9, height, look)
+    axes = figure.subplots(num, 3, squeeze=False, width_ratios=[1.2, 1.1, 0.9])
+    figure.subplots_adjust(0.09, 0.42 / height, 0.96, 1 - 0.6 / height, wspace=0.42, hspace=0.85)
+    for top, name in zip(axes[0], _PANELS, strict=True):
+        at = (top.get_position().x0, 1 - 0.14 / height)
+        figure.text(*at, name, color=look.muted, va="center", fontsize=8)
+    return figure, [list(row) for row in axes]
+
+
+_PANELS = ("validation top-1, %", "training loss", "learning rate")
+
+
+def _top1_limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    values = [100 * y for curve in curves for y in curve.val_top1.y if math.isfinite(y)]
+    if not values:
+        return 0.0, 100.0
+    span = max(values) - min(values)
+    return max(0.0, min(values) - 0.1 * span - 1), max(values) + 0.3 * span + 3
+
+
+def _panel(axes: Axes, series: Series, mark: _Mark, look: Look) -> None:
+    """One series with a dot at its mark, whose value stands in the free corner above."""
+    _plain(axes, look, ("left", "bottom") if mark.point else ())
+    if mark.point is None:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.0, 0.5, "not recorded", color=look.muted, fontsize=8, transform=axes.transAxes)
+        return
+    thin = _thin(series)
+    axes.plot(thin.x, thin.y, color=mark.colour, linewidth=1.5, solid_joinstyle="round")
+    axes.plot(*mark.point, "o", color=mark.colour, markersize=4, clip_on=False)
+    place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+    axes.text(1, 1, mark.text.format(mark.point[1]), color=look.ink, fontsize=8.5, **place)
+    axes.locator_params(nbins=3)
+    axes.margins(x=0.03, y=0.3)
+    axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
+
+
+def _thin(series: Series) -> Series:
+    """At most MAX_POINTS of the series, evenly spread, first and last among them."""
+    keep = np.unique(np.linspace(0, len(series.x) - 1, MAX_POINTS).round().astype(int))
+    return Series(tuple(series.x[i] for i in keep), tuple(series.y[i] for i in keep))
+
+
+def _plain(axes: Axes, look: Look, spines: tuple[str, ...]) -> None:
+    """Axes without a box: only the `spines` named, in the look's quiet colours."""
+    axes.set_facecolor(look.background)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in spines)
+        spine.set_color(look.rule)
+    axes.tick_params(colors=look.muted, color=look.rule, labelsize=8, length=3)
+
+
+def _shorten(text: str, length: int) -> str:
+    """`text` made printable, its middle left out where it is longer than `length`."""
+    text = printable(text)
+    head = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:head]}\u2026{text[head + 1 - length :]}"
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """matplotlib under this module's settings, for one thread at a time: its settings and its font
+    cache belong to the whole process."""
+    import matplotlib
+
+    with _LOCK, matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
+        yield
+
+
+def _figure(width: float, height: float, look: Look) -> Figure:
+    """An empty figure of that size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), dpi=100, facecolor=look.background)
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().replace(b"'DejaVu Sans'", _FONTS.encode())
+
+
+def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
+    """Contact sheet of duplicates, each pool image beside the validation image it shows, as JPEG.
+
+    Raises:
+        ValueError: no pair.
+    """
+    if not pairs:
+        raise ValueError("a pair sheet needs at least one pair")
+    rows = []
+    for pair in pairs:
+        found = f"{pair.channel}, score {pair.score:.3g}"
+        found += "" if pair.inliers is None else f", {pair.inliers} inliers"
+        found += "" if pair.planted is None else f", planted: {pair.planted}"
+        lines = (f"{_shorten(pair.pool_id, 26)}  shows  {_shorten(pair.val_id, 26)}", found)
+        rows.append(_Row(lines, (pair.pool_image, pair.val_image)))
+    return _sheet(rows, (3, 2, 160))
+
+
+def selection_sheet(samples: Sequence[ClassSample]) -> bytes:
+    """Contact sheet of the selection, a class a row: best images, gap, borderline ones; as JPEG.
+
+    Raises:
+        ValueError: no class.
+    """
+    if not samples:
+        raise ValueError("a selection sheet needs at least one class")
+    rows = []
+    for sample in samples:
+        low = "" if sample.lowest_score is None else f", lowest score {sample.lowest_score:.3f}"
+        text = f"{sample.num_selected:,} of {sample.wanted:,} wanted{low}"
+        gap = (None,) * (NUM_BEST - len(sample.best) + 1)
+        images = (*sample.best[:NUM_BEST], *gap, *sample.borderline[:NUM_BORDERLINE])
+        rows.append(_Row((_shorten(sample.name, 60), text), images))
+    return _sheet(rows, (1, NUM_BEST + 1 + NUM_BORDERLINE, 112))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Two lines of text over a row of pictures; None leaves a tile empty."""
+
+    lines: tuple[str, str]
+    images: tuple[Image | None, ...]
+
+
+def _sheet(rows: Sequence[_Row], layout: tuple[int, int, int]) -> bytes:
+    """The rows in a grid, as JPEG; `layout` is (columns of rows, tiles a row, side of a tile)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    columns, tiles, side = layout
+    gap, head, margin = 4, 38, 16
+    width, height = tiles * (side + gap) + margin, side + head + margin
+    down = math.ceil(len(rows) / columns)
+    canvas = np.full((down * height + margin, columns * width + margin, 3), 255, np.uint8)
+    with _settings():
+        figure = _figure(canvas.shape[1] / 100, canvas.shape[0] / 100, LIGHT)
+        for number, row in enumerate(rows):
+            top, left = margin + number // columns * height, margin + number % columns * width
+            for place, image in enumerate(row.images):
+                _paste(canvas, image, (top + head, left + place * (side + gap), side))
+            for line, (text, colour) in enumerate(
+                zip(row.lines, (LIGHT.ink, LIGHT.muted), strict=True)
+            ):
+                at = (left / canvas.shape[1], 1 - (top + 12 + 17 * line) / canvas.shape[0])
+                figure.text(*at, printable(text), color=colour, fontsize=8)
+        figure.figimage(canvas)
+        agg = FigureCanvasAgg(figure)
+        agg.draw()
+        return jpeg(np.asarray(agg.buffer_rgba())[..., :3], 85)
+
+
+def _paste(canvas: np.ndarray, image: Image | None, box: tuple[int, int, int]) -> None:
+    """`image` in the middle of the square `box` (top, left, side) of `canvas`, on light grey."""
+    top, left, side = box
+    if image is None:
+        return
+    canvas[top : top + side, left : left + side] = 244
+    small = thumbnail(image, side)
+    height, width = small.shape[:2]
+    y, x = top + (side - height) // 2, left + (side - width) // 2
+    canvas[y : y + height, x : x + width] = small
+
+
+def thumbnail(image: Image, side: int) -> Image:
+    """`image` with its longer side reduced to `side` pixels, proportions kept; never enlarged."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
+def jpeg(image: Image, quality: int = 80) -> bytes:
+    """`image` as a JPEG file."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def data_url(data: bytes, mime: str) -> str:
+    """`data` as a `data:` address, which a page or a Prefect artifact shows without a file."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,193 @@
+"""What the report says, as plain values: filled by the report stage, drawn by `figures` and `page`.
+
+Every collection may be empty and every optional value None: the page then says in words that there
+is nothing to show. Nothing here reads a file. At the end: how page and charts write the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The numbers of the report's first sentence; None is left out of it."""
+
+    top1: float | None = None  # of the final student, a fraction
+    gain: float | None = None  # over the same student trained on labels alone, in points
+    images_labelled: int | None = None  # pool images that got a soft label
+    duplicates_removed: int | None = None  # pool images that show a validation image
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of the run. `status` is free text: done, cached, failed, not run."""
+
+    name: str
+    status: str
+    images_in: int | None = None
+    images_out: int | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+    key: str = ""  # short hash
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One model on the validation images."""
+
+    label: str  # teacher, baseline, distilled, finetuned, fixed
+    architecture: str
+    resolution: int  # pixels, the side of the network's input
+    top1: float  # fraction
+    top5: float  # fraction
+    num_images: int
+    gain: float | None  # over the baseline in points; None for teacher and baseline
+    parameters: int
+
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of `top1` as two fractions: what another validation set of this
+        size could have shown (Wilson 1927)."""
+        if self.num_images <= 0:
+            return self.top1, self.top1
+        z, num = 1.959964, self.num_images
+        scale = 1 + z * z / num
+        centre = (self.top1 + z * z / (2 * num)) / scale
+        half = z / scale * math.sqrt(self.top1 * (1 - self.top1) / num + z * z / (4 * num * num))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one line: `x` in epochs or steps, `y` of the same length; NaN leaves a gap."""
+
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.x) == len(self.y), f"{len(self.x)} x for {len(self.y)} y"
+
+    def last(self) -> tuple[float, float] | None:
+        """The last point with a finite `y`, or None."""
+        finite = [p for p in zip(self.x, self.y, strict=True) if math.isfinite(p[1])]
+        return finite[-1] if finite else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one training stage went; a series that was not recorded is empty."""
+
+    stage: str
+    loss: Series = Series()
+    lr: Series = Series()
+    val_top1: Series = Series()  # fractions
+    x_name: str = "epoch"  # or "step"
+
+
+@dataclass(frozen=True, eq=False)
+class DuplicatePair:
+    """A pool image that shows a validation image, and the evidence."""
+
+    pool_id: str
+    val_id: str
+    channel: str  # what found it: sift, phash
+    score: float
+    inliers: int | None  # keypoints that agree on one similarity; None outside SIFT
+    pool_image: Image | None
+    val_image: Image | None
+    planted: str | None = None  # the transform it was planted with, where that is known
+
+
+@dataclass(frozen=True)
+class PlantedRow:
+    """Of `total` copies planted in the pool with `transform`, `found` were found."""
+
+    transform: str
+    found: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSample:
+    """What was selected for one class."""
+
+    name: str
+    num_selected: int
+    wanted: int  # k
+    lowest_score: float | None  # of the images selected
+    best: tuple[Image, ...] = ()  # up to 6, highest score first
+    borderline: tuple[Image, ...] = ()  # up to 3 with the lowest scores
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """Where the images of one stage went."""
+
+    stage: str
+    images_in: int
+    kept: int
+    duplicates: int
+    rejected: int
+
+    @property
+    def missing(self) -> int:
+        """Images that are neither kept nor duplicates nor rejected; negative: counted twice."""
+        return self.images_in - self.kept - self.duplicates - self.rejected
+
+    @property
+    def reconciles(self) -> bool:
+        """Whether every image is accounted for exactly once."""
+        return self.missing == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """All that `page.render` shows."""
+
+    title: str  # name of the recipe
+    created_utc: str
+    headline: Headline = Headline()
+    stages: tuple[StageRow, ...] = ()
+    accuracies: tuple[AccuracyRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    duplicates: tuple[DuplicatePair, ...] = ()
+    planted: tuple[PlantedRow, ...] = ()
+    selection: tuple[ClassSample, ...] = ()
+    reconciliation: tuple[CountRow, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
+    settings_yaml: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # label -> path relative to the store
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` with what no page, SVG or UTF-8 file can hold (control and direction characters,
+    half surrogates of undecodable file names) replaced by U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def percent(fraction: float, num_images: int = 0) -> str:
+    """`fraction` in percent, without the sign; with two decimals from 10,000 images, else one."""
+    if not math.isfinite(fraction):
+        return "\u2013"
+    return f"{100 * fraction:.2f}" if num_images >= 10_000 else f"{100 * fraction:.1f}"
+
+
+def signed(points: float) -> str:
+    """Percentage points with their sign, to one decimal; minus is U+2212."""
+    if not math.isfinite(points):
+        return "\u2013"
+    text = f"{points:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\u2212")

@@ -1,0 +1,193 @@
+"""report.html: the whole run on one page that needs no other file, no network and no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ppcls_core.report.figures import (
+    NUM_BEST,
+    NUM_BORDERLINE,
+    Look,
+    accuracy_chart,
+    data_url,
+    jpeg,
+    learning_curves,
+    thumbnail,
+)
+from ppcls_core.report.model import Headline, Image, Report, percent, printable, signed
+
+T = TypeVar("T")
+
+MAX_PAIRS = 40  # pictures shown; the page says how many it leaves out
+MAX_CLASSES = 40
+PAIR_SIDE, CLASS_SIDE = 200, 140  # pixels of the embedded thumbnails
+DASH = "\u2013"  # where there is no value
+
+
+def render(report: Report) -> str:
+    """`report` as one HTML page: text, to be written as UTF-8.
+
+    All text of the report is escaped, all pictures are inside, and a content security policy
+    forbids the browser whatever else may be in it.
+    """
+    template = _environment().get_template("page.html")
+    return template.render(
+        report=report,
+        sentence=_sentence(report.headline),
+        accuracy=_chart(accuracy_chart, [r for r in report.accuracies if math.isfinite(r.top1)]),
+        curves=_chart(learning_curves, report.curves),
+        pairs=report.duplicates[:MAX_PAIRS],
+        classes=report.selection[:MAX_CLASSES],
+        rejected=sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])),
+        num_best=NUM_BEST,
+        num_borderline=NUM_BORDERLINE,
+        pair_side=PAIR_SIDE,
+        class_side=CLASS_SIDE,
+    )
+
+
+def summary(headline: Headline) -> str:
+    """The report's first sentence as plain text."""
+    return _sentence(headline).striptags()
+
+
+def _sentence(headline: Headline) -> Markup:
+    """The result in plain words, its numbers marked; of what is not known it says nothing."""
+    parts = [part for part in (_accuracy_clause(headline), _pool_clause(headline)) if part]
+    if not parts:
+        return Markup("This run has not measured anything yet.")
+    text = Markup("; ").join(parts)
+    return text[:1].upper() + text[1:] + Markup(".")
+
+
+def _accuracy_clause(headline: Headline) -> Markup | None:
+    if headline.top1 is None or not math.isfinite(headline.top1):
+        return None
+    clause = _strong("the student reaches {} top-1", f"{percent(headline.top1)}\u00a0%")
+    if headline.gain is None or not math.isfinite(headline.gain):
+        return clause
+    points = signed(abs(headline.gain)).lstrip("+")
+    if points == "0.0":
+        return clause + ", the same as when trained on labels alone"
+    side = "above" if headline.gain > 0 else "below"
+    gain = _strong(", {} " + side + " the same student trained on labels alone", f"{points} points")
+    return clause + gain
+
+
+def _pool_clause(headline: Headline) -> Markup | None:
+    labelled, removed = headline.images_labelled, headline.duplicates_removed
+    parts = []
+    if labelled is not None:
+        noun = "pool image was" if labelled == 1 else "pool images were"
+        parts.append(_strong("{} " + noun + " labelled", f"{labelled:,}"))
+    if removed == 0:
+        parts.append(Markup("none of the pool's images showed a validation image"))
+    elif removed is not None:
+        noun = "other" if parts else "pool image"
+        ending, verb = ("", "was") if removed == 1 else ("s", "were")
+        pattern = "{} " + f"{noun}{ending} showed a validation image and {verb} removed"
+        parts.append(_strong(pattern, f"{removed:,}"))
+    return Markup(", ").join(parts) if parts else None
+
+
+def _strong(pattern: str, number: str) -> Markup:
+    return Markup(pattern).format(Markup("<strong>{}</strong>").format(number))
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """A chart's addresses: (media query, data URL) of each special look, then the ordinary one."""
+
+    sources: tuple[tuple[str, str], ...]
+    url: str
+
+
+_LOOKS = (
+    ("screen and (max-width: 640px) and (prefers-color-scheme: dark)", Look(True, True)),
+    ("screen and (max-width: 640px)", Look(False, True)),
+    ("screen and (prefers-color-scheme: dark)", Look(True, False)),
+)
+
+
+def _chart(draw: Callable[[Sequence[T], Look], bytes], content: Sequence[T]) -> _Chart | None:
+    if not content:
+        return None
+    sources = tuple((media, data_url(draw(content, look), _SVG)) for media, look in _LOOKS)
+    return _Chart(sources, data_url(draw(content, Look()), _SVG))
+
+
+_SVG = "image/svg+xml"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= _FILTERS
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """What every `{{ }}` of the template passes through: None as a dash, text made printable."""
+    if value is None:
+        return DASH
+    return printable(value) if type(value) is str else value
+
+
+def _picture(image: Image, side: int) -> str:
+    return data_url(jpeg(thumbnail(image, side)), "image/jpeg")
+
+
+def _count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"
+
+
+def _points(value: float | None) -> str | None:
+    return None if value is None else signed(value)
+
+
+def _rate(value: float | None) -> str | None:
+    """A speed to three significant digits."""
+    if value is None or not math.isfinite(value):
+        return None
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _duration(seconds: float | None) -> str | None:
+    """Seconds in the two largest units that matter."""
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    if seconds < 59.95:
+        return f"{seconds:.1f}\u00a0s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}\u00a0d {hours:02d}\u00a0h"
+    if hours:
+        return f"{hours}\u00a0h {minutes:02d}\u00a0min"
+    return f"{minutes}\u00a0min {rest:02d}\u00a0s"
+
+
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "picture": _picture,
+    "count": _count,
+    "percent": percent,
+    "points": _points,
+    "rate": _rate,
+    "duration": _duration,
+}

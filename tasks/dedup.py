@@ -1,0 +1,127 @@
+"""dedup: which pool images show a validation image, which are unusable, which are kept.
+
+Files: kept.parquet (manifest of the pool's rest), pairs.parquet (pool_id, val_id, channel, score,
+inliers, transform), rejected.parquet (image_id, reason, detail: duplicates have the reason
+`duplicate` and the matched val_id as detail), index/ (of the validation images), shards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.files import atomic_path, read_json, write_json
+from data_catalog.manifest import REJECTED, Manifest, write_manifest
+from ppcls_core.monitor import check
+from tasks.inputs import image_set, manifest, table
+from tasks.shards import Advance, read_shards, run_shards, shard_files
+from tasks.stage import Outcome, Stage, Work
+
+if TYPE_CHECKING:
+    from ppcls_core.dedup.index import ValIndex
+
+TABLES = ("kept.parquet", "pairs.parquet", "rejected.parquet")
+KINDS = ("pairs", "rejected", "weak")
+WEAK = pa.schema([("image_id", pa.string())])
+
+
+def run(work: Work) -> Outcome:
+    """Scan the pool against the validation images, shard by shard."""
+    from ppcls_core.dedup.detect import PAIRS, scan
+
+    index, index_counts = _index(work)
+    pool = image_set(work, "data/pool.parquet")
+
+    def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        paths, ids = pool.paths[rows.start : rows.stop], pool.ids[rows.start : rows.stop]
+        found = scan(paths, ids, index, work.recipe.run_time.workers, advance)
+        weak = pa.table([pa.array(found.weak, pa.string())], schema=WEAK)
+        return {"pairs": found.pairs, "rejected": found.rejected, "weak": weak}
+
+    num_shards = run_shards(work, len(pool), process)
+    schemas = {"pairs": PAIRS, "rejected": REJECTED, "weak": WEAK}
+    pairs, rejected, weak = (
+        read_shards(work.directory, kind, num_shards, schema) for kind, schema in schemas.items()
+    )
+    kept, removed = _split(manifest(work, "data/pool.parquet"), pairs, rejected)
+    write_manifest(work.path("kept.parquet"), kept)
+    for name, rows in (("pairs", pairs), ("rejected", removed)):
+        with atomic_path(work.path(f"{name}.parquet")) as temporary:
+            pq.write_table(rows, temporary, compression="zstd")
+    inside = sorted(f"index/{path.name}" for path in work.path("index").iterdir())
+    return Outcome(
+        files=[*TABLES, *inside, *shard_files(num_shards, KINDS)],
+        counts=_counts(len(pool), len(kept), removed),
+        metrics={
+            "pairs": pairs.num_rows,
+            "below_floor": weak.num_rows,
+            "planted": _planted_recall(table(work, "data/planted.parquet"), pairs),
+            **index_counts,
+        },
+    )
+
+
+def _index(work: Work) -> tuple[ValIndex, dict[str, int]]:
+    """The index of the validation images, built unless a killed run left it whole."""
+    from ppcls_core.dedup.index import build_index, load_index
+
+    val, record = image_set(work, "data/val.parquet"), work.path("index/built.json")
+
+    def progress(done: int) -> None:
+        work.monitor.progress(done, len(val), "validation images")
+        check(work.monitor)
+
+    if not record.exists():
+        stats = build_index(val.paths, val.ids, work.recipe.dedup, work.path("index"), progress)
+        rejected = sum(stats.rejected.values())
+        write_json(record, {"val_indexed": stats.num_indexed, "val_rejected": rejected})
+    return load_index(work.path("index")), read_json(record)
+
+
+def _split(pool: Manifest, pairs: pa.Table, rejected: pa.Table) -> tuple[Manifest, pa.Table]:
+    """(the manifest of what is kept, a row per image that is not, with the reason)."""
+    matched = dict(
+        zip(*(reversed(pairs[c].to_pylist()) for c in ("pool_id", "val_id")), strict=True)
+    )
+    unusable = {row["image_id"]: row for row in rejected.to_pylist()}
+    rows = [
+        unusable.get(image_id)
+        or {"image_id": image_id, "reason": "duplicate", "detail": matched[image_id]}
+        for image_id in pool.ids
+        if image_id in unusable or image_id in matched
+    ]
+    removed = pa.Table.from_pylist(rows, schema=rejected.schema)
+    gone = {row["image_id"] for row in rows}
+    return pool.take(np.array([image_id not in gone for image_id in pool.ids], bool)), removed
+
+
+def _counts(num_pool: int, num_kept: int, removed: pa.Table) -> dict[str, int]:
+    by_reason = Counter(removed["reason"].to_pylist())
+    duplicates = by_reason.pop("duplicate", 0)
+    assert num_pool == num_kept + duplicates + sum(by_reason.values())
+    rejected = {f"rejected: {reason}": number for reason, number in sorted(by_reason.items())}
+    return {"in": num_pool, "kept": num_kept, "duplicates": duplicates, **rejected}
+
+
+def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
+    """transform -> [found, planted]; found means paired with the image it was made from."""
+    found = set(zip(pairs["pool_id"].to_pylist(), pairs["val_id"].to_pylist(), strict=True))
+    recall: dict[str, list[int]] = {}
+    for row in planted.to_pylist():
+        score = recall.setdefault(row["transform"], [0, 0])
+        score[0] += (row["pool_id"], row["val_id"]) in found
+        score[1] += 1
+    return dict(sorted(recall.items()))
+
+
+STAGE = Stage(
+    "dedup",
+    1,
+    ("dedup", "shard_size"),
+    ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
+    run,
+)

@@ -1,0 +1,27 @@
+"""export: the final student in Paddle's inference format, checked against the network.
+
+Files: inference.json, inference.pdiparams, inference.yml (ppcls_core.deploy.export),
+student.pdparams.
+"""
+
+from __future__ import annotations
+
+from data_catalog.files import write_bytes
+from tasks.inputs import manifest
+from tasks.stage import Outcome, Stage, Work
+from tasks.training import student_of
+
+
+def run(work: Work) -> Outcome:
+    """Export the student as the fix stage left it."""
+    from ppcls_core.deploy.export import FILES, export
+
+    classes = manifest(work, "data/train.parquet").classes
+    student, size = student_of(work, "fix"), work.recipe.fix.image_size
+    deviation = export(student, classes, size, work.directory)
+    weights = work.inputs["fix"].path("model.pdparams").read_bytes()
+    write_bytes(work.path("student.pdparams"), weights)
+    return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
+
+
+STAGE = Stage("export", 1, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)

@@ -1,0 +1,140 @@
+"""A recipe: all that decides what the pipeline makes, from a YAML file and its overrides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from data_catalog.config import Config, UserError, closest, load_yaml, override, parse
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
+from ppcls_core.labels.select import SelectConfig
+from ppcls_core.models.registry import spec_of
+
+PROJECT = Path(__file__).resolve().parent.parent
+RECIPES = PROJECT / "configs" / "ssld"
+
+
+class DataConfig(Config):
+    """The labelled set (train, val) and the pool: names of the catalog, or YAML files."""
+
+    labelled: str
+    pool: str
+    options: dict[str, Any] = Field(default={})  # overrides of the labelled entry's fields
+    pool_options: dict[str, Any] = Field(default={})
+
+
+class ModelConfig(Config):
+    """A model of the registry, `spec` overriding fields of its variant."""
+
+    name: str
+    spec: dict[str, Any] = Field(default={})
+
+
+class TeacherConfig(Config):
+    """The teacher: its `weights` are taken as they are, else it is trained as `train` says."""
+
+    model: ModelConfig
+    weights: str | None = None  # a .pdparams file, relative to the recipe
+    image_size: int = Field(default=224, ge=32)  # resolution at which it labels
+    train: LabelTraining | None = None
+
+
+class LabelConfig(Config):
+    """How the pool is labelled."""
+
+    batch_size: int = Field(default=64, gt=0)
+
+
+class RunTime(Config):
+    """What changes speed, never results; not part of any key."""
+
+    workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
+    checkpoint_seconds: float = Field(default=60, gt=0)
+
+
+class Recipe(Config):
+    """A resolved recipe; each section belongs to the stage of its name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = 0
+    shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
+    data: DataConfig
+    dedup: DedupConfig = DedupConfig()
+    teacher: TeacherConfig
+    label: LabelConfig = LabelConfig()
+    select: SelectConfig = SelectConfig()
+    student: ModelConfig
+    distill: DistillTraining
+    finetune: DistillTraining
+    fix: FixTraining
+    baseline: LabelTraining
+    run_time: RunTime = RunTime()
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe given as a path, or as the name of one in configs/ssld."""
+    direct, named = Path(name), RECIPES / f"{name}.yaml"
+    if direct.suffix in (".yaml", ".yml") or direct.is_file():
+        return direct.resolve()
+    if named.is_file():
+        return named
+    known = [path.stem for path in RECIPES.glob("*.yaml")]
+    raise UserError(f"recipe '{name}': no such file and no such recipe{closest(name, known)}")
+
+
+def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
+
+    Raises:
+        UserError: any unknown key, value out of range, unknown model or missing weights file.
+    """
+    path = recipe_path(name)
+    data = override({"name": path.stem, **load_yaml(path)}, settings)
+    recipe = parse(Recipe, data, str(path))
+    _check_models(recipe, path)
+    return _resolve_weights(_resolve_data(recipe, path.parent), path)
+
+
+def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
+    """Data set files and roots as absolute paths; relative ones start from the recipe's folder."""
+    names, options = {}, {}
+    for key in ("labelled", "pool"):
+        name = getattr(recipe.data, key)
+        names[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
+    for key in ("options", "pool_options"):
+        fields = dict(getattr(recipe.data, key))
+        if "root" in fields and not str(fields["root"]).startswith("$"):
+            fields["root"] = str(folder / Path(str(fields["root"])).expanduser())
+        options[key] = fields
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=names | options)})
+
+
+def _check_models(recipe: Recipe, path: Path) -> None:
+    for key, model in (("teacher.model", recipe.teacher.model), ("student", recipe.student)):
+        try:
+            spec_of(model.name, model.spec)
+        except UserError as error:
+            raise UserError(f"{path}: {key}: {error}") from None
+    if recipe.teacher.train is None and recipe.teacher.weights is None:
+        raise UserError(
+            f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
+        )
+
+
+def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
+    """The teacher's weights as an absolute path: a stage need not know where the recipe lies."""
+    if recipe.teacher.weights is None:
+        return recipe
+    given = path.parent / Path(recipe.teacher.weights).expanduser()
+    found = next((p for p in (given, Path(f"{given}.pdparams")) if p.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"{path}: teacher.weights: no file {given} (nor with .pdparams); give its path"
+        )
+    teacher = recipe.teacher.model_copy(update={"weights": str(found)})
+    return recipe.model_copy(update={"teacher": teacher})

@@ -1,0 +1,94 @@
+"""What the training stages share: run the engine on a model, leave weights and history.
+
+Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_catalog.files import write_json
+from tasks.inputs import image_set, new_model, trained_model
+from tasks.stage import Outcome, Work
+
+if TYPE_CHECKING:
+    import paddle
+
+    from ppcls_core.data.loader import TrainLoader
+    from ppcls_core.data.transforms import Augmentation
+    from ppcls_core.engine.config import DistillTraining, TrainConfig
+    from ppcls_core.engine.objectives import Objective
+
+FILES = ["model.pdparams", "history.json"]
+
+
+def train(
+    work: Work,
+    model: paddle.nn.Layer,
+    objective: Objective,
+    loader: TrainLoader,
+    config: TrainConfig,
+) -> Outcome:
+    """Train what of `model` learns on the loader's images; resumes from its checkpoint."""
+    from ppcls_core.engine.evaluator import evaluate
+    from ppcls_core.engine.trainer import Training, fit
+    from ppcls_core.models.weights import save_state, state_of
+
+    val, run_time = image_set(work, "data/val.parquet"), work.recipe.run_time
+
+    def validate(model: paddle.nn.Layer) -> float:
+        return evaluate(model, val, config.image_size, run_time.workers, work.monitor).top1
+
+    learning = [p for p in model.parameters() if not p.stop_gradient]
+    training = Training(model, learning, objective, loader, validate)
+    history = fit(training, config, work.directory, run_time.checkpoint_seconds, work.monitor)
+    save_state(work.path("model.pdparams"), state_of(model))
+    write_json(work.path("history.json"), history)
+    return Outcome(FILES, _counts(loader), {"top1": history[-1]["top1"]})
+
+
+def loader_of(
+    work: Work, name: str, config: TrainConfig, augmentation: Augmentation | None
+) -> TrainLoader:
+    """Training batches of the manifest `name`; without augmentation, test-time preprocessing."""
+    from ppcls_core.data.loader import TrainLoader
+    from ppcls_core.randomness import seed_of
+
+    seed, workers = seed_of(work.recipe.seed, work.stage), work.recipe.run_time.workers
+    images = image_set(work, name)
+    return TrainLoader(images, config.batch_size, config.image_size, augmentation, seed, workers)
+
+
+def distill_from_teacher(
+    work: Work, student: paddle.nn.Layer, train_manifest: str, config: DistillTraining
+) -> Outcome:
+    """Train `student` on the teacher's outputs for the images of a manifest."""
+    from ppcls_core.engine.objectives import distillation
+
+    teacher = teacher_model(work)
+    student.train()
+    objective = distillation(teacher, config.loss, config.teacher_batch_norm)
+    loader = loader_of(work, train_manifest, config, config.augmentation)
+    return train(work, student, objective, loader, config)
+
+
+def teacher_model(work: Work) -> paddle.nn.Layer:
+    """The teacher with its weights, in eval mode."""
+    weights = work.inputs["teacher"].path("model.pdparams")
+    return trained_model(work, work.recipe.teacher.model, weights)
+
+
+def new_student(work: Work) -> paddle.nn.Layer:
+    """The student before training; baseline and distill start from the same weights."""
+    return new_model(work, work.recipe.student, "student")
+
+
+def student_of(work: Work, stage: str) -> paddle.nn.Layer:
+    """The student as an earlier stage left it, in eval mode."""
+    return trained_model(work, work.recipe.student, work.inputs[stage].path("model.pdparams"))
+
+
+def _counts(loader: TrainLoader) -> dict[str, int]:
+    rejected, total = loader.rejected.counts(), len(loader.images)
+    bad = {f"rejected: {reason}": number for reason, number in rejected.items()}
+    return {"in": total, "out": total - sum(rejected.values()), **bad}

@@ -1,0 +1,178 @@
+import base64
+import io
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ppcls_core.report import figures
+from ppcls_core.report.figures import Look
+from ppcls_core.report.model import AccuracyRow, ClassSample, Curve, DuplicatePair, Series
+
+HOSTILE = "</text><script>alert(1)</script> $\\frac{x}$ \u6bdb\u8863 \x00\x1b\udc80 &amp; \u202e"
+LOOKS = [Look(dark, narrow) for dark in (False, True) for narrow in (False, True)]
+
+
+def picture(seed: int, height: int = 90, width: int = 60) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+ACCURACIES = (
+    AccuracyRow("teacher", "ResNet50_vd", 224, 0.895, 0.99, 372, None, 23_000_000),
+    AccuracyRow("baseline", "MobileNetV3_small_x1_0", 224, 0.75, 0.97, 372, None, 1_500_000),
+    AccuracyRow("fixed", "MobileNetV3_small_x1_0", 288, 0.8118, 0.98, 372, 6.18, 1_500_000),
+)
+CURVES = (
+    Curve("teacher", Series((1, 2, 3), (2.0, 1.0, 0.625)), Series((1, 2, 3), (0.1, 0.5, 0.2)),
+          Series((1, 2, 3), (0.3, 0.6, 0.877))),
+    Curve("distill", loss=Series((1, 2), (1.5, 0.75))),
+)  # fmt: skip
+PAIRS = tuple(
+    DuplicatePair(f"pool/{i}.jpg", f"val/{i}.jpg", "sift", 0.9, 31, picture(i), picture(i + 50))
+    for i in range(4)
+)
+SAMPLES = (
+    ClassSample("dress", 20, 20, 0.41, tuple(map(picture, range(6))), tuple(map(picture, (7, 8)))),
+    ClassSample("hat", 0, 20, None),
+)
+DRAW: list[Callable[[], bytes]] = [
+    lambda: figures.accuracy_chart(ACCURACIES),
+    lambda: figures.learning_curves(CURVES),
+    lambda: figures.pair_sheet(PAIRS),
+    lambda: figures.selection_sheet(SAMPLES),
+]
+
+
+def words(svg: bytes) -> list[str]:
+    """All texts drawn; fails when the SVG is not well-formed."""
+    root = ElementTree.fromstring(svg)
+    return ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("}text")]
+
+
+@pytest.mark.parametrize("draw", DRAW)
+def test_equal_input_gives_equal_bytes_also_on_threads(draw: Callable[[], bytes]) -> None:
+    first = draw()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: draw(), range(2))) == [first, first]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_accuracy_chart_shows_every_model_and_its_numbers(look: Look) -> None:
+    shown = words(figures.accuracy_chart(ACCURACIES, look))
+    assert {"teacher", "baseline", "fixed", "89.5 %", "75.0 %", "81.2 % (+6.2)"} <= set(shown)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_curves_mark_last_accuracy_and_loss_and_highest_rate(look: Look) -> None:
+    shown = words(figures.learning_curves(CURVES, look))
+    assert {"teacher", "distill", "87.7 %", "0.625", "peak 0.5", "0.75"} <= set(shown)
+    assert shown.count("not recorded") == 2
+
+
+def test_a_stage_keeps_its_colour_and_model_and_stage_share_it() -> None:
+    look = Look()
+    assert look.colour("distill") == look.colour("distilled")
+    assert look.colour("fix") == look.colour("Fixed")
+    known = [look.colour(name) for name in ("teacher", "baseline", "distill", "finetune", "fix")]
+    assert len(set(known)) == 5
+    assert look.colour("another") == look.muted
+
+
+def test_looks_differ_in_background_and_size() -> None:
+    pictures = {look: figures.accuracy_chart(ACCURACIES, look) for look in LOOKS}
+    assert len(set(pictures.values())) == 4
+    for look, svg in pictures.items():
+        assert look.background.encode() in svg
+
+
+def test_hostile_names_leave_a_well_formed_picture() -> None:
+    rows = [replace(ACCURACIES[0], label=HOSTILE, architecture=HOSTILE)]
+    curves = [replace(CURVES[0], stage=HOSTILE, x_name=HOSTILE)]
+    for svg in (figures.accuracy_chart(rows), figures.learning_curves(curves)):
+        assert b"<script" not in svg
+        assert words(svg)
+    figures.pair_sheet([replace(PAIRS[0], pool_id=HOSTILE, channel=HOSTILE, planted=HOSTILE)])
+    figures.selection_sheet([replace(SAMPLES[0], name=HOSTILE)])
+
+
+def test_svg_refers_to_nothing_outside_and_bears_no_date() -> None:
+    for svg in (figures.accuracy_chart(ACCURACIES), figures.learning_curves(CURVES)):
+        root = ElementTree.fromstring(svg)
+        links = [v for n in root.iter() for k, v in n.attrib.items() if k.endswith("href")]
+        assert all(link.startswith("#") for link in links)
+        assert b"dc:date" not in svg and b"<style" in svg
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [(1.0,), (math.nan,) * 3, (math.inf, 2.0, math.nan), (0.0, 0.0), (-1.0, -3.0), (1e30, 1e-30)],
+)
+def test_odd_losses_can_be_drawn(loss: tuple[float, ...]) -> None:
+    series = Series(tuple(range(len(loss))), loss)
+    assert "teacher" in words(figures.learning_curves([Curve("teacher", series, series, series)]))
+
+
+def test_long_series_are_thinned_but_keep_both_ends() -> None:
+    x = tuple(float(i) for i in range(100_000))
+    curve = Curve("teacher", loss=Series(x, tuple(1 / (1 + i) for i in x)), x_name="step")
+    svg = figures.learning_curves([curve])
+    assert len(svg) < 60_000
+    assert "1e-05" in words(svg)
+
+
+@pytest.mark.parametrize(
+    ("draw", "noun"),
+    [
+        (figures.accuracy_chart, "row"),
+        (figures.learning_curves, "curve"),
+        (figures.pair_sheet, "pair"),
+        (figures.selection_sheet, "class"),
+    ],
+)
+def test_nothing_to_draw_is_an_error(draw: Callable[[list], bytes], noun: str) -> None:
+    with pytest.raises(ValueError, match=f"at least one {noun}"):
+        draw([])
+
+
+def test_sheets_hold_the_pictures() -> None:
+    red, blue = (np.full((160, 160, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200)))
+    pair = replace(PAIRS[0], pool_image=red, val_image=blue)
+    sheet = np.asarray(Image.open(io.BytesIO(figures.pair_sheet([pair] * 4)))).astype(int)
+    for index, (x, y) in enumerate([(16, 54), (360, 54), (704, 54), (16, 268)]):
+        assert abs(sheet[y + 80, x + 80] - (200, 0, 0)).max() < 12, index
+        assert abs(sheet[y + 80, x + 244] - (0, 0, 200)).max() < 12, index
+
+
+def test_a_missing_picture_leaves_its_tile_empty() -> None:
+    sheet = figures.pair_sheet([replace(PAIRS[0], pool_image=None)])
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)))
+    assert (pixels[60:200, 20:170] == 255).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 200))
+def test_thumbnail_fits_keeps_proportions_and_never_grows(
+    height: int, width: int, side: int
+) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    small = figures.thumbnail(image, side)
+    assert small.dtype == np.uint8 and small.shape[2] == 3
+    assert max(small.shape[:2]) == min(side, max(height, width))
+    scale = min(1.0, side / max(height, width))
+    assert abs(small.shape[0] - height * scale) <= 1 and abs(small.shape[1] - width * scale) <= 1
+
+
+def test_jpeg_and_data_url_come_back() -> None:
+    flat = np.full((40, 30, 3), (10, 120, 200), np.uint8)
+    url = figures.data_url(figures.jpeg(flat), "image/jpeg")
+    head, _, body = url.partition(",")
+    assert head == "data:image/jpeg;base64"
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(body)))).astype(int)
+    assert pixels.shape == (40, 30, 3) and abs(pixels - flat).max() < 6

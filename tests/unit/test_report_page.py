@@ -1,0 +1,405 @@
+import base64
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppcls_core.report import page
+from ppcls_core.report.model import (
+    AccuracyRow,
+    ClassSample,
+    CountRow,
+    Curve,
+    DuplicatePair,
+    Headline,
+    PlantedRow,
+    Report,
+    Series,
+    StageRow,
+)
+
+VOID = {"meta", "link", "img", "source", "br"}
+ELEMENTS = {
+    *("html", "head", "meta", "link", "title", "style", "body", "header", "main", "footer", "nav"),
+    *("section", "article", "h1", "h2", "h3", "p", "ul", "li", "a", "div", "span", "i", "strong"),
+    *("table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "figure", "figcaption"),
+    *("picture", "source", "img", "code", "pre", "details", "summary", "br"),
+}
+HOSTILE = (
+    "\"'><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} &lt; \u202e\x00\udc80"
+)
+SEEN = "\"'><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} &lt; \ufffd\ufffd\ufffd"
+
+
+class Page(HTMLParser):
+    """The page as a browser sees it: elements, attributes, by section the text and the table."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.section = ""
+        self.text: dict[str, str] = {}
+        self.rows: dict[str, list[list[str]]] = {}
+        self.feed(html)
+        self.close()
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "section":
+            self.section = dict(attrs)["id"] or ""
+        if tag == "tr":
+            self.rows.setdefault(self.section, []).append([])
+        if tag in ("td", "th"):
+            self.rows[self.section][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text[self.section] = self.text.get(self.section, "") + data
+        if {"td", "th"} & set(self.open):
+            self.rows[self.section][-1][-1] += data
+
+    def all_text(self) -> str:
+        return "".join(self.text.values())
+
+    def body(self, section: str) -> list[list[str]]:
+        """The table's rows of `section` without its head."""
+        return self.rows[section][1:]
+
+
+def picture(seed: int, side: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def full_report() -> Report:
+    series = Series((1, 2, 3), (0.2, 0.5, 0.7))
+    best, low = tuple(map(picture, range(6))), tuple(map(picture, range(3)))
+    return Report(
+        title="clothing",
+        created_utc="2026-01-02 03:04 UTC",
+        headline=Headline(top1=0.812, gain=6.25, images_labelled=2709, duplicates_removed=43),
+        stages=(
+            StageRow("teacher", "cached", 800, 799, 3725.0, 58.21, "3fa92c", "from a past run"),
+            StageRow("export", "not run"),
+        ),
+        accuracies=(
+            AccuracyRow("teacher", "ResNet50_vd", 224, 0.8952, 0.9919, 372, None, 23529322),
+            AccuracyRow("baseline", "MobileNetV3", 192, 0.7493, 0.97041, 50_000, None, 1528106),
+            AccuracyRow("fixed", "MobileNetV3", 288, 0.812, 0.978, 372, -1.25, 1528107),
+        ),
+        curves=(Curve("teacher", series, series, series),),
+        duplicates=(
+            DuplicatePair("p/1.jpg", "v/1.jpg", "sift", 0.93, 1031, best[0], best[1], "crop50"),
+            DuplicatePair("p/2.jpg", "v/2.jpg", "phash", 0.51, None, None, best[1]),
+        ),
+        planted=(PlantedRow("crop50", 9, 10), PlantedRow("blur", 5, 6)),
+        selection=(ClassSample("dress", 198, 2000, 0.4127, best, low),),
+        reconciliation=(CountRow("dedup", 2809, 2709, 98, 2), CountRow("label", 10, 8, 0, 1)),
+        rejected={"truncated": 3, "not_an_image": 1200, "empty": 3},
+        settings_yaml="seed: 7\nteacher:\n  epochs: 30\n",
+        versions={"numpy": "2.3.2"},
+        files={"duplicates": "dedup/91c0/duplicates.parquet"},
+    )
+
+
+def hostile_report() -> Report:
+    report, word = full_report(), HOSTILE
+    return replace(
+        report,
+        title=word,
+        created_utc=word,
+        stages=(StageRow(word, word, 1, 1, 1.0, 1.0, word, word),),
+        accuracies=(replace(report.accuracies[0], label=word, architecture=word),),
+        curves=(replace(report.curves[0], stage=word, x_name=word),),
+        duplicates=(DuplicatePair(word, word, word, 1.0, 9, picture(0), None, word),),
+        planted=(PlantedRow(word, 1, 2),),
+        selection=(replace(report.selection[0], name=word),),
+        reconciliation=(CountRow(word, 1, 1, 0, 0),),
+        rejected={word: 1},
+        settings_yaml=word,
+        versions={word: word},
+        files={word: word},
+    )
+
+
+@pytest.fixture(scope="module")
+def full_html() -> str:
+    return page.render(full_report())
+
+
+@pytest.fixture(scope="module")
+def full(full_html: str) -> Page:
+    return Page(full_html)
+
+
+@pytest.fixture(scope="module")
+def hostile_html() -> str:
+    return page.render(hostile_report())
+
+
+def addresses(content: Page) -> Iterator[str]:
+    for _, attributes in content.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
+            if name in attributes:
+                yield attributes[name]
+
+
+def test_equal_reports_give_equal_pages(full_html: str) -> None:
+    again = replace(full_report(), rejected={"empty": 3, "not_an_image": 1200, "truncated": 3})
+    assert page.render(again) == full_html
+
+
+def test_nothing_leaves_the_page(full_html: str, full: Page) -> None:
+    found = list(addresses(full))
+    assert len(found) > 20
+    assert all(address.startswith(("data:", "#")) for address in found)
+    assert not re.search(r"https?:|//|url\(|@import", re.sub(r"data:[^\"]*", "", full_html))
+
+
+def test_every_contents_link_has_its_section(full: Page) -> None:
+    links = [a["href"][1:] for tag, a in full.elements if tag == "a"]
+    assert links == [a["id"] for tag, a in full.elements if tag == "section"]
+    assert links[0] == "accuracy" and len(links) == 10
+
+
+def test_a_policy_forbids_scripts_and_the_network(full: Page) -> None:
+    policy = [
+        a["content"] for tag, a in full.elements if "security" in a.get("http-equiv", "").lower()
+    ]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_user_text_never_becomes_markup(hostile_html: str) -> None:
+    content = Page(hostile_html)
+    assert {tag for tag, _ in content.elements} <= ELEMENTS
+    assert not [name for _, a in content.elements for name in a if name.startswith("on")]
+    assert "alert(1)</script" not in hostile_html
+    assert hostile_html.encode("utf-8")
+    for section in ("accuracy", "stages", "contamination", "selection", "rejected", "settings",
+                    "reconciliation", "versions", "files", ""):  # fmt: skip
+        assert SEEN.replace("_", " ") in content.text[section], section
+
+
+def test_user_text_stays_inside_its_alt_text(hostile_html: str) -> None:
+    alts = [a["alt"] for tag, a in Page(hostile_html).elements if tag == "img"]
+    assert f"pool image {SEEN}" in alts
+    assert f"among the highest scores of {SEEN}" in alts
+
+
+def test_every_picture_has_an_alt_text_and_decodes(full: Page) -> None:
+    pictures = [a for tag, a in full.elements if tag == "img"]
+    assert len(pictures) == 2 + 3 + 9  # charts, pairs (one picture is missing), class
+    for attributes in pictures:
+        assert attributes["alt"].strip()
+        head, _, body = attributes["src"].partition(";base64,")
+        start = {"data:image/jpeg": b"\xff\xd8", "data:image/svg+xml": b"<?xml"}[head]
+        assert base64.b64decode(body, validate=True).startswith(start)
+
+
+def test_sections_have_their_headings_in_order(full: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in full.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1 and levels.count(2) == 10
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_accuracy_numbers_are_the_models(full: Page) -> None:
+    assert full.body("accuracy") == [
+        ["teacher", "ResNet50_vd", "89.5", "99.2", "\u2013", "224", "372", "23,529,322"],
+        ["baseline", "MobileNetV3", "74.93", "97.04", "\u2013", "192", "50,000", "1,528,106"],
+        ["fixed", "MobileNetV3", "81.2", "97.8", "\u22121.2", "288", "372", "1,528,107"],
+    ]
+
+
+def test_stage_numbers_are_the_models(full: Page) -> None:
+    assert full.body("stages") == [
+        ["teacher", "cached", "800", "799", "1\u00a0h 02\u00a0min", "58.2", "3fa92c",
+         "from a past run"],
+        ["export", "not run", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", ""],
+    ]  # fmt: skip
+
+
+def test_contamination_numbers_are_the_models(full: Page) -> None:
+    assert full.body("contamination") == [
+        ["crop50", "10", "9", "90.0", ""],
+        ["blur", "6", "5", "83.3", ""],
+        ["all", "16", "14", "87.5", ""],
+    ]
+    text = " ".join(full.text["contamination"].split())
+    assert "Found in this run: 43." in text
+    assert "p/1.jpg v/1.jpg sift, score 0.93, 1,031 inliers; planted: crop50" in text
+    assert "picture not available p/2.jpg v/2.jpg phash, score 0.51" in text
+
+
+def test_selection_numbers_are_the_models(full: Page) -> None:
+    text = " ".join(full.text["selection"].split())
+    assert "dress 198 of 2,000 wantedlowest score 0.413" in text
+
+
+def test_rejected_are_sorted_by_number_then_reason(full: Page) -> None:
+    rows = [["not an image", "1,200"], ["empty", "3"], ["truncated", "3"], ["all", "1,206"]]
+    assert full.body("rejected") == rows
+
+
+def test_reconciliation_says_what_is_missing(full: Page) -> None:
+    assert full.body("reconciliation") == [
+        ["dedup", "2,809", "2,709", "98", "2", "yes"],
+        ["label", "10", "8", "0", "1", "1 missing"],
+    ]
+
+
+def test_settings_versions_and_files_are_shown(full: Page) -> None:
+    assert full_report().settings_yaml in full.text["settings"]
+    assert full.body("versions") == [["numpy", "2.3.2"]]
+    assert full.body("files") == [["duplicates", "dedup/91c0/duplicates.parquet"]]
+
+
+@pytest.mark.parametrize(
+    ("headline", "sentence"),
+    [
+        (Headline(), "This run has not measured anything yet."),
+        (Headline(top1=math.nan), "This run has not measured anything yet."),
+        (Headline(top1=0.5), "The student reaches 50.0 % top-1."),
+        (
+            Headline(0.812, 6.26, 2709, 43),
+            "The student reaches 81.2 % top-1, 6.3 points above the same student trained on "
+            "labels alone; 2,709 pool images were labelled, 43 others showed a validation image "
+            "and were removed.",
+        ),
+        (
+            Headline(0.7, -2.0),
+            "The student reaches 70.0 % top-1, 2.0 points below the same student trained on "
+            "labels alone.",
+        ),
+        (
+            Headline(0.7, 0.04, 1),
+            "The student reaches 70.0 % top-1, the same as when trained on labels alone; "
+            "1 pool image was labelled.",
+        ),
+        (
+            Headline(images_labelled=5, duplicates_removed=1),
+            "5 pool images were labelled, 1 other showed a validation image and was removed.",
+        ),
+        (
+            Headline(duplicates_removed=2),
+            "2 pool images showed a validation image and were removed.",
+        ),
+        (
+            Headline(duplicates_removed=0),
+            "None of the pool's images showed a validation image.",
+        ),
+    ],
+)
+def test_summary(headline: Headline, sentence: str) -> None:
+    assert page.summary(headline) == sentence
+
+
+def test_the_page_begins_with_the_summary(full: Page) -> None:
+    assert page.summary(full_report().headline) in full.text[""].replace("\u00a0", " ")
+
+
+def test_an_empty_report_says_so_in_words() -> None:
+    content = Page(page.render(Report("nothing", "now")))
+    assert not {"table", "figure", "img", "details", "pre"} & {tag for tag, _ in content.elements}
+    assert len([a for _, a in content.elements if a.get("class") == "none"]) == 11
+    for section, words in {
+        "accuracy": "No accuracy was measured",
+        "contamination": "The search for duplicates has not run",
+        "rejected": "No image has been read yet",
+    }.items():
+        assert words in content.text[section]
+
+
+ALONE = {
+    name: {name: getattr(full_report(), name)}
+    for name in ("stages", "accuracies", "curves", "duplicates", "planted", "selection",
+                 "reconciliation", "rejected", "settings_yaml", "versions", "files", "headline")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_each_part_stands_alone(name: str) -> None:
+    content = Page(page.render(replace(Report("partial", "now"), **ALONE[name])))
+    parts = [a for _, a in content.elements if a.get("class") == "none"]
+    assert len(parts) == (11 if name == "headline" else 10)
+
+
+def test_no_duplicates_is_told_from_no_search() -> None:
+    for removed, words in {0: "No pool image shows", 7: "No pictures of the pairs"}.items():
+        report = replace(Report("t", "now"), headline=Headline(duplicates_removed=removed))
+        assert words in Page(page.render(report)).text["contamination"]
+
+
+def test_odd_numbers_do_not_break_the_page() -> None:
+    report = Report(
+        "odd",
+        "now",
+        stages=(StageRow("s", "failed", 0, 0, math.nan, math.inf),),
+        accuracies=(AccuracyRow("fixed", "n", 224, math.nan, math.nan, 0, math.nan, 0),),
+        planted=(PlantedRow("none", 0, 0),),
+        selection=(ClassSample("hat", 0, 10, None),),
+    )
+    content = Page(page.render(report))
+    dash = "\u2013"
+    assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, "224", "0", "0"]]
+    assert content.body("stages") == [["s", "failed", "0", "0", dash, dash, dash, ""]]
+    assert content.body("contamination")[0] == ["none", "0", "0", dash, ""]
+    assert "no picture" in content.text["selection"]
+
+
+def test_more_than_can_be_shown_is_counted() -> None:
+    report, num_pairs, num_classes = full_report(), page.MAX_PAIRS + 1, page.MAX_CLASSES + 1
+    pair, sample = replace(report.duplicates[0], pool_image=None, val_image=None), ClassSample
+    many = replace(
+        Report("many", "now"),
+        duplicates=(pair,) * num_pairs,
+        selection=tuple(sample(f"class {i}", 1, 1, 0.5) for i in range(num_classes)),
+    )
+    content = Page(page.render(many))
+    assert f"The first {page.MAX_PAIRS} of {num_pairs} pairs." in content.text["contamination"]
+    assert f"The first {page.MAX_CLASSES} of {num_classes} classes." in content.text["selection"]
+    assert content.text["contamination"].count("p/1.jpg") == page.MAX_PAIRS
+
+
+def photo_like(seed: int) -> np.ndarray:
+    """A picture with a photograph's share of detail: soft shapes and grain."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.uniform(0, 255, (25, 25, 3)).repeat(8, 0).repeat(8, 1)
+    return (coarse + generator.normal(0, 8, coarse.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_forty_pairs_and_fifteen_classes_stay_under_three_megabytes() -> None:
+    report, images = full_report(), [photo_like(seed) for seed in range(4)]
+    pair = replace(report.duplicates[0], pool_image=images[0], val_image=images[1])
+    sample = ClassSample("dress", 9, 9, 0.5, (images[2],) * 6, (images[3],) * 3)
+    html = page.render(replace(report, duplicates=(pair,) * 40, selection=(sample,) * 15))
+    assert len(html.encode("utf-8")) < 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.41, "0.4 s"), (59.97, "1 min 00 s"), (185.4, "3 min 05 s"), (3599.7, "1 h 00 min"),
+     (7620, "2 h 07 min"), (273_600, "3 d 04 h")],
+)  # fmt: skip
+def test_duration(seconds: float, text: str) -> None:
+    content = Page(page.render(Report("t", "now", stages=(StageRow("s", "x", seconds=seconds),))))
+    assert content.body("stages")[0][4].replace("\u00a0", " ") == text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(min_size=1, max_size=40))
+def test_any_title_survives(title: str) -> None:
+    html = page.render(Report(title, "now"))
+    assert html.encode("utf-8")
+    assert {tag for tag, _ in Page(html).elements} <= ELEMENTS

@@ -1,0 +1,424 @@
+"""Weights files: what is read, what is refused, what is written."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from data_catalog.config import UserError
+from ppcls_core.models.weights import load_state, load_weights, save_state, state_of
+
+DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
+ARRAYS = st.sampled_from(DTYPES).flatmap(
+    lambda code: hnp.arrays(np.dtype(code), hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+)
+STATES = st.dictionaries(st.text(max_size=8), ARRAYS, max_size=5)
+PER_TEST_FILE = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+class Net(paddle.nn.Layer):
+    classifier = "fc"
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 4, 3)
+        self.bn = paddle.nn.BatchNorm2D(4)
+        self.fc = paddle.nn.Linear(4, num_classes)
+
+
+def weights(value: float = 0.5) -> np.ndarray:
+    return np.full((2, 3), value, np.float32)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_paddle_s_own_files_are_read(tmp_path, protocol):
+    model = Net()
+    path = tmp_path / "net.pdparams"
+    paddle.save(model.state_dict(), str(path), protocol=protocol)
+    state = load_state(path)
+    assert list(state) == list(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(state[name], tensor.numpy(), strict=True)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensors_among_scalars_are_read(tmp_path, protocol):
+    path = tmp_path / "mixed.pdparams"
+    entries = {"w": paddle.ones([2]), "epoch": 3, "lr": 0.1, "name": "x", "np": np.float64(2.5)}
+    paddle.save(entries, str(path), protocol=protocol)
+    state = load_state(path)
+    np.testing.assert_array_equal(state.pop("w"), np.ones(2, np.float32), strict=True)
+    assert state == {"epoch": 3, "lr": 0.1, "name": "x", "np": 2.5}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_arrays_that_paddle_split_are_joined(tmp_path, protocol, monkeypatch):
+    """Paddle splits beyond 2**30 - 1 bytes: here its rule is run with a smaller limit."""
+    whole = np.arange(60, dtype=np.float32).reshape(3, 20)
+    parts = {f"w@@.{i}": whole.reshape(-1)[i * 25 : (i + 1) * 25] for i in range(3)}
+    layout = {"w": {"OriginShape": (3, 20), "slices": list(parts)}}
+    content = {"b": weights(), **parts, "UnpackBigParamInfor@@": layout}
+    path = tmp_path / "big.pdparams"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    state = load_state(path)
+    assert sorted(state) == ["b", "w"]
+    np.testing.assert_array_equal(state["w"], whole, strict=True)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("code", [*DTYPES, ">f4", ">i8"])
+def test_every_plain_dtype_and_layout_is_read(tmp_path, protocol, code):
+    base = np.arange(24).reshape(2, 3, 4).astype(code)
+    content = collections.OrderedDict(
+        c=base,
+        fortran=np.asfortranarray(base),
+        part=base[:, ::2],
+        empty=base[:0],
+        one=base[0, 0, 1],
+    )
+    content["zero_dim"] = np.array(base[1, 1, 1])
+    path = tmp_path / "a"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    state = load_state(path)
+    assert list(state) == list(content)
+    for name, array in content.items():
+        np.testing.assert_array_equal(state[name], array)
+        if name != "one":  # a NumPy scalar becomes Python's
+            assert state[name].dtype == array.dtype.newbyteorder("=")
+            assert state[name].shape == array.shape
+
+
+def test_python_2_s_pickles_are_read(tmp_path):
+    """Protocol 2 of Python 2 wrote an array's bytes as a string, here typed out by hand."""
+    text = np.array([1.5, -2.0], np.float32).tobytes()
+    raw = (
+        b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xff"
+        b"J\xff\xff\xff\xffK\x00tb\x89U\x08" + text + b"tbs."
+    )
+    path = tmp_path / "old.pdparams"
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(load_state(path)["w"], np.array([1.5, -2.0], np.float32))
+
+
+def test_the_suffix_may_be_left_out(tmp_path):
+    save_state(tmp_path / "ResNet50_vd.v2.pdparams", {"w": weights()})
+    assert list(load_state(tmp_path / "ResNet50_vd.v2")) == ["w"]
+    with pytest.raises(UserError, match=r"other: no such file, nor other\.pdparams"):
+        load_state(tmp_path / "other")
+
+
+# Refusing
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call
+
+
+def refused(path: Path, content: bytes, match: str | None = None) -> None:
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=match) as caught:
+        load_state(path)
+    assert str(path) in str(caught.value)
+    assert "download or export it again" in str(caught.value)
+
+
+HOSTILE = {
+    "system": Call(os.system, "touch {trap}"),
+    "popen": Call(subprocess.Popen, ["touch", "{trap}"]),
+    "eval": Call(eval, "open('{trap}', 'w')"),
+    "exec": Call(exec, "open('{trap}', 'w')"),
+    "open": Call(open, "{trap}", "w"),
+    "getattr": Call(getattr, "x", "format"),
+    "import": Call(__import__, "os"),
+    "partial": Call(__import__("functools").partial, os.system, "touch {trap}"),
+    "numpy save": Call(np.save, "{trap}", 1),
+    "numpy load": Call(np.load, "{trap}", None, True),
+    "numpy fromfile": Call(np.fromfile, "/etc/hostname", "u1"),
+    "numpy memmap": Call(np.memmap, "{trap}", "u1", "w+", 0, 8),
+    "numpy vectorize": Call(np.vectorize, "f"),
+    "paddle": Call(paddle.to_tensor, 1.0),
+    "codec": Call(__import__("_codecs").encode, "abc", "rot13"),
+    "object array": np.array([{}], dtype=object),
+    "string array": np.array(["a"]),
+    "structured array": np.zeros(2, [("a", "i4")]),
+    "date array": np.zeros(2, "M8[s]"),
+    "complex array": np.zeros(2, "c8"),
+}
+
+
+def with_trap(value: Any, trap: Path) -> Any:
+    """`value` with "{trap}" in a call's texts replaced by the path that running it would make."""
+    if isinstance(value, Call):
+        function, args = value.call
+        return Call(function, *(with_trap(arg, trap) for arg in args))
+    if isinstance(value, list):
+        return [with_trap(item, trap) for item in value]
+    return value.replace("{trap}", str(trap)) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pickles_run_nothing(tmp_path, name, nested, protocol):
+    trap = tmp_path / "trap"
+    value = with_trap(HOSTILE[name], trap)
+    content = {"w": weights(), "x": {"deep": [({"w": value},)]} if nested else value}
+    refused(tmp_path / "bad.pdparams", pickle.dumps(content, protocol=protocol), "not a weights")
+    assert not trap.exists()
+
+
+def test_hostile_bytes_by_hand(tmp_path):
+    system = b"cposix\nsystem\n(S'touch /nowhere'\ntR."
+    cases = {
+        b"": "EOFError",
+        b"\x80\x04": None,
+        system: "posix.system, which is refused",
+        b"}S'w'\n" + system[:-1] + b"s.": "posix.system, which is refused",
+        b"(S'ls'\niposix\nsystem\n.": "posix.system, which is refused",
+        b"\x80\x04\x8c\x08builtins\x8c\x0dgetattr.xxxxx\x93.": "refused",
+        b"cnumpy\ndtype.type\n.": "refused",
+        b"cnumpy\ndtype\n}b.": "alters a function",
+        b"cnumpy.core.multiarray\n_reconstruct\n(NK\x01tb.": "alters a function",
+        b"ccollections\nOrderedDict\n}S'__init__'\nNsb.": "alters a function",
+        b"cnumpy\ndtype\n)\x81.": None,
+        b"P1\n.": "persistent",
+        b"\x82\x01.": None,
+        b"K\x01.": "one int, not named arrays",
+        b"}K\x01K\x02s.": "entry 1",
+        b"}S'w'\nNs.": "NoneType, not an array",
+        b"}S'w'\n]s.": "list, not an array",
+        b"}S'UnpackBigParamInfor@@'\nK\x01s.": None,
+        b"}S'UnpackBigParamInfor@@'\n}S'w'\n}S'slices'\n](S'z'\nesss.": "KeyError",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.": None,
+        b"(" * 100_000: None,
+        b"PK\x03\x04 a zip, as other libraries write": None,
+        b"<!DOCTYPE html><html>not found</html>": None,
+    }
+    for content, match in cases.items():
+        refused(tmp_path / "bad.pdparams", content, match)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1 << 62, 4), (2, -5), "ab", None])
+def test_shapes_that_the_bytes_do_not_fill_are_refused(tmp_path, shape):
+    function, args, state = weights().__reduce__()
+    forged = (state[0], shape, *state[2:])
+
+    class Forged:
+        def __reduce__(self):
+            return function, args, forged
+
+    refused(tmp_path / "bad.pdparams", pickle.dumps({"w": Forged()}))
+
+
+def test_truncation_is_refused_wherever_it_falls(tmp_path):
+    path = tmp_path / "w.pdparams"
+    save_state(path, {"a": weights(), "b": np.arange(5), "epoch": 3})
+    content = path.read_bytes()
+    for length in range(len(content)):
+        refused(tmp_path / "cut.pdparams", content[:length])
+
+
+@PER_TEST_FILE
+@given(st.data())
+def test_damaged_files_are_read_or_refused(tmp_path, data):
+    """Bytes changed at random never raise anything but UserError."""
+    path = tmp_path / "w.pdparams"
+    save_state(path, {"a": weights(), "b": np.arange(5), "epoch": 3})
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        assert isinstance(load_state(path), dict)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+def test_unreadable_paths_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_state(tmp_path)
+
+
+# Writing
+
+
+@PER_TEST_FILE
+@given(STATES)
+def test_what_is_written_is_read(tmp_path, state):
+    path = tmp_path / "w.pdparams"
+    save_state(path, state)
+    got = load_state(path)
+    assert list(got) == list(state)
+    for name, array in state.items():
+        np.testing.assert_array_equal(got[name], array, strict=True)
+    again = tmp_path / "again.pdparams"
+    save_state(again, got)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def sources(tmp_path: Path) -> dict[str, np.ndarray]:
+    """Equal arrays that came about in different ways."""
+    base = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.save(tmp_path / "a.npy", base)
+    labelled = np.dtype("f4", metadata={"source": "elsewhere"})
+    return {
+        "numpy": base,
+        "paddle": paddle.to_tensor(base).numpy(),
+        "np.load": np.load(tmp_path / "a.npy"),
+        "memory-mapped": np.load(tmp_path / "a.npy", mmap_mode="r"),
+        "slice": np.arange(48, dtype=np.float32).reshape(6, 8)[::2, ::2] * 0 + base,
+        "view": np.pad(base, 1)[1:-1, 1:-1],
+        "Fortran order": np.asfortranarray(base),
+        "big endian": base.astype(">f4"),
+        "metadata": base.astype(labelled),
+        "read-only": np.frombuffer(base.tobytes(), np.float32).reshape(3, 4),
+    }
+
+
+def test_equal_states_give_equal_bytes_wherever_they_came_from(tmp_path):
+    contents = set()
+    for array in sources(tmp_path).values():
+        path = tmp_path / "w.pdparams"
+        save_state(path, {"x": array, "y": array[0], "epoch": 1, "name": "x"})
+        contents.add(path.read_bytes())
+        text = "".join(["x"])  # an equal string that is another object
+        save_state(path, {"x": array.copy(), "y": array[0].copy(), "epoch": 1, "name": text})
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    save_state(path, {"x": array + 1, "y": array[0], "epoch": 1, "name": "x"})
+    assert path.read_bytes() not in contents
+
+
+def test_a_saved_and_read_state_is_saved_as_the_same_bytes(tmp_path):
+    first, second = tmp_path / "1.pdparams", tmp_path / "2.pdparams"
+    save_state(first, state_of(Net()))
+    save_state(second, load_state(first))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_paddle_reads_what_is_written(tmp_path):
+    model = Net()
+    path = tmp_path / "net.pdparams"
+    save_state(path, {**state_of(model), "epoch": 3, "note": "x"})
+    loaded = paddle.load(str(path))
+    assert (loaded.pop("epoch"), loaded.pop("note")) == (3, "x")
+    assert list(loaded) == list(model.state_dict())
+    other = Net()
+    missing, unexpected = other.set_state_dict(loaded)
+    assert (missing, unexpected) == ([], [])
+    np.testing.assert_array_equal(other.fc.weight.numpy(), model.fc.weight.numpy())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "w.pdparams"
+    save_state(path, {"w": weights(1)})
+    with pytest.raises(TypeError):
+        save_state(path, {"w": weights(2), "bad": (i for i in range(3))})  # type: ignore[dict-item]
+    assert load_state(path)["w"][0, 0] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pdparams"]
+
+
+# Models
+
+
+def test_state_of_is_a_copy():
+    model = Net()
+    state = state_of(model)
+    model.fc.weight.set_value(np.zeros((4, 3), np.float32))
+    assert state["fc.weight"].any()
+    assert list(state) == list(model.state_dict())
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_load_weights_fills_every_entry(tmp_path, dtype):
+    source, model = Net(), Net()
+    source.bn._mean.set_value(np.full(4, 0.25, np.float32))
+    state = {name: array.astype(dtype) for name, array in state_of(source).items()}
+    save_state(tmp_path / "w.pdparams", state)
+    assert load_weights(model, tmp_path / "w", allow_other_classes=False) == []
+    for name, array in state_of(model).items():
+        np.testing.assert_array_equal(array, state[name].astype(np.float32), strict=True)
+
+
+def test_another_number_of_classes(tmp_path):
+    source, model = Net(5), Net(3)
+    save_state(tmp_path / "w.pdparams", state_of(source))
+    before = state_of(model)
+    with pytest.raises(UserError, match=r"2 entries .*build it for the file's classes") as caught:
+        load_weights(model, tmp_path / "w", allow_other_classes=False)
+    assert "fc.weight: got shape [4, 5], expected [4, 3]" in str(caught.value)
+    np.testing.assert_array_equal(model.conv.weight.numpy(), before["conv.weight"])
+    left = load_weights(model, tmp_path / "w", allow_other_classes=True)
+    assert left == ["fc.weight", "fc.bias"]
+    after = state_of(model)
+    np.testing.assert_array_equal(after["conv.weight"], state_of(source)["conv.weight"])
+    np.testing.assert_array_equal(after["fc.weight"], before["fc.weight"])
+
+
+def test_equal_classes_are_loaded_even_where_others_are_allowed(tmp_path):
+    source, model = Net(), Net()
+    save_state(tmp_path / "w.pdparams", state_of(source))
+    assert load_weights(model, tmp_path / "w", allow_other_classes=True) == []
+    np.testing.assert_array_equal(model.fc.weight.numpy(), source.fc.weight.numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"fc.weight": np.zeros((5, 3), np.float32)},
+            "fc.weight: got shape [5, 3], expected [4, 3]",
+        ),
+        ({"bn._mean": np.zeros((4, 1), np.float32)}, "bn._mean: got shape [4, 1], expected [4]"),
+        ({"bn._mean": np.zeros(4, np.int64)}, "bn._mean: got int64, expected float32"),
+        ({"bn._mean": np.zeros(4, np.uint16)}, "bn._mean: got uint16, expected float32"),
+        ({"bn._mean": 1.0}, "bn._mean: got shape [], expected [4]"),
+        ({"extra": np.zeros(4, np.float32)}, "extra: unexpected"),
+        ({"fc.bias": None}, "fc.bias: missing"),
+    ],
+)
+@pytest.mark.parametrize("allow", [False, True])
+def test_misfits_are_listed_and_change_nothing(tmp_path, change, line, allow):
+    model = Net()
+    before = state_of(model)
+    state = {name: array + 1 for name, array in before.items()} | change
+    state = {name: value for name, value in state.items() if value is not None}
+    save_state(tmp_path / "w.pdparams", state)
+    with pytest.raises(UserError, match="1 entries do not fit the model: check that") as caught:
+        load_weights(model, tmp_path / "w.pdparams", allow_other_classes=allow)
+    assert line in str(caught.value)
+    for name, array in state_of(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_long_lists_of_misfits_are_cut(tmp_path):
+    save_state(tmp_path / "w.pdparams", {f"layer{i}": weights() for i in range(20)})
+    with pytest.raises(UserError, match="28 entries do not fit") as caught:
+        load_weights(Net(), tmp_path / "w", allow_other_classes=False)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 12
+    assert lines[1] == "  conv.weight: missing"
+    assert lines[-1] == "  and 18 more"
