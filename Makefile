@@ -26,10 +26,10 @@ demo: $(READY) ## run the whole pipeline on the embedded photographs
 	@$(BIN)/ssld run demo
 
 test: $(READY) ## run the tests, but for the slow ones
-	@$(BIN)/pytest -m 'not slow and not gpu' -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not gpu' -n 2
 
 test-all: $(READY) ## run the slow tests too
-	@$(BIN)/pytest -m 'not gpu' -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not gpu' -n 2
 
 lint: $(READY) ## check style and types
 	@$(BIN)/ruff check .

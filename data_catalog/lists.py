@@ -1,6 +1,7 @@
 """How files on disk say what they show: PaddleClas lists, folders of class folders, class names."""
 
-# pyright: reportAttributeAccessIssue=false - Arrow makes its compute functions at import
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -147,11 +148,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
         names = [name for _, name in parts]
     if not names:
         raise UserError(f"{path}: holds no class name; expected one a line")
+    first: dict[str, int] = {}
     for label, name in enumerate(names):
-        if names.index(name) != label:
+        if first.setdefault(name, label) != label:
             raise UserError(
-                f"{path}: classes {names.index(name)} and {label} are both named '{name}'; "
-                "rename one"
+                f"{path}: classes {first[name]} and {label} are both named '{name}'; rename one"
             )
     return tuple(names)
 

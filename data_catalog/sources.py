@@ -104,7 +104,8 @@ class FilesDataset:
         manifests = [splits.train, splits.val, splits.pool]
         tables = [*(m and m.table for m in manifests), splits.planted]
         classes = [m and list(m.classes) for m in manifests]
-        return digest_of([self.name, classes, [t and _digest(t) for t in tables]])
+        digests = [None if table is None else _digest(table) for table in tables]
+        return digest_of([self.name, classes, digests])
 
     def build(self, out: Path, progress: Progress) -> Splits:
         """The manifests; nothing is written to `out`. A missing image gets size -1.

@@ -127,7 +127,7 @@ def _is_alive(run: FlowRun) -> bool:
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
     if not pid:
         return False
-    if host != socket.gethostname():
+    if host not in ("", socket.gethostname()):
         return True
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()

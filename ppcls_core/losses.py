@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 LossName = Literal["ssld", "js", "kl"]
@@ -23,13 +22,13 @@ def ssld_loss(student: Tensor, teacher: Tensor) -> Tensor:
     p is the student's softmax, q the teacher's. The two sums collapse to (p - q)(log p - log q) /
     2, finite also where a probability underflows. Unbounded, symmetric, temperature 1.
     """
-    log_p, log_q = F.log_softmax(student), F.log_softmax(teacher)
+    log_p, log_q = _log_softmax(student), _log_softmax(teacher)
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1).mean()
 
 
 def js_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """True Jensen-Shannon divergence, at most ln 2: (KL(p||m) + KL(q||m)) / 2, m = (p + q) / 2."""
-    log_p, log_q = F.log_softmax(student), F.log_softmax(teacher)
+    log_p, log_q = _log_softmax(student), _log_softmax(teacher)
     log_m = paddle.logaddexp(log_p, log_q) - paddle.log(paddle.to_tensor(2.0, log_p.dtype))
     terms = log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)
     return 0.5 * terms.sum(-1).mean()
@@ -37,8 +36,14 @@ def js_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def kl_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(q||p), the classic distillation loss at temperature 1."""
-    log_p, log_q = F.log_softmax(student), F.log_softmax(teacher)
+    log_p, log_q = _log_softmax(student), _log_softmax(teacher)
     return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """float [N, C]; Paddle's own cuts it off at -64 on a CPU, and so makes the losses bounded."""
+    shifted = logits - logits.max(-1, keepdim=True).detach()
+    return shifted - shifted.logsumexp(-1, keepdim=True)
 
 
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {

@@ -72,7 +72,7 @@ def _measure(work: Work, candidate: Candidate) -> dict[str, Any]:
         "top5": accuracy.top5,
         "num_images": accuracy.num_images,
         "rejected": accuracy.rejected,
-        "parameters": sum(p.size for p in model.parameters()),
+        "parameters": sum(p.size for p in model.parameters() if p.trainable),
     }
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +44,7 @@ class ImageSet:
 
 @dataclass
 class Rejections:
-    """Images that could not be read, each with its reason; shared by the worker threads."""
+    """Images that could not be read, each with its reason, in the order of the batches."""
 
     reasons: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (reason, detail)
 
@@ -54,6 +55,15 @@ class Rejections:
         """Number of images by reason, sorted."""
         names = sorted(reason for reason, _ in self.reasons.values())
         return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image of a training batch, and the bad ones in whose place it is."""
+
+    row: int
+    pixels: np.ndarray
+    rejected: list[tuple[str, BadImage]]
 
 
 @dataclass
@@ -83,26 +93,29 @@ class TrainLoader:
         """(uint8 [N, 3, S, S], int64 labels [N]) of the epoch's steps from `first_step` on."""
         order = generator(self.seed, epoch, "order").permutation(len(self.images))
         rows = order[: self.steps_per_epoch * self.batch_size].reshape(-1, self.batch_size)
-        load = lambda row: self._load(int(row), epoch)  # noqa: E731
-        for batch in _prefetch(rows[first_step:], load, self.workers):
-            chosen = np.array([row for row, _ in batch])
-            pixels = np.stack([image for _, image in batch])
-            yield pixels, self.images.labels[chosen].astype(np.int64)
+        for batch in _prefetch(rows[first_step:], partial(self._load, epoch), self.workers):
+            # Here, not in the threads, which are ahead: what a checkpoint holds must not vary.
+            for image_id, error in (bad for sample in batch for bad in sample.rejected):
+                self.rejected.add(image_id, error)
+            pixels = np.stack([sample.pixels for sample in batch])
+            yield pixels, self.images.labels[[sample.row for sample in batch]].astype(np.int64)
 
-    def _load(self, row: int, epoch: int) -> tuple[int, np.ndarray]:
-        """(row, pixels); a bad image is replaced by one that depends on it and the epoch alone."""
+    def _load(self, epoch: int, row: int) -> _Sample:
+        """The image; a bad one is replaced by one that depends on it and the epoch alone."""
+        rejected: list[tuple[str, BadImage]] = []
         for attempt in range(100):
             image_id = self.images.ids[row]
             rng = generator(self.seed, epoch, image_id)
             try:
                 image = read_image(self.images.paths[row])
             except BadImage as error:
-                self.rejected.add(image_id, error)
+                rejected.append((image_id, error))
                 row = seed_of(self.seed, epoch, image_id, attempt) % len(self.images)
                 continue
             if self.augmentation is None:
-                return row, test_transform(image, self.image_size)
-            return row, train_transform(image, self.image_size, self.augmentation, rng)
+                return _Sample(row, test_transform(image, self.image_size), rejected)
+            pixels = train_transform(image, self.image_size, self.augmentation, rng)
+            return _Sample(row, pixels, rejected)
         raise UserError(
             f"100 images drawn in a row cannot be read, the last: {self.images.paths[row]}; "
             "check the data set's root"

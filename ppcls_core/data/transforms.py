@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, of values in [0, 1]
 STD = (0.229, 0.224, 0.225)
 CROP_RATIO = 0.875  # 224 of a short side of 256
+MAX_ASPECT = 4  # longer images are cut to it before they are resized
 
 
 class Augmentation(Config):
@@ -27,7 +28,7 @@ class Augmentation(Config):
 
     min_area: float = Field(default=0.08, gt=0, le=1)  # smallest crop, share of the area
     flip: float = Field(default=0.5, ge=0, le=1)  # probability of mirroring
-    brightness: float = Field(default=0.0, ge=0, lt=1)  # largest change of a channel's gain
+    brightness: float = Field(default=0.0, ge=0, lt=1)  # of all channels; each by 0.3 of it more
 
 
 def train_transform(
@@ -65,13 +66,24 @@ def random_crop(image: np.ndarray, min_area: float, rng: np.random.Generator) ->
 
 
 def test_transform(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 RGB [H, W, 3] to uint8 [3, size, size]: short side to size / 0.875, centre crop."""
+    """uint8 RGB [H, W, 3] to uint8 [3, size, size]: short side to size / 0.875, centre crop.
+
+    Of a strip only the middle is resized: enlarging all of 16 x 6,000,000 pixels takes 70 GB.
+    """
+    image = _middle(image, MAX_ASPECT * min(image.shape[:2]))
     height, width = image.shape[:2]
     scale = round(size / CROP_RATIO) / min(height, width)
     w, h = max(size, round(width * scale)), max(size, round(height * scale))
     out = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     x, y = (w - size) // 2, (h - size) // 2
     return np.ascontiguousarray(out[y : y + size, x : x + size].transpose(2, 0, 1))
+
+
+def _middle(image: np.ndarray, longest: int) -> np.ndarray:
+    """The middle of `image`, no side of it above `longest`."""
+    height, width = image.shape[:2]
+    y, x = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return image[y : y + longest, x : x + longest]
 
 
 def normalize(images: np.ndarray) -> Tensor:

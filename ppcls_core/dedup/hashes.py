@@ -1,4 +1,4 @@
-"""Whole-picture fingerprints: a digest of the pixels, a thumbnail, a perceptual hash in eight poses."""
+"""Fingerprints of whole pictures: pixel digest, thumbnail, perceptual hash in eight poses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pose(thumb: np.ndarray, index: int) -> np.ndarray:
 def pose_affine(index: int) -> np.ndarray:
     """float64 [2, 3]: where `pose` takes the points of the unit square (x right, y down)."""
     affine = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    turn = np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]])  # np.rot90: the right edge becomes the top
+    turn = np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]])  # np.rot90: right edge to the top
     for _ in range(index // 2):
         affine = turn @ affine
     if index % 2:

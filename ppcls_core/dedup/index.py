@@ -1,9 +1,10 @@
 """The val side of the search: features, thumbnails and hashes of every validation image, on disk.
 
-Files of an index: `index.json` (settings), `images.parquet` and `rejected.parquet` (one row an image),
-`thumbs.npy` uint8 [images, 128, 128], `points.npy` float32 [features, 4], `descriptors.npy` uint8
-[features, 128] (the images' features one after the other) and `search.faiss`. About 0.12 MB an image
-at 400 features; building holds twice that in memory, searching once (the arrays are memory-mapped).
+Files of an index: `index.json` (settings), `images.parquet` and `rejected.parquet` (one row an
+image), `thumbs.npy` uint8 [images, 128, 128], `points.npy` float32 [features, 4], `descriptors.npy`
+uint8 [features, 128] (the images' features one after the other) and `search.faiss`. An image takes
+0.13 MB of disk at 400 features (50,000 images: 6.3 GB). Building holds twice that in memory;
+searching holds `search.faiss` (136 bytes a feature), the rest is memory-mapped.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ import pyarrow.parquet as pq
 
 from data_catalog.config import UserError, parse
 from data_catalog.files import read_json, write_json
-from ppcls_core.data.decode import BadImage, read_image
+from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.hashes import THUMB, perceptual_hash, pixel_digest, thumbnail
-from ppcls_core.dedup.sift import DIMENSION, Features, extract, reduce
+from ppcls_core.dedup.hashes import THUMB, perceptual_hash
+from ppcls_core.dedup.picture import Picture, describe
+from ppcls_core.dedup.sift import DIMENSION, Features
 from ppcls_core.dedup.threads import map_threads
 
 FORMAT = 1
-MAX_EXACT = 20_000  # descriptors up to which every one is compared; beyond, an inverted file
+MAX_EXACT = 8_192  # descriptors up to which every one is compared; beyond, an inverted file
+CLOSE = 0.95  # below 1: when a val image is there often, all its copies keep some vote
 IMAGES = pa.schema(
     [
         ("image_id", pa.string()),
@@ -47,14 +50,11 @@ REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("deta
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What the search knows of one decoded image: its `size` (width, height), the `grey` reduced copy
-    (uint8), the `thumb` of that, the `digest` of its pixels and its `features`."""
+class _Entry:
+    """What the index keeps of one image; `row` as in IMAGES."""
 
-    size: tuple[int, int]
-    grey: np.ndarray
+    row: dict[str, Any]
     thumb: np.ndarray
-    digest: str
     features: Features
 
 
@@ -68,14 +68,6 @@ class IndexStats:
     num_weak: int
     num_descriptors: int
     rejected: dict[str, int]
-
-
-def describe(path: Path, config: DedupConfig) -> Picture:
-    """Read and describe one image. Raises BadImage."""
-    image = read_image(path)
-    grey = reduce(image, config)
-    size = (image.shape[1], image.shape[0])
-    return Picture(size, grey, thumbnail(grey), pixel_digest(image), extract(grey, config))
 
 
 def build_index(
@@ -92,40 +84,47 @@ def build_index(
     """
     done = count(1)
 
-    def read(path: Path) -> tuple[dict[str, Any], np.ndarray, Features] | BadImage:
+    def read(item: tuple[str, Path]) -> _Entry | dict[str, str]:
+        image_id, path = item
         try:
             picture = describe(path, config)
         except BadImage as error:
-            return error
-        return _row(picture), picture.thumb, picture.features
+            return rejection(image_id, error)
+        return _Entry(_row(image_id, picture), picture.thumb, picture.features)
 
-    workers = os.cpu_count() or 1
-    results = map_threads(read, paths, workers, lambda: on_progress(next(done)))
-    rows, thumbs, features, rejected = [], [], [], []
-    for image_id, result in zip(ids, results, strict=True):
-        if isinstance(result, BadImage):
-            detail = {"reason": result.reason, "detail": result.detail}
-            rejected.append({"image_id": image_id, **detail})
-            continue
-        rows.append({"image_id": image_id, **result[0]})
-        thumbs.append(result[1])
-        features.append(result[2])
+    items = list(zip(ids, paths, strict=True))
+    results = map_threads(read, items, os.cpu_count() or 1, lambda: on_progress(next(done)))
+    entries = [r for r in results if isinstance(r, _Entry)]
+    rejected = [r for r in results if isinstance(r, dict)]
     out.mkdir(parents=True, exist_ok=True)
-    descriptors = _join([f.descriptors for f in features], (DIMENSION,), np.uint8)
-    np.save(out / "descriptors.npy", descriptors)
-    np.save(out / "points.npy", _join([f.points for f in features], (4,), np.float32))
-    np.save(out / "thumbs.npy", _join([t[None] for t in thumbs], (THUMB, THUMB), np.uint8))
-    pq.write_table(pa.Table.from_pylist(rows, IMAGES), out / "images.parquet")
+    num_descriptors = _write_entries(entries, out)
     pq.write_table(pa.Table.from_pylist(rejected, REJECTED), out / "rejected.parquet")
-    _write_search(descriptors, out / "search.faiss")
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
-    weak = sum(len(f) < config.min_features for f in features)
+    weak = sum(len(entry.features) < config.min_features for entry in entries)
     reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
-    return IndexStats(len(paths), len(rows), weak, len(descriptors), reasons)
+    return IndexStats(len(paths), len(entries), weak, num_descriptors, reasons)
 
 
-def _row(picture: Picture) -> dict[str, Any]:
+def rejection(image_id: str, error: BadImage) -> dict[str, str]:
+    """The REJECTED row of an image that cannot be read."""
+    return {"image_id": image_id, "reason": error.reason, "detail": error.detail}
+
+
+def _write_entries(entries: list[_Entry], out: Path) -> int:
+    """Write the arrays and the table of the images; the number of descriptors."""
+    descriptors = _join([e.features.descriptors for e in entries], (DIMENSION,), np.uint8)
+    np.save(out / "descriptors.npy", descriptors)
+    np.save(out / "points.npy", _join([e.features.points for e in entries], (4,), np.float32))
+    np.save(out / "thumbs.npy", _join([e.thumb[None] for e in entries], (THUMB, THUMB), np.uint8))
+    table = pa.Table.from_pylist([e.row for e in entries], IMAGES)
+    pq.write_table(table, out / "images.parquet")
+    _write_search(descriptors, out / "search.faiss")
+    return len(descriptors)
+
+
+def _row(image_id: str, picture: Picture) -> dict[str, Any]:
     return {
+        "image_id": image_id,
         "width": picture.size[0],
         "height": picture.size[1],
         "reduced_width": picture.grey.shape[1],
@@ -143,8 +142,8 @@ def _join(arrays: list[np.ndarray], shape: tuple[int, ...], dtype: type) -> np.n
 def _write_search(descriptors: np.ndarray, path: Path) -> None:
     """The nearest-neighbour structure over all descriptors, one byte a dimension.
 
-    Distances between bytes are exact; training runs on one thread, because faiss' k-means gives other
-    cells with other thread counts.
+    Distances between bytes are exact. Training runs on one thread, because faiss' k-means gives
+    other cells with other thread counts.
     """
     import faiss
 
@@ -155,7 +154,10 @@ def _write_search(descriptors: np.ndarray, path: Path) -> None:
         index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
     else:
         coarse = faiss.IndexFlatL2(DIMENSION)
-        index = faiss.IndexIVFScalarQuantizer(coarse, DIMENSION, num_cells, byte)
+        # by_residual (the default) would store differences, which are no bytes
+        index = faiss.IndexIVFScalarQuantizer(
+            coarse, DIMENSION, num_cells, byte, faiss.METRIC_L2, False
+        )
         index.cp.niter, index.cp.max_points_per_centroid = 8, 64
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
@@ -185,7 +187,7 @@ class ValIndex:
         self._owners = np.repeat(np.arange(len(counts)), counts)
         self._search = faiss.read_index(str(path / "search.faiss"))
         if hasattr(self._search, "nprobe"):
-            self._search.nprobe = config.num_probes
+            self._search.nprobe = config.num_probes  # pyright: ignore[reportAttributeAccessIssue]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -212,8 +214,8 @@ class ValIndex:
     def votes(self, descriptors: np.ndarray) -> np.ndarray:
         """float64 [images]: how much the query `descriptors` (uint8 [n, 128]) speak for each image.
 
-        A neighbour's vote is how much nearer it is than the furthest one found (the adaptive criterion
-        of Jegou et al. 2011); an image gets at most one vote, the nearest, of each descriptor.
+        A neighbour's vote is how much nearer it is than the furthest one found (the adaptive
+        criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor.
         """
         if len(self._owners) == 0 or len(descriptors) == 0:
             return np.zeros(len(self))
@@ -221,7 +223,7 @@ class ValIndex:
         distances, rows = self._search.search(descriptors.astype(np.float32), k)
         distances[rows < 0] = np.nan  # too few in the probed cells
         limit = np.nanmax(distances, axis=1, keepdims=True, initial=1.0)
-        weights = np.nan_to_num(1 - distances / limit)
+        weights = np.nan_to_num(1 - CLOSE * distances / limit)
         owners = self._owners[rows]
         earlier = (owners[:, :, None] == owners[:, None, :]) & np.tri(k, k, -1, dtype=bool)
         weights[earlier.any(axis=2)] = 0

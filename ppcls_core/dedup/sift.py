@@ -20,8 +20,8 @@ GRID = 4  # cells a side over which the keypoints are spread
 
 @dataclass(frozen=True)
 class Features:
-    """Keypoints of one picture: `points` float32 [n, 4] (x, y, size, angle in radians, clockwise from
-    the x axis), `descriptors` uint8 [n, 128]."""
+    """Keypoints of one picture: `points` float32 [n, 4] (x, y, size, angle in radians, clockwise
+    from the x axis), `descriptors` uint8 [n, 128]."""
 
     points: np.ndarray
     descriptors: np.ndarray
@@ -48,7 +48,7 @@ def extract(grey: np.ndarray, config: DedupConfig) -> Features:
 
     Lowe 2004; RootSIFT: Arandjelovic and Zisserman 2012.
     """
-    sift = cv2.SIFT_create(
+    sift = cv2.SIFT.create(
         nfeatures=2 * config.num_features,
         contrastThreshold=config.contrast_threshold,
         enable_precise_upscale=True,
@@ -65,8 +65,8 @@ def extract(grey: np.ndarray, config: DedupConfig) -> Features:
 
 
 def _spread(table: np.ndarray, shape: tuple[int, ...], count: int) -> np.ndarray:
-    """Rows of the `count` keypoints to keep: each grid cell's strongest in turn, so that lettering laid
-    over a picture does not push out all others."""
+    """Rows of the `count` keypoints to keep: the strongest of each grid cell before others, so that
+    lettering laid over a picture does not push out the rest of it."""
     height, width = shape
     column = np.clip(table[:, 0] * GRID / width, 0, GRID - 1).astype(int)
     row = np.clip(table[:, 1] * GRID / height, 0, GRID - 1).astype(int)
@@ -88,8 +88,8 @@ def _root(descriptors: np.ndarray) -> np.ndarray:
 def _mirror_permutation() -> np.ndarray:
     """Bin of the original patch that each bin of the mirrored patch equals.
 
-    The patch's frame is turned so that its dominant gradient lies on the x axis. Mirroring the picture
-    flips that frame's y axis: the rows of cells swap and each orientation is negated.
+    The patch's frame is turned so that its dominant gradient lies on the x axis. Mirroring the
+    picture flips that frame's y axis: the rows of cells swap and each orientation is negated.
     """
     bins = np.arange(DIMENSION).reshape(4, 4, 8)
     return bins[::-1][:, :, -np.arange(8) % 8].reshape(-1)

@@ -1,4 +1,4 @@
-"""Image work on threads: OpenCV, numpy and faiss release the interpreter's lock while they compute."""
+"""Image work on threads: OpenCV, numpy and faiss release the lock while they work."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def map_threads(
 ) -> list[R]:
     """`function` of each item, in the items' order, computed by `workers` threads.
 
-    `on_done` is called in this thread once an item. When it or `function` raises, items not yet begun
-    are dropped, those begun are waited for, and the error goes on to the caller.
+    `on_done` is called in this thread once an item. When it or `function` raises, items not yet
+    begun are dropped, those begun are waited for, and the error goes on to the caller.
     """
     results: list[R] = []
     with ThreadPoolExecutor(workers, "dedup", initializer=_one_thread_each) as executor:
@@ -33,7 +33,7 @@ def map_threads(
 
 
 def _one_thread_each() -> None:
-    """Parallelism is over images; OpenMP's thread count is a setting of each thread, OpenCV's is not."""
+    """Images are the unit of parallelism. OpenMP's thread count is a setting of each thread."""
     import faiss
 
     faiss.omp_set_num_threads(1)

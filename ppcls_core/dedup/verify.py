@@ -1,6 +1,6 @@
-"""Do two pictures show the same scene pixel for pixel? Geometry from keypoints, then the pixels.
+"""The map that lays one picture over another, from their keypoints, and how far to trust it.
 
-Everything here is deterministic without a seed: hypotheses are enumerated, not drawn.
+Deterministic without a seed: the hypotheses are enumerated, not drawn.
 """
 
 from __future__ import annotations
@@ -21,43 +21,31 @@ MAX_STRETCH = 2.0  # plausible ratio of the two axes' scales
 MIN_SPREAD = 4.0  # pixels: inliers must not sit on one spot or one line
 NUM_REFITS = 4
 AFFINE_INLIERS = 8  # with fewer only a similarity is fitted
-WINDOW = 11  # pixels of a thumbnail: the neighbourhood in which pixels are correlated
-FLAT = 2.5  # grey levels: a neighbourhood with less deviation has no texture to compare
-SAME = 0.6  # correlation of a neighbourhood that agrees
-MIN_TEXTURED = 400  # pixels of a thumbnail (of 16,384) without which nothing can be said
+DOUBT_BY_PIXEL, DOUBT_BY_INLIER = 0.5, 2.0  # see `needed`
 
 
 @dataclass(frozen=True)
 class Fit:
-    """`affine` float64 [2, 3] maps pool points to val points; `inliers` counts places, not matches."""
+    """`affine` float64 [2, 3] maps pool points to val points; `inliers` counts places, not matches;
+    `residual` is their median distance from the map in pixels."""
 
     affine: np.ndarray
     inliers: int
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """`share` of the textured pixels that agree; `overlap`: larger of the shares of the two pictures'
-    areas that show the common part."""
-
-    share: float
-    overlap: float
-
-
-NOTHING = Agreement(0.0, 0.0)
+    residual: float
 
 
 def match(pool: np.ndarray, val: np.ndarray, ratio: float) -> np.ndarray:
-    """int64 [m, 2]: rows of `pool` and `val` descriptors (uint8 [n, 128]) that are nearest by Lowe's
-    ratio test, best first.
+    """int64 [m, 2]: rows of `pool` and `val` descriptors (uint8 [n, 128]) that are nearest by
+    Lowe's ratio test, best first.
 
-    The products of uint8 values sum below 2**24, so float32 sums are exact on every machine. OpenCV's
-    product, not numpy's: OpenBLAS starts threads of its own, which costs ten times the product here.
+    Products of such bytes sum below 2**24, so float32 sums are exact on every machine. The product
+    is OpenCV's: numpy's starts OpenBLAS' threads, which cost ten times the work.
     """
     if len(pool) == 0 or len(val) < 2:
         return np.zeros((0, 2), np.int64)
     a, b = pool.astype(np.float32), val.astype(np.float32)
-    distance = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * cv2.gemm(a, b, 1, None, 0, flags=cv2.GEMM_2_T)
+    product = cv2.gemm(a, b, 1, np.empty(0, np.float32), 0, flags=cv2.GEMM_2_T)
+    distance = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * product
     nearest = distance.argmin(axis=1)
     rows = np.arange(len(a))
     best = distance[rows, nearest]
@@ -78,20 +66,27 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     inliers = _best_hypothesis(p, v, config.tolerance)
     if inliers is None:
         return None
-    affine = np.zeros((2, 3))
+    affine, residual = np.zeros((2, 3)), np.zeros(len(p))
     for _ in range(NUM_REFITS):
         if _places(p, v, inliers) < config.min_inliers:
             return None
         affine = _least_squares(p[inliers, :2], v[inliers, :2])
         if not plausible(affine):
             return None
-        scale = np.sqrt(abs(np.linalg.det(affine[:, :2])))
+        scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
         residual = np.linalg.norm(p[:, :2] @ affine[:, :2].T + affine[:, 2] - v[:, :2], axis=1)
         inliers = residual < config.tolerance * np.clip(scale, 0.4, 2)
+        residual /= max(1.0, scale)  # in the pixels of the coarser picture
     count = _places(p, v, inliers)
     if count < config.min_inliers or not (_spread(p[inliers]) and _spread(v[inliers])):
         return None
-    return Fit(affine, count)
+    return Fit(affine, count, float(np.median(residual[inliers])))
+
+
+def needed(geometry: Fit, config: DedupConfig) -> float:
+    """Agreement that settles it: more, the fewer keypoints obey the map and the less exactly."""
+    doubt = DOUBT_BY_PIXEL * geometry.residual + DOUBT_BY_INLIER / geometry.inliers
+    return min(config.agreement + doubt, config.sure_agreement)
 
 
 def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarray | None:
@@ -127,7 +122,9 @@ def _wrap(angle: np.ndarray) -> np.ndarray:
 
 def _places(p: np.ndarray, v: np.ndarray, rows: np.ndarray) -> int:
     """Number of distinct places among the matches: one corner often carries several keypoints."""
-    return min(len(np.unique(np.round(x[rows, :2] / 2), axis=0)) for x in (p, v)) if rows.any() else 0
+    return (
+        min(len(np.unique(np.round(x[rows, :2] / 2), axis=0)) for x in (p, v)) if rows.any() else 0
+    )
 
 
 def _spread(points: np.ndarray) -> bool:
@@ -151,52 +148,3 @@ def plausible(affine: np.ndarray) -> bool:
     """Whether the map's two scales are within SCALES and their ratio within MAX_STRETCH."""
     large, small = np.linalg.svd(affine[:, :2], compute_uv=False)
     return bool(SCALES[0] <= small and large <= SCALES[1] and large <= MAX_STRETCH * small)
-
-
-def compare(pool: np.ndarray, val: np.ndarray, affine: np.ndarray) -> Agreement:
-    """Agreement of two grey uint8 pictures where `affine` [2, 3] lays `pool` over `val`."""
-    warped, inside = warp(pool, val.shape, affine)
-    common = int(np.count_nonzero(inside))
-    if common == 0:
-        return NOTHING
-    area = abs(np.linalg.det(affine[:, :2])) * pool.size
-    overlap = max(common / val.size, common / max(area, 1e-9))
-    correlation, textured = correlate(warped, val)
-    textured &= cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
-    total = int(np.count_nonzero(textured))
-    if total < MIN_TEXTURED:
-        return Agreement(0.0, float(overlap))
-    share = np.count_nonzero(correlation[textured] > SAME) / total
-    return Agreement(float(share), float(min(1.0, overlap)))
-
-
-def warp(pool: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`pool` laid over a picture of `shape`, and a uint8 mask of where it lies."""
-    height, width = shape[:2]
-    scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-    if scale < 0.8:  # reduce by areas first: the warp itself only samples
-        size = tuple(max(1, round(side * scale)) for side in pool.shape[::-1])
-        step = np.diag([pool.shape[1] / size[0], pool.shape[0] / size[1]])
-        pool = cv2.resize(pool, size, interpolation=cv2.INTER_AREA)
-        affine = np.column_stack([affine[:, :2] @ step, affine[:, 2]])
-    centred = affine.copy()  # to OpenCV's coordinates, with the origin in the first pixel's centre
-    centred[:, 2] += affine[:, :2] @ [0.5, 0.5] - 0.5
-    warped = cv2.warpAffine(pool, centred, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    full = np.full(pool.shape, 255, np.uint8)
-    inside = cv2.warpAffine(full, centred, (width, height), flags=cv2.INTER_NEAREST)
-    return warped, inside
-
-
-def correlate(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation of each pixel's neighbourhood (float32), and whether either has texture there."""
-    x, y = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0) for image in (a, b))
-    mean_x, mean_y = _mean(x), _mean(y)
-    var_x = np.maximum(_mean(x * x) - mean_x**2, 0)
-    var_y = np.maximum(_mean(y * y) - mean_y**2, 0)
-    cov = _mean(x * y) - mean_x * mean_y
-    textured = np.maximum(var_x, var_y) > FLAT**2
-    return cov / np.sqrt((var_x + 0.5) * (var_y + 0.5)), textured
-
-
-def _mean(image: np.ndarray) -> np.ndarray:
-    return cv2.boxFilter(image, -1, (WINDOW, WINDOW), borderType=cv2.BORDER_REFLECT_101)

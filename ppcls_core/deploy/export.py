@@ -7,19 +7,21 @@ resolution and preprocessing), and checks the exported model against the network
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import paddle
 import yaml
+from paddle.base import framework
 
 from data_catalog.files import write_bytes
-from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, normalize
+from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD
 from ppcls_core.engine.evaluator import predict_logits
 
 FILES = ["inference.json", "inference.pdiparams", "inference.yml"]
-TOLERANCE = 1e-3  # of the largest logit: the engine fuses convolution and batch-norm
+TOLERANCE = 1e-4  # of the largest logit
 
 
 def export(
@@ -35,7 +37,7 @@ def export(
     """
     model.eval()
     spec = paddle.static.InputSpec([None, 3, image_size, image_size], "float32", name="image")
-    with warnings.catch_warnings(), paddle.utils.unique_name.guard():
+    with warnings.catch_warnings(), _fresh_names():
         warnings.simplefilter("ignore")
         paddle.jit.save(model, str(directory / "inference"), input_spec=[spec])
     sidecar = {
@@ -51,27 +53,29 @@ def export(
     return _check(model, image_size, directory)
 
 
+@contextmanager
+def _fresh_names() -> Iterator[None]:
+    """Name the program's parts as in a new process, so that equal models give equal bytes.
+
+    The structure names are a global counter of Paddle that `unique_name.guard` leaves alone.
+    """
+    struct = framework._name_struct
+    framework._name_struct = framework.NameStruct()
+    try:
+        with paddle.utils.unique_name.guard():
+            yield
+    finally:
+        framework._name_struct = struct
+
+
 def _check(model: paddle.nn.Layer, image_size: int, directory: Path) -> float:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2, 3, image_size, image_size), np.uint8)
-    want, got = predict_logits(model, pixels), run_exported(directory, normalize(pixels).numpy())
+    want = predict_logits(model, pixels)
+    # Not the inference engine: running it once leaves this process with another number of
+    # threads, and a later training with other bits.
+    got = predict_logits(paddle.jit.load(str(directory / "inference")), pixels)
     deviation = float(np.abs(got - want).max() / max(np.abs(want).max(), 1e-12))
     if not deviation <= TOLERANCE:
-        raise RuntimeError(
-            f"exported logits deviate by {deviation:.2e}, at most {TOLERANCE} allowed"
-        )
+        raise RuntimeError(f"exported logits deviate by {deviation:.2e}, over {TOLERANCE}")
     return deviation
-
-
-def run_exported(directory: Path, images: np.ndarray) -> np.ndarray:
-    """float32 logits [N, C] of the exported model for normalised images [N, 3, S, S]."""
-    from paddle import inference
-
-    program, weights = directory / "inference.json", directory / "inference.pdiparams"
-    config = inference.Config(str(program), str(weights))
-    config.disable_glog_info()
-    predictor = inference.create_predictor(config)
-    handle = predictor.get_input_handle(predictor.get_input_names()[0])
-    handle.copy_from_cpu(images)
-    predictor.run()
-    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,8 @@ import paddle
 from ppcls_core.data.loader import ImageSet, Rejections, test_batches
 from ppcls_core.data.transforms import normalize
 from ppcls_core.monitor import Monitor, check
+
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -31,26 +35,40 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
 def evaluate(
     model: paddle.nn.Layer, images: ImageSet, image_size: int, workers: int, monitor: Monitor
 ) -> Accuracy:
-    """Accuracy of `model` in eval mode under test-time preprocessing; its mode is restored."""
-    was_training = model.training
-    model.eval()
+    """Accuracy of `model` in eval mode under test-time preprocessing.
+
+    Each layer's mode is restored.
+
+    Raises:
+        Interrupted: a stop was requested.
+    """
     hits, rejected, seen = np.zeros(2, np.int64), Rejections(), 0
-    batches = test_batches(images, range(len(images)), 64, image_size, workers)
-    for rows, pixels, bad in batches:
-        for image_id, error in bad.items():
-            rejected.add(image_id, error)
-        if len(rows):
-            hits += _hits(predict_logits(model, pixels), images.labels[rows])
-        seen += len(rows)
-        check(monitor)
-    if was_training:
-        model.train()
+    batches = test_batches(images, range(len(images)), BATCH_SIZE, image_size, workers)
+    with _eval_mode(model):
+        for rows, pixels, bad in batches:
+            for image_id, error in bad.items():
+                rejected.add(image_id, error)
+            if len(rows):
+                hits += _hits(predict_logits(model, pixels), images.labels[rows])
+            seen += len(rows)
+            check(monitor)
     top1, top5 = (hits / max(seen, 1)).tolist()
     return Accuracy(top1, top5, seen, rejected.counts())
 
 
+@contextmanager
+def _eval_mode(model: paddle.nn.Layer) -> Iterator[None]:
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
 def _hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[top-1 hits, top-5 hits]; a tie counts against the model, so equal logits score nothing."""
+    """[top-1 hits, top-5 hits]; ties and NaN count against the model."""
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
-    rank = (logits >= target).sum(1) - 1
+    rank = (~(logits < target)).sum(1) - 1
     return np.array([(rank < 1).sum(), (rank < 5).sum()])

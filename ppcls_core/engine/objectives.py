@@ -1,4 +1,4 @@
-"""What a training step minimises: an objective maps (model, images, labels) to loss and metrics."""
+"""What a training step minimises: an objective maps (model, images, labels) to a scalar loss."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ def distillation(
     """The student's divergence from the teacher on the same augmented images; labels are unused.
 
     With `batch`, as published, the teacher normalises with the statistics of the batch; its dropout
-    stays off and its running statistics stay as they are.
+    stays off and its running statistics stay as they are. The teacher is put into that mode for
+    good.
     """
     teacher.eval()
     if batch_norm == "batch":
         for layer in teacher.sublayers():
             if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.BatchNorm):
                 layer.train()
-                layer._momentum = (
-                    1.0  # keeps the running statistics: they are another stage's input
-                )
+                layer._momentum = 1.0  # keeps the running statistics as they are
     divergence = LOSSES[loss]
 
     def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:

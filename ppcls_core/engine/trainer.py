@@ -6,12 +6,14 @@ resumed from its checkpoint gives the same bits as one that was not.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import paddle
+from paddle.utils import unique_name
 
 from data_catalog.config import UserError
 from ppcls_core.data.loader import TrainLoader
@@ -21,7 +23,7 @@ from ppcls_core.engine.checkpoint import Position
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.schedules import cosine_warmup
-from ppcls_core.monitor import Interrupted, Monitor
+from ppcls_core.monitor import Interrupted, Monitor, check
 from ppcls_core.randomness import seed_of
 
 Validate = Callable[[paddle.nn.Layer], float]  # top-1 of the model as it stands
@@ -45,30 +47,46 @@ def fit(
 
     Raises:
         Interrupted: a stop was requested; a checkpoint has been written.
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or the checkpoint is damaged.
     """
-    model, loader = training.model, training.loader
     optimizer = _optimizer(training.parameters, config)
-    at = checkpoint.restore(directory, model, optimizer)
-    per_epoch = loader.steps_per_epoch
-    total, saved = per_epoch * config.epochs, time.monotonic()
+    at = checkpoint.restore(directory, training.model, optimizer)
+    training.loader.rejected.reasons = at.rejected
+    total, saved = training.loader.steps_per_epoch * config.epochs, time.monotonic()
     if at.step:
         monitor.note(f"resumes at step {at.step:,} of {total:,}")
-    while at.step < total:
-        epoch, first = divmod(at.step, per_epoch)
-        for pixels, labels in loader.batches(epoch, first):
-            lr = cosine_warmup(at.step, per_epoch, config.epochs, config.warmup_epochs, config.lr)
-            at.loss_sum += _step(training, optimizer, (pixels, labels), lr, at.step)
-            at.step += 1
+    try:
+        for _ in _steps(training, config, optimizer, at, monitor):
             monitor.progress(at.step, total, "steps")
-            if at.step % per_epoch == 0:
-                _close_epoch(training, config, at, monitor)
-            if monitor.stop_requested or time.monotonic() - saved > save_seconds:
-                checkpoint.save(directory, model, optimizer, at)
+            if time.monotonic() - saved > save_seconds:
+                checkpoint.save(directory, training.model, optimizer, at)
                 saved = time.monotonic()
-            if monitor.stop_requested:
-                raise Interrupted
+            check(monitor)
+    except Interrupted:  # between steps, or out of a validation, which is then made again
+        checkpoint.save(directory, training.model, optimizer, at)
+        raise
     return at.history
+
+
+def _steps(
+    training: Training,
+    config: TrainConfig,
+    optimizer: paddle.optimizer.Momentum,
+    at: Position,
+    monitor: Monitor,
+) -> Iterator[None]:
+    """Train from `at`, which moves along, to the end; yields after each step."""
+    per_epoch = training.loader.steps_per_epoch
+    while len(at.history) < config.epochs:
+        epoch = len(at.history)
+        for batch in training.loader.batches(epoch, at.step - epoch * per_epoch):
+            lr = _lr(at.step, per_epoch, config)
+            at.loss_sum += _step(training, optimizer, batch, lr, at.step)
+            at.step += 1
+            yield
+        at.history.append(_epoch_row(training, config, at))
+        at.loss_sum = 0.0
+        monitor.metrics(at.history[-1])
 
 
 def _optimizer(
@@ -88,26 +106,31 @@ def _step(
     paddle.seed(seed_of(training.loader.seed, step, "dropout"))
     loss = training.objective(training.model, normalize(pixels), paddle.to_tensor(labels))
     value = float(loss)
-    if value != value or value == float("inf"):
+    if not math.isfinite(value):
         raise UserError(
             f"the loss is {value} at step {step}: lower lr (now {lr:g}) or lengthen warmup_epochs"
         )
     loss.backward()
     optimizer.set_lr(lr)
-    optimizer.step()
+    with unique_name.guard():  # the names that `checkpoint.restore` expects, in every process
+        optimizer.step()
     optimizer.clear_grad()
     return value
 
 
-def _close_epoch(training: Training, config: TrainConfig, at: Position, monitor: Monitor) -> None:
+def _lr(step: int, per_epoch: int, config: TrainConfig) -> float:
+    return cosine_warmup(step, per_epoch, config.epochs, config.warmup_epochs, config.lr)
+
+
+def _epoch_row(training: Training, config: TrainConfig, at: Position) -> dict[str, float]:
+    """The history's row of the epoch that `at` has finished: loss, last lr, top-1 if it is due."""
     per_epoch = training.loader.steps_per_epoch
     epoch = at.step // per_epoch
-    row = {"epoch": epoch, "loss": at.loss_sum / per_epoch}
-    row["lr"] = cosine_warmup(
-        at.step - 1, per_epoch, config.epochs, config.warmup_epochs, config.lr
-    )
+    row = {
+        "epoch": epoch,
+        "loss": at.loss_sum / per_epoch,
+        "lr": _lr(at.step - 1, per_epoch, config),
+    }
     if epoch % config.eval_every == 0 or epoch == config.epochs:
         row["top1"] = training.validate(training.model)
-    at.history.append(row)
-    at.loss_sum = 0.0
-    monitor.metrics(row)
+    return row

@@ -19,7 +19,17 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def label_table(ids: Sequence[str], logits: np.ndarray, fingerprint: str) -> pa.Table:
-    """The table of a shard: float32 [N, C] `logits` of the images `ids`, made by `fingerprint`."""
+    """The table of a shard: float32 [N, C] `logits` of the images `ids`, made by `fingerprint`.
+
+    Raises:
+        UserError: a logit is not a number.
+    """
+    bad = np.flatnonzero(np.isnan(logits).any(1))
+    if len(bad):
+        raise UserError(
+            f"the teacher gives NaN for {len(bad):,} of {len(ids):,} images, the first: "
+            f"{ids[bad[0]]}; its weights are damaged or not its own: check teacher.weights"
+        )
     half = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
     column = pa.FixedSizeListArray.from_arrays(pa.array(half.reshape(-1)), logits.shape[1])
     table = pa.table({"image_id": pa.array(list(ids), pa.string()), "logits": column})

@@ -2,7 +2,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.files import (
@@ -58,6 +58,7 @@ def test_unreadable_json_is_none(tmp_path, content):
     assert read_json(path) is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=4), JSON, max_size=5))
 def test_digest_ignores_key_order_and_survives_json(value):
     backwards = dict(reversed(value.items()))

@@ -1,5 +1,3 @@
-import os
-
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -187,6 +185,6 @@ def test_bad_planted(tmp_path, text, words):
 
 
 def test_unreadable_file_counts_as_missing(tmp_path):
-    os.symlink("nowhere", tmp_path / "dangling.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("nowhere")
     sizes = file_sizes(tmp_path, pa.chunked_array([["dangling.jpg", "a\0b"]]), lambda n: None)
     assert sizes.to_pylist() == [-1, -1]

@@ -1,4 +1,4 @@
-"""The embedded data set: regions that share no pixel, and files that depend on nothing but the key."""
+"""The embedded data set: regions that share no pixel, and files that depend on their key alone."""
 
 import importlib.util
 from pathlib import Path
@@ -45,6 +45,7 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_regions_share_no_pixel_and_leave_none_out(shape):
     photo = np.full((*shape, 3), 9, np.uint8)
@@ -195,7 +196,7 @@ def test_without_scikit_image_the_error_says_what_to_install(monkeypatch):
 @needs_photos
 def test_a_photograph_that_is_not_there(monkeypatch):
     monkeypatch.setattr("data_catalog.photo_patches.OTHERS", ("gone.png",))
-    with pytest.raises(UserError, match="no gone.png in"):
+    with pytest.raises(UserError, match=r"no gone\.png in"):
         photo_folder()
 
 

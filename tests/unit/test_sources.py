@@ -183,6 +183,12 @@ def test_fingerprint_of_folders_sees_new_files(root):
     assert dataset(root, train="t").fingerprint() != before
 
 
+def test_a_truth_of_no_duplicates(root):
+    (root / "planted.csv").write_text("pool_image,val_image,transform\n")
+    assert len(build(root, **ALL).planted) == 0
+    assert dataset(root, **ALL).fingerprint() != dataset(root, **LISTS).fingerprint()
+
+
 def test_which_split_an_image_is_in_matters(root):
     one = dataset(root, pool="pool.txt").fingerprint()
     (root / "train.txt").write_text("img/0.jpg 0\n")

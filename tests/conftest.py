@@ -1,0 +1,18 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+TINY = PROJECT / "tests" / "flows" / "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real photographs beside the project; tests that need it skip without it."""
+    folder = Path(os.environ.get("SSLD_SHARED", PROJECT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: set SSLD_SHARED to run this test")
+    return folder

@@ -1,0 +1,44 @@
+"""A finished tiny pipeline, made once a test process, and how to run stages without Prefect."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ppcls_core.monitor import SilentMonitor
+from tasks.dag import needed_for
+from tasks.recipe import load_recipe
+from tasks.stage import Session
+from tasks.store import Result, Store
+from tests.conftest import TINY
+
+
+def run_stages(
+    store: Path, settings: Sequence[str] = (), until: str = "report"
+) -> tuple[dict[str, Result], list[str]]:
+    """Run the tiny recipe as the flow does, without Prefect: (results, names of stages that ran)."""
+    session = Session(load_recipe(str(TINY), settings), Store(store))
+    ran = []
+    for stage in needed_for(until):
+        result, _ = session.find(stage)
+        if result is not None:
+            session.accept(result)
+            continue
+        session.run(stage, SilentMonitor())
+        ran.append(stage.name)
+    return session.done, ran
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which the tiny recipe is finished; read only."""
+    store = tmp_path_factory.mktemp("finished")
+    run_stages(store)
+    return store
+
+
+@pytest.fixture
+def store(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store, modification times kept, to change at will."""
+    return Path(shutil.copytree(finished, tmp_path / "store", copy_function=shutil.copy2))

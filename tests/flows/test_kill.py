@@ -1,0 +1,115 @@
+"""Server, worker and engine as a user has them: killed with SIGKILL in the middle of stages, resumed."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from data_catalog.files import read_json
+from tests.conftest import TINY
+from tests.flows.conftest import run_stages
+
+BIN = Path(sys.executable).parent
+# Enough shards and steps that a kill meets a stage in its middle.
+SETTINGS = [
+    "data.options.pool_per_class=12",
+    "shard_size=8",
+    "distill.epochs=6",
+    "run_time.checkpoint_seconds=0.2",
+]
+
+
+class User:
+    """Someone with a fresh Prefect home who types commands from an unrelated folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store = folder, folder / "home" / "store"
+        own = ("PREFECT_", "SSLD_HOME", "PYTEST_")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+        homes = {"PREFECT_HOME": str(folder / "prefect"), "SSLD_HOME": str(folder / "home")}
+        self.environment = clean | homes | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def types(self, *command: str) -> str:
+        done = subprocess.run(
+            [str(BIN / command[0]), *command[1:]],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=170,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def up(self) -> str:
+        return self.types("ssld", "up", "--port", str(self.port))
+
+    def deploys(self, *options: str) -> None:
+        settings = "settings=[" + ", ".join(f'"{s}"' for s in SETTINGS) + "]"
+        parameters = ("--param", f"recipe={TINY}", "--param", settings)
+        self.types("prefect", "deployment", "run", "ssld/full", *parameters, *options)
+
+    def kills_in(self, stage: str, sign: str) -> None:
+        """SIGKILL worker and engine as soon as a file `sign` of `stage` is there."""
+        self.deploys()
+        pattern = f"{stage}/*/{sign}"
+        assert wait(lambda: any(self.store.glob(pattern)), 100), f"no {pattern}"
+        worker = read_json(self.folder / "home" / "services" / "worker.json")["pid"]
+        for pid in [worker, *children(worker)]:
+            os.kill(pid, signal.SIGKILL)
+        assert not any(self.store.glob(f"{stage}/*/manifest.json")), "the stage was over already"
+
+
+def children(pid: int) -> list[int]:
+    out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    direct = [int(word) for word in out.stdout.split()]
+    return direct + [grand for child in direct for grand in children(child)]
+
+
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[User]:
+    user = User(tmp_path)
+    try:
+        yield user
+    finally:
+        user.types("ssld", "down")
+
+
+@pytest.mark.timeout(420)
+def test_killed_in_dedup_label_and_distill_then_resumed(user: User, tmp_path: Path) -> None:
+    assert f"http://127.0.0.1:{user.port}" in user.up()
+    stamps: dict[Path, int] = {}
+    for stage, sign in (
+        ("dedup", "shard-00001.json"),
+        ("label", "shard-00001.json"),
+        ("distill", "checkpoint.pdckpt"),
+    ):
+        user.kills_in(stage, sign)
+        stamps |= {path: path.stat().st_mtime_ns for path in user.store.glob("*/*/shard-*.json")}
+        assert "its process is gone, marked Crashed" in user.up()
+    user.deploys("--watch")
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "a shard was made again"
+    got, ran = run_stages(user.store, SETTINGS)
+    assert ran == []
+    want, _ = run_stages(tmp_path / "uninterrupted", SETTINGS, until="export")
+    assert {n: got[n].digest for n in want} == {n: result.digest for n, result in want.items()}
+    shutil.rmtree(user.store)

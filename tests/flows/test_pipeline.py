@@ -1,0 +1,230 @@
+"""The stages together: results, caching, staleness, repair, resuming; without Prefect."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.config import UserError
+from data_catalog.files import read_json
+from data_catalog.manifest import read_manifest
+from flows.status import statuses
+from ppcls_core.monitor import Interrupted, SilentMonitor
+from tasks.dag import STAGES, following, needed_for
+from tasks.recipe import load_recipe
+from tasks.stage import Session
+from tasks.store import Store
+from tests.conftest import TINY
+from tests.flows.conftest import run_stages
+
+
+def digests(store: Path) -> dict[str, str]:
+    done, ran = run_stages(store)
+    assert ran == []
+    return {name: result.digest for name, result in done.items()}
+
+
+def states(store: Path, *settings: str) -> dict[str, tuple[str, str]]:
+    session = Session(load_recipe(str(TINY), settings), Store(store))
+    return {row.stage: (row.state, row.detail) for row in statuses(session)}
+
+
+def test_all_stages_finish_and_count(finished: Path) -> None:
+    done, ran = run_stages(finished)
+    assert ran == []
+    assert list(done) == list(STAGES)
+    counts = done["dedup"].counts
+    rejected = sum(n for name, n in counts.items() if name.startswith("rejected"))
+    assert counts["in"] == done["data"].counts["pool"]
+    assert counts["in"] == counts["kept"] + counts["duplicates"] + rejected
+    assert rejected == 5  # the bad files of photo_patches
+    assert done["label"].counts["in"] == counts["kept"]
+    select = done["select"].counts
+    assert select["in"] == select["kept"] + sum(n for k, n in select.items() if "rejected" in k)
+    assert select["out"] == select["kept"] + done["data"].counts["train"]
+
+
+def test_rejected_rows_name_every_image_that_is_not_kept(finished: Path) -> None:
+    done, _ = run_stages(finished)
+    pool = read_manifest(done["data"].path("pool.parquet"))
+    kept = read_manifest(done["dedup"].path("kept.parquet"))
+    rejected = pq.read_table(done["dedup"].path("rejected.parquet")).to_pylist()
+    assert Counter(pool.ids) == Counter(kept.ids) + Counter(r["image_id"] for r in rejected)
+    assert all(row["reason"] and row["detail"] for row in rejected)
+
+
+def test_selection_is_the_teachers_top_k(finished: Path) -> None:
+    done, _ = run_stages(finished)
+    selection = pq.read_table(done["select"].path("selection.parquet"))
+    per_class = np.bincount(selection["class_id"].to_numpy(), minlength=14)
+    assert per_class.max() <= 4
+    merged = read_manifest(done["select"].path("train.parquet"))
+    assert len(set(merged.ids)) == len(merged)
+    assert set(selection["image_id"].to_pylist()) <= set(merged.ids)
+
+
+def test_report_page_holds_the_accuracies(finished: Path) -> None:
+    done, _ = run_stages(finished)
+    page = done["report"].path("report.html").read_text()
+    for row in read_json(done["evaluate"].path("accuracy.json")):
+        assert f"{100 * row['top1']:.1f}" in page
+
+
+@pytest.mark.parametrize(
+    ("setting", "first"),
+    [("select.k=3", "select"), ("finetune.lr=0.001", "finetune"), ("dedup.min_inliers=6", "dedup")],
+)
+def test_one_setting_changes_its_stage_and_what_follows(
+    store: Path, setting: str, first: str
+) -> None:
+    before = states(store, setting)
+    assert before[first][0] == "stale"
+    assert setting.split("=")[0] in before[first][1]
+    _, ran = run_stages(store, [setting])
+    after = {stage.name for stage in following(first)}
+    assert first in ran
+    assert set(ran) <= after  # equal output of a stage spares what follows it
+    assert run_stages(store)[1] == []  # the results under the old settings are still there
+
+
+def test_run_time_settings_change_nothing(store: Path) -> None:
+    assert run_stages(store, ["run_time.workers=1", "run_time.checkpoint_seconds=5"])[1] == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [("teacher", "model.pdparams"), ("label", "shard-00001.labels.parquet"), ("data", "val.parquet")],
+)
+@pytest.mark.parametrize("how", ["deleted", "altered", "truncated"])
+def test_a_damaged_artifact_reruns_its_stage_alone(
+    store: Path, stage: str, name: str, how: str
+) -> None:
+    want = {name: r.digest for name, r in run_stages(store)[0].items()}
+    path = run_stages(store)[0][stage].path(name)
+    if how == "deleted":
+        path.unlink()
+    elif how == "altered":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        path.write_bytes(path.read_bytes()[:-10])
+    assert states(store)[stage][0] == "damaged"
+    assert run_stages(store)[1] == [stage]
+    assert digests(store) == want
+
+
+def test_a_bit_flipped_under_an_unchanged_time_is_found_by_deep(store: Path) -> None:
+    import os
+
+    result = run_stages(store)[0]["select"]
+    path = result.path("train.parquet")
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[50] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert Store(store).damage(result) is None
+    assert Store(store).damage(result, deep=True) == "train.parquet was altered"
+
+
+def test_a_raised_version_is_stale_and_says_so(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setitem(STAGES, "select", replace(STAGES["select"], version=2))
+    assert states(store)["select"] == ("stale", "code version 1 -> 2")
+
+
+class Stopper(SilentMonitor):
+    """Asks to stop after a number of progress reports."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.left <= 0
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.left -= 1
+
+
+def run_with_stops(store: Path, rng: random.Random) -> int:
+    """Run the recipe, stopping at random moments and going on; the number of stops."""
+    stops = 0
+    session = Session(load_recipe(str(TINY), ["run_time.checkpoint_seconds=0.05"]), Store(store))
+    for stage in needed_for("export"):
+        while True:
+            try:
+                session.run(stage, Stopper(rng.choice([1, 3, 10, 30, 10**9])))
+                break
+            except Interrupted:
+                stops += 1
+    return stops
+
+
+def test_interrupted_runs_end_with_the_same_digests(finished: Path, tmp_path: Path) -> None:
+    stops = run_with_stops(tmp_path, random.Random(0))
+    assert stops > 8
+    want = {n: r.digest for n, r in run_stages(finished)[0].items() if n != "report"}
+    got = {n: r.digest for n, r in run_stages(tmp_path, until="export")[0].items()}
+    assert {n: d for n, d in want.items() if n in got} == got
+
+
+def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
+    session = Session(load_recipe(str(TINY)), Store(tmp_path))
+    session.run(STAGES["data"], SilentMonitor())
+    with pytest.raises(Interrupted):
+        session.run(STAGES["dedup"], Stopper(28 + 40))  # 28 validation images, then 40 of the pool
+    (first,) = tmp_path.glob("dedup/*/shard-00000.json")
+    stamp = first.stat().st_mtime_ns
+    state, detail = states(tmp_path)["dedup"]
+    assert state == "partial"
+    assert "of 77 images" in detail or "of 28" in detail
+    session.run(STAGES["dedup"], SilentMonitor())
+    assert first.stat().st_mtime_ns == stamp
+
+
+def test_the_same_stage_twice_at_once_is_refused(finished: Path) -> None:
+    session = Session(load_recipe(str(TINY)), Store(finished))
+    stage = STAGES["data"]
+    with Store(finished).lock("data", session.key(stage)):
+        with pytest.raises(UserError, match=r"being run by process \d+; wait for it or cancel it"):
+            session.run(stage, SilentMonitor())
+
+
+def test_full_disk_is_said_and_finished_work_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from tasks import shards
+
+    session = Session(load_recipe(str(TINY)), Store(tmp_path))
+    session.run(STAGES["data"], SilentMonitor())
+    write, calls = shards._write, []
+
+    def fail_third(directory: Path, number: int, tables: object) -> None:
+        calls.append(number)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+        write(directory, number, tables)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shards, "_write", fail_third)
+    with pytest.raises(UserError, match=r"cannot write .*No space left.*free space"):
+        session.run(STAGES["dedup"], SilentMonitor())
+    assert len(list(tmp_path.glob("dedup/*/shard-*.json"))) == 2
+    assert not list(tmp_path.glob("dedup/*/manifest.json"))
+    monkeypatch.undo()
+    session.run(STAGES["dedup"], SilentMonitor())
+    assert calls[:2] == [0, 1]
+
+
+def test_following_and_needed_agree() -> None:
+    for name in STAGES:
+        for other in needed_for(name):
+            assert name in {stage.name for stage in following(other.name)}

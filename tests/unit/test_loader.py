@@ -1,0 +1,206 @@
+"""Batches depend on seed, epoch and images alone; threads end; memory is bounded."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_catalog.config import UserError
+from ppcls_core.data import loader, transforms
+from ppcls_core.data.decode import read_image
+from ppcls_core.data.loader import ImageSet, Rejections, TrainLoader
+from ppcls_core.data.transforms import Augmentation
+from tests.unit.images import image_set
+
+NUM, BAD = 13, (3, 8)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """13 images, each its own class; two are cut short."""
+    return image_set(tmp_path_factory.mktemp("images"), NUM, num_classes=NUM, bad=BAD)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return image_set(tmp_path_factory.mktemp("good"), NUM, num_classes=NUM)
+
+
+def train_loader(images, workers=2, augmentation=Augmentation(), batch_size=4, seed=5):  # noqa: B008
+    return TrainLoader(images, batch_size, 32, augmentation, seed, workers)
+
+
+def load_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("load")]
+
+
+def assert_equal(one, other):
+    assert len(one) == len(other)
+    for (pixels, labels), (other_pixels, other_labels) in zip(one, other, strict=True):
+        assert np.array_equal(pixels, other_pixels)
+        assert np.array_equal(labels, other_labels)
+
+
+def test_batches_are_uint8_pixels_and_int64_labels(good):
+    batches = list(train_loader(good).batches(0, 0))
+    assert len(batches) == train_loader(good).steps_per_epoch == 3
+    for pixels, labels in batches:
+        assert pixels.shape == (4, 3, 32, 32)
+        assert pixels.dtype == np.uint8
+        assert labels.shape == (4,)
+        assert labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_batches_depend_neither_on_workers_nor_on_the_first_step(images, epoch):
+    one = train_loader(images, workers=1)
+    expected = list(one.batches(epoch, 0))
+    for workers in (1, 2, 5):
+        for first in range(4):
+            other = train_loader(images, workers)
+            assert_equal(expected[first:], list(other.batches(epoch, first)))
+            if first == 0:
+                assert list(other.rejected.reasons) == list(one.rejected.reasons)
+
+
+def test_every_image_comes_at_most_once_an_epoch_in_another_order_each(good):
+    epochs = [np.concatenate([y for _, y in train_loader(good).batches(e, 0)]) for e in range(6)]
+    assert all(len(set(labels.tolist())) == 12 for labels in epochs)
+    assert len({labels.tobytes() for labels in epochs}) == 6
+    left_out = [set(range(NUM)) - set(labels.tolist()) for labels in epochs]
+    assert len({tuple(rows) for rows in left_out}) > 1  # not always the same images
+    whole = np.concatenate([y for _, y in train_loader(good, batch_size=NUM).batches(0, 0)])
+    assert sorted(whole.tolist()) == list(range(NUM))
+
+
+def test_seed_changes_order_and_augmentation(good):
+    one, other = (list(train_loader(good, seed=seed).batches(0, 0)) for seed in (0, 1))
+    assert any(not np.array_equal(a[1], b[1]) for a, b in zip(one, other, strict=True))
+
+
+def test_augmentation_of_an_image_differs_by_epoch(good):
+    def of_image_0(epoch):
+        batches = train_loader(good, batch_size=NUM).batches(epoch, 0)
+        return next(pixels[labels == 0][0] for pixels, labels in batches)
+
+    assert not np.array_equal(of_image_0(0), of_image_0(1))
+
+
+def test_without_augmentation_pixels_are_those_of_test_time(images):
+    for pixels, labels in train_loader(images, augmentation=None).batches(0, 0):
+        for image, row in zip(pixels, labels, strict=True):
+            expected = transforms.test_transform(read_image(images.paths[row]), 32)
+            assert np.array_equal(image, expected)
+
+
+def test_bad_images_are_replaced_with_their_substitutes_labels_and_counted(images, good):
+    bad, whole = train_loader(images, batch_size=NUM), train_loader(good, batch_size=NUM)
+    (pixels, labels), (good_pixels, good_labels) = (
+        next(bad.batches(0, 0)),
+        next(whole.batches(0, 0)),
+    )
+    replaced = np.isin(good_labels, BAD)
+    assert np.array_equal(labels[~replaced], good_labels[~replaced])
+    assert np.array_equal(pixels[~replaced], good_pixels[~replaced])
+    assert not np.isin(labels[replaced], BAD).any()
+    for image, label in zip(pixels[replaced], labels[replaced], strict=True):
+        assert np.array_equal(image, good_pixels[good_labels == label][0])
+    assert bad.rejected.counts() == {"truncated": 2}
+    assert sorted(bad.rejected.reasons) == ["003.jpg", "008.jpg"]
+
+
+def test_images_of_batches_not_yet_taken_are_not_counted(images):
+    taken = train_loader(images)
+    iterator = taken.batches(0, 0)
+    order = [set() for _ in range(3)]
+    for step in range(3):
+        next(iterator)
+        order[step] = set(taken.rejected.reasons)
+        again = train_loader(images, workers=5)
+        for _, _ in zip(range(step + 1), again.batches(0, 0), strict=False):
+            pass
+        assert set(again.rejected.reasons) == order[step]
+    iterator.close()
+
+
+def test_nothing_but_bad_images_is_an_error_that_names_one(tmp_path):
+    images = image_set(tmp_path, 3, bad=(0, 1, 2))
+    with pytest.raises(UserError, match=r"100 images drawn in a row.*\.jpg; check the data set"):
+        list(train_loader(images, batch_size=2).batches(0, 0))
+    assert load_threads() == []
+
+
+def test_too_few_images_for_a_batch():
+    images = ImageSet([], [], np.empty(0, np.int32))
+    with pytest.raises(UserError, match=r"batch_size is 4, but there are only 0 images.*lower it"):
+        train_loader(images)
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_threads_end_when_the_consumer_breaks_off(good, taken):
+    for number, _ in enumerate(train_loader(good, workers=5, batch_size=2).batches(0, 0), 1):
+        assert load_threads()
+        if number == taken:
+            break
+    assert load_threads() == []
+
+
+def test_threads_end_when_the_consumer_raises(good):
+    def consume():
+        for _ in train_loader(good, workers=5).batches(0, 0):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    assert load_threads() == []
+
+
+def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
+    loaded = []
+
+    def count(path):
+        loaded.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(loader, "read_image", count)
+    batches = train_loader(good, workers=5, batch_size=1).batches(0, 0)
+    for step in range(6):
+        next(batches)
+        time.sleep(0.05)
+        assert len(loaded) <= step + 3
+    batches.close()
+    assert len(loaded) <= 8
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, NUM - 1), unique=True), st.integers(1, 6), st.integers(1, 3))
+def test_test_batches_give_the_rows_in_order(images, rows, batch_size, workers):
+    seen, bad_ids = [], []
+    for good, pixels, bad in loader.test_batches(images, rows, batch_size, 16, workers):
+        assert pixels.shape == (len(good), 3, 16, 16)
+        assert pixels.dtype == np.uint8
+        assert len(good) + len(bad) <= batch_size
+        for row, image in zip(good, pixels, strict=True):
+            assert np.array_equal(
+                image, transforms.test_transform(read_image(images.paths[row]), 16)
+            )
+        seen += good
+        bad_ids += [(image_id, error.reason) for image_id, error in bad.items()]
+    assert seen == [row for row in rows if row not in BAD]
+    assert bad_ids == [(images.ids[row], "truncated") for row in rows if row in BAD]
+    assert load_threads() == []
+
+
+def test_test_batches_of_bad_images_alone_are_empty_and_keep_their_shape(images):
+    ((rows, pixels, bad),) = loader.test_batches(images, BAD, 4, 32, 2)
+    assert rows == []
+    assert pixels.shape == (0, 3, 32, 32)
+    assert set(bad) == {"003.jpg", "008.jpg"}
+
+
+def test_rejections_count_each_image_once():
+    rejected = Rejections({"a": ("missing", ""), "b": ("empty", ""), "c": ("empty", "")})
+    assert rejected.counts() == {"empty": 2, "missing": 1}
