@@ -1,9 +1,9 @@
-"""Recall of the duplicate search under an attack suite, and false pairs among unrelated photographs.
+"""Recall of the duplicate search under an attack suite, and false pairs among unrelated pictures.
 
     python benchmarks/dedup_recall.py [--images DIR] [--num 100]
 
-Every photograph is indexed; each is then attacked in each way and searched. A pair with another photograph
-than its source counts as false (look at them: a folder may hold a picture twice).
+Every photograph is indexed; each is then attacked in each way and searched. A pair with another
+photograph than its source counts as false (look at them: a folder may hold a picture twice).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Attack = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """The picture as JPEG leaves it."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def resize(image: np.ndarray, factor: float) -> np.ndarray:
@@ -80,7 +80,9 @@ def text(image: np.ndarray) -> np.ndarray:
 def border(image: np.ndarray) -> np.ndarray:
     """A plain frame of an eighth of the short side."""
     wide = min(image.shape[:2]) // 8
-    return cv2.copyMakeBorder(image, *[wide] * 4, cv2.BORDER_CONSTANT, value=(40, 160, 220))
+    return cv2.copyMakeBorder(
+        image, wide, wide, wide, wide, cv2.BORDER_CONSTANT, value=(40, 160, 220)
+    )
 
 
 ATTACKS: dict[str, Attack] = {
@@ -130,13 +132,18 @@ def measure(name: str, files: list[Path], index: ValIndex, work: Path) -> list[s
 def main() -> None:
     """Command line."""
     shared = Path(os.environ.get("SSLD_SHARED", REPOSITORY.parent / "shared"))
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, default=shared / "data" / "photos")
     parser.add_argument("--num", type=int, default=100, help="photographs used")
     options = parser.parse_args()
     files = sorted(path for path in options.images.iterdir() if path.is_file())[: options.num]
     table = Table(
-        "attack", "recall", "channels", "false pairs", "ms / image", title=f"{len(files)}"
+        "attack",
+        "recall",
+        "channels",
+        "false pairs",
+        "ms / image",
+        title=f"{len(files)} photographs",
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

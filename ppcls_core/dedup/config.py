@@ -35,7 +35,7 @@ class DedupConfig(Config):
     match_ratio: float = Field(default=0.85, gt=0, le=1)  # Lowe's ratio within one pair of images
     tolerance: float = Field(default=5.0, gt=0)  # pixels of the reduced image
     min_inliers: int = Field(default=5, ge=3)
-    agreement: float = Field(default=0.4, gt=0, le=1)
+    agreement: float = Field(default=0.42, gt=0, le=1)
     sure_agreement: float = Field(default=0.8, gt=0, le=1)
     min_overlap: float = Field(default=0.5, gt=0, le=1)
 

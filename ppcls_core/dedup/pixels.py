@@ -44,12 +44,13 @@ def agreement(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) ->
     var_y = np.maximum(_mean(y * y) - mean_y**2, 0)
     covariance = _mean(x * y) - mean_x * mean_y
     textured = np.maximum(var_x, var_y) > FLAT**2
+    same = covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE))
     if inside is not None:
-        textured &= cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
+        within = cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
+        textured, same = textured & within, same & within
     total = int(np.count_nonzero(textured))
     if total < MIN_TEXTURED:
         return 0.0
-    same = covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE))
     return np.count_nonzero(same & textured) / total
 
 

@@ -103,6 +103,13 @@ def test_an_image_may_serve_p_classes_and_no_more():
         assert best.result()["class_id"].to_pylist() == classes
 
 
+@pytest.mark.parametrize(("min_score", "kept"), [(0.0, 2), (0.49, 2), (0.5, 2), (0.51, 0)])
+def test_least_score_is_kept(min_score, kept):
+    best = TopK(2, SelectConfig(k=9, min_score=min_score))
+    best.add(["x"], np.zeros((1, 2), np.float32))
+    assert best.result()["score"].to_pylist() == [0.5] * kept
+
+
 def test_nothing_offered_gives_an_empty_table():
     best = TopK(3, SelectConfig())
     assert best.result().num_rows == 0

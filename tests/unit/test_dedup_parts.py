@@ -1,0 +1,226 @@
+"""The parts of the duplicate search: features and their mirror, hashes, maps, pixel agreement."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_catalog.config import UserError, parse
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.hashes import (
+    NUM_POSES,
+    THUMB,
+    perceptual_hash,
+    pixel_digest,
+    pose,
+    pose_affine,
+    pose_hashes,
+)
+from ppcls_core.dedup.pixels import MIN_CORNERS, agreement, compare, num_corners
+from ppcls_core.dedup.sift import MIRROR, Features, extract, mirror, reduce
+from ppcls_core.dedup.verify import Fit, fit, match, needed
+
+CONFIG = DedupConfig()
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def texture(seed: int, height: int = 160, width: int = 200) -> np.ndarray:
+    """Grey uint8 cloud of several scales."""
+    rng = np.random.default_rng(seed)
+    layers = [cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), s) * s for s in (1, 3, 8)]
+    return cv2.normalize(sum(layers), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_the_mirror_permutation_gives_the_descriptors_of_the_mirrored_patches(seed: int) -> None:
+    image = texture(seed, 161, 201)
+    flipped = np.ascontiguousarray(image[:, ::-1])
+    sift = cv2.SIFT.create(60, enable_precise_upscale=True)
+    keypoints, plain = sift.detectAndCompute(image, None)
+    turned = [
+        cv2.KeyPoint(200 - k.pt[0], k.pt[1], k.size, (180 - k.angle) % 360, k.response, k.octave)
+        for k in keypoints
+    ]
+    kept, expected = sift.compute(flipped, turned)
+    assert len(kept) == len(keypoints)
+    error = np.abs(plain[:, MIRROR] - expected).mean(axis=1)  # bins of 0..255; rounding remains
+    assert np.median(error) < 1
+    assert np.median(np.abs(plain - expected).mean(axis=1)) > 10  # which no other order explains
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_mirroring_features_twice_gives_them_back(seed: int) -> None:
+    features = extract(texture(seed), CONFIG)
+    again = mirror(mirror(features, 200), 200)
+    assert len(features) > 50
+    assert np.array_equal(again.descriptors, features.descriptors)
+    assert np.allclose(again.points, features.points, atol=1e-4)
+
+
+def test_mirrored_features_match_those_extracted_from_the_mirror_image() -> None:
+    image = texture(4)
+    features = extract(image, CONFIG)
+    seen = extract(np.ascontiguousarray(image[:, ::-1]), CONFIG)
+    geometry = fit(mirror(features, 200), seen, CONFIG)
+    assert geometry is not None
+    assert geometry.inliers > 0.5 * len(features)
+    assert np.allclose(geometry.affine, np.eye(2, 3), atol=0.3)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (64, 90), (128, 128), (600, 400), (20, 4000)])
+def test_reduced_pictures_keep_their_bounds(shape: tuple[int, int]) -> None:
+    height, width = reduce(np.zeros((*shape, 3), np.uint8), CONFIG).shape
+    assert min(height, width) <= CONFIG.side
+    assert max(height, width) <= 4 * CONFIG.side
+    if max(shape) < 2 * min(shape):
+        assert min(height, width) >= CONFIG.min_side
+        assert width / height == pytest.approx(shape[1] / shape[0], rel=0.02)
+
+
+def test_features_are_bounded_and_a_flat_picture_has_none() -> None:
+    flat = extract(np.full((160, 160), 90, np.uint8), CONFIG)
+    assert flat.points.shape == (0, 4)
+    assert flat.descriptors.shape == (0, 128)
+    few = extract(texture(1), DedupConfig(num_features=32))
+    assert len(few) == 32
+    assert few.descriptors.dtype == np.uint8
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.integers(0, NUM_POSES - 1))
+def test_pose_hashes_are_those_of_the_turned_thumbnails(seed: int, index: int) -> None:
+    thumb = texture(seed, THUMB, THUMB)
+    expected = perceptual_hash(pose(thumb, index))
+    wrong = int(pose_hashes(thumb)[index]) ^ expected
+    assert wrong.bit_count() <= 2  # coefficients beside the median may round either way
+
+
+@pytest.mark.parametrize("index", range(NUM_POSES))
+def test_pose_affine_says_where_pose_moves_each_pixel(index: int) -> None:
+    thumb = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    moved = pose(thumb, index)
+    row, column = 2, 5
+    affine = pose_affine(index)
+    x, y = affine[:, :2] @ [(column + 0.5) / 8, (row + 0.5) / 8] + affine[:, 2]
+    assert moved[int(y * 8), int(x * 8)] == thumb[row, column]
+
+
+def test_the_pixel_digest_tells_shapes_and_values_apart() -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    other = image.copy()
+    other[3, 4, 1] = 1
+    digests = {pixel_digest(x) for x in (image, image.reshape(30, 20, 3), other)}
+    assert len(digests) == 3
+    assert pixel_digest(image.copy()) in digests
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.floats(-180, 180), st.floats(0.6, 1.6), st.floats(-20, 20), st.floats(0, 25))
+def test_fit_finds_the_map_among_wrong_matches(
+    seed: int, degrees: float, zoom: float, shift: float, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    turn = cv2.getRotationMatrix2D((100.0, 80.0), degrees, zoom)
+    turn[:, 2] += shift
+    angle = np.radians(rng.uniform(0, 360, 60))
+    points = np.column_stack([rng.uniform(0, 200, (60, 2)), rng.uniform(2, 9, 60), angle])
+    moved = points.copy()
+    moved[:, :2] = points[:, :2] @ turn[:, :2].T + turn[:, 2]
+    moved[:, 2] *= zoom
+    moved[:, 3] += np.arctan2(turn[1, 0], turn[0, 0])
+    moved[30:, :2] = rng.uniform(0, 200, (30, 2))  # half of the matches are wrong
+    descriptors = rng.integers(0, 120, (60, 128)).astype(np.uint8)
+    spoilt = np.clip(descriptors + rng.normal(0, noise / 5, (60, 128)), 0, 255).astype(np.uint8)
+    geometry = fit(Features(points, descriptors), Features(moved, spoilt), CONFIG)
+    assert geometry is not None
+    assert geometry.inliers >= 20
+    corners = np.array([[50.0, 50], [150, 110]])
+    expected = corners @ turn[:, :2].T + turn[:, 2]
+    got = corners @ geometry.affine[:, :2].T + geometry.affine[:, 2]
+    assert np.abs(got - expected).max() < CONFIG.tolerance
+
+
+def test_unrelated_features_fit_nothing_that_pixels_confirm() -> None:
+    pictures = [texture(seed) for seed in range(6)]
+    features = [extract(picture, CONFIG) for picture in pictures]
+    for a in range(6):
+        for b in range(a):
+            geometry = fit(features[a], features[b], CONFIG)
+            if geometry is not None:
+                share = compare(pictures[a], pictures[b], geometry.affine).share
+                assert share < needed(geometry, CONFIG)
+
+
+def test_matching_needs_descriptors_on_both_sides() -> None:
+    some, none = np.full((3, 128), 7, np.uint8), np.zeros((0, 128), np.uint8)
+    assert match(none, some, 0.85).shape == match(some, none, 0.85).shape == (0, 2)
+    assert len(match(some, some, 0.85)) == 3  # equal everywhere: the distance is zero
+
+
+def test_fewer_and_coarser_inliers_need_more_agreement() -> None:
+    eye = np.eye(2, 3)
+    sharp, coarse = Fit(eye, 100, 0.1), Fit(eye, 100, 0.6)
+    few = Fit(eye, 6, 0.1)
+    assert CONFIG.agreement < needed(sharp, CONFIG) < needed(coarse, CONFIG)
+    assert needed(sharp, CONFIG) < needed(few, CONFIG) <= CONFIG.sure_agreement
+
+
+def test_agreement_ignores_brightness_and_sees_other_pictures() -> None:
+    image = texture(2, THUMB, THUMB)
+    assert agreement(image, (image * 0.5 + 60).astype(np.uint8)) > 0.99
+    assert agreement(image, texture(3, THUMB, THUMB)) < 0.5
+    assert agreement(image, 255 - image) < 0.1
+
+
+def test_agreement_beside_an_overlay_is_not_lost() -> None:
+    image = texture(2, THUMB, THUMB)
+    lettered = image.copy()
+    lettered[::16] = 255  # a thin line every 16 pixels
+    assert agreement(image, lettered) > 0.6
+
+
+def test_without_texture_nothing_agrees() -> None:
+    flat = np.full((THUMB, THUMB), 120, np.uint8)
+    noisy = flat + np.random.default_rng(0).integers(0, 2, flat.shape, np.uint8)
+    ramp = np.tile(np.arange(THUMB, dtype=np.uint8), (THUMB, 1))
+    assert agreement(flat, flat) == agreement(flat, noisy) == 0
+    assert max(num_corners(image) for image in (flat, noisy, ramp)) == 0
+
+
+def test_one_smooth_contour_has_too_few_corners() -> None:
+    arc = cv2.circle(np.zeros((512, 512), np.uint8), (0, 0), 300, 200, -1)
+    thumb = cv2.resize(arc, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    assert num_corners(thumb) < MIN_CORNERS < num_corners(texture(0, THUMB, THUMB))
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 1.0, 1.5])
+def test_compare_lays_the_picture_where_the_map_says(scale: float) -> None:
+    val = texture(5, THUMB, THUMB)
+    shift = np.array([20.0, 12.0])
+    size = (round(90 / scale), round(100 / scale))  # a window of val, drawn at 1 / scale
+    back = np.array([[1 / scale, 0, -20 / scale], [0, 1 / scale, -12 / scale]])
+    back[:, 2] += back[:, :2] @ [0.5, 0.5] - 0.5
+    pool = cv2.warpAffine(val, back, size, flags=cv2.INTER_CUBIC)
+    seen = compare(pool, val, np.column_stack([np.eye(2) * scale, shift]))
+    assert seen.share > 0.95
+    assert seen.overlap == pytest.approx(1, abs=0.02)  # the whole pool picture lies in val
+    moved = compare(pool, val, np.column_stack([np.eye(2) * scale, shift + 9]))
+    assert moved.share < 0.7
+
+
+@pytest.mark.parametrize(
+    ("settings_", "words"),
+    [
+        ({"side": 10}, "side"),
+        ({"match_ratio": 1.5}, "match_ratio"),
+        ({"agreement": 0.9, "sure_agreement": 0.6}, "sure_agreement"),
+        ({"min_side": 512}, "min_side"),
+        ({"num_feature": 3}, "did you mean 'num_features'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings_: dict[str, float], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse(DedupConfig, settings_, "dedup")
