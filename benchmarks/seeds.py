@@ -2,8 +2,8 @@
 
     python benchmarks/seeds.py demo --seeds 0 1 2
 
-Prints top-1 of every model for each seed, and mean, standard deviation and the number of seeds in which
-the distilled, finetuned and fixed student beat the baseline. Results are cached like any other run's.
+Prints top-1 of every model for each seed, and mean, standard deviation and the number of seeds in
+which the distilled, finetuned and fixed student beat the baseline. Results are cached as always.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows.services import apply_settings, is_healthy
 from tasks.dag import following, needed_for, stage_named
-from tasks.recipe import load_recipe, recipe_path
+from tasks.recipe import RECIPES, load_recipe, recipe_path
 from tasks.stage import Session
 from tasks.store import Store
 
@@ -26,7 +26,7 @@ def run_recipe(
     with _reachable_server():
         from flows.ssld import ssld
 
-        parameters = (str(recipe_path(recipe)), list(settings), until, refresh)
+        parameters = (_findable(recipe), list(settings), until, refresh)
         state = ssld(*parameters, return_state=True)
     if not state.is_completed():
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
@@ -34,6 +34,12 @@ def run_recipe(
         return 1
     print_results(Session(resolved, Store.default()), until, console)
     return 0
+
+
+def _findable(recipe: str) -> str:
+    """`recipe` as a deployment's engine finds it too, which runs in another folder."""
+    path = recipe_path(recipe)
+    return path.stem if path == RECIPES / path.name else str(path)
 
 
 @contextmanager
@@ -55,6 +61,20 @@ def _reachable_server() -> Iterator[None]:
         yield
 
 
+def _described(counts: Mapping[str, int]) -> Iterator[str]:
+    """What became of the images, rejections last and with their reasons."""
+    shown = {
+        name: number for name, number in counts.items() if number and name not in ("in", "out")
+    }
+    reasons = {name: n for name, n in shown.items() if name.startswith("rejected: ")}
+    yield from (f"{n:,} {name}" for name, n in shown.items() if name not in reasons)
+    if reasons:
+        listed = ", ".join(
+            f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items()
+        )
+        yield f"{sum(reasons.values()):,} rejected ({listed})"
+
+
 def print_results(session: Session, until: str, console: Console) -> None:
     """The table of what each stage did, and the accuracies where they are known."""
     from tasks.report import accuracies, stage_row
@@ -69,8 +89,7 @@ def print_results(session: Session, until: str, console: Console) -> None:
         session.accept(result)
         row = stage_row(result)
         rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
-        counts = {k: v for k, v in result.counts.items() if k not in ("in", "out")}
-        note = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+        note = ", ".join(_described(result.counts))
         numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
         table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
     console.print(table)

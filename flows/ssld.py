@@ -6,6 +6,8 @@ decides that, so a run from the command line and a deployment share their result
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -75,12 +77,19 @@ def _run(session: Session, stage: Stage) -> State:
         return Completed(
             name="Cached", message=f"unchanged: {result.directory}", data=_link(result)
         )
-    logger.info("%s: starts (%s)", stage.name, "asked for" if result else reason)
-    with watching(stage.name, logger) as watch:
+    logger.info("starts: %s", "asked for" if result else reason)
+    _preload_paddle()
+    with watching(logger) as watch:
         result = session.run(stage, watch)
     publish(session, result)
     seconds = result.record["seconds"]
     return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
+
+
+def _preload_paddle() -> None:
+    """Import Paddle without the lines it prints on every import where several threads are set."""
+    with redirect_stderr(io.StringIO()):
+        import paddle  # noqa: F401
 
 
 def _link(result: Result) -> dict[str, str]:

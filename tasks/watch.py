@@ -24,7 +24,6 @@ LOG_SECONDS, ARTIFACT_SECONDS = 10.0, 3.0
 class Watch:
     """The Monitor of a stage that runs under Prefect; rate-limits what it shows."""
 
-    stage: str
     logger: logging.Logger | logging.LoggerAdapter
     received: int | None = None  # the signal that asked to stop
     _start: float = field(default_factory=time.monotonic)
@@ -50,16 +49,16 @@ class Watch:
             self._show(100 * done / max(total, 1), self._line(done, total, unit))
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        self.logger.info("%s: %s", self.stage, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        self.logger.info(", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     def note(self, message: str) -> None:
-        self.logger.info("%s: %s", self.stage, message)
+        self.logger.info("%s", message)
 
     def _line(self, done: int, total: int, unit: str) -> str:
         rate = (done - (self._first or 0)) / max(time.monotonic() - self._start, 1e-3)
         left = (total - done) / rate if rate > 0 else 0
         share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-        return f"{self.stage}: {share}, {rate:,.1f} {unit}/s, {_duration(left)} left"
+        return f"{share}, {rate:,.1f} {unit}/s, {_duration(left)} left"
 
     def _show(self, percent: float, line: str) -> None:
         if self._artifact is None:
@@ -75,26 +74,26 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def watching(stage: str, logger: logging.Logger | logging.LoggerAdapter) -> Iterator[Watch]:
+def watching(logger: logging.Logger | logging.LoggerAdapter) -> Iterator[Watch]:
     """A Watch whose `stop_requested` follows SIGTERM and SIGINT.
 
     The signal that stopped the stage is raised again once it has committed what it had, so that
     Prefect (or the shell) sees a process stopped by that signal.
     """
-    watch = Watch(stage, logger)
+    watch = Watch(logger)
     if threading.current_thread() is not threading.main_thread():
         yield watch
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
         watch.received = number
-        logger.warning("%s: asked to stop; saving what is done", stage)
+        logger.warning("asked to stop; saving what is done")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield watch
     except Interrupted:
-        logger.warning("%s: stopped; run again to go on from here", stage)
+        logger.warning("stopped; run again to go on from here")
         raise
     finally:
         for number, handler in before.items():

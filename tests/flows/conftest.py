@@ -17,7 +17,7 @@ from tests.conftest import TINY
 def run_stages(
     store: Path, settings: Sequence[str] = (), until: str = "report"
 ) -> tuple[dict[str, Result], list[str]]:
-    """Run the tiny recipe as the flow does, without Prefect: (results, names of stages that ran)."""
+    """Run the tiny recipe as the flow does, without Prefect: (results, stages that ran)."""
     session = Session(load_recipe(str(TINY), settings), Store(store))
     ran = []
     for stage in needed_for(until):

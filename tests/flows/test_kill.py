@@ -1,4 +1,4 @@
-"""Server, worker and engine as a user has them: killed with SIGKILL in the middle of stages, resumed."""
+"""Server, worker and engine as a user has them, killed in the middle of stages and resumed."""
 
 import os
 import shutil

@@ -96,7 +96,11 @@ def test_run_time_settings_change_nothing(store: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "name"),
-    [("teacher", "model.pdparams"), ("label", "shard-00001.labels.parquet"), ("data", "val.parquet")],
+    [
+        ("teacher", "model.pdparams"),
+        ("label", "shard-00001.labels.parquet"),
+        ("data", "val.parquet"),
+    ],
 )
 @pytest.mark.parametrize("how", ["deleted", "altered", "truncated"])
 def test_a_damaged_artifact_reruns_its_stage_alone(
@@ -192,9 +196,9 @@ def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
 def test_the_same_stage_twice_at_once_is_refused(finished: Path) -> None:
     session = Session(load_recipe(str(TINY)), Store(finished))
     stage = STAGES["data"]
-    with Store(finished).lock("data", session.key(stage)):
-        with pytest.raises(UserError, match=r"being run by process \d+; wait for it or cancel it"):
-            session.run(stage, SilentMonitor())
+    told = pytest.raises(UserError, match=r"being run by process \d+; wait for it or cancel it")
+    with Store(finished).lock("data", session.key(stage)), told:
+        session.run(stage, SilentMonitor())
 
 
 def test_full_disk_is_said_and_finished_work_kept(

@@ -47,7 +47,9 @@ def test_command_line_and_status_need_neither_paddle_nor_prefect() -> None:
     import subprocess
     import sys
 
-    code = "import sys, flows.cli, flows.status, tasks.dag, tasks.recipe; print(sorted(sys.modules))"
+    code = (
+        "import sys, flows.cli, flows.status, tasks.dag, tasks.recipe; print(sorted(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'paddle'" not in done.stdout
     assert "'prefect'" not in done.stdout
