@@ -6,10 +6,9 @@ What a batch holds depends only on (seed, epoch, image id), never on the number 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +21,7 @@ from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.data.transforms import Augmentation, test_transform, train_transform
 from ppcls_core.randomness import generator, seed_of
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -89,19 +89,33 @@ class TrainLoader:
     def steps_per_epoch(self) -> int:
         return len(self.images) // self.batch_size
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(uint8 [N, 3, S, S], int64 labels [N]) of the epoch's steps from `first_step` on."""
-        order = generator(self.seed, epoch, "order").permutation(len(self.images))
-        rows = order[: self.steps_per_epoch * self.batch_size].reshape(-1, self.batch_size)
-        for batch in _prefetch(rows[first_step:], partial(self._load, epoch), self.workers):
+    def batches(
+        self, epoch: int, first_step: int, num_epochs: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(uint8 [N, 3, S, S], int64 labels [N]) of each step, from `first_step` of `epoch` on.
+
+        Over several epochs the threads go on loading while an epoch is closed and validated.
+        """
+        for batch in _prefetch(self._rows(epoch, first_step, num_epochs), self._load, self.workers):
             # Here, not in the threads, which are ahead: what a checkpoint holds must not vary.
             for image_id, error in (bad for sample in batch for bad in sample.rejected):
                 self.rejected.add(image_id, error)
             pixels = np.stack([sample.pixels for sample in batch])
             yield pixels, self.images.labels[[sample.row for sample in batch]].astype(np.int64)
 
-    def _load(self, epoch: int, row: int) -> _Sample:
+    def _rows(
+        self, epoch: int, first_step: int, num_epochs: int
+    ) -> Iterator[list[tuple[int, int]]]:
+        """(epoch, row) of each image of each batch."""
+        for number in range(epoch, epoch + num_epochs):
+            order = generator(self.seed, number, "order").permutation(len(self.images)).tolist()
+            for step in range(first_step if number == epoch else 0, self.steps_per_epoch):
+                start = step * self.batch_size
+                yield [(number, row) for row in order[start : start + self.batch_size]]
+
+    def _load(self, place: tuple[int, int]) -> _Sample:
         """The image; a bad one is replaced by one that depends on it and the epoch alone."""
+        epoch, row = place
         rejected: list[tuple[str, BadImage]] = []
         for attempt in range(100):
             image_id = self.images.ids[row]
@@ -143,15 +157,15 @@ def test_batches(
 
 
 def _prefetch(
-    batches: Sequence[Sequence[int]] | np.ndarray, load: Callable[[int], T], workers: int
+    batches: Iterable[Sequence[K]], load: Callable[[K], T], workers: int
 ) -> Iterator[list[T]]:
-    """`[load(row) for row in batch]` of each batch, in order, two batches ahead of the consumer."""
+    """`[load(x) for x in batch]` of each batch, in order, two batches ahead of the consumer."""
     cv2.setNumThreads(1)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="load")
     pending: deque[list[Future]] = deque()
     try:
         for batch in batches:
-            pending.append([pool.submit(load, int(row)) for row in batch])
+            pending.append([pool.submit(load, item) for item in batch])
             if len(pending) > 2:
                 yield [future.result() for future in pending.popleft()]
         while pending:

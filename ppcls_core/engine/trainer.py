@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import paddle
@@ -76,10 +77,11 @@ def _steps(
     monitor: Monitor,
 ) -> Iterator[None]:
     """Train from `at`, which moves along, to the end; yields after each step."""
-    per_epoch = training.loader.steps_per_epoch
-    while len(at.history) < config.epochs:
-        epoch = len(at.history)
-        for batch in training.loader.batches(epoch, at.step - epoch * per_epoch):
+    per_epoch, begun = training.loader.steps_per_epoch, len(at.history)
+    first = at.step - begun * per_epoch
+    batches = training.loader.batches(begun, first, config.epochs - begun)
+    for epoch in range(begun, config.epochs):
+        for batch in islice(batches, (epoch + 1) * per_epoch - at.step):
             lr = _lr(at.step, per_epoch, config)
             at.loss_sum += _step(training, optimizer, batch, lr, at.step)
             at.step += 1

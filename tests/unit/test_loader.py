@@ -204,3 +204,9 @@ def test_test_batches_of_bad_images_alone_are_empty_and_keep_their_shape(images)
 def test_rejections_count_each_image_once():
     rejected = Rejections({"a": ("missing", ""), "b": ("empty", ""), "c": ("empty", "")})
     assert rejected.counts() == {"empty": 2, "missing": 1}
+
+
+def test_several_epochs_are_the_epochs_one_after_the_other(good: ImageSet) -> None:
+    loader = train_loader(good)
+    one_by_one = [batch for epoch in (2, 3, 4) for batch in loader.batches(epoch, epoch == 2)]
+    assert_equal(one_by_one, list(loader.batches(2, 1, num_epochs=3)))
