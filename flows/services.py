@@ -151,6 +151,7 @@ def up(port: int, say: Callable[[str], None]) -> str:
                 "another --port"
             )
         say("server: starts")
+        os.environ["PREFECT_SERVER_UI_API_URL"] = api  # else the dashboard asks the default port
         running.start()
     if not wait_until(lambda: is_healthy(api) or running.pid() is None, 180) or not is_healthy(api):
         running.record.unlink(missing_ok=True)

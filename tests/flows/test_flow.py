@@ -1,0 +1,76 @@
+"""The flow under Prefect: what its dashboard says of each stage."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+@pytest.fixture
+def home(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SSLD_HOME", str(store.parent))
+    return store.parent
+
+
+def run(num_stages: int, **parameters: object) -> tuple[object, dict[str, str]]:
+    """(final state of the flow, name of each stage's state)."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    from flows.ssld import ssld
+
+    state = ssld(str(TINY), **parameters, return_state=True)
+    only = FlowRunFilter.model_validate({"id": {"any_": [str(state.state_details.flow_run_id)]}})
+    end = time.monotonic() + 30
+    while time.monotonic() < end:  # task runs reach the server as events, a little later
+        with get_client(sync_client=True) as client:
+            runs = client.read_task_runs(flow_run_filter=only)
+        if len(runs) == num_stages and all(r.state and r.state.is_final() for r in runs):
+            break
+        time.sleep(0.2)
+    return state, {task.name: task.state_name or "" for task in runs}
+
+
+def test_unchanged_stages_are_cached_and_a_refreshed_one_runs(home: Path) -> None:
+    state, states = run(12)
+    assert state.is_completed()
+    assert len(states) == 12
+    assert set(states.values()) == {"Cached"}
+    state, states = run(5, until="select", refresh=["select"])
+    assert state.is_completed()
+    assert states.pop("select") == "Completed"
+    assert set(states.values()) == {"Cached"}
+    assert set(states) == {"data", "dedup", "teacher", "label"}
+
+
+def test_a_deleted_artifact_runs_again_under_prefect(home: Path) -> None:
+    (path,) = home.glob("store/select/*/selection.parquet")
+    path.unlink()
+    _, states = run(12)
+    assert {name for name, state in states.items() if state == "Completed"} == {"select"}
+    assert path.is_file()
+
+
+def test_a_mistake_fails_the_run_with_its_message_alone(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, states = run(0, settings=["selct.k=3"])
+    assert state.is_failed()
+    assert "unknown setting 'selct'" in state.message
+    assert states == {}
+    state, states = run(3, settings=["teacher.train.batch_size=1000"])
+    assert state.is_failed()
+    assert "only 42 images" in state.message
+    assert states["teacher"] == "Failed"
+    assert "Traceback" not in caplog.text
