@@ -34,7 +34,7 @@ test-all: $(READY) ## run the slow tests too
 lint: $(READY) ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
+	@$(BIN)/basedpyright
 
 fmt: $(READY) ## format
 	@$(BIN)/ruff format .
