@@ -7,35 +7,26 @@ Files: model.pdparams, history.json.
 from __future__ import annotations
 
 from tasks.stage import Outcome, Stage, Work
-from tasks.training import loader_of, student_of, teacher_model, train
+from tasks.training import loader_of, student_of, train
 
 
 def run(work: Work) -> Outcome:
     """Train the finetuned student's classifier."""
-    from ppcls_core.engine.objectives import cross_entropy, distillation
+    from ppcls_core.engine.objectives import cross_entropy
     from ppcls_core.models.registry import classifier_parameters
 
     config, student = work.recipe.fix, student_of(work, "finetune")
     learning = {id(p) for p in classifier_parameters(student)}
     for parameter in student.parameters():
         parameter.stop_gradient = id(parameter) not in learning
-    if config.objective == "labels":
-        objective = cross_entropy(0.0)
-    else:
-        objective = distillation(teacher_model(work), "ssld", "running")
     loader = loader_of(work, "data/train.parquet", config, augmentation=None)
-    return train(work, student, objective, loader, config)
+    return train(work, student, cross_entropy(0.0), loader, config)
 
 
 STAGE = Stage(
     "fix",
     1,
     ("seed", "student", "fix"),
-    (
-        "finetune/model.pdparams",
-        "data/train.parquet",
-        "data/val.parquet",
-        "teacher/model.pdparams",
-    ),
+    ("finetune/model.pdparams", "data/train.parquet", "data/val.parquet"),
     run,
 )

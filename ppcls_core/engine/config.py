@@ -39,6 +39,4 @@ class DistillTraining(TrainConfig):
 
 
 class FixTraining(TrainConfig):
-    """FixRes: the classifier alone, at a larger resolution, with test-time preprocessing."""
-
-    objective: Literal["labels", "teacher"] = "labels"
+    """FixRes: the classifier alone, on labels, at a larger resolution, unaugmented."""
