@@ -91,6 +91,9 @@ def main() -> None:
             f"[red]error:[/] {str(error).replace('[', chr(92) + '[')}"
         )
         sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: what is done is kept, run again to go on")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,9 @@ def up(port: int, say: Callable[[str], None]) -> str:
     """
     apply_settings()
     api = api_of(port)
-    running = server(port)
+    running, other = server(port), _current_port()
+    if other is not None and other != port and server(other).pid() is not None:
+        raise UserError(f"services are up already, on port {other}; `ssld down` first")
     if running.pid() is None:
         if is_healthy(api):
             raise UserError(
@@ -184,13 +186,13 @@ def _deploy(say: Callable[[str], None]) -> None:
 
 def down(say: Callable[[str], None]) -> None:
     """Cancel running flows, wait until they have saved their work, stop worker and server."""
-    from_profile = _current_port()
-    if from_profile is None or server(from_profile).pid() is None:
+    port = _current_port()
+    if port is None or server(port).pid() is None:
         worker().stop(30)
         say("server: not running")
         return
     apply_settings()
-    os.environ["PREFECT_API_URL"] = api_of(from_profile)
+    os.environ["PREFECT_API_URL"] = api_of(port)
     from flows import prefect_state
 
     if worker().pid() is not None:
@@ -199,7 +201,7 @@ def down(say: Callable[[str], None]) -> None:
     worker().stop(60)
     say("worker: stopped")
     prefect_state.leave_profile(PROFILE)
-    server(from_profile).stop(30)
+    server(port).stop(30)
     say("server: stopped")
 
 

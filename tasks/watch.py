@@ -86,14 +86,13 @@ def watching(logger: logging.Logger | logging.LoggerAdapter) -> Iterator[Watch]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        watch.received = number
-        logger.warning("asked to stop; saving what is done")
+        watch.received = number  # no more than this: the handler may interrupt anything
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield watch
     except Interrupted:
-        logger.warning("stopped; run again to go on from here")
+        logger.warning("stopped on request; what is done is saved, run again to go on")
         raise
     finally:
         for number, handler in before.items():
