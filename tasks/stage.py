@@ -141,12 +141,12 @@ class Session:
         """
         try:
             return self._run_locked(stage, monitor)
-        except OSError as error:
-            if error.errno not in _STORAGE_ERRORS:
+        except (OSError, RuntimeError) as error:  # NumPy and FAISS do not say ENOSPC
+            if getattr(error, "errno", None) not in _STORAGE_ERRORS and not self.store.is_full():
                 raise
             raise UserError(
-                f"stage {stage.name}: cannot write {error.filename or self.store.root} "
-                f"({error.strerror}); free space or set SSLD_HOME to another disk, then run again: "
+                f"stage {stage.name}: cannot write {_file_of(error) or self.store.root} "
+                f"({error}); free space or set SSLD_HOME to another disk, then run again: "
                 "finished work is kept"
             ) from error
 
@@ -230,6 +230,10 @@ class _Clock:
 
     def note(self, message: str) -> None:
         self.monitor.note(message)
+
+
+def _file_of(error: Exception) -> str | None:
+    return error.filename if isinstance(error, OSError) else None
 
 
 def _version(package: str) -> str | None:

@@ -79,6 +79,10 @@ class Store:
         home = os.environ.get("SSLD_HOME") or Path(__file__).resolve().parent.parent / "work"
         return Store(Path(home).expanduser().resolve() / "store")
 
+    def is_full(self) -> bool:
+        """Whether its disk has no megabyte left."""
+        return shutil.disk_usage(self.root).free < 1 << 20
+
     def directory(self, stage: str, key: str) -> Path:
         return self.root / stage / key[:20]
 

@@ -232,3 +232,20 @@ def test_following_and_needed_agree() -> None:
     for name in STAGES:
         for other in needed_for(name):
             assert name in {stage.name for stage in following(other.name)}
+
+
+def test_a_full_disk_is_told_from_other_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    def fail(work: object) -> None:
+        raise OSError("458752 requested and 368512 written")  # as NumPy says it, without errno
+
+    stage = replace(STAGES["data"], run=fail)
+    session = Session(load_recipe(str(TINY)), Store(tmp_path))
+    with pytest.raises(OSError, match="requested"):
+        session.run(stage, SilentMonitor())
+    monkeypatch.setattr(Store, "is_full", lambda store: True)
+    with pytest.raises(UserError, match="free space or set SSLD_HOME"):
+        session.run(stage, SilentMonitor())
