@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from prefect.artifacts import (
@@ -76,5 +75,6 @@ def _finished_work(session: Session, result: Result) -> Work:
 
 
 def _image(data: bytes, kind: str, key: str, description: str) -> None:
-    url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    create_image_artifact(url, key=key, description=description)
+    from ppcls_core.report.figures import data_url
+
+    create_image_artifact(data_url(data, f"image/{kind}"), key=key, description=description)

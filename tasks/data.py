@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.catalog import Dataset, Splits, load_dataset
 from data_catalog.config import UserError
 from data_catalog.files import atomic_path, write_json
+from data_catalog.lists import PLANTED_SCHEMA
 from data_catalog.manifest import Manifest, Roots, write_manifest
 from ppcls_core.monitor import check
 from tasks.recipe import Recipe
 from tasks.stage import Outcome, Stage, Work
-
-PLANTED = pa.schema([("pool_id", pa.string()), ("val_id", pa.string()), ("transform", pa.string())])
 
 
 def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -56,9 +54,9 @@ def run(work: Work) -> Outcome:
     }
     for name, manifest in splits.items():
         write_manifest(work.path(f"{name}.parquet"), manifest)
-    planted = second.planted if second.planted is not None else PLANTED.empty_table()
+    planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
     with atomic_path(work.path("planted.parquet")) as temporary:
-        pq.write_table(planted.cast(PLANTED), temporary)
+        pq.write_table(planted.cast(PLANTED_SCHEMA), temporary)
     write_json(work.path("roots.json"), _relative(_roots(first, second), work.directory))
     inner = (p for p in work.directory.rglob("*") if p.is_file() and p.parent != work.directory)
     made = [str(path.relative_to(work.directory)) for path in sorted(inner)]

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.config import UserError, parse
 from data_catalog.files import read_json, write_json
+from data_catalog.manifest import REJECTED
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.hashes import THUMB, perceptual_hash
@@ -46,7 +47,6 @@ IMAGES = pa.schema(
         ("num_features", pa.int32()),
     ]
 )
-REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 
 @dataclass(frozen=True)
