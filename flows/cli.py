@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.config import UserError
+from ppcls_core.terminal import run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -82,18 +82,8 @@ def down() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is its message and exit status 2, never a traceback."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    try:
-        app(standalone_mode=True)
-    except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[red]error:[/] {str(error).replace('[', chr(92) + '[')}"
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: what is done is kept, run again to go on")
-        sys.exit(130)
+    """Entry point of `ssld`."""
+    run_app(app)
 
 
 if __name__ == "__main__":

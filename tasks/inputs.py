@@ -15,9 +15,8 @@ from tasks.recipe import ModelConfig
 from tasks.stage import Work
 
 if TYPE_CHECKING:
-    import paddle
-
     from ppcls_core.data.loader import ImageSet
+    from ppcls_core.models.layers import Network
 
 
 def input_path(work: Work, name: str) -> Path:
@@ -54,7 +53,7 @@ def num_classes(work: Work) -> int:
     return len(manifest(work, "data/train.parquet").classes)
 
 
-def new_model(work: Work, model: ModelConfig, role: str) -> paddle.nn.Layer:
+def new_model(work: Work, model: ModelConfig, role: str) -> Network:
     """A freshly initialised network; the same recipe, seed and `role` give the same weights."""
     import paddle
 
@@ -65,7 +64,7 @@ def new_model(work: Work, model: ModelConfig, role: str) -> paddle.nn.Layer:
     return build_model(model.name, num_classes=num_classes(work), spec=model.spec)
 
 
-def trained_model(work: Work, model: ModelConfig, weights: Path) -> paddle.nn.Layer:
+def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
     """The network of `model` in eval mode with the weights of a `.pdparams` file.
 
     Raises:

@@ -20,9 +20,8 @@ from tasks.stage import Outcome, Stage, Work
 from tasks.training import teacher_model
 
 if TYPE_CHECKING:
-    import paddle
-
     from ppcls_core.data.loader import ImageSet
+    from ppcls_core.models.layers import Network
 
 KINDS = ("labels", "rejected")
 
@@ -56,7 +55,7 @@ def run(work: Work) -> Outcome:
 
 
 def _label_shard(
-    work: Work, teacher: paddle.nn.Layer, pool: ImageSet, rows: range, advance: Advance
+    work: Work, teacher: Network, pool: ImageSet, rows: range, advance: Advance
 ) -> dict[str, pa.Table]:
     from ppcls_core.data.loader import test_batches
     from ppcls_core.engine.evaluator import predict_logits
@@ -80,10 +79,10 @@ def _label_shard(
     }
 
 
-def _num_outputs(teacher: paddle.nn.Layer) -> int:
-    from ppcls_core.models.registry import classifier_parameters
+def _num_outputs(teacher: Network) -> int:
+    from ppcls_core.models.registry import num_classes_of
 
-    return classifier_parameters(teacher)[0].shape[1]
+    return num_classes_of(teacher)
 
 
 STAGE = Stage(

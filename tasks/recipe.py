@@ -115,11 +115,20 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:
-    for key, model in (("teacher.model", recipe.teacher.model), ("student", recipe.student)):
+    teacher = [("teacher", recipe.teacher), ("teacher.train", recipe.teacher.train)]
+    student = [(name, getattr(recipe, name)) for name in ("baseline", "distill", "finetune", "fix")]
+    models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
+    for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
         try:
-            spec_of(model.name, model.spec)
+            smallest = spec_of(model.name, model.spec).min_size
         except UserError as error:
             raise UserError(f"{path}: {key}: {error}") from None
+        for name, section in sections:
+            if section is not None and section.image_size < smallest:
+                raise UserError(
+                    f"{path}: {name}.image_size: got {section.image_size}, expected at least "
+                    f"{smallest}, below which {model.name} sees nothing"
+                )
     if recipe.teacher.train is None and recipe.teacher.weights is None:
         raise UserError(
             f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"

@@ -37,7 +37,8 @@ def run(work: Work) -> Outcome:
 
 def _adopt(work: Work, weights: Path) -> Outcome:
     from ppcls_core.engine.evaluator import evaluate
-    from ppcls_core.models.weights import save_state, state_of
+    from ppcls_core.models.weight_files import save_state
+    from ppcls_core.models.weights import state_of
 
     model = trained_model(work, work.recipe.teacher.model, weights)
     val, size = image_set(work, "data/val.parquet"), work.recipe.teacher.image_size

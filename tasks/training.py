@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from ppcls_core.data.transforms import Augmentation
     from ppcls_core.engine.config import DistillTraining, TrainConfig
     from ppcls_core.engine.objectives import Objective
+    from ppcls_core.models.layers import Network
 
 FILES = ["model.pdparams", "history.json"]
 
 
 def train(
     work: Work,
-    model: paddle.nn.Layer,
+    model: Network,
     objective: Objective,
     loader: TrainLoader,
     config: TrainConfig,
@@ -32,7 +33,8 @@ def train(
     """Train what of `model` learns on the loader's images; resumes from its checkpoint."""
     from ppcls_core.engine.evaluator import evaluate
     from ppcls_core.engine.trainer import Training, fit
-    from ppcls_core.models.weights import save_state, state_of
+    from ppcls_core.models.weight_files import save_state
+    from ppcls_core.models.weights import state_of
 
     val, run_time = image_set(work, "data/val.parquet"), work.recipe.run_time
 
@@ -60,7 +62,7 @@ def loader_of(
 
 
 def distill_from_teacher(
-    work: Work, student: paddle.nn.Layer, train_manifest: str, config: DistillTraining
+    work: Work, student: Network, train_manifest: str, config: DistillTraining
 ) -> Outcome:
     """Train `student` on the teacher's outputs for the images of a manifest."""
     from ppcls_core.engine.objectives import distillation
@@ -72,18 +74,18 @@ def distill_from_teacher(
     return train(work, student, objective, loader, config)
 
 
-def teacher_model(work: Work) -> paddle.nn.Layer:
+def teacher_model(work: Work) -> Network:
     """The teacher with its weights, in eval mode."""
     weights = work.inputs["teacher"].path("model.pdparams")
     return trained_model(work, work.recipe.teacher.model, weights)
 
 
-def new_student(work: Work) -> paddle.nn.Layer:
+def new_student(work: Work) -> Network:
     """The student before training; baseline and distill start from the same weights."""
     return new_model(work, work.recipe.student, "student")
 
 
-def student_of(work: Work, stage: str) -> paddle.nn.Layer:
+def student_of(work: Work, stage: str) -> Network:
     """The student as an earlier stage left it, in eval mode."""
     return trained_model(work, work.recipe.student, work.inputs[stage].path("model.pdparams"))
 

@@ -16,7 +16,8 @@ import numpy as np
 import paddle
 
 from data_catalog.config import UserError
-from ppcls_core.models.weights import load_state, save_state, state_of
+from ppcls_core.models.weight_files import load_state, save_state
+from ppcls_core.models.weights import state_of
 
 FILE = "checkpoint.pdckpt"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +9,7 @@ import paddle
 
 from ppcls_core.data.loader import ImageSet, Rejections, test_batches
 from ppcls_core.data.transforms import normalize
+from ppcls_core.models.layers import eval_mode
 from ppcls_core.monitor import Monitor, check
 
 BATCH_SIZE = 64
@@ -44,7 +43,7 @@ def evaluate(
     """
     hits, rejected, seen = np.zeros(2, np.int64), Rejections(), 0
     batches = test_batches(images, range(len(images)), BATCH_SIZE, image_size, workers)
-    with _eval_mode(model):
+    with eval_mode(model):
         for rows, pixels, bad in batches:
             for image_id, error in bad.items():
                 rejected.add(image_id, error)
@@ -54,17 +53,6 @@ def evaluate(
             check(monitor)
     top1, top5 = (hits / max(seen, 1)).tolist()
     return Accuracy(top1, top5, seen, rejected.counts())
-
-
-@contextmanager
-def _eval_mode(model: paddle.nn.Layer) -> Iterator[None]:
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def _hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

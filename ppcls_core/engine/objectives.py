@@ -11,6 +11,7 @@ from paddle import Tensor
 
 from ppcls_core.losses import LOSSES, LossName
 
+AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)
 Objective = Callable[[paddle.nn.Layer, Tensor, Tensor], Tensor]
 
 
@@ -18,7 +19,10 @@ def cross_entropy(smoothing: float) -> Objective:
     """Cross-entropy with the labels, with label smoothing; every image has a label."""
 
     def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(model(images), labels, label_smoothing=smoothing)
+        return _of_outputs(
+            lambda logits: F.cross_entropy(logits, labels, label_smoothing=smoothing),
+            model(images),
+        )
 
     return objective
 
@@ -43,6 +47,14 @@ def distillation(
     def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:
         with paddle.no_grad():
             target = teacher(images)
-        return divergence(model(images), target)
+        return _of_outputs(lambda logits: divergence(logits, target), model(images))
 
     return objective
+
+
+def _of_outputs(loss: Callable[[Tensor], Tensor], outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """`loss` of the logits; a weighted sum of several outputs, such as GoogLeNet's in training."""
+    if isinstance(outputs, Tensor):
+        return loss(outputs)
+    main, *auxiliary = map(loss, outputs)
+    return main + AUXILIARY_WEIGHT * paddle.add_n(auxiliary)

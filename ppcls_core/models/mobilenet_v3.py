@@ -10,7 +10,15 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppcls_core.models import layers
-from ppcls_core.models.layers import Activation, linear_classifier
+from ppcls_core.models.layers import (
+    Activation,
+    ConvSqueezeExcite,
+    Network,
+    Residual,
+    scale_learning_rate,
+    scaled_width,
+    stage_outputs,
+)
 from ppcls_core.models.specs.mobilenet_v3 import InvertedResidual, MobileNetV3Spec
 
 _ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "hardswish": F.hardswish}
@@ -22,52 +30,10 @@ class ConvBN(layers.ConvBN):
     decay_norm: ClassVar[bool] = False
 
 
-class SqueezeExcite(nn.Layer):
-    """Channels weighted by a gate in [0, 1] that sees their means (Hu et al. 2017)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2D(channels, channels // 4, 1)
-        self.conv2 = nn.Conv2D(channels // 4, channels, 1)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        gate = self.conv2(F.relu(self.conv1(F.adaptive_avg_pool2d(x, 1))))
-        # The paper's hard sigmoid is relu6(x + 3) / 6; PaddleClas's weights were trained with 0.2.
-        return x * F.hardsigmoid(gate, slope=0.2, offset=0.5)
-
-
-class InvertedResidualBlock(nn.Layer):
-    """Expansion, depthwise convolution, gate, projection; added to its input where shapes allow.
-
-    Args:
-        channels: in, expanded, out, all after scaling.
-        row: what else the block is.
-    """
-
-    def __init__(self, channels: tuple[int, int, int], row: InvertedResidual) -> None:
-        super().__init__()
-        before, expanded, after = channels
-        act = _ACTIVATIONS[row.activation]
-        self.expand_conv = ConvBN((before, expanded), 1, activation=act)
-        self.bottleneck_conv = ConvBN(
-            (expanded, expanded), row.kernel, row.stride, groups=expanded, activation=act
-        )
-        self.mid_se = SqueezeExcite(expanded) if row.squeeze_excite else None
-        self.linear_conv = ConvBN((expanded, after), 1, activation=None)
-        self.is_residual = row.stride == 1 and before == after
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        branch = self.bottleneck_conv(self.expand_conv(x))
-        if self.mid_se is not None:
-            branch = self.mid_se(branch)
-        branch = self.linear_conv(branch)
-        return x + branch if self.is_residual else branch
-
-
-class MobileNetV3(nn.Layer):
+class MobileNetV3(Network):
     """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 32, odd ones too."""
 
-    classifier = "fc"
+    classifiers: ClassVar[tuple[str, ...]] = ("fc",)
 
     def __init__(self, spec: MobileNetV3Spec, num_classes: int) -> None:
         super().__init__()
@@ -78,24 +44,57 @@ class MobileNetV3(nn.Layer):
         self.last_second_conv = ConvBN((before, last), 1, activation=F.hardswish)
         self.last_conv = nn.Conv2D(last, spec.feature_width, 1, bias_attr=False)
         self.dropout = nn.Dropout(spec.dropout, mode="downscale_in_infer")
-        self.fc = linear_classifier(spec.feature_width, num_classes)
+        self.fc = nn.Linear(spec.feature_width, num_classes)
+        self._scale_learning_rates(spec)
+
+    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        return stage_outputs(self.conv(x), [*self.blocks, self.last_second_conv])
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.last_second_conv(self.blocks(self.conv(x)))
+        *_, x = self.features(x).values()
         x = F.adaptive_avg_pool2d(x, 1)
         x = F.hardswish(self.last_conv(x)).flatten(1)
         return self.fc(self.dropout(x))
 
+    def _scale_learning_rates(self, spec: MobileNetV3Spec) -> None:
+        """Of the convolutions alone: batch norms and the head after pooling keep theirs."""
+        fifth = max(1, len(spec.blocks) // 5)
+        groups = [0, *(min(index // fifth, 4) for index in range(len(spec.blocks))), 4]
+        parts = [self.conv, *self.blocks, self.last_second_conv]
+        for group, part in zip(groups, parts, strict=True):
+            for layer in part.sublayers():
+                if isinstance(layer, nn.Conv2D):
+                    scale_learning_rate(layer, spec.lr_mult_list[group])
 
-def _blocks(spec: MobileNetV3Spec, before: int) -> Iterator[InvertedResidualBlock]:
+
+def _blocks(spec: MobileNetV3Spec, before: int) -> Iterator[Residual]:
     for row in spec.blocks:
         after = _scaled(row.out, spec)
-        yield InvertedResidualBlock((before, _scaled(row.expanded, spec), after), row)
+        yield Residual(
+            *_layers((before, _scaled(row.expanded, spec), after), row),
+            stride=row.stride,
+            is_residual=row.stride == 1 and before == after,
+        )
         before = after
 
 
+def _layers(
+    channels: tuple[int, int, int], row: InvertedResidual
+) -> Iterator[tuple[str, nn.Layer]]:
+    """Expansion, depthwise convolution, gate, projection; `channels` in, expanded, out."""
+    before, width, after = channels
+    act = _ACTIVATIONS[row.activation]
+    yield "expand_conv", ConvBN((before, width), 1, activation=act)
+    yield "bottleneck_conv", ConvBN((width, width), row.kernel, row.stride, width, act)
+    if row.squeeze_excite:
+        yield "mid_se", ConvSqueezeExcite(width, width // 4, F.relu, _hardsigmoid)
+    yield "linear_conv", ConvBN((width, after), 1, activation=None)
+
+
+def _hardsigmoid(x: paddle.Tensor) -> paddle.Tensor:
+    """The paper's is relu6(x + 3) / 6; PaddleClas's weights were trained with slope 0.2."""
+    return F.hardsigmoid(x, slope=0.2, offset=0.5)
+
+
 def _scaled(channels: int, spec: MobileNetV3Spec) -> int:
-    """`channels` times the scale as the nearest multiple of 8, never more than 10 % below it."""
-    wanted = channels * spec.scale
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
+    return scaled_width(channels, spec.scale)

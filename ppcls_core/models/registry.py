@@ -4,34 +4,89 @@ This module does not import Paddle, so that a recipe's model can be checked in m
 `build_model` imports it.
 
     spec_of("ResNet18_vd", {"width": 16})
-    build_model("ResNet50_vd", num_classes=102)
+    build_model("ResNet50_vd_ssld", num_classes=102, pretrained=True)
 """
 
 from __future__ import annotations
 
+import logging
+import operator
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_catalog.config import UserError, closest, parse
-from ppcls_core.models.specs import ModelSpec, mobilenet_v3, resnet_vd, resnext101_wsl
+from data_catalog.download import download, weights_folder
+from data_catalog.published import published_weights, static_names
+from ppcls_core.models.specs import (
+    ModelSpec,
+    alexnet,
+    darknet,
+    densenet,
+    dpn,
+    efficientnet,
+    ghostnet,
+    googlenet,
+    hrnet,
+    inception_v4,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    shufflenet_v2,
+    squeezenet,
+    vgg,
+    xception,
+)
 
 if TYPE_CHECKING:
     import paddle
 
+    from ppcls_core.models.layers import Network
+
 MAX_CLASSES = 100_000
+_log = logging.getLogger(__name__)
 
 _VARIANTS: dict[str, ModelSpec] = {
-    **resnet_vd.VARIANTS,
+    **resnet.VARIANTS,
+    **mobilenet_v1.VARIANTS,
+    **mobilenet_v2.VARIANTS,
     **mobilenet_v3.VARIANTS,
-    **resnext101_wsl.VARIANTS,
+    **vgg.VARIANTS,
+    **alexnet.VARIANTS,
+    **squeezenet.VARIANTS,
+    **darknet.VARIANTS,
+    **googlenet.VARIANTS,
+    **densenet.VARIANTS,
+    **dpn.VARIANTS,
+    **shufflenet_v2.VARIANTS,
+    **ghostnet.VARIANTS,
+    **inception_v4.VARIANTS,
+    **efficientnet.VARIANTS,
+    **xception.VARIANTS,
+    **hrnet.VARIANTS,
 }
 
 
 def known_models() -> list[str]:
-    """Names that `build_model` takes, family by family."""
+    """Architectures that `build_model` takes, family by family."""
     return list(_VARIANTS)
+
+
+def architecture_of(name: str) -> str:
+    """The architecture of that name, or the one of the published weights of that name.
+
+    Raises:
+        UserError: neither, with the closest known names.
+    """
+    if name in _VARIANTS:
+        return name
+    published = published_weights()
+    if name not in published:
+        near = closest(name, [*_VARIANTS, *published]) or "; `ppcls models` lists all"
+        raise UserError(f"unknown model '{name}'{near}")
+    return published[name].arch
 
 
 def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSpec:
@@ -41,9 +96,7 @@ def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSp
         UserError: unknown name or field (with the closest known ones), or a value of the wrong
             type or range.
     """
-    if name not in _VARIANTS:
-        raise UserError(f"unknown model '{name}'{closest(name, _VARIANTS)}")
-    spec = _VARIANTS[name]
+    spec = _VARIANTS[architecture_of(name)]
     return parse(type(spec), {**spec.model_dump(), **(overrides or {})}, f"model {name}")
 
 
@@ -52,8 +105,8 @@ def build_model(
     *,
     num_classes: int = 1000,
     spec: Mapping[str, object] | None = None,
-    pretrained: Path | None = None,
-) -> paddle.nn.Layer:
+    pretrained: bool | str | Path | None = None,
+) -> Network:
     """The network `name` in training mode: float images [N, 3, H, W] to logits [N, num_classes].
 
     Without `pretrained` the weights are random, from Paddle's global generator (`paddle.seed`).
@@ -62,14 +115,16 @@ def build_model(
     two models therefore share names and must not share an optimizer.
 
     Args:
-        name: one of `known_models()`.
+        name: an architecture or published weights: `known_models()`, `published_weights()`.
         num_classes: width of the classifier, 1 to 100,000.
         spec: fields of the variant's spec to override, as in `spec_of`.
-        pretrained: weights for exactly this network; for weights trained on other classes build
-            without and call `weights.load_weights` with `allow_other_classes=True`.
+        pretrained: True for the weights published under `name`, downloaded once; or the path of
+            others, as in `load_state`. A classifier for another number of classes stays random, and
+            that is logged.
 
     Raises:
-        UserError: as `spec_of` and `load_weights`, or `num_classes` out of range.
+        UserError: as `spec_of`, `download` and `load_weights`, nothing published, or `num_classes`
+            out of range.
     """
     resolved = spec_of(name, spec)
     if not 1 <= num_classes <= MAX_CLASSES:
@@ -77,18 +132,51 @@ def build_model(
             f"model {name}: got {num_classes} classes, expected 1 to {MAX_CLASSES:,}; "
             "check the number of labels in the manifest or the recipe"
         )
-    # Not above: Paddle takes seconds to import, and NumPy as long as the rest of this module.
+    path = _published_file(name) if pretrained is True else pretrained
+    # Not above: Paddle takes seconds to import.
     from paddle.utils import unique_name
-
-    from ppcls_core.models.weights import load_weights
 
     with unique_name.guard():
         model = pkgutil.resolve_name(resolved.network)(resolved, num_classes)
-    if pretrained is not None:
-        load_weights(model, pretrained, allow_other_classes=False)
+    if path:
+        load_pretrained(model, name, Path(path))
     return model
 
 
-def classifier_parameters(model: paddle.nn.Layer) -> list[paddle.Tensor]:
-    """Weight and bias of the classifier: what the Fix stage trains while the rest is frozen."""
-    return getattr(model, model.classifier).parameters()
+def _published_file(name: str) -> Path:
+    """The weights published under `name`, downloaded if they are not there yet."""
+    published = published_weights().get(name)
+    if published is None or not published.url:
+        raise UserError(
+            f"model {name}: its weights were never published; give the path of yours, or take one "
+            "of the names with weights in `ppcls models`"
+        )
+    return download(published.url, weights_folder())
+
+
+def load_pretrained(model: Network, name: str, path: Path) -> None:
+    """Fill `model`, built as `name`, with the weights `path`; another classifier stays as it is.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
+    from ppcls_core.models.weights import load_weights
+
+    names = static_names().get(architecture_of(name), ())
+    left = load_weights(model, path, allow_other_classes=True, static_names=names)
+    if left:
+        _log.warning(
+            "%s: the weights are for another number of classes; %s left as initialised",
+            path,
+            " and ".join(left),
+        )
+
+
+def classifier_parameters(model: Network) -> list[paddle.Tensor]:
+    """Weight and bias of the layer that gives the logits: what Fix trains, the rest frozen."""
+    return operator.attrgetter(model.classifiers[0])(model).parameters()
+
+
+def num_classes_of(model: Network) -> int:
+    """Width of the logits that `model` puts out."""
+    return classifier_parameters(model)[-1].shape[0]

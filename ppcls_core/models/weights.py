@@ -1,75 +1,20 @@
-"""Weights: `.pdparams` files, read safely and written reproducibly, and how they enter a model.
-
-No Paddle is needed to read or write a file.
-"""
+"""How weights enter a model, and how they leave it."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_catalog.config import UserError
-from data_catalog.files import atomic_path
-from ppcls_core.models.array_pickle import BadPickle, Value, read_named_arrays
+from ppcls_core.models.weight_files import load_state
 
 if TYPE_CHECKING:
     import paddle
 
-
-def save_state(path: Path, state: Mapping[str, Value]) -> None:
-    """Write `state` to `path` atomically as a file that `paddle.load` and `load_state` read.
-
-    Equal names, values, dtypes and shapes in equal order give equal bytes, wherever the arrays came
-    from. Values are arrays of numbers or booleans, and int, float and str.
-    """
-    plain = {name: _plain(value) for name, value in state.items()}
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        pickler = pickle.Pickler(file, protocol=4)
-        # Without the memo the bytes do not depend on which values are one and the same object.
-        pickler.fast = True
-        pickler.dump(plain)
-
-
-def _plain(value: Value | np.generic) -> Value:
-    if not isinstance(value, np.ndarray | np.generic):
-        return value
-    # Filled, not converted: a conversion keeps the metadata that a dtype may carry.
-    plain = np.empty(value.shape, value.dtype.newbyteorder("=").str)
-    plain[...] = value
-    return plain
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Entries of the weights file `path`, in its order: arrays, and scalars where it has them.
-
-    `path` may lack its `.pdparams`. The arrays are read-only; bfloat16 appears as uint16.
-
-    Raises:
-        UserError: no such file, truncated, of another kind, or asking to run code.
-    """
-    file = _existing(path)
-    try:
-        with file.open("rb") as stream:
-            return read_named_arrays(stream)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error}); check its rights") from error
-    except BadPickle as error:
-        raise UserError(
-            f"{file}: not a weights file ({error}); expected what `paddle.save` makes of a "
-            "model's state dict: copy, download or export it again"
-        ) from error
-
-
-def _existing(path: Path) -> Path:
-    with_suffix = path.with_name(path.name + ".pdparams")
-    for candidate in (path, with_suffix):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"{path}: no such file, nor {with_suffix.name}; give the path of the weights")
+    from ppcls_core.models.layers import Network
 
 
 def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
@@ -77,14 +22,22 @@ def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def load_weights(model: paddle.nn.Layer, path: Path, *, allow_other_classes: bool) -> list[str]:
-    """Fill `model` with the weights file `path`; floats of another precision are converted.
+def load_weights(
+    model: Network,
+    path: Path,
+    *,
+    allow_other_classes: bool,
+    static_names: Sequence[str] = (),
+) -> list[str]:
+    """Fill `model` with the weights `path`; floats of another precision are converted.
 
     Args:
-        model: any layer with a `classifier` attribute; on an error it stays as it was.
-        path: the file, its `.pdparams` may be left out.
+        model: on an error it stays as it was.
+        path: as in `load_state`.
         allow_other_classes: leave the classifier as initialised where the file's has another number
             of classes, as transfer to another task needs; otherwise that is an error.
+        static_names: what the entries of the model's state dict are called in a folder of Paddle
+            1.x, in order.
 
     Returns:
         Names of the entries left as initialised: none, or the classifier's.
@@ -92,8 +45,9 @@ def load_weights(model: paddle.nn.Layer, path: Path, *, allow_other_classes: boo
     Raises:
         UserError: as `load_state`, or the entries do not fit: the first ten and their number.
     """
-    state, own = load_state(path), model.state_dict()
-    other = _of_other_classes(f"{model.classifier}.", own, state)
+    own = model.state_dict()
+    state = from_static_names(load_state(path), list(own), static_names)
+    other = _of_other_classes(model.classifiers, own, state)
     left = other if allow_other_classes else []
     misfits = _misfits(own, state, left)
     if misfits:
@@ -104,16 +58,36 @@ def load_weights(model: paddle.nn.Layer, path: Path, *, allow_other_classes: boo
     return left
 
 
+def from_static_names(
+    state: Mapping[str, Any], keys: Sequence[str], static_names: Sequence[str]
+) -> dict[str, Any]:
+    """`state` with the keys of a state dict in place of `static_names`, if it has all of those."""
+    if not static_names or len(static_names) != len(keys) or not set(static_names) <= state.keys():
+        return dict(state)
+    renamed = dict(zip(static_names, keys, strict=True))
+    return {renamed.get(name, name): value for name, value in state.items()}
+
+
 def _of_other_classes(
-    prefix: str, own: Mapping[str, paddle.Tensor], state: Mapping[str, Any]
+    classifiers: Sequence[str], own: Mapping[str, paddle.Tensor], state: Mapping[str, Any]
 ) -> list[str]:
-    """The classifier's entries whose shape differs only in the last axis, the classes."""
-    shapes = {
-        name: (tuple(tensor.shape), np.shape(state[name]))
+    """The classifiers' entries whose shape differs in the number of classes only."""
+    prefixes = tuple(f"{name}." for name in classifiers)
+    return [
+        name
         for name, tensor in own.items()
-        if name.startswith(prefix) and name in state
-    }
-    return [name for name, (a, b) in shapes.items() if a[:-1] == b[:-1] and a[-1:] != b[-1:]]
+        if name.startswith(prefixes)
+        and name in state
+        and _differ_in_classes(tuple(tensor.shape), np.shape(state[name]))
+    ]
+
+
+def _differ_in_classes(own: tuple[int, ...], got: tuple[int, ...]) -> bool:
+    """The classes are a convolution's first axis and the last of a linear layer or a bias."""
+    axis = 0 if len(own) == 4 else -1
+    return (
+        len(own) == len(got) and own != got and [*np.delete(own, axis)] == [*np.delete(got, axis)]
+    )
 
 
 def _misfits(

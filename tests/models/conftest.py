@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
+import lzma
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,14 +16,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, dict[str, Any]]:
-    """By model: size, scale, the first 16 logits, argmax, params_m."""
+    """By model: size, scale, the first 16 logits, argmax; dtype where float64."""
     return json.loads((GOLDEN / "models.json").read_text())
 
 
 @pytest.fixture(scope="session")
 def golden_shapes() -> dict[str, dict[str, list[int]]]:
     """By model: the shape of every state-dict entry, in order."""
-    return json.loads(gzip.decompress((GOLDEN / "state_dicts.json.gz").read_bytes()))
+    return json.loads(lzma.decompress((GOLDEN / "state_dicts.json.xz").read_bytes()))
 
 
 @pytest.fixture(scope="session")

@@ -3,25 +3,83 @@
 from __future__ import annotations
 
 import math
+import warnings
+from itertools import pairwise
 
 import numpy as np
 import paddle
 import pytest
 
+from ppcls_core.models.features import Backbone
 from ppcls_core.models.layers import ConvBN
-from ppcls_core.models.registry import build_model
-from ppcls_core.models.resnet_vd import ResidualBlock
+from ppcls_core.models.registry import build_model, spec_of
 
 TINY_MOBILE = [[3, 16, 8, True, "relu", 2], [5, 24, 8, False, "hardswish", 1]]
+TINY_RESNET = {"width": 8, "depths": [2, 1, 1, 1]}
+TINY_GROUPS = {**TINY_RESNET, "cardinality": 4, "group_width": 2}
 TINY = {
+    "ResNet18": TINY_RESNET,
+    "ResNet50": TINY_RESNET,
+    "ResNet50_vc": TINY_RESNET,
     "ResNet18_vd": {"width": 8, "depths": [1, 1, 1, 2]},
     "ResNet50_vd": {"width": 4, "depths": [2, 1, 1, 1]},
+    "ResNet50_ACNet": TINY_RESNET,
+    "ResNet50_ACNet_deploy": TINY_RESNET,
+    "ResNeXt50_32x4d": TINY_GROUPS,
+    "ResNeXt101_32x8d_wsl": TINY_GROUPS,
+    "SE_ResNet18_vd": {**TINY_RESNET, "reduction": 2},
+    "SENet154_vd": {**TINY_GROUPS, "stem_width": 12, "reduction": 2},
+    "Res2Net50_26w_4s": {**TINY_RESNET, "group_width": 2},
+    "Res2Net50_vd_26w_4s": {**TINY_RESNET, "group_width": 2, "scales": 2},
+    "MobileNetV1_x0_25": {"blocks": [[32, 2], [64, 2], [64, 2], [64, 2]]},
+    "MobileNetV2_x0_25": {"stages": [[1, 32, 1, 1], [2, 64, 2, 2]], "feature_width": 24},
     "MobileNetV3_large_x0_5": {"blocks": TINY_MOBILE, "last_width": 32, "feature_width": 24},
-    "ResNeXt101_32x8d_wsl": {
-        "width": 8,
-        "cardinality": 4,
+    "ShuffleNetV2_x0_25": {"widths": [8, 8, 16], "depths": [2, 1, 1], "feature_width": 24},
+    "ShuffleNetV2_swish": {"widths": [8, 8, 16], "depths": [2, 1, 1], "feature_width": 24},
+    "GhostNet_x0_5": {
+        "blocks": [[3, 16, 16, True, 1], [5, 48, 24, False, 2]],
+        "feature_width": 24,
+    },
+    "EfficientNetB0": {"stages": [[3, 1, 16, 1, 1], [5, 2, 16, 2, 2]], "feature_width": 24},
+    "EfficientNetB0_small": {"stages": [[3, 1, 16, 1, 1], [5, 2, 16, 2, 2]], "feature_width": 24},
+    "VGG11": {"width": 4, "hidden": 16},
+    "AlexNet": {"widths": [8, 8, 8, 8, 8], "hidden": 16},
+    "SqueezeNet1_0": {"stem_width": 8, "squeezed": [[2], [2, 2], [2]]},
+    "DarkNet53": {"depths": [1, 1, 2, 1, 1], "width": 4},
+    "GoogLeNet": {
+        "blocks": [[4, 2, 4, 2, 4, 4]] * 9,
+        "stem_widths": [4, 8],
+        "auxiliary_widths": [4, 16],
+    },
+    "DenseNet121": {"depths": [1, 2, 1, 1], "stem_width": 8, "growth": 4},
+    "DPN68": {
+        "depths": [1, 2, 1, 1],
+        "growths": [2, 2, 4, 2],
+        "groups": 2,
         "group_width": 2,
-        "depths": [2, 1, 1, 1],
+        "stem_width": 8,
+        "width": 8,
+    },
+    "InceptionV4": {"depths": [1, 1, 1], "width": 2},
+    "Xception71": {
+        "entry": [[4, 2], [6, 1], [8, 2]],
+        "middle": 1,
+        "stem_width": 4,
+        "exit_widths": [8, 8, 12],
+    },
+    "Xception41_deeplab": {
+        "entry": [[4, 2], [6, 2], [8, 2]],
+        "middle": 1,
+        "stem_width": 4,
+        "exit_widths": [8, 8, 12],
+    },
+    "HRNet_W18_C": {
+        "width": 4,
+        "modules": [1, 1, 1],
+        "depth": 1,
+        "stem_width": 4,
+        "head_width": 2,
+        "feature_width": 16,
     },
 }
 
@@ -35,14 +93,20 @@ def images(*shape: int) -> paddle.Tensor:
     return paddle.to_tensor(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
 
 
+def logits_of(outputs: paddle.Tensor | tuple[paddle.Tensor, ...]) -> list[paddle.Tensor]:
+    """All outputs: GoogLeNet has three in training."""
+    return [outputs] if isinstance(outputs, paddle.Tensor) else list(outputs)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_a_training_step_moves_every_parameter(name):
     model = tiny(name)
+    side = max(64, spec_of(name).min_size)
     before = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     optimizer = paddle.optimizer.Momentum(0.1, parameters=model.parameters())
-    loss = paddle.nn.functional.cross_entropy(
-        model(images(8, 3, 64, 64)), paddle.to_tensor([0, 1, 2, 3, 4, 0, 1, 2])
-    )
+    labels = paddle.to_tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    outputs = logits_of(model(images(8, 3, side, side)))
+    loss = paddle.add_n([paddle.nn.functional.cross_entropy(out, labels) for out in outputs])
     loss.backward()
     optimizer.step()
     assert math.isfinite(float(loss))
@@ -52,20 +116,48 @@ def test_a_training_step_moves_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("size", [(64, 64), (65, 97), (71, 70), (32, 33)])
-def test_any_size_gives_logits(name, size):
+@pytest.mark.parametrize("extra", [(32, 32), (33, 65), (39, 38), (0, 1)])
+def test_any_size_from_the_smallest_gives_logits(name, extra):
     model = tiny(name)
     model.eval()
-    logits = model(images(2, 3, *size))
+    height, width = (spec_of(name).min_size + more for more in extra)
+    logits = model(images(2, 3, height, width))
     assert logits.shape == [2, 5]
     assert np.isfinite(logits.numpy()).all()
+    assert not np.allclose(logits[0].numpy(), logits[1].numpy(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_stage_halves_the_one_before(name):
+    model = tiny(name)
+    model.eval()
+    maps = model.features(images(2, 3, 256, 256))
+    assert list(maps) == [f"stage{i}" for i in range(1, len(maps) + 1)]
+    strides = Backbone(model).strides
+    assert all(b == 2 * a for a, b in pairwise(strides)), strides
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_exported_program_takes_any_batch(name, tmp_path):
+    model = tiny(name)
+    model.eval()
+    side = max(64, spec_of(name).min_size)
+    spec = paddle.static.InputSpec([None, 3, side, side], "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paddle.jit.save(model, str(tmp_path / "net"), input_spec=[spec])
+    program = paddle.jit.load(str(tmp_path / "net"))
+    for num in (1, 3):
+        x = images(num, 3, side, side)
+        np.testing.assert_allclose(program(x).numpy(), model(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_eval_mode_is_a_function_of_each_image_alone(name):
     model = tiny(name)
     model.eval()
-    batch = images(4, 3, 64, 64)
+    side = max(64, spec_of(name).min_size)
+    batch = images(4, 3, side, side)
     together = model(batch).numpy()
     np.testing.assert_allclose(model(batch[2:3]).numpy()[0], together[2], rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(model(batch).numpy(), together)
@@ -97,22 +189,6 @@ def test_mobilenet_keeps_weight_decay_off_its_batch_norms():
         state = model.state_dict()
         scales = [v.numpy() for key, v in state.items() if key.endswith("bn.weight")]
         assert all(np.allclose(scale, 0.95 if norms_shrink else 1.0) for scale in scales)
-
-
-def test_shortcut_averages_instead_of_skipping():
-    """ResNet-D: the strided shortcut sees all four places, at odd borders those that exist."""
-    block = ResidualBlock((1, 1, 1), stride=2, project=True, bottleneck=False)
-    block.eval()
-    block.short.conv.weight.set_value(np.ones((1, 1, 1, 1), np.float32))
-    x = paddle.to_tensor(np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3))
-    got = block.shortcut(x).numpy()[0, 0] * np.sqrt(1 + 1e-5)
-    np.testing.assert_allclose(got, [[2.0, 3.5], [6.5, 8.0]], rtol=1e-5)
-
-
-def test_first_stage_s_shortcut_keeps_every_place():
-    blocks = tiny("ResNet18_vd").blocks
-    assert [block.stride for block in blocks] == [1, 2, 2, 2, 1]
-    assert [block.short is not None for block in blocks] == [True, True, True, True, False]
 
 
 def test_initial_weights():

@@ -1,18 +1,29 @@
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import paddle
 import pytest
 
 from data_catalog.config import UserError
-from ppcls_core.models.registry import build_model, classifier_parameters, known_models, spec_of
-from ppcls_core.models.specs import mobilenet_v3, resnet_vd, resnext101_wsl
-from ppcls_core.models.weights import save_state, state_of
+from data_catalog.published import published_weights
+from ppcls_core.models import specs
+from ppcls_core.models.registry import (
+    build_model,
+    classifier_parameters,
+    known_models,
+    num_classes_of,
+    spec_of,
+)
+from ppcls_core.models.weight_files import save_state
+from ppcls_core.models.weights import state_of
 
 TINY = {"width": 8, "depths": [1, 1, 1, 1]}
+SMALL: dict[str, dict[str, object]] = {}
 
 
 def test_names_and_specs_need_no_paddle():
@@ -24,15 +35,19 @@ def test_names_and_specs_need_no_paddle():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_no_two_families_share_a_name():
-    families = (resnet_vd.VARIANTS, mobilenet_v3.VARIANTS, resnext101_wsl.VARIANTS)
-    assert len(known_models()) == sum(map(len, families)) == 20
+def test_every_family_is_known_and_no_two_share_a_name():
+    families = [
+        import_module(f"{specs.__name__}.{module.name}").VARIANTS
+        for module in pkgutil.iter_modules(specs.__path__)
+    ]
+    assert len(known_models()) == sum(map(len, families))
 
 
 def test_a_spec_s_fields_can_be_overridden():
     spec = spec_of("ResNet50_vd", {"depths": [1, 2, 1, 1], "width": 16})
-    assert spec.model_dump() == {"depths": (1, 2, 1, 1), "bottleneck": True, "width": 16}
-    assert spec_of("ResNet50_vd").model_dump()["width"] == 64
+    published = spec_of("ResNet50_vd").model_dump()
+    assert published["width"] == 64
+    assert spec.model_dump() == {**published, "depths": (1, 2, 1, 1), "width": 16}
 
 
 def test_mobilenet_blocks_can_be_written_as_lists():
@@ -42,15 +57,15 @@ def test_mobilenet_blocks_can_be_written_as_lists():
         spec={"blocks": [[3, 16, 16, True, "relu", 2], [5, 64, 24, False, "hardswish", 1]]},
     )
     assert len(model.blocks) == 2
-    assert model.blocks[0].mid_se is not None
-    assert model.blocks[1].mid_se is None
+    assert hasattr(model.blocks[0], "mid_se")
+    assert not hasattr(model.blocks[1], "mid_se")
 
 
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
         ("ResNet50vd", {}, "unknown model 'ResNet50vd'; did you mean 'ResNet50_vd'"),
-        ("transformer", {}, "unknown model 'transformer'; known: MobileNetV3_large_x0_35, "),
+        ("transformer", {}, "unknown model 'transformer'; `ppcls models` lists all"),
         ("ResNet50_vd", {"widht": 8}, "ResNet50_vd: unknown setting 'widht'; did you mean 'width'"),
         ("ResNet50_vd", {"width": 7}, "ResNet50_vd: width: .*multiple of 2, got 7"),
         ("ResNet50_vd", {"depths": [1, 1, 1]}, "depths.3"),
@@ -82,23 +97,76 @@ def test_a_hundred_thousand_classes():
 
 
 @pytest.mark.parametrize("name", known_models())
-def test_classifier_parameters_are_weight_and_bias(name):
+def test_the_classifiers_are_as_wide_as_the_classes(name):
     with paddle.LazyGuard():
         model = build_model(name, num_classes=7)
-    weight, bias = classifier_parameters(model)
-    assert weight.shape[1] == 7
-    assert bias.shape == [7]
+        other = build_model(name, num_classes=5)
+    assert num_classes_of(model) == 7
+    assert len(classifier_parameters(model)) == 2
+    pairs = zip(model.state_dict().items(), other.state_dict().items(), strict=True)
+    differing = {key for (key, a), (_, b) in pairs if a.shape != b.shape}
+    assert differing == {f"{c}.{leaf}" for c in model.classifiers for leaf in ("weight", "bias")}
 
 
-def test_pretrained_weights_are_loaded_strictly(tmp_path):
+@pytest.fixture
+def trained(tmp_path):
     paddle.seed(1)
-    trained = build_model("ResNet18_vd", num_classes=4, spec=TINY)
-    save_state(tmp_path / "w.pdparams", state_of(trained))
-    again = build_model("ResNet18_vd", num_classes=4, spec=TINY, pretrained=tmp_path / "w")
-    for name, array in state_of(trained).items():
+    model = build_model("ResNet18_vd", num_classes=4, spec=TINY)
+    save_state(tmp_path / "w.pdparams", state_of(model))
+    return model, tmp_path / "w"
+
+
+@pytest.mark.parametrize("suffix", ["", ".pdparams"])
+def test_pretrained_weights_of_a_path(trained, suffix, caplog):
+    model, path = trained
+    again = build_model("ResNet18_vd", num_classes=4, spec=TINY, pretrained=f"{path}{suffix}")
+    for name, array in state_of(model).items():
         np.testing.assert_array_equal(state_of(again)[name], array)
-    with pytest.raises(UserError, match=r"fc\.weight: got shape"):
-        build_model("ResNet18_vd", num_classes=5, spec=TINY, pretrained=tmp_path / "w")
+    assert not caplog.records
+
+
+def test_weights_for_other_classes_fill_all_but_the_classifier_and_say_so(trained, caplog):
+    model, path = trained
+    other = build_model("ResNet18_vd", num_classes=5, spec=TINY, pretrained=path)
+    got, want = state_of(other), state_of(model)
+    assert got["fc.weight"].shape == (64, 5)
+    for name in want.keys() - {"fc.weight", "fc.bias"}:
+        np.testing.assert_array_equal(got[name], want[name])
+    assert "another number of classes; fc.weight and fc.bias left as initialised" in caplog.text
+
+
+def test_weights_of_another_network_are_refused(trained):
+    with pytest.raises(UserError, match=r"entries do not fit the model: check .*\n  .*: missing"):
+        build_model("ResNet50_vd", num_classes=4, spec=TINY, pretrained=trained[1])
+
+
+@pytest.mark.parametrize("name", ["SqueezeNet1_0", "GoogLeNet"])
+def test_other_classes_where_the_classifier_is_a_convolution_or_one_of_three(name, tmp_path):
+    model = build_model(name, num_classes=3, spec=SMALL.get(name))
+    save_state(tmp_path / "w.pdparams", state_of(model))
+    other = build_model(name, num_classes=4, spec=SMALL.get(name), pretrained=tmp_path / "w")
+    assert num_classes_of(other) == 4
+
+
+def test_published_weights_are_found_where_they_were_put(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSLD_HOME", str(tmp_path))
+    model = build_model("MobileNetV3_small_x0_35")
+    path = tmp_path / "weights/MobileNetV3_small_x0_35_ssld_pretrained.pdparams"
+    save_state(path, state_of(model))
+    again = build_model("MobileNetV3_small_x0_35_ssld", pretrained=True)
+    np.testing.assert_array_equal(state_of(again)["fc.weight"], state_of(model)["fc.weight"])
+
+
+def test_weights_that_were_never_published():
+    with pytest.raises(UserError, match="ResNet50_vd_ssld_v2: its weights were never published"):
+        build_model("ResNet50_vd_ssld_v2", pretrained=True)
+    with pytest.raises(UserError, match=r"ResNet50_ACNet.*were never published"):
+        build_model("ResNet50_ACNet", pretrained=True)
+
+
+def test_every_published_name_is_an_architecture():
+    for name, row in published_weights().items():
+        assert spec_of(name) == spec_of(row.arch), name
 
 
 def test_equal_seeds_give_equal_weights():

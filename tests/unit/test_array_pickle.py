@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_catalog.config import UserError
-from ppcls_core.models.weights import load_state, save_state
+from ppcls_core.models.weight_files import load_state, save_state
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 PER_TEST_FILE = settings(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data_catalog.config import UserError
-from ppcls_core.models.weights import load_state, load_weights, save_state, state_of
+from ppcls_core.models.weight_files import load_state, save_state
+from ppcls_core.models.weights import load_weights, state_of
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 ARRAYS = st.sampled_from(DTYPES).flatmap(
@@ -25,7 +26,7 @@ PER_TEST_FILE = settings(
 
 
 class Net(paddle.nn.Layer):
-    classifier = "fc"
+    classifiers = ("fc",)
 
     def __init__(self, num_classes: int = 3) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ def test_the_suffix_may_be_left_out(tmp_path):
 
 
 def test_unreadable_paths_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="the folder holds no file"):
         load_state(tmp_path)
 
 

@@ -16,3 +16,5 @@ class ModelSpec(Config):
 
     network: ClassVar[str]
     """`module:class` of the network: a Paddle layer made from (spec, number of classes)."""
+    min_size: ClassVar[int] = 32
+    """Side in pixels of the smallest image of which the network sees something."""

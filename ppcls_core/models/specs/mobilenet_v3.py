@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from ppcls_core.models.specs import ModelSpec
 
@@ -39,6 +39,11 @@ class MobileNetV3Spec(ModelSpec):
     """Channels that the classifier sees, at any scale."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Probability of dropping one of the classifier's inputs in training."""
+    lr_mult_list: tuple[
+        NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat
+    ] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Factors of the convolutions' learning rate: of the stem and the first fifth of the blocks,
+    then of each further fifth, what is over and the convolution before pooling in the last."""
 
     @field_validator("blocks")
     @classmethod

@@ -1,0 +1,50 @@
+"""Paddle's inference engine on an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import paddle
+from paddle import inference
+
+Precision = Literal["fp32", "bf16"]
+GPU_MEMORY_MB = 256  # taken at the start; the pool grows with need
+
+
+def open_predictor(
+    directory: Path, precision: Precision, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The model that `export` wrote to `directory`: float32 [N, 3, S, S] to logits [N, classes].
+
+    On a GPU it runs there, on a CPU through oneDNN with `threads` threads; bf16 computes
+    convolutions and linear layers in bfloat16, which is fast where the processor has instructions
+    for it. Once one has run, trainings of this process give other bits than before, because the
+    engine sets the number of threads of the process.
+    """
+    config = inference.Config(
+        str(directory / "inference.json"), str(directory / "inference.pdiparams")
+    )
+    config.disable_glog_info()
+    if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+        kind = inference.PrecisionType
+        config.enable_use_gpu(
+            GPU_MEMORY_MB, 0, kind.Bfloat16 if precision == "bf16" else kind.Float32
+        )
+    else:
+        config.enable_mkldnn()
+        config.set_cpu_math_library_num_threads(threads)
+        if precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+    predictor = inference.create_predictor(config)
+    source = predictor.get_input_handle(predictor.get_input_names()[0])
+    target = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        source.copy_from_cpu(images)
+        predictor.run()
+        return target.copy_to_cpu()
+
+    return predict

@@ -1,0 +1,75 @@
+"""Trained backbones for PaddleDetection: the same weights under its names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from data_catalog.config import UserError
+from ppcls_core.models.registry import spec_of
+from ppcls_core.models.specs.resnet import LAYOUTS, ResNetSpec, block_name
+
+Value = TypeVar("Value")
+_NORM = ("weight", "bias", "_mean", "_variance")
+
+
+def detection_state(model: str | ResNetSpec, state: Mapping[str, Value]) -> dict[str, Value]:
+    """Weights of a ResNet of any depth, plain, vc or vd, as PaddleDetection's ResNet names them.
+
+    The classifier is left out, which PaddleDetection's backbone has not; the batch norms' running
+    statistics stay. Values are passed on as they are.
+
+    Args:
+        model: name or spec of the network.
+        state: its state dict, with any number of classes.
+
+    Raises:
+        UserError: unknown name; a network that is no such ResNet; or `state` is not the model's.
+    """
+    spec = spec_of(model) if isinstance(model, str) else model
+    if not isinstance(spec, ResNetSpec) or not _is_plain(spec):
+        raise UserError(
+            f"got {model!r}, expected a ResNet, ResNet_vc or ResNet_vd: PaddleDetection's ResNet "
+            "takes the weights of these alone"
+        )
+    names = dict(_names(spec))
+    backbone = [key for key in state if not key.startswith(f"{LAYOUTS[spec.layout].classifier}.")]
+    misfits = sorted(names.keys() ^ set(backbone))
+    if misfits:
+        raise UserError(
+            f"weights of another model: {len(misfits)} entries are missing or unexpected, such as "
+            f"'{misfits[0]}'; give the name or spec that they were trained with"
+        )
+    return {names[key]: state[key] for key in backbone}
+
+
+def _is_plain(spec: ResNetSpec) -> bool:
+    own = (spec.cardinality, spec.group_width, spec.scales, spec.reduction, spec.spatial)
+    return own == (1, None, 1, None, "plain")
+
+
+def _names(spec: ResNetSpec) -> Iterator[tuple[str, str]]:
+    """Our name and PaddleDetection's of every entry but the classifier's."""
+    conv, norm = LAYOUTS[spec.layout].unit
+    for ours, theirs in _units(spec):
+        yield f"{ours}.{conv}.weight", f"{theirs}.conv.weight"
+        for entry in _NORM:
+            yield f"{ours}.{norm}.{entry}", f"{theirs}.norm.{entry}"
+
+
+def _units(spec: ResNetSpec) -> Iterator[tuple[str, str]]:
+    """Our path and PaddleDetection's of every convolution with its batch norm."""
+    layout = LAYOUTS[spec.layout]
+    if spec.deep_stem:
+        for number, path in enumerate(layout.deep_stem, start=1):
+            yield path, f"conv1.conv1_{number}"
+    else:
+        yield layout.stem, "conv1.conv1"
+    for stage, index, path in spec.blocks():
+        block = f"res{stage + 2}.{block_name(stage, index, spec.depths[stage])}"
+        for number, letter in enumerate("abc" if spec.bottleneck else "ab"):
+            yield f"{path}.{layout.conv.format(number)}", f"{block}.branch2{letter}"
+        if index == 0:
+            # There the averaging is a layer of its own beside the convolution.
+            averages = spec.average_shortcut and stage > 0
+            yield f"{path}.{layout.short}", f"{block}.short" + (".conv" if averages else "")

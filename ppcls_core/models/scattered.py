@@ -1,0 +1,144 @@
+"""Weights as Paddle 1.x saved them: a folder with one file a variable.
+
+A file is a serialised LoDTensor, all numbers little-endian: uint32 version (0); uint64 number of
+LoD levels, each a uint64 size in bytes and as many bytes; uint32 version (0); int32 size of the
+description, a protobuf with field 1 the data type and field 2, repeated, the extents; the values.
+A variable's name is the file's path, so that a name with slashes lies in folders of its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from data_catalog.files import write_bytes
+
+# VarType.Type of Paddle's framework.proto. Type 22 is bfloat16, which NumPy lacks.
+_DTYPES = {0: "?", 1: "<i2", 2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 6: "<f8", 20: "u1", 21: "i1"}
+_DTYPES[22] = "<u2"
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items() if code != 22}
+_TYPE_TAG, _EXTENT_TAG, _PACKED_EXTENTS_TAG = 0x08, 0x10, 0x12  # field number * 8 + wire type
+_PROGRAM = "__model__"  # the network, which an inference folder holds beside the variables
+
+
+class BadTensor(Exception):
+    """A file is not a serialised tensor; the message says why."""
+
+
+def read_scattered(folder: Path) -> dict[str, np.ndarray]:
+    """Arrays of all files under `folder` by name, sorted, but hidden ones and the program.
+
+    bfloat16 appears as uint16.
+
+    Raises:
+        BadTensor: a file of another kind or truncated, or none at all.
+        OSError: as reading does.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    arrays = {
+        name: _read_tensor(name, path.read_bytes())
+        for name, path in zip(names, files, strict=True)
+        if not PurePosixPath(name).name.startswith(".") and name != _PROGRAM
+    }
+    if not arrays:
+        raise BadTensor("the folder holds no file")
+    return arrays
+
+
+def write_scattered(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write each of `arrays` as the file of its name under `folder`, each atomically.
+
+    Raises:
+        BadTensor: a dtype that the format lacks, or a name that is no path below the folder.
+    """
+    for name, array in arrays.items():
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or parts[0] == "/":
+            raise BadTensor(f"the name {name!r} is no path below the folder")
+        write_bytes(folder.joinpath(*parts), _tensor_bytes(name, np.asarray(array)))
+
+
+def _tensor_bytes(name: str, array: np.ndarray) -> bytes:
+    dtype = array.dtype.newbyteorder("<")
+    if dtype not in _CODES:
+        raise BadTensor(f"{name}: arrays of dtype {array.dtype} are not written")
+    description = bytes([_TYPE_TAG]) + _varint(_CODES[dtype])
+    description += b"".join(bytes([_EXTENT_TAG]) + _varint(extent) for extent in array.shape)
+    header = struct.pack("<IQIi", 0, 0, 0, len(description))
+    return header + description + array.astype(dtype, copy=False).tobytes()
+
+
+def _varint(value: int) -> bytes:
+    """A protobuf integer: seven bits a byte, the lowest first, the eighth says that more follow."""
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+class _Reader:
+    """Takes pieces off the front of some bytes."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw, self.at = memoryview(raw), 0
+
+    def take(self, size: int) -> memoryview:
+        if not 0 <= size <= len(self.raw) - self.at:
+            raise ValueError("it is truncated")
+        self.at += size
+        return self.raw[self.at - size : self.at]
+
+    def number(self, code: str) -> int:
+        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+
+    def varint(self) -> int:
+        value, shift, more = 0, 0, True
+        while more:
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            shift, more = shift + 7, byte > 0x7F
+        return value
+
+
+def _read_tensor(name: str, raw: bytes) -> np.ndarray:
+    reader = _Reader(raw)
+    try:
+        _expect_zero(reader, "LoDTensor")
+        for _ in range(reader.number("<Q")):
+            reader.take(reader.number("<Q"))
+        _expect_zero(reader, "Tensor")
+        dtype, shape = _describe(_Reader(bytes(reader.take(reader.number("<i")))))
+        values = np.frombuffer(reader.take(len(raw) - reader.at), dtype)
+        return values.reshape(shape)
+    except (ValueError, KeyError) as error:
+        raise BadTensor(f"{name}: not a tensor of Paddle 1.x ({error})") from error
+
+
+def _expect_zero(reader: _Reader, what: str) -> None:
+    version = reader.number("<I")
+    if version != 0:
+        raise ValueError(f"{what} version {version}, expected 0")
+
+
+def _describe(reader: _Reader) -> tuple[np.dtype, tuple[int, ...]]:
+    code, shape = -1, []
+    while reader.at < len(reader.raw):
+        tag = reader.varint()
+        if tag == _TYPE_TAG:
+            code = reader.varint()
+        elif tag == _EXTENT_TAG:
+            shape.append(reader.varint())
+        elif tag == _PACKED_EXTENTS_TAG:
+            extents = _Reader(bytes(reader.take(reader.varint())))
+            while extents.at < len(extents.raw):
+                shape.append(extents.varint())
+        else:
+            raise ValueError(f"field tag {tag}, expected the data type or an extent")
+    if code not in _DTYPES:
+        raise ValueError(f"data type {code}")
+    return np.dtype(_DTYPES[code]), tuple(shape)

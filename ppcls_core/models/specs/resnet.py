@@ -1,0 +1,254 @@
+"""ResNet and its descendants: the variants.
+
+He et al. 2015 (ResNet) and 2019, "Bag of Tricks" (vc, vd); Xie et al. 2016 (ResNeXt); Mahajan et
+al. 2018 (WSL, the published teachers); Hu et al. 2017 (SE, SENet); Gao et al. 2019 (Res2Net); Ding
+et al. 2019 (ACNet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationInfo, field_validator
+
+from ppcls_core.models.specs import ModelSpec
+
+Depths = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+Width = Annotated[int, Field(ge=2, multiple_of=2)]
+
+
+class Layout(NamedTuple):
+    """What published weights call the parts; `stem.0` is the part 0 of a part `stem`."""
+
+    stem: str
+    """The plain stem's one convolution."""
+    deep_stem: tuple[str, str, str]
+    block: str
+    """Format of `number` among all blocks, `index` in the stage, and `stage`, all from 0, or
+    `ordinal`, the stage from 1."""
+    conv: str
+    """Format of a number from 0: a block's convolutions."""
+    short: str
+    classifier: str
+    unit: tuple[str, str]
+    """The convolution and the batch norm in each of these."""
+
+
+_STAGED = Layout(
+    stem="conv",
+    deep_stem=("conv1_1", "conv1_2", "conv1_3"),
+    block="bb_{stage}_{index}",
+    conv="conv{}",
+    short="short",
+    classifier="out",
+    unit=("_conv", "_batch_norm"),
+)
+LAYOUTS = {
+    "sequential": Layout(
+        stem="stem.0",
+        deep_stem=("stem.0", "stem.1", "stem.2"),
+        block="blocks.{number}",
+        conv="conv{}",
+        short="short",
+        classifier="fc",
+        unit=("conv", "bn"),
+    ),
+    "staged": _STAGED,
+    "res2net": _STAGED._replace(stem="conv1"),
+    "wsl": Layout(
+        stem="_conv_stem",
+        deep_stem=("_conv_stem1", "_conv_stem2", "_conv_stem3"),
+        block="_conv{ordinal}_{index}",
+        conv="_conv{}",
+        short="_short._conv",
+        classifier="_out",
+        unit=("_conv", "_bn"),
+    ),
+}
+
+
+class ResNetSpec(ModelSpec):
+    """A stem, four stages of residual blocks that each double the width, one linear layer."""
+
+    network: ClassVar[str] = "ppcls_core.models.resnet:ResNet"
+
+    depths: Depths
+    """Residual blocks of each stage."""
+    bottleneck: bool = True
+    """1x1, 3x3, 1x1 blocks that put out four times `width`; else two 3x3 convolutions."""
+    width: Width = 64
+    """Channels of stage 1, doubled by each stage: of its 3x3 convolutions, where no `group_width`
+    says otherwise, and by `bottleneck` of what its blocks put out."""
+    deep_stem: bool = False
+    """Three 3x3 convolutions before the pooling (vc, vd); else one of 7x7."""
+    stem_width: Width | None = None
+    """Channels that the stem puts out, `width` if not given; a deep one starts with half."""
+    average_shortcut: bool = False
+    """Shortcuts that halve the size average (vd), where a strided 1x1 would skip 3 of 4 places."""
+    cardinality: PositiveInt = 1
+    """Groups of every bottleneck's 3x3 convolution (ResNeXt)."""
+    group_width: PositiveInt | None = None
+    """Channels of one group, or of one scale, in stage 1's bottlenecks; `width` if not given."""
+    scales: PositiveInt = 1
+    """Parts that a bottleneck's 3x3 convolution takes one after the other (Res2Net)."""
+    reduction: PositiveInt | None = None
+    """Every block ends in squeeze-and-excite that narrows its channels so many times; or none."""
+    spatial: Literal["plain", "asymmetric", "fused"] = "plain"
+    """Convolutions wider than 1x1: with batch norm, as ACNet's blocks in training, or as what these
+    become in inference."""
+    layout: Literal["sequential", "staged", "res2net", "wsl"] = "sequential"
+    """Names of the weights: a key of LAYOUTS."""
+    lr_mult_list: tuple[
+        NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat
+    ] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Factors of the learning rate, of the stem and the four stages; the classifier has 1."""
+
+    @field_validator("cardinality", "group_width", "scales")
+    @classmethod
+    def _bottlenecks_have_groups(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value not in (None, 1) and info.data.get("bottleneck") is False:
+            raise ValueError("only bottleneck blocks have groups and scales; leave it out")
+        return value
+
+    def blocks(self) -> Iterator[tuple[int, int, str]]:
+        """Stage and index in it, both from 0, and path in the network of every block in order."""
+        number = 0
+        for stage, depth in enumerate(self.depths):
+            for index in range(depth):
+                yield (
+                    stage,
+                    index,
+                    LAYOUTS[self.layout].block.format(
+                        number=number, stage=stage, ordinal=stage + 1, index=index
+                    ),
+                )
+                number += 1
+
+    def inner(self, stage: int) -> int:
+        """Channels of the 3x3 convolutions in the blocks of `stage`, from 0."""
+        return (self.group_width or self.width) * self.cardinality * self.scales << stage
+
+    def out(self, stage: int) -> int:
+        """Channels that the blocks of `stage`, from 0, put out."""
+        return self.width * (4 if self.bottleneck else 1) << stage
+
+
+def block_name(stage: int, index: int, depth: int) -> str:
+    """Name of block `index` of the `depth` in `stage`, all from 0, in Caffe's style: `res2a`.
+
+    Where letters could run out, stage 2 counts from its second block on: `res4a`, `res4b1`.
+    """
+    numbered = stage == 2 and depth > 10 and index > 0
+    return f"res{stage + 2}" + (f"b{index}" if numbered else chr(ord("a") + index))
+
+
+_18 = (2, 2, 2, 2)
+_34 = _50 = (3, 4, 6, 3)
+_101 = (3, 4, 23, 3)
+_152 = (3, 8, 36, 3)
+_200 = (3, 12, 48, 3)
+
+
+def _vd(depths: Depths, bottleneck: bool = True) -> ResNetSpec:
+    return ResNetSpec(depths=depths, bottleneck=bottleneck, deep_stem=True, average_shortcut=True)
+
+
+def _next(depths: Depths, cardinality: int, vd: bool = False) -> ResNetSpec:
+    return ResNetSpec(
+        depths=depths,
+        cardinality=cardinality,
+        group_width=4,
+        deep_stem=vd,
+        average_shortcut=vd,
+        layout="staged",
+    )
+
+
+def _wsl(group_width: int) -> ResNetSpec:
+    return ResNetSpec(depths=_101, cardinality=32, group_width=group_width, layout="wsl")
+
+
+def _se_vd(depths: Depths, bottleneck: bool) -> ResNetSpec:
+    return ResNetSpec(
+        depths=depths,
+        bottleneck=bottleneck,
+        deep_stem=True,
+        average_shortcut=True,
+        reduction=16,
+        layout="staged",
+    )
+
+
+def _se_next(depths: Depths) -> ResNetSpec:
+    return ResNetSpec(depths=depths, cardinality=32, group_width=4, reduction=16, layout="staged")
+
+
+def _se_next_vd(depths: Depths, cardinality: int) -> ResNetSpec:
+    return ResNetSpec(
+        depths=depths,
+        cardinality=cardinality,
+        group_width=4,
+        deep_stem=True,
+        stem_width=128,
+        average_shortcut=True,
+        reduction=16,
+        layout="staged",
+    )
+
+
+def _res2(depths: Depths, group_width: int, scales: int, vd: bool = False) -> ResNetSpec:
+    return ResNetSpec(
+        depths=depths,
+        group_width=group_width,
+        scales=scales,
+        deep_stem=vd,
+        average_shortcut=vd,
+        layout="res2net",
+    )
+
+
+VARIANTS = {
+    "ResNet18": ResNetSpec(depths=_18, bottleneck=False),
+    "ResNet34": ResNetSpec(depths=_34, bottleneck=False),
+    "ResNet50": ResNetSpec(depths=_50),
+    "ResNet101": ResNetSpec(depths=_101),
+    "ResNet152": ResNetSpec(depths=_152),
+    "ResNet50_vc": ResNetSpec(depths=_50, deep_stem=True, layout="staged"),
+    "ResNet18_vd": _vd(_18, bottleneck=False),
+    "ResNet34_vd": _vd(_34, bottleneck=False),
+    "ResNet50_vd": _vd(_50),
+    "ResNet101_vd": _vd(_101),
+    "ResNet152_vd": _vd(_152),
+    "ResNet200_vd": _vd(_200),
+    "ResNet50_ACNet": ResNetSpec(depths=_50, spatial="asymmetric"),
+    "ResNet50_ACNet_deploy": ResNetSpec(depths=_50, spatial="fused"),
+    "ResNeXt50_32x4d": _next(_50, 32),
+    "ResNeXt50_64x4d": _next(_50, 64),
+    "ResNeXt101_32x4d": _next(_101, 32),
+    "ResNeXt101_64x4d": _next(_101, 64),
+    "ResNeXt152_32x4d": _next(_152, 32),
+    "ResNeXt152_64x4d": _next(_152, 64),
+    "ResNeXt50_vd_32x4d": _next(_50, 32, vd=True),
+    "ResNeXt50_vd_64x4d": _next(_50, 64, vd=True),
+    "ResNeXt101_vd_32x4d": _next(_101, 32, vd=True),
+    "ResNeXt101_vd_64x4d": _next(_101, 64, vd=True),
+    "ResNeXt152_vd_32x4d": _next(_152, 32, vd=True),
+    "ResNeXt152_vd_64x4d": _next(_152, 64, vd=True),
+    "ResNeXt101_32x8d_wsl": _wsl(8),
+    "ResNeXt101_32x16d_wsl": _wsl(16),
+    "ResNeXt101_32x32d_wsl": _wsl(32),
+    "ResNeXt101_32x48d_wsl": _wsl(48),
+    "SE_ResNet18_vd": _se_vd(_18, bottleneck=False),
+    "SE_ResNet34_vd": _se_vd(_34, bottleneck=False),
+    "SE_ResNet50_vd": _se_vd(_50, bottleneck=True),
+    "SE_ResNeXt50_32x4d": _se_next(_50),
+    "SE_ResNeXt101_32x4d": _se_next(_101),
+    "SE_ResNeXt50_vd_32x4d": _se_next_vd(_50, 32),
+    "SENet154_vd": _se_next_vd(_152, 64),
+    "Res2Net50_26w_4s": _res2(_50, 26, 4),
+    "Res2Net50_14w_8s": _res2(_50, 14, 8),
+    "Res2Net50_vd_26w_4s": _res2(_50, 26, 4, vd=True),
+    "Res2Net101_vd_26w_4s": _res2(_101, 26, 4, vd=True),
+    "Res2Net200_vd_26w_4s": _res2(_200, 26, 4, vd=True),
+}
