@@ -11,7 +11,7 @@ from data_catalog.published import published_weights as _published_weights
 from ppcls_core.models.registry import build_model as _build_model
 from ppcls_core.models.registry import known_models as _known_models
 
-dependencies = ["paddle", "numpy"]
+dependencies = ["paddle", "numpy", "pydantic", "rich", "safetensors", "yaml"]
 
 
 def _entry(name):  # noqa: ANN001, ANN202 (paddle.hub shows the signature of build_model)

@@ -7,12 +7,13 @@ through `load_yaml` and `parse`; nothing else in the project reads YAML.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 
 class UserError(Exception):
@@ -109,33 +110,50 @@ def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()]
+        lines = dict.fromkeys(_explain(model, mistake) for mistake in error.errors())
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def _explain(model: type[Config], loc: tuple[int | str, ...], kind: str, msg: str, got: Any) -> str:
+def _explain(model: type[Config], mistake: ErrorDetails) -> str:
+    loc, kind, got = mistake["loc"], mistake["type"], mistake["input"]
     path = ".".join(map(str, loc))
     if kind == "extra_forbidden":
-        return f"unknown setting '{path}'{closest(str(loc[-1]), _fields_at(model, loc[:-1]))}"
+        known = [name for config in _configs_at(model, loc[:-1]) for name in config.model_fields]
+        return f"unknown setting '{path}'{closest(str(loc[-1]), known)}"
     if kind == "missing":
         return f"setting '{path}' is required"
-    message = msg.removeprefix("Value error, ")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        tag = str(mistake.get("ctx", {}).get("tag", ""))
+        near = closest(tag, filter(None, map(_tag, _configs_at(model, loc))))
+        return f"{path}: unknown name '{tag}'{near}" if tag else f"{path}: a name is required{near}"
+    message = mistake["msg"].removeprefix("Value error, ")
     return f"{path or 'settings'}: {message[0].lower()}{message[1:]}, got {got!r}"
 
 
-def _fields_at(model: Any, loc: Iterable[int | str]) -> list[str]:
-    """Field names of the Config found by walking `loc` down from `model`."""
-    for name in loc:
-        field = model.model_fields.get(name) if _is_config(model) else None
-        if field is None:
-            continue  # a list index or a union's tag
-        types = [field.annotation, *get_args(field.annotation)]
-        model = next((t for t in types if _is_config(t)), None)
-    return list(model.model_fields) if _is_config(model) else []
+def _configs_at(model: type[Config], loc: Iterable[int | str]) -> list[type[Config]]:
+    """The Configs that the value at `loc`, below a `model`, may be."""
+    found = [model]
+    for part in loc:
+        if isinstance(part, int):
+            continue  # the place in a list
+        tagged = [config for config in found if _tag(config) == part]
+        fields = [c.model_fields[part] for c in found if part in c.model_fields]
+        found = tagged or [c for field in fields for c in _configs_in(field.annotation)]
+    return found
 
 
-def _is_config(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Config)
+def _configs_in(kind: Any) -> Iterator[type[Config]]:
+    """The Configs among the types that `kind` is made of: union, tuple, list, annotated."""
+    if isinstance(kind, type) and issubclass(kind, Config):
+        yield kind
+    for part in get_args(kind):
+        yield from _configs_in(part)
+
+
+def _tag(config: type[Config]) -> str | None:
+    """The `name` that tells a member of a discriminated union from the others."""
+    field = config.model_fields.get("name")
+    return field.default if field and isinstance(field.default, str) else None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

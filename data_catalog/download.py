@@ -9,7 +9,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -30,31 +30,49 @@ def weights_folder() -> Path:
     """Where downloaded weights are kept: `$SSLD_HOME/weights`, by default in the user's cache."""
     home = os.environ.get("SSLD_HOME")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "weights" if home else Path(cache) / "ssld" / "weights"
+    return Path(home).absolute() / "weights" if home else Path(cache) / "ssld" / "weights"
 
 
-def download(url: str, folder: Path) -> Path:
+def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     """The file at `url`, kept in `folder` under its own name; nothing is fetched when it is there.
 
     What arrived before an interruption is kept as `NAME.part` and completed by the next call, as
-    long as the server says that its file is the same. The length is checked against the server's,
-    the MD5 too where the server tells it. The sha256 is noted in `NAME.json`, and a kept file that
-    no longer has it is refused. Several processes may ask for one file: one downloads.
+    long as the server says that its file is the same. The length is compared with the server's, the
+    MD5 too where the server tells it, and `check` has to accept the file before it is kept. The
+    sha256 is noted in `NAME.json`, and a kept file that no longer has it is refused. Several
+    processes may ask for one file: one downloads.
+
+    Args:
+        url: http or https.
+        folder: made where it is missing.
+        check: reads the file of the path; raises UserError where it is not what is wanted.
 
     Raises:
         UserError: no connection, an answer other than the file, a file cut short or altered.
     """
     path = folder / Path(urlsplit(url).path).name
-    folder.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with _exclusive(path.with_name(f".{path.name}.lock")):
-        if path.exists():
-            _check_kept(path)
-            return path
-        _fetch_whole(url, part, path)
-        write_json(_note_of(path), {"url": url, "sha256": sha256_file(part)})
-        part.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _exclusive(path.with_name(f".{path.name}.lock")):
+            if path.exists():
+                _check_kept(path)
+                return path
+            _fetch_whole(url, part, path)
+            _accept(url, part, check)
+            write_json(_note_of(path), {"url": url, "sha256": sha256_file(part)})
+            part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); set SSLD_HOME elsewhere") from error
     return path
+
+
+def _accept(url: str, part: Path, check: Callable[[Path], object]) -> None:
+    try:
+        check(part)
+    except UserError as error:
+        _drop(part)
+        raise UserError(f"{url} gave something else: {error}") from error
 
 
 def _note_of(path: Path) -> Path:
@@ -63,7 +81,7 @@ def _note_of(path: Path) -> Path:
 
 def _check_kept(path: Path) -> None:
     note = read_json(_note_of(path))
-    if note is not None and note["sha256"] != sha256_file(path):
+    if isinstance(note, dict) and note.get("sha256") != sha256_file(path):
         raise UserError(
             f"{path}: its content has changed since it was downloaded (sha256 differs from the one "
             f"in {_note_of(path).name}); delete it to download it again, or delete the note to "
@@ -85,7 +103,7 @@ def _fetch_whole(url: str, part: Path, path: Path) -> None:
             return
         except urllib.error.HTTPError as error:
             raise UserError(_message(url, path, f"the server answers {error.code}")) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
                 reason = getattr(error, "reason", None) or error
                 raise UserError(_message(url, path, str(reason))) from error
@@ -93,8 +111,8 @@ def _fetch_whole(url: str, part: Path, path: Path) -> None:
 
 def _message(url: str, path: Path, reason: str) -> str:
     return (
-        f"cannot download {url} ({reason}); without network, fetch it elsewhere and put it at "
-        f"{path}; what has arrived is kept, so that another try goes on from there"
+        f"cannot download {url} ({reason}); try again, which goes on from what has arrived, or "
+        f"fetch it elsewhere and put it at {path}"
     )
 
 
@@ -104,7 +122,7 @@ def _fetch(url: str, part: Path) -> None:
     start = part.stat().st_size if part.exists() else 0
     known = read_json(note) if start else None
     headers = {"User-Agent": "ssld"}
-    if known:
+    if isinstance(known, dict) and "tag" in known:
         headers |= {"Range": f"bytes={start}-", "If-Range": known["tag"]}
     try:
         request = urllib.request.Request(url, headers=headers)
@@ -116,15 +134,22 @@ def _fetch(url: str, part: Path) -> None:
         raise OSError("the partial file does not fit and was removed") from error
     with response:
         resumed = response.status == http.client.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            _drop(part)
+            raise OSError("the server goes on from another place than asked for")
         start = start if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        total = _total(response.headers.get("Content-Length"), start)
         if tag := response.headers.get("ETag") or response.headers.get("Last-Modified"):
             write_json(note, {"tag": tag})
         with part.open("ab" if resumed else "wb") as file:
             _copy(response, file, f"{part.stem} from {urlsplit(url).hostname}", (start, total))
-        _check(part, total, response.headers.get("Content-MD5"))
+        _check(part, total, None if resumed else response.headers.get("Content-MD5"))
     note.unlink(missing_ok=True)
+
+
+def _total(length: str | None, start: int) -> int | None:
+    """Bytes in all, where the server tells how many follow."""
+    return start + int(length) if length and length.isdecimal() else None
 
 
 def _drop(part: Path) -> None:

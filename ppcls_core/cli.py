@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -14,11 +14,14 @@ from rich.table import Table
 from data_catalog.config import UserError, closest
 from data_catalog.published import PublishedWeights
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
-from ppcls_core.terminal import run_app
+from ppcls_core.terminal import import_paddle, printable, run_app
+
+if TYPE_CHECKING:
+    from ppcls_core.deploy.benchmark import Measured
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # Rich takes 80 columns for a pipe, which cuts the names.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
 @app.callback()
@@ -47,7 +50,11 @@ def models(
     """
     if device not in DEVICES:
         raise UserError(f"--device: no latencies of '{device}'{closest(device, DEVICES)}")
+    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--plot {plot}: expected a name that ends in .png, .svg or .pdf")
     rows = where(matching(patterns or []), conditions or [], device)
+    if not rows:
+        raise UserError("no model meets all conditions; leave one out")
     console.print(_models_table(in_order(rows, sort, device) if sort else rows, device))
     if plot:
         _plot(plot, rows, f"{device}_ms")
@@ -74,21 +81,20 @@ def _number(value: float | None) -> str:
 def _plot(path: Path, rows: list[PublishedWeights], latency: str) -> None:
     from ppcls_core.report.pareto import draw_pareto
 
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--plot {path}: expected a name that ends in .png, .svg or .pdf")
     draw_pareto(path, rows, ["mparams", "gflops", latency])
-    console.print(f"drawn: {path}")
+    console.print(printable(f"drawn: {path}"))
 
 
 @app.command()
 def benchmark(
     names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="What to measure.")],
     size: Annotated[
-        int | None, typer.Option(min=32, help="Image side in pixels; as published by default.")
+        int | None,
+        typer.Option(min=32, max=2048, help="Image side in pixels; as published by default."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads on a CPU; all cores by default.")
+        int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the figures go (CSV).")] = Path("benchmark.csv"),
 ) -> None:
@@ -97,33 +103,47 @@ def benchmark(
     Latencies are medians in ms a batch, with random weights: of the training engine (fp32) and of
     the inference engine in fp32 and, where the device computes in it, bf16.
     """
-    threads = threads or len(os.sched_getaffinity(0))
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
-    from ppcls_core.models.registry import spec_of
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
+    import_paddle()
+    from ppcls_core.deploy.benchmark import measure, resolve_size, write_measured
 
-    for name in names:
-        spec_of(name)  # a mistyped name is told before the first is measured
-    from ppcls_core.deploy.benchmark import Measured, measure, write_measured
-
+    # What is wrong is told before anything is measured.
+    sizes = [resolve_size(name, size) for name in names]
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; give the name of a file")
     rows: list[Measured] = []
-    for name in names:
-        rows.append(measure(name, size, batch_size, threads))
+    for name, side in zip(names, sizes, strict=True):
+        rows.append(measure(name, side, batch_size, int(os.environ["OMP_NUM_THREADS"])))
         write_measured(out, rows)
     console.print(_benchmark_table(rows))
-    console.print(f"{threads} threads, batch {batch_size}; written: {out}")
+    console.print(
+        printable(
+            f"{os.environ['OMP_NUM_THREADS']} threads, batch {batch_size}; in brackets as "
+            f"published; latencies and errata beside them: {out}"
+        )
+    )
 
 
-def _benchmark_table(rows: list) -> Table:
+def _benchmark_table(rows: list[Measured]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", no_wrap=True)
-    titles = ["px", "params M", "published", "GFLOPs", "published"]
-    for title in [*titles, "training ms", "inference ms", "bf16 ms"]:
+    table.add_column("model")
+    for title in ("pixels", "params M", "GFLOPs", "training", "fp32 ms", "bf16 ms"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        figures = [row.mparams, row.published_mparams, row.gflops, row.published_gflops]
-        figures += [row.training_engine_ms, row.inference_fp32_ms, row.inference_bf16_ms]
-        table.add_row(row.name, str(row.image_size), *map(_number, figures))
+        latencies = [row.training_engine_ms, row.inference_fp32_ms, row.inference_bf16_ms]
+        table.add_row(
+            row.name,
+            str(row.image_size),
+            _beside(row.mparams, row.published_mparams),
+            _beside(row.gflops, row.published_gflops),
+            *map(_number, latencies),
+        )
     return table
+
+
+def _beside(measured: float, published: float | None) -> str:
+    return f"{measured:.2f}" + ("" if published is None else f" ({published:.2f})")
 
 
 @app.command()
@@ -141,15 +161,77 @@ def convert(
     ] = None,
 ) -> None:
     """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
-    from ppcls_core.models.convert import convert as convert_weights
+    import_paddle()
+    from ppcls_core.models.weights.convert import convert as convert_weights
 
     done = convert_weights(source, target, model, form)
-    console.print(f"{done.num_entries} entries written: {target}")
+    console.print(printable(f"{done.num_entries} entries written: {target}"))
     if done.left_out:
+        shown = ", ".join(done.left_out[:5])
         console.print(
-            f"{len(done.left_out)} entries that are not the model's left out: "
-            f"{', '.join(done.left_out[:5])}"
+            printable(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
         )
+
+
+File = Annotated[Path, typer.Option("-c", "--config", help="YAML: ours or PaddleClas's of 2020.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("-o", "--override", help="a.b=value over it. Repeatable.")
+]
+
+
+@app.command()
+def train(
+    config: File,
+    overrides: Overrides = None,
+    vdl_dir: Annotated[Path | None, typer.Option(help="Scalars for VisualDL go here.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="One step on synthetic images; reads no data.")
+    ] = False,
+) -> None:
+    """Train a model; the same command again goes on where a training stopped."""
+    from ppcls_core.job import load_job
+
+    job = load_job(config, overrides or [])
+    import_paddle()
+    from ppcls_core import train as training
+    from ppcls_core.scalars import scalars_to
+
+    if dry_run:
+        return training.try_out(job, _log)
+    folder = training.train(job, _log, scalars_to(vdl_dir) if vdl_dir else None)
+    return _log(f"written: {folder}")
+
+
+@app.command("eval")
+def evaluate(config: File, overrides: Overrides = None) -> None:
+    """Measure the accuracy of weights on the validation images of a configuration."""
+    from ppcls_core.job import load_job
+
+    job = load_job(config, overrides or [])
+    import_paddle()
+    from ppcls_core.train import evaluate_job
+
+    accuracy = evaluate_job(job, _log)
+    _log(f"top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f} images:{accuracy.num_images}")
+    for reason, count in accuracy.rejected.items():
+        _log(f"left out as {reason}: {count}")
+
+
+@app.command("augment-gallery")
+def augment_gallery(
+    image: Annotated[Path, typer.Argument(help="A photograph.")],
+    out: Annotated[Path, typer.Option(help="The picture (.png or .jpg).")] = Path("gallery.png"),
+    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
+) -> None:
+    """Draw what each augmentation does to a photograph."""
+    from ppcls_core.data.augment.gallery import draw_gallery
+
+    draw_gallery(image, out, seed)
+    _log(f"drawn: {out}")
+
+
+def _log(line: str) -> None:
+    console.print(printable(line), soft_wrap=True)
 
 
 def main() -> None:

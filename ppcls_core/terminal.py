@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable
 
 from rich.console import Console
 
 from data_catalog.config import UserError
+from ppcls_core.monitor import Interrupted
+
+
+def printable(text: str) -> str:
+    """`text` with what could steer a terminal or break its lines shown as an escape."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def import_paddle() -> None:
+    """Import Paddle without what it says, on stderr, of a number of threads that it did not set."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        import paddle  # noqa: F401
 
 
 def run_app(app: Callable[[], object]) -> None:
@@ -15,10 +29,22 @@ def run_app(app: Callable[[], object]) -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[red]error:[/] {str(error).replace('[', chr(92) + '[')}"
-        )
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        path = f"{error.filename}: " if error.filename else ""
+        _fail(f"{path}{error.strerror or error}; check the path, its rights and the free space")
+    except MemoryError as error:
+        _fail(f"not enough memory ({error}); ask for less")
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: what is done is kept, run again to go on")
+        Console(stderr=True).print("interrupted")
         sys.exit(130)
+    except Interrupted:
+        Console(stderr=True).print("interrupted: a checkpoint is written; run again to go on")
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("error:", style="red", end=" ")
+    console.print(printable(message), markup=False)
+    sys.exit(2)

@@ -15,13 +15,13 @@ def run(work: Work) -> Outcome:
 
     config, model = work.recipe.baseline, new_student(work)
     model.train()
-    loader = loader_of(work, "data/train.parquet", config, config.augmentation)
+    loader = loader_of(work, "data/train.parquet", config)
     return train(work, model, cross_entropy(config.label_smoothing), loader, config)
 
 
 STAGE = Stage(
     "baseline",
-    1,
+    2,
     ("seed", "student", "baseline"),
     ("data/train.parquet", "data/val.parquet"),
     run,

@@ -55,13 +55,14 @@ def run(work: Work) -> Outcome:
 
 
 def _measure(work: Work, candidate: Candidate) -> dict[str, Any]:
+    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import evaluate
 
     model = trained_model(
         work, candidate.model, work.inputs[candidate.stage].path("model.pdparams")
     )
     val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
-    accuracy = evaluate(model, val, candidate.image_size, workers, work.monitor)
+    accuracy = evaluate(model, val, Preprocess(size=candidate.image_size), workers, work.monitor)
     if accuracy.num_images == 0:
         raise UserError(f"none of the {len(val)} validation images can be read; check the data set")
     return {

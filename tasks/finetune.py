@@ -17,7 +17,7 @@ def run(work: Work) -> Outcome:
 
 STAGE = Stage(
     "finetune",
-    1,
+    2,
     ("seed", "student", "finetune"),
     (
         "distill/model.pdparams",

@@ -19,13 +19,13 @@ def run(work: Work) -> Outcome:
     learning = {id(p) for p in classifier_parameters(student)}
     for parameter in student.parameters():
         parameter.stop_gradient = id(parameter) not in learning
-    loader = loader_of(work, "data/train.parquet", config, augmentation=None)
+    loader = loader_of(work, "data/train.parquet", config)
     return train(work, student, cross_entropy(0.0), loader, config)
 
 
 STAGE = Stage(
     "fix",
-    1,
+    2,
     ("seed", "student", "fix"),
     ("finetune/model.pdparams", "data/train.parquet", "data/val.parquet"),
     run,

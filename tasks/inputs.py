@@ -16,7 +16,7 @@ from tasks.stage import Work
 
 if TYPE_CHECKING:
     from ppcls_core.data.loader import ImageSet
-    from ppcls_core.models.layers import Network
+    from ppcls_core.models.networks.layers import Network
 
 
 def input_path(work: Work, name: str) -> Path:
@@ -70,7 +70,7 @@ def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
     Raises:
         UserError: the weights are of another architecture or number of classes.
     """
-    from ppcls_core.models.weights import load_weights
+    from ppcls_core.models.weights.state import load_weights
 
     network = new_model(work, model, "trained")
     try:

@@ -21,7 +21,7 @@ from tasks.training import teacher_model
 
 if TYPE_CHECKING:
     from ppcls_core.data.loader import ImageSet
-    from ppcls_core.models.layers import Network
+    from ppcls_core.models.networks.layers import Network
 
 KINDS = ("labels", "rejected")
 
@@ -58,12 +58,14 @@ def _label_shard(
     work: Work, teacher: Network, pool: ImageSet, rows: range, advance: Advance
 ) -> dict[str, pa.Table]:
     from ppcls_core.data.loader import test_batches
+    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import predict_logits
     from ppcls_core.labels.store import label_table
 
     config, workers = work.recipe, work.recipe.run_time.workers
+    preprocess = Preprocess(size=config.teacher.image_size)
     ids, logits, bad_rows = [], [], []
-    batches = test_batches(pool, rows, config.label.batch_size, config.teacher.image_size, workers)
+    batches = test_batches(pool, rows, config.label.batch_size, preprocess, workers)
     for good, pixels, bad in batches:
         ids += [pool.ids[row] for row in good]
         bad_rows += [(image_id, e.reason, e.detail) for image_id, e in bad.items()]

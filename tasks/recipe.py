@@ -13,7 +13,7 @@ from data_catalog.config import Config, UserError, closest, load_yaml, override,
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.labels.select import SelectConfig
-from ppcls_core.models.registry import spec_of
+from ppcls_core.models.registry import ModelConfig, spec_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
@@ -26,13 +26,6 @@ class DataConfig(Config):
     pool: str
     options: dict[str, Any] = Field(default={})  # overrides of the labelled entry's fields
     pool_options: dict[str, Any] = Field(default={})
-
-
-class ModelConfig(Config):
-    """A model of the registry, `spec` overriding fields of its variant."""
-
-    name: str
-    spec: dict[str, Any] = Field(default={})
 
 
 class TeacherConfig(Config):
@@ -77,13 +70,13 @@ class Recipe(Config):
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe given as a path, or as the name of one in configs/ssld."""
-    direct, named = Path(name), RECIPES / f"{name}.yaml"
+    """The file of a recipe given as a path, or as the name of one in configs/ssld or below."""
+    direct = Path(name)
     if direct.suffix in (".yaml", ".yml") or direct.is_file():
         return direct.resolve()
-    if named.is_file():
-        return named
-    known = [path.stem for path in RECIPES.glob("*.yaml")]
+    known = {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
+    if name in known:
+        return known[name]
     raise UserError(f"recipe '{name}': no such file and no such recipe{closest(name, known)}")
 
 

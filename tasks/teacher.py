@@ -31,18 +31,20 @@ def run(work: Work) -> Outcome:
     model = new_model(work, config.model, "teacher")
     model.train()
     objective = cross_entropy(config.train.label_smoothing)
-    loader = loader_of(work, "data/train.parquet", config.train, config.train.augmentation)
+    loader = loader_of(work, "data/train.parquet", config.train)
     return train(work, model, objective, loader, config.train)
 
 
 def _adopt(work: Work, weights: Path) -> Outcome:
+    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import evaluate
-    from ppcls_core.models.weight_files import save_state
-    from ppcls_core.models.weights import state_of
+    from ppcls_core.models.weights.files import save_state
+    from ppcls_core.models.weights.state import state_of
 
     model = trained_model(work, work.recipe.teacher.model, weights)
-    val, size = image_set(work, "data/val.parquet"), work.recipe.teacher.image_size
-    accuracy = evaluate(model, val, size, work.recipe.run_time.workers, work.monitor)
+    val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
+    preprocess = Preprocess(size=work.recipe.teacher.image_size)
+    accuracy = evaluate(model, val, preprocess, workers, work.monitor)
     save_state(work.path("model.pdparams"), state_of(model))
     write_json(work.path("history.json"), [])
     return Outcome(FILES, {"in": len(val), "out": accuracy.num_images}, {"top1": accuracy.top1})
@@ -50,7 +52,7 @@ def _adopt(work: Work, weights: Path) -> Outcome:
 
 STAGE = Stage(
     "teacher",
-    1,
+    2,
     ("seed", "teacher"),
     ("data/train.parquet", "data/val.parquet"),
     run,

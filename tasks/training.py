@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     import paddle
 
     from ppcls_core.data.loader import TrainLoader
-    from ppcls_core.data.transforms import Augmentation
     from ppcls_core.engine.config import DistillTraining, TrainConfig
     from ppcls_core.engine.objectives import Objective
-    from ppcls_core.models.layers import Network
+    from ppcls_core.models.networks.layers import Network
 
 FILES = ["model.pdparams", "history.json"]
 
@@ -31,15 +30,18 @@ def train(
     config: TrainConfig,
 ) -> Outcome:
     """Train what of `model` learns on the loader's images; resumes from its checkpoint."""
+    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import evaluate
     from ppcls_core.engine.trainer import Training, fit
-    from ppcls_core.models.weight_files import save_state
-    from ppcls_core.models.weights import state_of
+    from ppcls_core.models.weights.files import save_state
+    from ppcls_core.models.weights.state import state_of
 
     val, run_time = image_set(work, "data/val.parquet"), work.recipe.run_time
 
+    preprocess = Preprocess(size=config.image_size)
+
     def validate(model: paddle.nn.Layer) -> float:
-        return evaluate(model, val, config.image_size, run_time.workers, work.monitor).top1
+        return evaluate(model, val, preprocess, run_time.workers, work.monitor).top1
 
     learning = [p for p in model.parameters() if not p.stop_gradient]
     training = Training(model, learning, objective, loader, validate)
@@ -49,16 +51,23 @@ def train(
     return Outcome(FILES, _counts(loader), {"top1": history[-1]["top1"]})
 
 
-def loader_of(
-    work: Work, name: str, config: TrainConfig, augmentation: Augmentation | None
-) -> TrainLoader:
-    """Training batches of the manifest `name`; without augmentation, test-time preprocessing."""
+def loader_of(work: Work, name: str, config: TrainConfig) -> TrainLoader:
+    """Training batches of the manifest `name`; Fix, not augmenting, sees them as in a test."""
     from ppcls_core.data.loader import TrainLoader
+    from ppcls_core.engine.config import DistillTraining, LabelTraining
     from ppcls_core.randomness import seed_of
 
-    seed, workers = seed_of(work.recipe.seed, work.stage), work.recipe.run_time.workers
-    images = image_set(work, name)
-    return TrainLoader(images, config.batch_size, config.image_size, augmentation, seed, workers)
+    augments = isinstance(config, LabelTraining | DistillTraining)
+    return TrainLoader(
+        image_set(work, name),
+        config.batch_size,
+        config.image_size,
+        config.augmentation if augments else None,
+        seed_of(work.recipe.seed, work.stage),
+        work.recipe.run_time.workers,
+        config.mix if augments else None,
+        config.epochs,
+    )
 
 
 def distill_from_teacher(
@@ -69,8 +78,8 @@ def distill_from_teacher(
 
     teacher = teacher_model(work)
     student.train()
-    objective = distillation(teacher, config.loss, config.teacher_batch_norm)
-    loader = loader_of(work, train_manifest, config, config.augmentation)
+    objective = distillation([teacher], config.loss, config.teacher_batch_norm)
+    loader = loader_of(work, train_manifest, config)
     return train(work, student, objective, loader, config)
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +18,9 @@ import numpy as np
 
 from data_catalog.config import UserError
 from data_catalog.manifest import Manifest, Roots
+from ppcls_core.data.augment import BatchOperator, Operator, sized
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.data.transforms import Augmentation, test_transform, train_transform
+from ppcls_core.data.transforms import Preprocess, reduction, test_transform, train_transform
 from ppcls_core.randomness import generator, seed_of
 
 K = TypeVar("K")
@@ -73,12 +75,15 @@ class TrainLoader:
     images: ImageSet
     batch_size: int
     image_size: int
-    augmentation: Augmentation | None  # None: test-time preprocessing (Fix)
+    augmentation: Sequence[Operator] | None  # None: test-time preprocessing (Fix)
     seed: int
     workers: int
+    mix: BatchOperator | None = None
+    epochs: int = 1  # of the whole training, for what changes with its progress
     rejected: Rejections = field(default_factory=Rejections)
 
     def __post_init__(self) -> None:
+        self._operators = sized(self.augmentation or (), self.image_size)
         if len(self.images) < self.batch_size:
             raise UserError(
                 f"batch_size is {self.batch_size}, but there are only {len(self.images)} images to "
@@ -91,17 +96,27 @@ class TrainLoader:
 
     def batches(
         self, epoch: int, first_step: int, num_epochs: int = 1
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """(uint8 [N, 3, S, S], int64 labels [N]) of each step, from `first_step` of `epoch` on.
 
+        With `mix` also (int64 labels [N] of the images mixed in, float32 [N] share of the first).
         Over several epochs the threads go on loading while an epoch is closed and validated.
         """
-        for batch in _prefetch(self._rows(epoch, first_step, num_epochs), self._load, self.workers):
+        rows, step = self._rows(epoch, first_step, num_epochs), epoch * self.steps_per_epoch
+        for batch in _prefetch(rows, self._load, self.workers):
             # Here, not in the threads, which are ahead: what a checkpoint holds must not vary.
             for image_id, error in (bad for sample in batch for bad in sample.rejected):
                 self.rejected.add(image_id, error)
             pixels = np.stack([sample.pixels for sample in batch])
-            yield pixels, self.images.labels[[sample.row for sample in batch]].astype(np.int64)
+            labels = self.images.labels[[sample.row for sample in batch]].astype(np.int64)
+            yield self._mixed(pixels, labels, step + first_step)
+            step += 1
+
+    def _mixed(self, pixels: np.ndarray, labels: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
+        if self.mix is None:
+            return pixels, labels
+        mixed = self.mix(pixels, labels, generator(self.seed, step, "mix"))
+        return mixed.pixels, mixed.labels_a, mixed.labels_b, mixed.weight
 
     def _rows(
         self, epoch: int, first_step: int, num_epochs: int
@@ -119,31 +134,44 @@ class TrainLoader:
         rejected: list[tuple[str, BadImage]] = []
         for attempt in range(100):
             image_id = self.images.ids[row]
-            rng = generator(self.seed, epoch, image_id)
             try:
-                image = read_image(self.images.paths[row])
+                return _Sample(row, self._pixels(row, epoch), rejected)
             except BadImage as error:
                 rejected.append((image_id, error))
                 row = seed_of(self.seed, epoch, image_id, attempt) % len(self.images)
-                continue
-            if self.augmentation is None:
-                return _Sample(row, test_transform(image, self.image_size), rejected)
-            pixels = train_transform(image, self.image_size, self.augmentation, rng)
-            return _Sample(row, pixels, rejected)
         raise UserError(
             f"100 images drawn in a row cannot be read, the last: {self.images.paths[row]}; "
             "check the data set's root"
         )
 
+    def _pixels(self, row: int, epoch: int) -> np.ndarray:
+        """uint8 [3, S, S] of an image. Raises BadImage."""
+        path = self.images.paths[row]
+        if self.augmentation is None:
+            return test_transform(read_image(path), self.image_size)
+        fresh = partial(generator, self.seed, epoch, self.images.ids[row])
+        image = read_image(path, lambda shape: reduction(self._operators, shape, fresh))
+        pixels = train_transform(image, self._operators, fresh(), epoch / self.epochs)
+        self._check_size(pixels)
+        return pixels
+
+    def _check_size(self, pixels: np.ndarray) -> None:
+        if pixels.shape[1:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"the augmentation gives images of {pixels.shape[1]} x {pixels.shape[2]} pixels, "
+                f"but image_size is {self.image_size}: let it have a RandomCrop, or a Resize and "
+                "a CenterCrop, of that size"
+            )
+
 
 def test_batches(
-    images: ImageSet, rows: Sequence[int], batch_size: int, image_size: int, workers: int
+    images: ImageSet, rows: Sequence[int], batch_size: int, preprocess: Preprocess, workers: int
 ) -> Iterator[tuple[list[int], np.ndarray, dict[str, BadImage]]]:
     """Batches in order: (readable rows [n], uint8 [n, 3, S, S], bad images by id), n >= 0."""
 
     def load(row: int) -> np.ndarray | BadImage:
         try:
-            return test_transform(read_image(images.paths[row]), image_size)
+            return preprocess(read_image(images.paths[row]))
         except BadImage as error:
             return error
 
@@ -153,7 +181,7 @@ def test_batches(
         bad = {images.ids[row]: x for row, x in pairs if isinstance(x, BadImage)}
         good = {row: x for row, x in pairs if not isinstance(x, BadImage)}
         pixels = np.array(list(good.values()), np.uint8)
-        yield list(good), pixels.reshape(-1, 3, image_size, image_size), bad
+        yield list(good), pixels.reshape(-1, 3, preprocess.size, preprocess.size), bad
 
 
 def _prefetch(

@@ -21,7 +21,7 @@ from data_catalog.published import PublishedWeights, published_weights
 from ppcls_core.deploy.engine import open_predictor
 from ppcls_core.deploy.export import export
 from ppcls_core.models.complexity import count_operations, count_parameters
-from ppcls_core.models.layers import Network
+from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import architecture_of, build_model, spec_of
 
 WARM_UP, MIN_RUNS, MIN_SECONDS = 3, 5, 1.0
@@ -49,18 +49,22 @@ class Measured:
     errata: str
 
 
-def measure(
-    name: str, image_size: int | None = None, batch_size: int = 1, threads: int = 1
-) -> Measured:
-    """Measure the model `name` with random weights, at its published input size by default.
+def resolve_size(name: str, image_size: int | None) -> int:
+    """`image_size`, by default the one with which the model was published.
 
     Raises:
-        UserError: as `build_model`, or an image too small for the network.
+        UserError: unknown name, or an image too small for the network.
     """
-    row = _published(name)
+    smallest, row = spec_of(name).min_size, _published(name)
     size = image_size or (row.crop if row else 224)
-    if size < (smallest := spec_of(name).min_size):
+    if size < smallest:
         raise UserError(f"{name} sees nothing below {smallest} pixels: got {size}")
+    return size
+
+
+def measure(name: str, size: int, batch_size: int, threads: int) -> Measured:
+    """Measure the model `name` with random weights on images of `size` x `size` pixels."""
+    row = _published(name)
     model = build_model(name)
     model.eval()
     images = np.random.default_rng(0).standard_normal((batch_size, 3, size, size), np.float32)

@@ -1,13 +1,13 @@
 """Everything a training needs to go on as if it had not stopped, in one atomic file.
 
 It holds its own digest: a training that goes on from altered numbers gives a wrong result silently.
+The checkpoint before the newest is kept too, for the day when the newest is damaged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import paddle
 
 from data_catalog.config import UserError
-from ppcls_core.models.weight_files import load_state, save_state
-from ppcls_core.models.weights import state_of
+from ppcls_core.engine.ema import Average
+from ppcls_core.models.weights.files import load_state, save_state
+from ppcls_core.monitor import Monitor
 
-FILE = "checkpoint.pdckpt"
+FILE, PREVIOUS = "checkpoint.pdckpt", "checkpoint.previous.pdckpt"
 
 
 @dataclass
@@ -35,72 +36,117 @@ class Position:
     rejected: dict[str, tuple[str, str]] = field(default_factory=dict)  # as the loader's Rejections
 
 
-def save(
-    directory: Path, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, at: Position
-) -> None:
-    """Write weights, optimizer state and position, atomically over the previous checkpoint."""
-    state = {f"model/{name}": value for name, value in state_of(model).items()}
-    names = {p.name: name for name, p in model.named_parameters()}
-    for key, value in optimizer.state_dict().items():
-        if isinstance(value, paddle.Tensor):
-            parameter = next(n for n in names if key.startswith(n + "_"))
-            slot = key.removeprefix(parameter + "_")
-            state[f"optimizer/{names[parameter]}/{slot}"] = value.numpy()
-    position = json.dumps({**asdict(at), "loss_sum": at.loss_sum.hex()})
-    state["position"] = np.frombuffer(position.encode(), np.uint8)
-    save_state(directory / FILE, {**state, "digest": _digest(state)})
+@dataclass
+class State:
+    """All that changes while a model is trained."""
+
+    model: paddle.nn.Layer
+    optimizer: paddle.optimizer.Optimizer  # of `make_optimizer`
+    scaler: paddle.amp.GradScaler
+    average: Average | None = None
+    at: Position = field(default_factory=Position)
 
 
-def restore(
-    directory: Path, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
-) -> Position:
-    """Load the checkpoint of `directory` into model and optimizer; a fresh Position without one.
-
-    The optimizer must make its first step, at which Paddle names its state, under a
-    `unique_name.guard` as the saved one did: the names count the optimizers made under the guard.
+def save(directory: Path, state: State) -> None:
+    """Write `state` atomically as the newest checkpoint; the newest so far becomes the previous.
 
     Raises:
-        UserError: the checkpoint is damaged, or of another model.
+        UserError: a weight is not finite; the checkpoints stay as they are.
     """
-    path = directory / FILE
-    if not path.exists():
-        return Position()
-    state = _read(path)
-    weights: dict[str, Any] = _part(state, "model/")
-    if _shapes(weights) != _shapes(state_of(model)):
-        raise UserError(f"{path}: of another model; delete it to train from the start")
-    model.set_state_dict(OrderedDict(weights))
-    names = {name: p.name for name, p in model.named_parameters()}
-    slots = ((*key.rpartition("/"), value) for key, value in _part(state, "optimizer/").items())
-    restored: dict[str, Any] = {f"{names[name]}_{slot}": value for name, _, slot, value in slots}
-    optimizer.set_state_dict(restored)
-    position = json.loads(state["position"].tobytes())
+    require_finite(state)
+    arrays = {name: tensor.numpy() for name, tensor in _tensors(state).items()}
+    rest = {**asdict(state.at), "loss_sum": state.at.loss_sum.hex(), "scaler": _scaler_of(state)}
+    arrays["position"] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
+    newest, pending = directory / FILE, directory / "checkpoint.next"
+    save_state(pending, {**arrays, "digest": _digest(arrays)})
+    if newest.exists():
+        newest.replace(directory / PREVIOUS)
+    pending.replace(newest)  # a kill before this line leaves the previous one to go on from
+
+
+def restore(directory: Path, state: State, monitor: Monitor) -> None:
+    """Load the newest whole checkpoint of `directory` into `state`; without one it stays as it is.
+
+    Raises:
+        UserError: every checkpoint is damaged, or the one found is of another training.
+    """
+    found = [path for path in (directory / FILE, directory / PREVIOUS) if path.exists()]
+    for path in found:
+        arrays = _read(path)
+        if arrays is not None:
+            _fill(state, arrays, path)
+            if path != found[0]:
+                monitor.note(f"{found[0]}: damaged checkpoint; goes on from the one before it")
+                path.replace(found[0])  # or `save` would keep the damaged one in its place
+            return
+    if found:
+        names = " and ".join(map(str, found))
+        raise UserError(f"{names}: damaged checkpoint; delete it to train from the start")
+
+
+def require_finite(state: State) -> None:
+    """Raise UserError if a weight or a running statistic of the model is not finite."""
+    for name, tensor in state.model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{name} of the model is not finite after step {state.at.step - 1}: lower lr, "
+                "lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
+            )
+
+
+def _tensors(state: State) -> dict[str, paddle.Tensor]:
+    """What of `state` are tensors, the living ones, by name in the checkpoint."""
+    tensors = {f"model/{name}": tensor for name, tensor in state.model.state_dict().items()}
+    names = {parameter.name: name for name, parameter in state.model.named_parameters()}
+    for key, tensor in state.optimizer.state_dict().items():
+        parameter = next(name for name in names if key.startswith(name + "_"))
+        tensors[f"optimizer/{names[parameter]}/{key.removeprefix(parameter + '_')}"] = tensor
+    if state.average is not None:
+        values = state.average.values
+        tensors.update({f"average/{name}": tensor for name, tensor in values.items()})
+    return tensors
+
+
+def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
+    position: dict[str, Any] = json.loads(arrays.pop("position").tobytes())
+    tensors = _tensors(state)
+    if {n: list(a.shape) for n, a in arrays.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise UserError(
+            f"{path}: of another model or optimizer, or of another choice whether to average "
+            "(ema_decay); delete it to train from the start"
+        )
+    for name, tensor in tensors.items():
+        tensor.set_value(arrays[name])
+    scaler = position.pop("scaler")
+    if scaler:
+        scaler["scale"] = np.array([scaler["scale"]], np.float32)
+        state.scaler.load_state_dict(scaler)
+    position["loss_sum"] = float.fromhex(position["loss_sum"])
     position["rejected"] = {name: tuple(pair) for name, pair in position["rejected"].items()}
-    return Position(**{**position, "loss_sum": float.fromhex(position["loss_sum"])})
+    state.at = Position(**position)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _scaler_of(state: State) -> dict[str, Any]:
+    """The loss scaler's state as JSON has it; {} where the loss is not scaled."""
+    values: dict[str, Any] = dict(state.scaler.state_dict())
+    return values | {"scale": values["scale"].item()} if values else {}
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a checkpoint without its digest; None when it is damaged."""
     try:
-        state = load_state(path)
-        whole = state.pop("digest", None) == _digest(state)
+        arrays = load_state(path)
     except UserError:
-        whole, state = False, {}
-    if not whole:
-        raise UserError(f"{path}: damaged checkpoint; delete it to train from the start")
-    return state
+        return None
+    digest = arrays.pop("digest", None)
+    # A flipped bit can make a string or a number of an array.
+    is_whole = all(isinstance(a, np.ndarray) for a in arrays.values()) and digest == _digest(arrays)
+    return arrays if is_whole else None
 
 
-def _digest(state: dict[str, np.ndarray]) -> str:
+def _digest(arrays: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
-    for name, value in state.items():
+    for name, value in arrays.items():
         total.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
         total.update(value.tobytes())
     return total.hexdigest()
-
-
-def _shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: value.shape for name, value in state.items()}
-
-
-def _part(state: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

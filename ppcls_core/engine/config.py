@@ -1,41 +1,62 @@
-"""Settings of a training stage."""
+"""Settings of a training; a recipe states only what differs from them."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from data_catalog.config import Config
-from ppcls_core.data.transforms import Augmentation
+from ppcls_core.data.augment import BatchOperator, Operator, RandomCrop, RandomFlip
+from ppcls_core.engine.optimizers import Momentum, Optimizer, Regularizer
+from ppcls_core.engine.precision import Precision
+from ppcls_core.engine.schedules import CosineWarmup, Schedule
+from ppcls_core.losses import LossName
+
+CLASSIC: tuple[Operator, ...] = (RandomCrop(), RandomFlip())
 
 
 class TrainConfig(Config):
-    """One training: momentum SGD under CosineWarmup, the published recipe's form."""
+    """One training: by default the published recipe's form, momentum SGD under CosineWarmup."""
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(default=64, gt=0)
     image_size: int = Field(default=224, ge=32)
-    lr: float = Field(default=0.1, gt=0)  # peak, for this batch size
-    warmup_epochs: float = Field(default=5, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    l2_decay: float = Field(default=1e-4, ge=0)
+    lr: float = Field(default=0.1, gt=0)  # base of the schedule, for this batch size
+    schedule: Schedule = CosineWarmup()
+    optimizer: Optimizer = Momentum()
+    regularizer: Regularizer = Regularizer()
+    clip_norm: float | None = Field(default=None, gt=0)  # 2-norm of the whole gradient
+    accumulate: int = Field(
+        default=1, gt=0
+    )  # parts of a batch, to save memory; batch norm sees one
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    precision: Precision = Precision()
     eval_every: int = Field(default=10, gt=0)  # epochs between validations; the last has one
+
+    @field_validator("accumulate")
+    @classmethod
+    def _divides_batch(cls, accumulate: int, info: ValidationInfo) -> int:
+        if info.data.get("batch_size", 0) % accumulate:
+            raise ValueError(f"does not divide a batch_size of {info.data['batch_size']}")
+        return accumulate
 
 
 class LabelTraining(TrainConfig):
     """Training on labels: the teacher and the baseline."""
 
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    augmentation: Augmentation = Augmentation()
+    augmentation: tuple[Operator, ...] = CLASSIC
+    mix: BatchOperator | None = None  # pairs of images of a batch mixed into one
 
 
 class DistillTraining(TrainConfig):
     """Training on the teacher's outputs, labels unused: distill and finetune."""
 
-    loss: Literal["ssld", "js", "kl"] = "ssld"
+    loss: LossName = "ssld"
     teacher_batch_norm: Literal["batch", "running"] = "batch"  # published: batch statistics
-    augmentation: Augmentation = Augmentation()
+    augmentation: tuple[Operator, ...] = CLASSIC
+    mix: BatchOperator | None = None  # pairs of images of a batch mixed into one
 
 
 class FixTraining(TrainConfig):

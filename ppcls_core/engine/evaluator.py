@@ -8,8 +8,8 @@ import numpy as np
 import paddle
 
 from ppcls_core.data.loader import ImageSet, Rejections, test_batches
-from ppcls_core.data.transforms import normalize
-from ppcls_core.models.layers import eval_mode
+from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.models.networks.layers import eval_mode
 from ppcls_core.monitor import Monitor, check
 
 BATCH_SIZE = 64
@@ -32,9 +32,13 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    model: paddle.nn.Layer, images: ImageSet, image_size: int, workers: int, monitor: Monitor
+    model: paddle.nn.Layer,
+    images: ImageSet,
+    preprocess: Preprocess,
+    workers: int,
+    monitor: Monitor,
 ) -> Accuracy:
-    """Accuracy of `model` in eval mode under test-time preprocessing.
+    """Accuracy of `model` in eval mode under `preprocess`.
 
     Each layer's mode is restored.
 
@@ -42,7 +46,7 @@ def evaluate(
         Interrupted: a stop was requested.
     """
     hits, rejected, seen = np.zeros(2, np.int64), Rejections(), 0
-    batches = test_batches(images, range(len(images)), BATCH_SIZE, image_size, workers)
+    batches = test_batches(images, range(len(images)), BATCH_SIZE, preprocess, workers)
     with eval_mode(model):
         for rows, pixels, bad in batches:
             for image_id, error in bad.items():

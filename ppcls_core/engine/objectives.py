@@ -1,60 +1,101 @@
-"""What a training step minimises: an objective maps (model, images, labels) to a scalar loss."""
+"""What a training step minimises: an objective maps (model, batch) to the loss and the logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls_core.data.transforms import normalize
+from ppcls_core.engine.batch import Batch
 from ppcls_core.losses import LOSSES, LossName
 
 AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)
-Objective = Callable[[paddle.nn.Layer, Tensor, Tensor], Tensor]
+Objective = Callable[[paddle.nn.Layer, Batch], tuple[Tensor, Tensor]]
+"""To a scalar to minimise and the logits float32 [N, C], which carry no gradient."""
 
 
 def cross_entropy(smoothing: float) -> Objective:
-    """Cross-entropy with the labels, with label smoothing; every image has a label."""
+    """Cross-entropy with the labels, with label smoothing; every image has a label.
 
-    def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:
-        return _of_outputs(
-            lambda logits: F.cross_entropy(logits, labels, label_smoothing=smoothing),
-            model(images),
-        )
+    Of a mixed batch, the cross-entropies with both labels in the proportion of the mixture.
+    """
+
+    def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+        def loss(logits: Tensor) -> Tensor:
+            own = _cross_entropies(logits, batch.labels, smoothing)
+            if batch.other_labels is None:
+                return own.mean()
+            other = _cross_entropies(logits, batch.other_labels, smoothing)
+            assert batch.weight is not None
+            weight = paddle.to_tensor(batch.weight)
+            return (weight * own + (1 - weight) * other).mean()
+
+        return _of_outputs(loss, model(normalize(batch.pixels)))
 
     return objective
 
 
 def distillation(
-    teacher: paddle.nn.Layer, loss: LossName, batch_norm: Literal["batch", "running"]
+    teachers: Sequence[paddle.nn.Layer], loss: LossName, batch_norm: Literal["batch", "running"]
 ) -> Objective:
-    """The student's divergence from the teacher on the same augmented images; labels are unused.
+    """The student's divergence from a teacher on the same augmented images; labels are unused.
 
-    With `batch`, as published, the teacher normalises with the statistics of the batch; its dropout
-    stays off and its running statistics stay as they are. The teacher is put into that mode for
+    With several teachers it is the mean of the divergences. That keeps each one as published; for
+    `kl` and `ce` it has the same gradient as the mean of the teachers' probabilities.
+
+    With `batch`, as published, a teacher normalises with the statistics of the batch; its dropout
+    stays off and its running statistics stay as they are. The teachers are put into that mode for
     good.
     """
+    for teacher in teachers:
+        _prepare(teacher, batch_norm)
+    divergence = LOSSES[loss]
+
+    def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = normalize(batch.pixels)
+        with paddle.no_grad():
+            targets = [teacher(images).astype("float32") for teacher in teachers]
+
+        def mean_divergence(logits: Tensor) -> Tensor:
+            return paddle.add_n([divergence(logits, q) for q in targets]) / len(targets)
+
+        return _of_outputs(mean_divergence, model(images))
+
+    return objective
+
+
+def _cross_entropies(logits: Tensor, labels: np.ndarray, smoothing: float) -> Tensor:
+    """float32 [N]: of each image with its label, int64 [N]."""
+    target = paddle.to_tensor(labels)
+    losses = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+    return losses.flatten()
+
+
+def _prepare(teacher: paddle.nn.Layer, batch_norm: Literal["batch", "running"]) -> None:
     teacher.eval()
     if batch_norm == "batch":
         for layer in teacher.sublayers():
             if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.BatchNorm):
                 layer.train()
                 layer._momentum = 1.0  # keeps the running statistics as they are
-    divergence = LOSSES[loss]
-
-    def objective(model: paddle.nn.Layer, images: Tensor, labels: Tensor) -> Tensor:
-        with paddle.no_grad():
-            target = teacher(images)
-        return _of_outputs(lambda logits: divergence(logits, target), model(images))
-
-    return objective
 
 
-def _of_outputs(loss: Callable[[Tensor], Tensor], outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """`loss` of the logits; a weighted sum of several outputs, such as GoogLeNet's in training."""
-    if isinstance(outputs, Tensor):
-        return loss(outputs)
-    main, *auxiliary = map(loss, outputs)
-    return main + AUXILIARY_WEIGHT * paddle.add_n(auxiliary)
+def _of_outputs(
+    loss: Callable[[Tensor], Tensor], outputs: Tensor | tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """(`loss` of the logits, these); a weighted sum of several outputs, such as GoogLeNet's.
+
+    Both in float32, whatever the precision of the model.
+    """
+    every = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    with paddle.amp.auto_cast(enable=False):
+        every = [logits.astype("float32") for logits in every]
+        main, *auxiliary = map(loss, every)
+        if auxiliary:
+            main = main + AUXILIARY_WEIGHT * paddle.add_n(auxiliary)
+    return main, every[0].detach()

@@ -8,26 +8,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import paddle
-from paddle.utils import unique_name
 
 from data_catalog.config import UserError
 from ppcls_core.data.loader import TrainLoader
-from ppcls_core.data.transforms import normalize
 from ppcls_core.engine import checkpoint
-from ppcls_core.engine.checkpoint import Position
+from ppcls_core.engine.batch import Batch
+from ppcls_core.engine.checkpoint import State
 from ppcls_core.engine.config import TrainConfig
+from ppcls_core.engine.ema import Average
 from ppcls_core.engine.objectives import Objective
-from ppcls_core.engine.schedules import cosine_warmup
+from ppcls_core.engine.optimizers import make_optimizer
+from ppcls_core.engine.schedules import Length
+from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import state_of
 from ppcls_core.monitor import Interrupted, Monitor, check
 from ppcls_core.randomness import seed_of
 
+BEST = "best.pdparams"
 Validate = Callable[[paddle.nn.Layer], float]  # top-1 of the model as it stands
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step that was done. The accuracies are of its batch, where unlabelled images count 0."""
+
+    step: int
+    loss: float
+    lr: float
+    top1: float
+    top5: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class Training:
     objective: Objective
     loader: TrainLoader
     validate: Validate
+    on_step: Callable[[StepReport], None] | None = None
 
 
 def fit(
@@ -46,93 +63,112 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train to the end, from the checkpoint in `directory` if any; the history, a row an epoch.
 
+    The model ends with the last weights (their average under `ema_decay`); those of the highest
+    validation top-1, the earliest of equals, are `BEST` in `directory`.
+
     Raises:
         Interrupted: a stop was requested; a checkpoint has been written.
-        UserError: the loss is not finite, or the checkpoint is damaged.
+        UserError: loss or weights are not finite, the checkpoints are damaged, or the precision is
+            not for this machine.
     """
-    optimizer = _optimizer(training.parameters, config)
-    at = checkpoint.restore(directory, training.model, optimizer)
+    state = _start(training, config)
+    checkpoint.restore(directory, state, monitor)
+    at, per_epoch = state.at, training.loader.steps_per_epoch
     training.loader.rejected.reasons = at.rejected
-    total, saved = training.loader.steps_per_epoch * config.epochs, time.monotonic()
+    total, saved, begun = per_epoch * config.epochs, time.monotonic(), len(at.history)
     if at.step:
         monitor.note(f"resumes at step {at.step:,} of {total:,}")
+    batches = training.loader.batches(begun, at.step - begun * per_epoch, config.epochs - begun)
     try:
-        for _ in _steps(training, config, optimizer, at, monitor):
+        while len(at.history) < config.epochs:
+            if at.step == per_epoch * (len(at.history) + 1):
+                _close_epoch(training, config, state, directory)
+                monitor.metrics(at.history[-1])
+                continue
+            _step(training, config, state, Batch(*next(batches)))
             monitor.progress(at.step, total, "steps")
             if time.monotonic() - saved > save_seconds:
-                checkpoint.save(directory, training.model, optimizer, at)
+                checkpoint.save(directory, state)
                 saved = time.monotonic()
             check(monitor)
     except Interrupted:  # between steps, or out of a validation, which is then made again
-        checkpoint.save(directory, training.model, optimizer, at)
+        checkpoint.save(directory, state)
         raise
+    if state.average is not None:
+        state.average.enter_model()
     return at.history
 
 
-def _steps(
-    training: Training,
-    config: TrainConfig,
-    optimizer: paddle.optimizer.Momentum,
-    at: Position,
-    monitor: Monitor,
-) -> Iterator[None]:
-    """Train from `at`, which moves along, to the end; yields after each step."""
-    per_epoch, begun = training.loader.steps_per_epoch, len(at.history)
-    first = at.step - begun * per_epoch
-    batches = training.loader.batches(begun, first, config.epochs - begun)
-    for epoch in range(begun, config.epochs):
-        for batch in islice(batches, (epoch + 1) * per_epoch - at.step):
-            lr = _lr(at.step, per_epoch, config)
-            at.loss_sum += _step(training, optimizer, batch, lr, at.step)
-            at.step += 1
-            yield
-        at.history.append(_epoch_row(training, config, at))
-        at.loss_sum = 0.0
-        monitor.metrics(at.history[-1])
-
-
-def _optimizer(
-    parameters: Sequence[paddle.Tensor], config: TrainConfig
-) -> paddle.optimizer.Momentum:
-    decay = paddle.regularizer.L2Decay(config.l2_decay) if config.l2_decay else None
-    return paddle.optimizer.Momentum(
-        config.lr, config.momentum, parameters=list(parameters), weight_decay=decay
+def _start(training: Training, config: TrainConfig) -> State:
+    config.precision.check()
+    optimizer = make_optimizer(
+        config.optimizer, training.parameters, config.regularizer, config.clip_norm
     )
+    average = Average(training.model, config.ema_decay) if config.ema_decay else None
+    return State(training.model, optimizer, config.precision.scaler(), average)
 
 
-def _step(
-    training: Training, optimizer: paddle.optimizer.Momentum, batch: tuple, lr: float, step: int
-) -> float:
-    """One update; the loss before it."""
-    pixels, labels = batch
-    paddle.seed(seed_of(training.loader.seed, step, "dropout"))
-    loss = training.objective(training.model, normalize(pixels), paddle.to_tensor(labels))
-    value = float(loss)
-    if not math.isfinite(value):
+def _step(training: Training, config: TrainConfig, state: State, batch: Batch) -> None:
+    """One update."""
+    at, lr = state.at, _lr(training, config, state.at.step)
+    paddle.seed(seed_of(training.loader.seed, at.step, "dropout"))
+    loss, logits = _backward(training, config, state, batch)
+    if not math.isfinite(loss):
         raise UserError(
-            f"the loss is {value} at step {step}: lower lr (now {lr:g}) or lengthen warmup_epochs"
+            f"the loss is {loss} at step {at.step}: lower lr (now {lr:g}), lengthen the warm-up "
+            "or set clip_norm; the checkpoint before it is kept"
         )
-    loss.backward()
-    optimizer.set_lr(lr)
-    with unique_name.guard():  # the names that `checkpoint.restore` expects, in every process
-        optimizer.step()
-    optimizer.clear_grad()
-    return value
+    state.optimizer.set_lr(lr)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    # Gradients go, not to zero: a parameter that gets none must not move, resumed or not.
+    state.optimizer.clear_grad(set_to_zero=False)
+    if state.average is not None:
+        state.average.update(at.step)
+    if training.on_step is not None:
+        training.on_step(StepReport(at.step, loss, lr, *_hits(logits, batch.labels)))
+    at.loss_sum += loss
+    at.step += 1
 
 
-def _lr(step: int, per_epoch: int, config: TrainConfig) -> float:
-    return cosine_warmup(step, per_epoch, config.epochs, config.warmup_epochs, config.lr)
+def _backward(
+    training: Training, config: TrainConfig, state: State, batch: Batch
+) -> tuple[float, paddle.Tensor]:
+    """Leave the gradient of the mean loss over the parts of `batch`; that loss, and the logits."""
+    losses, logits = [], []
+    for part in batch.split(config.accumulate):
+        with config.precision.autocast():
+            loss, outputs = training.objective(training.model, part)
+        state.scaler.scale(loss / config.accumulate).backward()
+        losses.append(float(loss))
+        logits.append(outputs)
+    return sum(losses) / config.accumulate, paddle.concat(logits)
 
 
-def _epoch_row(training: Training, config: TrainConfig, at: Position) -> dict[str, float]:
-    """The history's row of the epoch that `at` has finished: loss, last lr, top-1 if it is due."""
-    per_epoch = training.loader.steps_per_epoch
-    epoch = at.step // per_epoch
-    row = {
-        "epoch": epoch,
-        "loss": at.loss_sum / per_epoch,
-        "lr": _lr(at.step - 1, per_epoch, config),
-    }
+def _close_epoch(training: Training, config: TrainConfig, state: State, directory: Path) -> None:
+    """Add the history's row of the finished epoch: loss, last lr, and top-1 if it is due."""
+    checkpoint.require_finite(state)
+    at, per_epoch = state.at, training.loader.steps_per_epoch
+    epoch = len(at.history) + 1
+    lr = _lr(training, config, at.step - 1)
+    row = {"epoch": epoch, "loss": at.loss_sum / per_epoch, "lr": lr}
     if epoch % config.eval_every == 0 or epoch == config.epochs:
-        row["top1"] = training.validate(training.model)
-    return row
+        with state.average.in_model() if state.average else nullcontext():
+            row["top1"] = training.validate(training.model)
+            if row["top1"] > max((old.get("top1", -1.0) for old in at.history), default=-1.0):
+                save_state(directory / BEST, state_of(training.model))
+    at.history.append(row)
+    at.loss_sum = 0.0
+
+
+def _lr(training: Training, config: TrainConfig, step: int) -> float:
+    length = Length(config.epochs, training.loader.steps_per_epoch)
+    return config.schedule.rate(step, config.lr, length)
+
+
+def _hits(logits: paddle.Tensor, labels: np.ndarray) -> list[float]:
+    """Shares of the images whose label is among the best 1 and 5 logits; ties count against."""
+    values = logits.numpy()
+    target = np.take_along_axis(values, np.maximum(labels, 0)[:, None], 1)
+    rank = (~(values < target)).sum(1)
+    return [float(((rank <= k) & (labels >= 0)).mean()) for k in (1, 5)]

@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls_core.models.layers import eval_mode
+from ppcls_core.models.networks.layers import eval_mode
 
 
 def count_parameters(model: nn.Layer) -> int:

@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from data_catalog.config import UserError, closest
-from ppcls_core.models.layers import Network, eval_mode
+from ppcls_core.models.networks.layers import Network, eval_mode
 
 _PROBE = 256  # pixels: eight times the coarsest stride
 

@@ -14,9 +14,11 @@ import operator
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from data_catalog.config import UserError, closest, parse
+from pydantic import Field
+
+from data_catalog.config import Config, UserError, closest, parse
 from data_catalog.download import download, weights_folder
 from data_catalog.published import published_weights, static_names
 from ppcls_core.models.specs import (
@@ -43,7 +45,7 @@ from ppcls_core.models.specs import (
 if TYPE_CHECKING:
     import paddle
 
-    from ppcls_core.models.layers import Network
+    from ppcls_core.models.networks.layers import Network
 
 MAX_CLASSES = 100_000
 _log = logging.getLogger(__name__)
@@ -69,6 +71,13 @@ _VARIANTS: dict[str, ModelSpec] = {
 }
 
 
+class ModelConfig(Config):
+    """A model of the registry, `spec` overriding fields of its variant."""
+
+    name: str
+    spec: dict[str, Any] = Field(default={})
+
+
 def known_models() -> list[str]:
     """Architectures that `build_model` takes, family by family."""
     return list(_VARIANTS)
@@ -84,7 +93,7 @@ def architecture_of(name: str) -> str:
         return name
     published = published_weights()
     if name not in published:
-        near = closest(name, [*_VARIANTS, *published]) or "; `ppcls models` lists all"
+        near = closest(name, {*_VARIANTS, *published}) or "; `ppcls models` lists them"
         raise UserError(f"unknown model '{name}'{near}")
     return published[name].arch
 
@@ -138,8 +147,8 @@ def build_model(
 
     with unique_name.guard():
         model = pkgutil.resolve_name(resolved.network)(resolved, num_classes)
-    if path:
-        load_pretrained(model, name, Path(path))
+    if path is not None and path is not False:
+        load_pretrained(model, name, Path(path).expanduser())
     return model
 
 
@@ -151,7 +160,9 @@ def _published_file(name: str) -> Path:
             f"model {name}: its weights were never published; give the path of yours, or take one "
             "of the names with weights in `ppcls models`"
         )
-    return download(published.url, weights_folder())
+    from ppcls_core.models.weights.files import load_state
+
+    return download(published.url, weights_folder(), load_state)
 
 
 def load_pretrained(model: Network, name: str, path: Path) -> None:
@@ -160,7 +171,7 @@ def load_pretrained(model: Network, name: str, path: Path) -> None:
     Raises:
         UserError: as `load_weights`.
     """
-    from ppcls_core.models.weights import load_weights
+    from ppcls_core.models.weights.state import load_weights
 
     names = static_names().get(architecture_of(name), ())
     left = load_weights(model, path, allow_other_classes=True, static_names=names)

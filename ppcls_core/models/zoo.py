@@ -30,7 +30,7 @@ def matching(patterns: Sequence[str]) -> list[PublishedWeights]:
     rows = published_weights()
     for pattern in patterns:
         if not fnmatch.filter(rows, pattern):
-            near = closest(pattern, rows) or "; `ppcls models` lists all"
+            near = closest(pattern, rows) or "; `ppcls models` lists them"
             raise UserError(f"no model '{pattern}'{near}")
     chosen = {name for pattern in patterns or ["*"] for name in fnmatch.filter(rows, pattern)}
     return [row for name, row in rows.items() if name in chosen]

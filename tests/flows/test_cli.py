@@ -124,8 +124,8 @@ def test_every_recipe_of_the_project_resolves(monkeypatch: pytest.MonkeyPatch) -
 def test_weights_of_other_classes_are_told(tmp_path: Path) -> None:
     from data_catalog.config import UserError
     from ppcls_core.models.registry import build_model
-    from ppcls_core.models.weight_files import save_state
-    from ppcls_core.models.weights import state_of
+    from ppcls_core.models.weights.files import save_state
+    from ppcls_core.models.weights.state import state_of
     from tests.flows.conftest import run_stages
 
     spec = {"depths": [1, 1, 1, 1], "width": 4}

@@ -6,8 +6,8 @@ import paddle
 import pytest
 
 from data_catalog.config import UserError
-from ppcls_core.models.detection import detection_state
 from ppcls_core.models.registry import build_model, known_models, spec_of
+from ppcls_core.models.weights.detection import detection_state
 
 EXPECTED = {
     "ResNet18": {

@@ -8,8 +8,8 @@ import paddle.nn.functional as F
 import pytest
 
 from data_catalog.config import UserError
-from ppcls_core.models.efficientnet import DropConnect, ShiftedConvBN
-from ppcls_core.models.layers import Residual
+from ppcls_core.models.networks.efficientnet import DropConnect, ShiftedConvBN
+from ppcls_core.models.networks.layers import Residual
 from ppcls_core.models.registry import build_model, spec_of
 
 LITE = {"fix_head_stem": True, "relu_fn": True, "squeeze_excite": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
-from ppcls_core.models.hrnet import Fuse
+from ppcls_core.models.networks.hrnet import Fuse
 from ppcls_core.models.registry import build_model
 
 SPEC = {

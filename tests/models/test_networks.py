@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from ppcls_core.models.features import Backbone
-from ppcls_core.models.layers import ConvBN
+from ppcls_core.models.networks.layers import ConvBN
 from ppcls_core.models.registry import build_model, spec_of
 
 TINY_MOBILE = [[3, 16, 8, True, "relu", 2], [5, 24, 8, False, "hardswish", 1]]

@@ -19,8 +19,8 @@ from ppcls_core.models.registry import (
     num_classes_of,
     spec_of,
 )
-from ppcls_core.models.weight_files import save_state
-from ppcls_core.models.weights import state_of
+from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import state_of
 
 TINY = {"width": 8, "depths": [1, 1, 1, 1]}
 SMALL: dict[str, dict[str, object]] = {}
@@ -65,7 +65,7 @@ def test_mobilenet_blocks_can_be_written_as_lists():
     ("name", "overrides", "message"),
     [
         ("ResNet50vd", {}, "unknown model 'ResNet50vd'; did you mean 'ResNet50_vd'"),
-        ("transformer", {}, "unknown model 'transformer'; `ppcls models` lists all"),
+        ("transformer", {}, "unknown model 'transformer'; `ppcls models` lists them"),
         ("ResNet50_vd", {"widht": 8}, "ResNet50_vd: unknown setting 'widht'; did you mean 'width'"),
         ("ResNet50_vd", {"width": 7}, "ResNet50_vd: width: .*multiple of 2, got 7"),
         ("ResNet50_vd", {"depths": [1, 1, 1]}, "depths.3"),

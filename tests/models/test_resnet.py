@@ -10,11 +10,11 @@ import pytest
 
 from data_catalog.config import UserError
 from ppcls_core.deploy.export import TOLERANCE, export
-from ppcls_core.models import resnet
-from ppcls_core.models.acnet import AsymmetricConv, fused_state
-from ppcls_core.models.layers import SqueezeExcite
+from ppcls_core.models.networks import resnet
+from ppcls_core.models.networks.acnet import AsymmetricConv, fused_state
+from ppcls_core.models.networks.layers import SqueezeExcite
 from ppcls_core.models.registry import build_model, spec_of
-from ppcls_core.models.weights import state_of
+from ppcls_core.models.weights.state import state_of
 
 TINY = {"width": 8, "depths": [2, 1, 1, 1]}
 GROUPS = {**TINY, "cardinality": 4, "group_width": 2}

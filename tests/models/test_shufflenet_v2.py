@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from ppcls_core.models.shufflenet_v2 import ShuffleBlock
+from ppcls_core.models.networks.shufflenet_v2 import ShuffleBlock
 
 
 def test_kept_and_convolved_channels_alternate():

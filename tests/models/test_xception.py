@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_core.models.layers import BatchNorm
+from ppcls_core.models.networks.layers import BatchNorm
 from ppcls_core.models.registry import build_model
 
 SPEC = {"entry": [[4, 2], [6, 1], [8, 2]], "middle": 1, "stem_width": 2, "exit_widths": [8, 8, 12]}

@@ -12,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from ppcls_core.data.augment import RandomCrop, RandomFlip, Resize
 from ppcls_core.data.decode import REASONS, BadImage, decode, read_image
+from ppcls_core.data.loader import ImageSet, TrainLoader
+from ppcls_core.data.transforms import reduction
+from ppcls_core.randomness import generator
 
 
 def picture(height=60, width=80):
@@ -69,25 +73,216 @@ def test_greyscale_becomes_three_equal_channels(kind, mode):
     assert (pixels == pixels[..., :1]).all()
 
 
-def test_alpha_is_dropped_not_blended():
+def assert_as_pillow(data):
+    """Equal shapes, and nowhere more than 2 grey levels apart: decoders may round differently."""
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    pixels = decode(data)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"quality": 95}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("JPEG", "RGB", {"subsampling": 0, "keep_rgb": True}),  # not YCbCr inside
+        ("JPEG", "RGB", {"restart_marker_blocks": 2}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {"quality": 95}),
+        ("MPO", "RGB", {}),
+        ("PNG", "L", {}),
+        ("PNG", "LA", {}),
+        ("PNG", "1", {}),
+        ("PNG", "P", {}),
+        ("PNG", "P", {"transparency": 3}),
+        ("PNG", "RGB", {"transparency": (1, 2, 3)}),
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("GIF", "P", {"transparency": 3}),
+        ("BMP", "P", {}),
+        ("TIFF", "CMYK", {}),
+        ("TIFF", "P", {}),
+        ("PPM", "L", {}),
+    ],
+)
+def test_pixels_are_those_of_pillow(kind, mode, options):
+    assert_as_pillow(encoded(kind, mode=mode, **options))
+
+
+def test_palettes_of_16_colours():
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).quantize(16).save(buffer, "PNG", bits=4)
+    assert_as_pillow(buffer.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_is_taken(kind):
+    later = Image.fromarray(picture()[::-1])
+    assert_as_pillow(encoded(kind, save_all=True, append_images=[later]))
+
+
+def test_cmyk_of_every_program():
+    """Adobe's are inverted; without its segment too; with its transform 2 they are YCCK."""
+    adobe = encoded("JPEG", mode="CMYK", quality=95)
+    place = adobe.find(b"\xff\xee")
+    plain = adobe[:place] + adobe[place + 2 + 14 :]
+    ycck = bytearray(adobe)
+    assert adobe[place + 4 : place + 9] == b"Adobe"
+    ycck[place + 15] = 2
+    for data in (adobe, plain, bytes(ycck)):
+        assert_as_pillow(data)
+    assert distance(adobe) < 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})]
+)
+def test_alpha_is_dropped_not_blended(kind, options):
+    alpha = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[:, None], (60, 80, 1))
+    half_clear = np.concatenate([picture(), alpha], 2)
+    assert distance(encoded(kind, half_clear, "RGBA", **options)) == 0
+
+
+def test_alpha_of_a_tiff_is_blended_with_black():
     clear = np.full((20, 20, 4), (200, 10, 30, 0), np.uint8)
-    assert (decode(encoded("PNG", clear, "RGBA")) == (200, 10, 30)).all()
+    assert (decode(encoded("TIFF", clear, "RGBA")) == 0).all()
 
 
-def test_16_bit_png_is_scaled_to_8_bit():
-    deep = picture()[..., ::-1].astype(np.uint16) * 257
-    assert distance(cv2.imencode(".png", deep)[1].tobytes()) <= 1
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_become_the_upper_8(suffix, channels):
+    deep = np.random.default_rng(0).integers(0, 65536, (60, 80, channels), np.uint16)
+    deep[..., 3:] = 65535
+    data = cv2.imencode(suffix, deep)[1].tobytes()
+    expected = np.broadcast_to(deep[..., :3][..., ::-1] >> 8, (60, 80, 3))
+    assert np.abs(decode(data).astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
+def oriented(orientation):
     exif = Image.Exif()
     exif[0x112] = orientation
-    data = encoded("JPEG", exif=exif, quality=95)
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    pixels = decode(data)
-    assert pixels.shape == upright.shape
-    assert np.abs(pixels.astype(int) - upright).mean() < 2
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"quality": 95}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGB", {}),
+        ("WEBP", "RGB", {}),
+        ("TIFF", "RGB", {}),
+    ],
+)
+@pytest.mark.parametrize("orientation", range(9))  # 0 is none
+def test_exif_orientation_is_applied(kind, mode, options, orientation):
+    data = encoded(kind, mode=mode, exif=oriented(orientation), **options)
+    assert_as_pillow(data)
+    assert decode(data).shape == ((80, 60, 3) if orientation >= 5 else (60, 80, 3))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_jpeg_is_its_averages(mode, divisor, orientation):
+    data = encoded("JPEG", picture(128, 192), mode, exif=oriented(orientation))
+    whole, asked = decode(data), []
+
+    def reduce(shape):
+        asked.append(shape)
+        return divisor
+
+    reduced = decode(data, reduce)
+    assert asked == [(128, 192)]  # the header's, not turned
+    height, width = whole.shape[:2]
+    size = (width // divisor, height // divisor)
+    expected = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+    assert reduced.shape == expected.shape
+    assert np.abs(reduced.astype(int) - expected).mean() < 2
+
+
+def test_sides_of_a_reduced_jpeg_are_rounded_up():
+    assert decode(encoded("JPEG", picture(61, 83)), lambda shape: 4).shape == (16, 21, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+def test_only_jpegs_are_reduced(kind):
+    data = encoded(kind)
+    assert np.array_equal(decode(data, lambda shape: 2), decode(data))
+
+
+def test_a_jpeg_to_be_reduced_is_checked_as_a_whole():
+    jpeg = encoded("JPEG")
+    place = jpeg.find(b"\xff\xc0") + 5
+    bomb = jpeg[:place] + struct.pack(">HH", 50_000, 50_000) + jpeg[place + 4 :]
+    for data, reason in ((bomb, "decompression_bomb"), (jpeg[:-200], "truncated")):
+        with pytest.raises(BadImage) as caught:
+            decode(data, lambda shape: 8)
+        assert caught.value.reason == reason
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(16, 3000), st.integers(16, 3000)),
+    st.sampled_from([16, 64, 224, (32, 96)]),
+    st.integers(0, 1000),
+)
+def test_the_largest_reduction_whose_box_holds_the_output(shape, size, seed):
+    crop = RandomCrop(size=size)
+    least = (size, size) if isinstance(size, int) else size
+    divisor = reduction([crop, RandomFlip()], shape, lambda: generator(seed))
+
+    def fits(divisor, *shapes):
+        boxes = [crop.box(turned, generator(seed))[2:] for turned in shapes]
+        return all(
+            side >= divisor * low for box in boxes for side, low in zip(box, least, strict=True)
+        )
+
+    either = (shape, shape[::-1])
+    assert divisor in (1, 2, 4, 8)
+    assert divisor == 1 or fits(divisor, *either)
+    assert divisor == 8 or not fits(2 * divisor, *either)
+    if divisor > 1:  # the same box in the reduced image, within a pixel of it for the rounding
+        box = crop.box(shape, generator(seed))
+        other = crop.box((-(-shape[0] // divisor), -(-shape[1] // divisor)), generator(seed))
+        assert fits(1, (-(-shape[0] // divisor), -(-shape[1] // divisor)))
+        assert np.abs(np.array(box) / divisor - other).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        (),
+        (Resize(size=16), RandomCrop(size=16)),
+        (RandomFlip(), RandomCrop(size=16)),
+        (RandomCrop(size=16, interpolation="nearest"),),
+        (RandomCrop(size=16, interpolation="cubic"),),
+    ],
+)
+def test_nothing_but_a_random_crop_that_averages_is_reduced_for(operators):
+    assert reduction(operators, (1000, 1000), lambda: generator(0)) == 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_training_images_are_nearly_those_of_the_whole_picture(tmp_path, orientation):
+    names = [f"{number}.jpg" for number in range(8)]
+    for name in names:
+        data = encoded("JPEG", picture(300, 400), exif=oriented(orientation), quality=95)
+        (tmp_path / name).write_bytes(data)
+    images = ImageSet([tmp_path / name for name in names], names, np.arange(8, dtype=np.int32))
+    crop = RandomCrop(size=24, interpolation="area")
+    ((pixels, labels),) = TrainLoader(images, 8, 24, (crop,), 0, 1).batches(0, 0)
+    whole, distances, others = decode(images.paths[0].read_bytes()), [], []
+    for image, row in zip(pixels.astype(int), labels.tolist(), strict=True):
+        draws = [generator(0, 0, names[row]) for _ in range(3)]
+        expected = crop(whole, draws.pop(), 0.0).transpose(2, 0, 1)
+        assert reduction((crop,), whole.shape[:2], draws.pop) > 1
+        distances.append(np.abs(image - expected).mean())
+        others.append(np.abs(image - crop(whole, generator(1), 0.0).transpose(2, 0, 1)).mean())
+    # Boxes are in whole pixels of what is decoded, so shifted by up to one of the output's.
+    assert np.mean(distances) < 8 < 30 < np.mean(others)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ppcls_core.data.loader import ImageSet
-from ppcls_core.data.transforms import MEAN, STD
+from ppcls_core.data.transforms import MEAN, STD, Preprocess
 from ppcls_core.engine import evaluator
 from ppcls_core.engine.evaluator import Accuracy, evaluate, predict_logits
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights import state_of
+from ppcls_core.models.weights.state import state_of
 from ppcls_core.monitor import Interrupted, SilentMonitor
 from tests.unit.images import image_set
 
@@ -67,7 +67,7 @@ def test_equals_brute_force(tmp_path, monkeypatch, batch_size, num_classes):
     table = rng.integers(0, 8, (21, num_classes)).astype(np.float32)  # with ties
     labels, bad = rng.integers(0, num_classes, 21), (0, 7, 8)
     images, model = grey_images(tmp_path, labels, bad), Lookup(table)
-    accuracy = evaluate(model, images, 32, 2, SilentMonitor())
+    accuracy = evaluate(model, images, Preprocess(size=32), 2, SilentMonitor())
     assert accuracy == brute_force(table, labels, bad)
     assert sum(model.batches) == 18
     assert model.training
@@ -95,12 +95,12 @@ def test_hits_equal_brute_force_with_ties_and_values_that_are_no_numbers(data, l
 def test_a_model_that_says_nothing_scores_nothing(tmp_path, value):
     images = grey_images(tmp_path, [0, 1, 2])
     model = Lookup(np.full((3, 10), value, np.float32))
-    assert evaluate(model, images, 32, 1, SilentMonitor()) == Accuracy(0, 0, 3, {})
+    assert evaluate(model, images, Preprocess(size=32), 1, SilentMonitor()) == Accuracy(0, 0, 3, {})
 
 
 def test_no_readable_image_is_no_accuracy(tmp_path):
     images, table = grey_images(tmp_path, [0, 0], bad=(0, 1)), np.zeros((2, 3), np.float32)
-    accuracy = evaluate(Lookup(table), images, 32, 1, SilentMonitor())
+    accuracy = evaluate(Lookup(table), images, Preprocess(size=32), 1, SilentMonitor())
     assert accuracy == Accuracy(0, 0, 0, {"empty": 2})
 
 
@@ -119,7 +119,9 @@ def test_network_equals_its_logits_one_image_at_a_time(tmp_path, network):
     pixels = [transform(read_image(path), 32)[None] for path in images.paths]
     logits = np.concatenate([predict_logits(network, p) for p in pixels])
     assert logits.dtype == np.float32
-    assert evaluate(network, images, 32, 2, SilentMonitor()) == brute_force(logits, images.labels)
+    assert evaluate(network, images, Preprocess(size=32), 2, SilentMonitor()) == brute_force(
+        logits, images.labels
+    )
 
 
 def test_every_layers_mode_comes_back_and_nothing_is_learned(tmp_path, network):
@@ -128,7 +130,7 @@ def test_every_layers_mode_comes_back_and_nothing_is_learned(tmp_path, network):
     network.stem.eval()  # as a frozen part would be
     modes = [layer.training for layer in network.sublayers(include_self=True)]
     before = state_of(network)
-    evaluate(network, images, 32, 1, SilentMonitor())
+    evaluate(network, images, Preprocess(size=32), 1, SilentMonitor())
     assert [layer.training for layer in network.sublayers(include_self=True)] == modes
     assert len(set(modes)) == 2
     after = state_of(network)
@@ -142,6 +144,6 @@ def test_stop_is_obeyed_and_the_mode_comes_back(tmp_path, monkeypatch, network):
     monkeypatch.setattr(evaluator, "BATCH_SIZE", 2)
     images, model = grey_images(tmp_path, [0] * 6), Lookup(np.zeros((6, 3), np.float32))
     with pytest.raises(Interrupted):
-        evaluate(model, images, 32, 1, Stop())
+        evaluate(model, images, Preprocess(size=32), 1, Stop())
     assert model.batches == [2]
     assert model.training

@@ -10,7 +10,7 @@ import yaml
 
 from ppcls_core.deploy.export import FILES, TOLERANCE, export
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights import state_of
+from ppcls_core.models.weights.state import state_of
 
 CLASSES = ["tench", "großer weißer Hai", "yes: no", "12"]
 

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from data_catalog.config import UserError
 from ppcls_core.data import loader, transforms
+from ppcls_core.data.augment import CutMix, RandomCrop, Resize
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import ImageSet, Rejections, TrainLoader
-from ppcls_core.data.transforms import Augmentation
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.engine.config import CLASSIC
 from tests.unit.images import image_set
 
 NUM, BAD = 13, (3, 8)
@@ -29,7 +31,7 @@ def good(tmp_path_factory):
     return image_set(tmp_path_factory.mktemp("good"), NUM, num_classes=NUM)
 
 
-def train_loader(images, workers=2, augmentation=Augmentation(), batch_size=4, seed=5):  # noqa: B008
+def train_loader(images, workers=2, augmentation=CLASSIC, batch_size=4, seed=5):
     return TrainLoader(images, batch_size, 32, augmentation, seed, workers)
 
 
@@ -161,9 +163,9 @@ def test_threads_end_when_the_consumer_raises(good):
 def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
     loaded = []
 
-    def count(path):
+    def count(path, reduction):
         loaded.append(path)
-        return read_image(path)
+        return read_image(path, reduction)
 
     monkeypatch.setattr(loader, "read_image", count)
     batches = train_loader(good, workers=5, batch_size=1).batches(0, 0)
@@ -179,7 +181,9 @@ def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
 @given(st.lists(st.integers(0, NUM - 1), unique=True), st.integers(1, 6), st.integers(1, 3))
 def test_test_batches_give_the_rows_in_order(images, rows, batch_size, workers):
     seen, bad_ids = [], []
-    for good, pixels, bad in loader.test_batches(images, rows, batch_size, 16, workers):
+    for good, pixels, bad in loader.test_batches(
+        images, rows, batch_size, Preprocess(size=16), workers
+    ):
         assert pixels.shape == (len(good), 3, 16, 16)
         assert pixels.dtype == np.uint8
         assert len(good) + len(bad) <= batch_size
@@ -195,7 +199,7 @@ def test_test_batches_give_the_rows_in_order(images, rows, batch_size, workers):
 
 
 def test_test_batches_of_bad_images_alone_are_empty_and_keep_their_shape(images):
-    ((rows, pixels, bad),) = loader.test_batches(images, BAD, 4, 32, 2)
+    ((rows, pixels, bad),) = loader.test_batches(images, BAD, 4, Preprocess(size=32), 2)
     assert rows == []
     assert pixels.shape == (0, 3, 32, 32)
     assert set(bad) == {"003.jpg", "008.jpg"}
@@ -210,3 +214,23 @@ def test_several_epochs_are_the_epochs_one_after_the_other(good: ImageSet) -> No
     loader = train_loader(good)
     one_by_one = [batch for epoch in (2, 3, 4) for batch in loader.batches(epoch, epoch == 2)]
     assert_equal(one_by_one, list(loader.batches(2, 1, num_epochs=3)))
+
+
+def test_mixed_batches_depend_neither_on_workers_nor_on_the_first_step(good: ImageSet) -> None:
+    def batches(workers: int, first: int) -> list[tuple[np.ndarray, ...]]:
+        loader = TrainLoader(good, 2, 32, (RandomCrop(),), 5, workers, CutMix(alpha=1.0), 2)
+        return list(loader.batches(0, first, 2))
+
+    whole, resumed = batches(1, 0), batches(3, 1)
+    assert len(whole) == len(resumed) + 1
+    for want, got in zip(whole[1:], resumed, strict=True):
+        assert len(want) == 4
+        for a, b in zip(want, got, strict=True):
+            np.testing.assert_array_equal(a, b, strict=True)
+    assert len({batch[3].tobytes() for batch in whole}) > 1
+
+
+def test_an_augmentation_of_another_size_is_an_error(good: ImageSet) -> None:
+    loader = TrainLoader(good, 2, 32, (Resize(size=48),), 5, 1)
+    with pytest.raises(UserError, match="gives images of 48 x 48 pixels, but image_size is 32"):
+        next(loader.batches(0, 0))

@@ -1,6 +1,7 @@
 """The losses against their definitions in float64, and where float32 runs out."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import paddle
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ppcls_core.losses import LOSSES
+from ppcls_core.losses import LOSSES, LossName
 
 LOGITS = st.floats(-30, 30, width=32)
 
@@ -39,6 +40,7 @@ def definition(name, student, teacher):
         "ssld": (kl(log_q, log_p) + kl(log_p, log_q)) / 2,
         "js": (kl(log_p, log_m) + kl(log_q, log_m)) / 2,
         "kl": kl(log_q, log_p),
+        "ce": -(np.exp(log_q) * log_p).sum(-1),
     }[name].mean()
 
 
@@ -50,6 +52,7 @@ def gradient_formula(name, student, teacher):
         "ssld": (p - q + p * (log_p - log_q - kl(log_p, log_q)[:, None])) / 2,
         "js": p * (log_p - log_m - kl(log_p, log_m)[:, None]) / 2,
         "kl": p - q,
+        "ce": p - q,
     }[name] / len(p)
 
 
@@ -69,6 +72,10 @@ def test_value_and_gradient_are_those_of_the_definition(name, pair):
     value, gradient = value_and_gradient(name, *pair)
     assert value == pytest.approx(definition(name, *pair), rel=1e-5, abs=1e-5)
     assert np.allclose(gradient, gradient_formula(name, *pair), rtol=1e-4, atol=2e-5)
+
+
+def test_every_name_that_a_recipe_may_give_has_a_loss():
+    assert get_args(LossName) == tuple(LOSSES)
 
 
 def test_formula_of_the_gradient_is_the_derivative():
@@ -115,9 +122,10 @@ def test_js_reaches_ln_2_where_the_published_loss_has_no_bound():
 @pytest.mark.parametrize("name", LOSSES)
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.float32, (3, 6), elements=LOGITS))
-def test_zero_with_zero_gradient_for_equal_logits(name, logits):
+def test_least_with_zero_gradient_for_equal_logits(name, logits):
     value, gradient = value_and_gradient(name, logits, logits)
-    assert abs(value) < 1e-6
+    entropy = definition("ce", logits, logits)
+    assert value == pytest.approx(entropy if name == "ce" else 0, rel=1e-5, abs=1e-6)
     assert np.abs(gradient).max() < 1e-6
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_core.models.weight_files import load_state, save_state
+from ppcls_core.models.weights.files import load_state, save_state
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -6,9 +6,13 @@ while importing Paddle takes seconds. The network that a spec describes is `Mode
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from data_catalog.config import Config
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelSpec(Config):

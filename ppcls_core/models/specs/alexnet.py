@@ -14,7 +14,7 @@ from ppcls_core.models.specs import ModelSpec
 class AlexNetSpec(ModelSpec):
     """Five convolutions without batch norm, then three linear layers."""
 
-    network: ClassVar[str] = "ppcls_core.models.alexnet:AlexNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.alexnet:AlexNet"
     min_size: ClassVar[int] = 47
 
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]

@@ -12,7 +12,7 @@ from ppcls_core.models.specs import ModelSpec
 class DarkNetSpec(ModelSpec):
     """Stages of residual blocks, each entered by a 3x3 convolution that doubles the channels."""
 
-    network: ClassVar[str] = "ppcls_core.models.darknet:DarkNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.darknet:DarkNet"
 
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     """Residual blocks of each stage."""

@@ -12,7 +12,7 @@ from ppcls_core.models.specs import ModelSpec
 class DenseNetSpec(ModelSpec):
     """Four stages whose layers each see the outputs of all before them."""
 
-    network: ClassVar[str] = "ppcls_core.models.densenet:DenseNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.densenet:DenseNet"
 
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     """Dense layers of each stage."""

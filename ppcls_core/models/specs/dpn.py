@@ -16,7 +16,7 @@ class DPNSpec(ModelSpec):
     DenseNet's.
     """
 
-    network: ClassVar[str] = "ppcls_core.models.dpn:DPN"
+    network: ClassVar[str] = "ppcls_core.models.networks.dpn:DPN"
 
     depths: PerStage
     """Blocks of each stage."""

@@ -6,9 +6,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ppcls_core.models.specs import ModelSpec
-
-Probability = Annotated[float, Field(ge=0, lt=1)]
+from ppcls_core.models.specs import ModelSpec, Probability
 
 
 class Stage(NamedTuple):
@@ -32,7 +30,7 @@ class EfficientNetSpec(ModelSpec):
     `fix_head_stem` and `relu_fn`.
     """
 
-    network: ClassVar[str] = "ppcls_core.models.efficientnet:EfficientNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.efficientnet:EfficientNet"
 
     width_factor: PositiveFloat = 1.0
     """Every width is multiplied by it and rounded to a multiple of 8."""

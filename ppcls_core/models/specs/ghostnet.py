@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import ModelSpec, Probability
 
 
 class GhostBottleneck(NamedTuple):
@@ -25,7 +25,7 @@ class GhostBottleneck(NamedTuple):
 class GhostNetSpec(ModelSpec):
     """A stack of ghost bottlenecks, every width multiplied by `scale`."""
 
-    network: ClassVar[str] = "ppcls_core.models.ghostnet:GhostNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.ghostnet:GhostNet"
 
     scale: PositiveFloat
     """Every width is multiplied by it and rounded to a multiple of 4."""
@@ -52,7 +52,7 @@ class GhostNetSpec(ModelSpec):
     """The last one's expanded width is also that of the convolution before pooling."""
     feature_width: PositiveInt = 1280
     """Channels that the classifier sees, at any scale."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Probability = 0.2
     """Probability of dropping one of the classifier's inputs in training."""
 
 

@@ -25,7 +25,7 @@ class Inception(NamedTuple):
 class GoogLeNetSpec(ModelSpec):
     """Inception blocks without batch norm, and two auxiliary classifiers for training."""
 
-    network: ClassVar[str] = "ppcls_core.models.googlenet:GoogLeNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.googlenet:GoogLeNet"
     min_size: ClassVar[int] = 45
 
     blocks: Annotated[tuple[Inception, ...], Field(min_length=9, max_length=9)]

@@ -12,7 +12,7 @@ from ppcls_core.models.specs import ModelSpec
 class HRNetSpec(ModelSpec):
     """Branches of four resolutions side by side, which exchange their maps module by module."""
 
-    network: ClassVar[str] = "ppcls_core.models.hrnet:HRNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.hrnet:HRNet"
 
     width: PositiveInt
     """Channels of the branch of the highest resolution, doubled by each branch below."""

@@ -14,7 +14,7 @@ from ppcls_core.models.specs import ModelSpec
 class InceptionV4Spec(ModelSpec):
     """A stem, then stages of equal blocks A, B and C with a reduction between them."""
 
-    network: ClassVar[str] = "ppcls_core.models.inception_v4:InceptionV4"
+    network: ClassVar[str] = "ppcls_core.models.networks.inception_v4:InceptionV4"
     min_size: ClassVar[int] = 75
 
     depths: tuple[PositiveInt, PositiveInt, PositiveInt]

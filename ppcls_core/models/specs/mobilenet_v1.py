@@ -20,7 +20,7 @@ class SeparableConv(NamedTuple):
 class MobileNetV1Spec(ModelSpec):
     """A stack of depthwise separable convolutions, every width multiplied by `scale`."""
 
-    network: ClassVar[str] = "ppcls_core.models.mobilenet_v1:MobileNetV1"
+    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet_v1:MobileNetV1"
 
     scale: PositiveFloat = 1.0
     """Every width is multiplied by it and rounded down, to 1 at least."""

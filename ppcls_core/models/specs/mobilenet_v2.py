@@ -24,7 +24,7 @@ class Stage(NamedTuple):
 class MobileNetV2Spec(ModelSpec):
     """Stages of inverted residual blocks, every width multiplied by `scale`."""
 
-    network: ClassVar[str] = "ppcls_core.models.mobilenet_v2:MobileNetV2"
+    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet_v2:MobileNetV2"
 
     scale: PositiveFloat = 1.0
     """Every width is multiplied by it and rounded down, to 1 at least."""

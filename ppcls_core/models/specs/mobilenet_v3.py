@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import ModelSpec, Probability
 
 
 class InvertedResidual(NamedTuple):
@@ -26,7 +26,7 @@ class InvertedResidual(NamedTuple):
 class MobileNetV3Spec(ModelSpec):
     """A stack of inverted residual blocks, every width multiplied by `scale`."""
 
-    network: ClassVar[str] = "ppcls_core.models.mobilenet_v3:MobileNetV3"
+    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet_v3:MobileNetV3"
 
     blocks: tuple[InvertedResidual, ...]
     last_width: PositiveInt
@@ -37,7 +37,7 @@ class MobileNetV3Spec(ModelSpec):
     """Channels of the first convolution, at scale 1."""
     feature_width: PositiveInt = 1280
     """Channels that the classifier sees, at any scale."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Probability = 0.2
     """Probability of dropping one of the classifier's inputs in training."""
     lr_mult_list: tuple[
         NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat

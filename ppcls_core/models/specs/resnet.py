@@ -71,7 +71,7 @@ LAYOUTS = {
 class ResNetSpec(ModelSpec):
     """A stem, four stages of residual blocks that each double the width, one linear layer."""
 
-    network: ClassVar[str] = "ppcls_core.models.resnet:ResNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.resnet:ResNet"
 
     depths: Depths
     """Residual blocks of each stage."""

@@ -14,7 +14,7 @@ EvenInt = Annotated[int, Field(ge=2, multiple_of=2)]
 class ShuffleNetV2Spec(ModelSpec):
     """Stages of blocks that convolve half of their channels and shuffle them with the rest."""
 
-    network: ClassVar[str] = "ppcls_core.models.shufflenet_v2:ShuffleNetV2"
+    network: ClassVar[str] = "ppcls_core.models.networks.shufflenet_v2:ShuffleNetV2"
 
     widths: tuple[EvenInt, EvenInt, EvenInt]
     """Channels of each stage."""

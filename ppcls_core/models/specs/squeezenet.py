@@ -14,7 +14,7 @@ Stage = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 class SqueezeNetSpec(ModelSpec):
     """Fire modules, which squeeze the channels and expand them by 1x1 and 3x3 convolutions."""
 
-    network: ClassVar[str] = "ppcls_core.models.squeezenet:SqueezeNet"
+    network: ClassVar[str] = "ppcls_core.models.networks.squeezenet:SqueezeNet"
 
     stem_width: PositiveInt
     """Channels of the first convolution."""

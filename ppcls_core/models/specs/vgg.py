@@ -12,7 +12,7 @@ from ppcls_core.models.specs import ModelSpec
 class VGGSpec(ModelSpec):
     """Five stages of 3x3 convolutions without batch norm, then three linear layers."""
 
-    network: ClassVar[str] = "ppcls_core.models.vgg:VGG"
+    network: ClassVar[str] = "ppcls_core.models.networks.vgg:VGG"
 
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     """Convolutions of each stage."""

@@ -22,7 +22,7 @@ class EntryBlock(NamedTuple):
 class XceptionSpec(ModelSpec):
     """Entry flow, middle flow of blocks that keep the map's shape, exit flow."""
 
-    network: ClassVar[str] = "ppcls_core.models.xception:Xception"
+    network: ClassVar[str] = "ppcls_core.models.networks.xception:Xception"
 
     entry: Annotated[tuple[EntryBlock, ...], Field(min_length=1)] = (
         EntryBlock(128, 2),
@@ -41,7 +41,7 @@ class XceptionSpec(ModelSpec):
 class XceptionDeeplabSpec(XceptionSpec):
     """The same flows of other blocks: strided convolutions in place of max pooling."""
 
-    network: ClassVar[str] = "ppcls_core.models.xception_deeplab:XceptionDeeplab"
+    network: ClassVar[str] = "ppcls_core.models.networks.xception_deeplab:XceptionDeeplab"
 
 
 VARIANTS = {

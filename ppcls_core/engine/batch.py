@@ -1,0 +1,24 @@
+"""What one step learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N images; where two are mixed into one, the share `weight` of it is the first one's."""
+
+    pixels: np.ndarray  # uint8 [N, 3, S, S]
+    labels: np.ndarray  # int64 [N], -1 unknown
+    other_labels: np.ndarray | None = None  # int64 [N], of the second image
+    weight: np.ndarray | None = None  # float32 [N], in [0, 1]
+
+    def split(self, num: int) -> Iterator[Batch]:
+        """`num` batches of N / num images each, in order."""
+        fields = (self.pixels, self.labels, self.other_labels, self.weight)
+        parts = [[None] * num if field is None else np.split(field, num) for field in fields]
+        yield from (Batch(*part) for part in zip(*parts, strict=True))

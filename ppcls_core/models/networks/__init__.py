@@ -1,0 +1,1 @@
+"""One module a family of networks; `layers.py` holds the blocks that several are built from."""

@@ -1,0 +1,127 @@
+"""GhostNet: the network. Its variants are the rows of specs/ghostnet.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ppcls_core.models.networks.layers import (
+    Activation,
+    Network,
+    PrivateConvBN,
+    SqueezeExcite,
+    linear,
+    scaled_width,
+    stage_outputs,
+)
+from ppcls_core.models.specs.ghostnet import GhostBottleneck, GhostNetSpec
+
+
+class ConvBN(PrivateConvBN):
+    """The shared block with its own start and no L2 decay of its batch norm."""
+
+    decay_norm: ClassVar[bool] = False
+    counts_group: ClassVar[bool] = True
+
+
+class GhostModule(nn.Layer):
+    """Half of the channels from a 1x1 convolution, the rest from these by a depthwise one.
+
+    `channels` are in and out.
+    """
+
+    def __init__(self, channels: tuple[int, int], activation: Activation | None) -> None:
+        super().__init__()
+        half = channels[1] // 2
+        self.primary_conv = ConvBN((channels[0], half), 1, activation=activation)
+        self.cheap_operation = ConvBN((half, half), 3, groups=half, activation=activation)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self.primary_conv(x)
+        return paddle.concat([x, self.cheap_operation(x)], axis=1)
+
+
+class GhostBlock(nn.Layer):
+    """Ghost modules that widen and narrow, what is between them, and the shortcut, added.
+
+    Args:
+        channels: in, expanded, out, all after scaling.
+        row: what else the block is.
+    """
+
+    def __init__(self, channels: tuple[int, int, int], row: GhostBottleneck) -> None:
+        super().__init__()
+        before, _, after = channels
+        self.branch = [self.add_sublayer(name, layer) for name, layer in _branch(channels, row)]
+        self.shortcut: list[nn.Layer] = []
+        if row.stride == 2 or before != after:
+            self.shortcut_depthwise = _depthwise(before, row)
+            self.shortcut_conv = ConvBN((before, after), 1, activation=None)
+            self.shortcut = [self.shortcut_depthwise, self.shortcut_conv]
+        self.stride = row.stride
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        branch = x
+        for layer in self.branch:
+            branch = layer(branch)
+        for layer in self.shortcut:
+            x = layer(x)
+        return branch + x
+
+
+class GhostNet(Network):
+    """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 32, odd ones too."""
+
+    classifiers: ClassVar[tuple[str, ...]] = ("fc_1",)
+
+    def __init__(self, spec: GhostNetSpec, num_classes: int) -> None:
+        super().__init__()
+        stem = scaled_width(spec.stem_width, spec.scale, 4)
+        before = scaled_width(spec.blocks[-1].out, spec.scale, 4)
+        last = scaled_width(spec.blocks[-1].expanded, spec.scale, 4)
+        self.conv1 = ConvBN((3, stem), 3, stride=2)
+        self.blocks = [
+            self.add_sublayer(f"_ghostbottleneck_{index}", block)
+            for index, block in enumerate(_blocks(spec, stem))
+        ]
+        self.conv_last = ConvBN((before, last), 1)
+        self.fc_0 = ConvBN((last, spec.feature_width), 1)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.fc_1 = linear(spec.feature_width, num_classes)
+
+    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        return stage_outputs(self.conv1(x), [*self.blocks, self.conv_last])
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        *_, x = self.features(x).values()
+        x = self.fc_0(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+        return self.fc_1(self.dropout(x))
+
+
+def _blocks(spec: GhostNetSpec, before: int) -> Iterator[GhostBlock]:
+    for row in spec.blocks:
+        width, after = (scaled_width(c, spec.scale, 4) for c in (row.expanded, row.out))
+        yield GhostBlock((before, width, after), row)
+        before = after
+
+
+def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tuple[str, nn.Layer]]:
+    before, width, after = channels
+    yield "ghost_module_1", GhostModule((before, width), F.relu)
+    if row.stride == 2:
+        yield "depthwise_conv", _depthwise(width, row)
+    if row.squeeze_excite:
+        yield "se_block", SqueezeExcite(width, width // 4, _clip)
+    yield "ghost_module_2", GhostModule((width, after), None)
+
+
+def _depthwise(channels: int, row: GhostBottleneck) -> ConvBN:
+    return ConvBN((channels, channels), row.kernel, row.stride, channels, activation=None)
+
+
+def _clip(x: paddle.Tensor) -> paddle.Tensor:
+    return x.clip(0.0, 1.0)

@@ -1,0 +1,168 @@
+"""Inception-v4: the network. Its variant is the row of specs/inception_v4.py."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ppcls_core.models.networks.layers import (
+    Network,
+    PrivateConvBN,
+    global_average,
+    linear,
+    stage_outputs,
+)
+from ppcls_core.models.specs.inception_v4 import InceptionV4Spec
+
+
+class UnpaddedConvBN(PrivateConvBN):
+    """It loses the border: kernel - 1 places of each dimension."""
+
+    is_padded: ClassVar[bool] = False
+
+
+class Row(NamedTuple):
+    """One convolution of a block. It reads `source`: "input", "pooled" or another's name."""
+
+    name: str
+    source: str
+    out: int
+    """Channels where the first convolution of the network has 32."""
+    kernel: int | tuple[int, int] = 1
+    stride: int = 1
+    """Stride 2 goes without padding."""
+
+
+_A = (
+    Row("_conv1", "pooled", 96),
+    Row("_conv2", "input", 96),
+    Row("_conv3_1", "input", 64),
+    Row("_conv3_2", "_conv3_1", 96, 3),
+    Row("_conv4_1", "input", 64),
+    Row("_conv4_2", "_conv4_1", 96, 3),
+    Row("_conv4_3", "_conv4_2", 96, 3),
+)
+_REDUCTION_A = (
+    Row("_conv2", "input", 384, 3, 2),
+    Row("_conv3_1", "input", 192),
+    Row("_conv3_2", "_conv3_1", 224, 3),
+    Row("_conv3_3", "_conv3_2", 256, 3, 2),
+)
+_B = (
+    Row("_conv1", "pooled", 128),
+    Row("_conv2", "input", 384),
+    Row("_conv3_1", "input", 192),
+    Row("_conv3_2", "_conv3_1", 224, (1, 7)),
+    Row("_conv3_3", "_conv3_2", 256, (7, 1)),
+    Row("_conv4_1", "input", 192),
+    Row("_conv4_2", "_conv4_1", 192, (1, 7)),
+    Row("_conv4_3", "_conv4_2", 224, (7, 1)),
+    Row("_conv4_4", "_conv4_3", 224, (1, 7)),
+    Row("_conv4_5", "_conv4_4", 256, (7, 1)),
+)
+_REDUCTION_B = (
+    Row("_conv2_1", "input", 192),
+    Row("_conv2_2", "_conv2_1", 192, 3, 2),
+    Row("_conv3_1", "input", 256),
+    Row("_conv3_2", "_conv3_1", 256, (1, 7)),
+    Row("_conv3_3", "_conv3_2", 320, (7, 1)),
+    Row("_conv3_4", "_conv3_3", 320, 3, 2),
+)
+_C = (
+    Row("_conv1", "pooled", 256),
+    Row("_conv2", "input", 256),
+    Row("_conv3_0", "input", 384),
+    Row("_conv3_1", "_conv3_0", 256, (1, 3)),
+    Row("_conv3_2", "_conv3_0", 256, (3, 1)),
+    Row("_conv4_0", "input", 384),
+    Row("_conv4_00", "_conv4_0", 448, (1, 3)),
+    Row("_conv4_000", "_conv4_00", 512, (3, 1)),
+    Row("_conv4_1", "_conv4_000", 256, (1, 3)),
+    Row("_conv4_2", "_conv4_000", 256, (3, 1)),
+)
+
+
+class Stem(nn.Layer):
+    """Images to a map of 12 times `width` channels and an eighth of the resolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._conv_1 = UnpaddedConvBN((3, width), 3, stride=2)
+        self._conv_2 = UnpaddedConvBN((width, width), 3)
+        self._conv_3 = PrivateConvBN((width, 2 * width), 3)
+        self._conv2 = UnpaddedConvBN((2 * width, 3 * width), 3, stride=2)
+        self._conv1_1 = PrivateConvBN((5 * width, 2 * width), 1)
+        self._conv1_2 = UnpaddedConvBN((2 * width, 3 * width), 3)
+        self._conv2_1 = PrivateConvBN((5 * width, 2 * width), 1)
+        self._conv2_2 = PrivateConvBN((2 * width, 2 * width), (7, 1))
+        self._conv2_3 = PrivateConvBN((2 * width, 2 * width), (1, 7))
+        self._conv2_4 = UnpaddedConvBN((2 * width, 3 * width), 3)
+        self._conv3 = UnpaddedConvBN((6 * width, 6 * width), 3, stride=2)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self._conv_3(self._conv_2(self._conv_1(x)))
+        x = paddle.concat([F.max_pool2d(x, 3, 2), self._conv2(x)], axis=1)
+        short = self._conv1_2(self._conv1_1(x))
+        long = self._conv2_4(self._conv2_3(self._conv2_2(self._conv2_1(x))))
+        x = paddle.concat([short, long], axis=1)
+        return paddle.concat([self._conv3(x), F.max_pool2d(x, 3, 2)], axis=1)
+
+
+class Block(nn.Layer):
+    """Convolutions in the rows of a table; outputs that none of them reads are concatenated.
+
+    Of stride 1 with an average pooling, of stride 2 with a max pooling.
+    """
+
+    def __init__(self, before: int, table: tuple[Row, ...], width: int) -> None:
+        super().__init__()
+        self.table = table
+        self.stride = max(row.stride for row in table)
+        widths = {"pooled": before, "input": before}
+        for row in table:
+            conv = UnpaddedConvBN if row.stride == 2 else PrivateConvBN
+            widths[row.name] = row.out // 32 * width
+            channels = widths[row.source], widths[row.name]
+            self.add_sublayer(row.name, conv(channels, row.kernel, row.stride))
+        self.ends = [name for name in widths if name not in {row.source for row in table}]
+        self.out = sum(widths[name] for name in self.ends)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        maps = {"input": x}
+        maps["pooled"] = (
+            F.max_pool2d(x, 3, 2) if self.stride == 2 else F.avg_pool2d(x, 3, 1, padding=1)
+        )
+        for row in self.table:
+            maps[row.name] = getattr(self, row.name)(maps[row.source])
+        return paddle.concat([maps[name] for name in self.ends], axis=1)
+
+
+class InceptionV4(Network):
+    """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 75, odd ones too."""
+
+    classifiers: ClassVar[tuple[str, ...]] = ("out",)
+
+    def __init__(self, spec: InceptionV4Spec, num_classes: int) -> None:
+        super().__init__()
+        self._inception_stem = Stem(spec.width)
+        before = 12 * spec.width
+        a, b, c = spec.depths
+        rows = [(f"_inceptionA_{i + 1}", _A) for i in range(a)] + [("_reductionA", _REDUCTION_A)]
+        rows += [(f"_inceptionB_{i + 1}", _B) for i in range(b)] + [("_reductionB", _REDUCTION_B)]
+        rows += [(f"_inceptionC_{i + 1}", _C) for i in range(c)]
+        self.blocks: list[nn.Layer] = []
+        for name, table in rows:
+            block = Block(before, table, spec.width)
+            self.blocks.append(self.add_sublayer(name, block))
+            before = block.out
+        self._drop = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.out = linear(before, num_classes)
+
+    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        return stage_outputs(self._inception_stem(x), self.blocks)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.out(self._drop(global_average(self.features(x)["stage3"])))

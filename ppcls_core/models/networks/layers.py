@@ -1,0 +1,271 @@
+"""Blocks that more than one family is built from. Tensors are float [N, C, H, W]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import paddle
+import paddle.nn.functional as F
+from paddle import ParamAttr, nn
+from paddle.nn.initializer import KaimingNormal, Uniform
+from paddle.regularizer import L2Decay
+
+Step = Callable[[paddle.Tensor], paddle.Tensor]
+Activation = Step
+
+
+class Network(nn.Layer):
+    """Base of every architecture: images float [N, 3, H, W] to logits [N, num_classes]."""
+
+    classifiers: ClassVar[tuple[str, ...]] = ("fc",)
+    """Dotted attribute names of the layers whose width is the number of classes; the first gives
+    the logits, others are auxiliary outputs of training."""
+
+    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """Feature maps [N, C, H', W'] of images `x` by stage: `stage1`, `stage2` and so on.
+
+        A stage ends where the next one halves the resolution; the last is what the head pools. The
+        stride of `stage1` depends on the network: `features.Backbone` tells.
+        """
+        raise NotImplementedError
+
+
+@contextmanager
+def eval_mode(model: nn.Layer) -> Iterator[None]:
+    """Eval mode for the block; afterwards each layer is in the mode that it was in."""
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def in_row(steps: Iterable[Step], x: paddle.Tensor) -> paddle.Tensor:
+    """`x` after all `steps`, one on the other."""
+    for step in steps:
+        x = step(x)
+    return x
+
+
+def stage_outputs(x: paddle.Tensor, blocks: Iterable[nn.Layer]) -> dict[str, paddle.Tensor]:
+    """Run `blocks` in a row; the last map before each halving is a stage (see Network.features).
+
+    A block says by `stride` whether it halves the resolution. The first block starts stage 1.
+    """
+    stages: dict[str, paddle.Tensor] = {}
+    for block in blocks:
+        x = block(x)
+        number = len(stages) + (block.stride == 2 or not stages)
+        stages[f"stage{number}"] = x
+    return stages
+
+
+def pooled_stages(
+    x: paddle.Tensor, stages: Iterable[Iterable[nn.Layer]], kernel: int
+) -> dict[str, paddle.Tensor]:
+    """Run the layers of each stage in a row, with max pooling of stride 2 between the stages."""
+    maps: dict[str, paddle.Tensor] = {}
+    for number, blocks in enumerate(stages, 1):
+        if maps:
+            x = F.max_pool2d(x, kernel, 2)
+        x = maps[f"stage{number}"] = in_row(blocks, x)
+    return maps
+
+
+class BatchNorm(nn.BatchNorm2D):
+    """Paddle's, without its warning at every step that training tracks the statistics."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return F.batch_norm(
+            x,
+            self._mean,
+            self._variance,
+            self.weight,
+            self.bias,
+            training=self.training,
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+        )
+
+
+class ConvBN(nn.Layer):
+    """Convolution without bias, batch norm, then `activation` (None: the identity).
+
+    `kernel` is one size or (height, width). The padding is (kernel - 1) / 2, so that stride 1 keeps
+    the size and stride 2 gives half of it, rounded up; none where a subclass has no `is_padded`.
+    Weights start normal with std sqrt(2 / (C_in * kernel^2)), Paddle's default: it counts all input
+    channels even where the convolution is grouped, or one group's where a subclass has
+    `counts_group`.
+
+    A family whose published weights have other names, whose moving averages are others, or whose
+    recipe keeps L2 decay off the batch norm, says so in a subclass.
+    """
+
+    names: ClassVar[tuple[str, str]] = ("conv", "bn")
+    counts_group: ClassVar[bool] = False
+    momentum: ClassVar[float] = 0.9
+    epsilon: ClassVar[float] = 1e-5
+    decay_norm: ClassVar[bool] = True
+    is_padded: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation | None = F.relu,
+    ) -> None:
+        super().__init__()
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = [(height - 1) // 2, (width - 1) // 2] if self.is_padded else 0
+        conv = nn.Conv2D(
+            *channels,
+            (height, width),
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            weight_attr=ParamAttr(initializer=KaimingNormal() if self.counts_group else None),
+            bias_attr=False,
+        )
+        # A regularizer of its own takes a parameter out of the optimizer's weight decay.
+        attr = None if self.decay_norm else ParamAttr(regularizer=L2Decay(0.0))
+        norm = BatchNorm(channels[1], self.momentum, self.epsilon, attr, attr)
+        self.add_sublayer(self.names[0], conv)
+        self.add_sublayer(self.names[1], norm)
+        self.activation = activation
+        self.stride = stride
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        conv, norm = self.children()
+        x = norm(conv(x))
+        return x if self.activation is None else self.activation(x)
+
+
+class PrivateConvBN(ConvBN):
+    """ConvBN under the names that it has in most of the families' published weights."""
+
+    names: ClassVar[tuple[str, str]] = ("_conv", "_batch_norm")
+
+
+class NormReluConv(nn.Layer):
+    """Batch norm, ReLU, then a convolution without bias: pre-activation (He et al. 2016)."""
+
+    def __init__(
+        self, channels: tuple[int, int], kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self._batch_norm = BatchNorm(channels[0])
+        self._conv = nn.Conv2D(
+            *channels,
+            kernel,
+            stride=stride,
+            padding=(kernel - 1) // 2,
+            groups=groups,
+            bias_attr=False,
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self._conv(F.relu(self._batch_norm(x)))
+
+
+def global_average(x: paddle.Tensor) -> paddle.Tensor:
+    """Mean over all places: [N, C, H, W] to [N, C]."""
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def linear(features: int, out: int) -> nn.Linear:
+    """[N, features] to [N, out]; weights start uniform in +-1/sqrt(features), the bias with 0."""
+    bound = 1.0 / math.sqrt(features)
+    return nn.Linear(features, out, weight_attr=ParamAttr(initializer=Uniform(-bound, bound)))
+
+
+class SqueezeExcite(nn.Layer):
+    """Channels weighted by a gate that sees their means (Hu et al. 2017), from linear layers.
+
+    Args:
+        channels: of the map [N, channels, H, W].
+        squeezed: width between the two linear layers.
+        gate: of the second layer's output.
+    """
+
+    def __init__(self, channels: int, squeezed: int, gate: Activation = F.sigmoid) -> None:
+        super().__init__()
+        self.squeeze = linear(channels, squeezed)
+        self.excitation = linear(squeezed, channels)
+        self.gate = gate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        gate = self.gate(self.excitation(F.relu(self.squeeze(global_average(x)))))
+        return x * gate.unsqueeze([2, 3])
+
+
+class ConvSqueezeExcite(nn.Layer):
+    """As SqueezeExcite, from 1x1 convolutions.
+
+    Args:
+        channels: of the map [N, channels, H, W].
+        squeezed: width between the two convolutions.
+        activation: of the first one's output.
+        gate: of the second one's output.
+    """
+
+    names: ClassVar[tuple[str, str]] = ("conv1", "conv2")
+
+    def __init__(
+        self, channels: int, squeezed: int, activation: Activation, gate: Activation
+    ) -> None:
+        super().__init__()
+        self.add_sublayer(self.names[0], nn.Conv2D(channels, squeezed, 1))
+        self.add_sublayer(self.names[1], nn.Conv2D(squeezed, channels, 1))
+        self.activation = activation
+        self.gate = gate
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        squeeze, excite = self.children()
+        return x * self.gate(excite(self.activation(squeeze(F.adaptive_avg_pool2d(x, 1)))))
+
+
+class Residual(nn.Sequential):
+    """Layers in a row, as in Sequential; their output is added to the input where `is_residual`.
+
+    `stride` is that of the whole row.
+    """
+
+    def __init__(
+        self,
+        *layers: nn.Layer | tuple[str, nn.Layer],
+        stride: int = 1,
+        is_residual: bool = True,
+    ) -> None:
+        super().__init__(*layers)
+        self.stride = stride
+        self.is_residual = is_residual
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        branch = in_row(self.children(), x)
+        return x + branch if self.is_residual else branch
+
+
+def cut_width(channels: int, scale: float) -> int:
+    """`channels` times `scale`, rounded down, at least 1."""
+    return max(1, int(channels * scale))
+
+
+def scaled_width(channels: int, scale: float, divisor: int = 8) -> int:
+    """`channels` times `scale` as the nearest multiple of `divisor`, at most 10 % below it."""
+    wanted = channels * scale
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded
+
+
+def scale_learning_rate(layer: nn.Layer, factor: float) -> None:
+    """Let the optimizer multiply its learning rate by `factor` for the parameters of `layer`."""
+    for parameter in layer.parameters():
+        if parameter.trainable:  # Paddle counts running statistics among the parameters
+            parameter.optimize_attr["learning_rate"] = factor

@@ -1,0 +1,1 @@
+"""Weights: their files, read safely; how they enter a model; their conversion."""

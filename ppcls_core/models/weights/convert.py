@@ -1,0 +1,91 @@
+"""Weights from one format and naming to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import paddle
+
+from data_catalog.config import UserError
+from data_catalog.published import static_names
+from ppcls_core.models.networks.acnet import fused_state
+from ppcls_core.models.registry import architecture_of, build_model
+from ppcls_core.models.weights.detection import detection_state
+from ppcls_core.models.weights.files import load_state, save_arrays
+from ppcls_core.models.weights.state import (
+    from_static_names,
+    misfits_error,
+    misfits_of,
+    of_other_classes,
+    without_bfloat16,
+)
+
+if TYPE_CHECKING:
+    from ppcls_core.models.networks.layers import Network
+
+Form = Literal["backbone", "deploy"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What `convert` wrote, and what of the source it left out."""
+
+    num_entries: int
+    left_out: list[str]
+
+
+def convert(
+    source: Path, target: Path, model: str | None = None, form: Form | None = None
+) -> Converted:
+    """Write the weights `source` as `target`, whose suffix names the format, as in `save_arrays`.
+
+    Args:
+        source: as in `load_state`.
+        target: `.pdparams`, `.safetensors`, or without a suffix a folder of Paddle 1.x.
+        model: whose weights they are. Its entries alone are written, and they are renamed: from the
+            names that Paddle 1.x gave the variables, and to those when `target` is a folder.
+            Its classifier may be for any number of classes. Without it every entry keeps its name.
+        form: `backbone` writes a ResNet without classifier under PaddleDetection's names, `deploy`
+            an ACNet as it is in inference, in float32 if it was in bfloat16.
+
+    Raises:
+        UserError: as `load_state` and `save_arrays`; entries of the model are missing, of another
+            shape or of another kind of dtype; no names are known for the model; it has no such
+            form.
+    """
+    state = load_state(source)
+    if model is None:
+        if form:
+            raise UserError(f"what a {form} is depends on the model: give its name")
+        save_arrays(target, state)
+        return Converted(len(state), [])
+    network = _network(model)
+    own = network.state_dict()
+    static = static_names().get(architecture_of(model), [])
+    state = from_static_names(state, list(own), static)
+    misfits = misfits_of(own, state, of_other_classes(network.classifiers, own, state))
+    if misfits:
+        raise misfits_error(source, misfits)
+    left_out = [name for name in state if name not in own]
+    entries = {key: state[key] for key in own}
+    if form == "backbone":
+        entries = detection_state(model, entries)
+    elif form == "deploy":
+        entries = fused_state({key: without_bfloat16(value) for key, value in entries.items()})
+    elif not target.suffix:
+        entries = dict(zip(_known(model, static), entries.values(), strict=True))
+    save_arrays(target, entries)
+    return Converted(len(entries), left_out)
+
+
+def _network(model: str) -> Network:
+    with paddle.LazyGuard():  # the names and shapes alone are wanted
+        return build_model(model)
+
+
+def _known(model: str, static: list[str]) -> list[str]:
+    if not static:
+        raise UserError(f"model {model} has no names of Paddle 1.x; write .pdparams instead")
+    return static

@@ -1,0 +1,196 @@
+"""Files of weights, read without running code in them, written reproducibly, without Paddle.
+
+Three formats: `.pdparams` as `paddle.save` writes it, `.safetensors`, and the folder of one file a
+variable of Paddle 1.x. A name decides: the suffix, or that it is a folder.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, deserialize
+
+from data_catalog.config import UserError
+from data_catalog.files import atomic_path, write_bytes
+from ppcls_core.models.weights.array_pickle import (
+    BadPickle,
+    Value,
+    check_name,
+    read_named_arrays,
+)
+from ppcls_core.models.weights.scattered import BadTensor, read_scattered, write_scattered
+
+PICKLE, SAFETENSORS = ".pdparams", ".safetensors"
+_METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor
+# The dtypes of .safetensors that NumPy has; BF16 appears as its bits.
+_DTYPES = {
+    "BOOL": "?",
+    **{"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"},
+    **{"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"},
+    **{"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"},
+}
+_WRITTEN = frozenset(map(np.dtype, _DTYPES.values()))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Entries of the weights `path`, in their order: arrays, and scalars where a pickle has them.
+
+    `path` may lack its `.pdparams`. The arrays may be read-only; bfloat16 appears as uint16.
+
+    Raises:
+        UserError: no such file, truncated, of another kind, or asking to run code.
+    """
+    found = _existing(path)
+    try:
+        if found.is_dir():
+            return dict(read_scattered(found))
+        if found.suffix == SAFETENSORS:
+            return _read_safetensors(found)
+        with found.open("rb") as stream:
+            return read_named_arrays(stream)
+    except OSError as error:
+        raise _unreadable(found, error) from error
+    except (BadPickle, BadTensor, SafetensorError) as error:
+        raise UserError(
+            f"{found}: not a weights file ({error}); expected what `paddle.save` makes of a state "
+            "dict, a .safetensors file, or a folder of Paddle 1.x with one file a variable: "
+            "copy, download or export it again"
+        ) from error
+
+
+def _existing(path: Path) -> Path:
+    with_suffix = path.with_name(path.name + PICKLE) if path.name else path
+    try:
+        for candidate in (path, with_suffix):
+            if candidate.is_file():
+                return candidate
+        if path.is_dir():
+            return path
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    raise UserError(f"{path}: no such file, nor {with_suffix.name}; give the path of the weights")
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror}); check the path and its rights")
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    entries = deserialize(path.read_bytes())
+    for name, entry in entries:
+        check_name(name)
+        if entry["dtype"] not in _DTYPES:
+            raise BadTensor(f"{name!a} is of dtype {entry['dtype']}, which is not read")
+    return {
+        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in entries
+    }
+
+
+def save_state(path: Path, state: Mapping[str, Value]) -> None:
+    """Write `state` to `path` atomically, as what `paddle.load` and `load_state` read.
+
+    Equal names, values, dtypes and shapes in equal order give equal bytes, wherever the arrays came
+    from. Values are arrays of numbers or booleans, and int, float and str.
+
+    Raises:
+        UserError: a name that is too long or that UTF-8 cannot encode.
+        OSError: as writing does.
+    """
+    _check_names(path, state)
+    plain = {name: _plain(value) for name, value in state.items()}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        pickler = pickle.Pickler(file, protocol=4)
+        # Without the memo the bytes do not depend on which values are one and the same object.
+        pickler.fast = True
+        pickler.dump(plain)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write `arrays` in the format that the suffix of `path` names; without one, as a folder.
+
+    A file is replaced; a folder must be new or empty. On an error nothing is written.
+
+    Raises:
+        UserError: another suffix; a value or a name for which the format has no place; or the
+            target is of another kind or cannot be written.
+    """
+    with _telling(path):
+        _check_target(path)
+        _check_names(path, arrays)
+        if path.suffix == PICKLE:
+            return save_state(path, arrays)
+        strange = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+        if strange:
+            raise UserError(
+                f"{path}: takes arrays only, and {strange[0]} is none; write a {PICKLE}"
+            )
+        if path.suffix == SAFETENSORS:
+            return write_bytes(path, _safetensors_bytes(arrays))
+        return write_scattered(path, arrays)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Tell the user what keeps `path` from being written."""
+    try:
+        yield
+    except BadTensor as error:
+        raise UserError(f"{path}: {error}; write a {PICKLE}") from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); check the path, its rights and the "
+            "free space"
+        ) from error
+
+
+def _check_target(path: Path) -> None:
+    if path.suffix not in ("", PICKLE, SAFETENSORS) or path.name in ("", "..", PICKLE, SAFETENSORS):
+        raise UserError(
+            f"{path}: expected NAME{PICKLE}, NAME{SAFETENSORS}, or the name of a folder (no suffix)"
+        )
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r}: holds NUL, which no path can; give another")
+    if not path.exists():
+        return
+    if path.suffix and not path.is_file():
+        raise UserError(f"{path}: is there already and is no file; give another name")
+    if not path.suffix and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: is there already and is no empty folder; give a new one")
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    try:
+        for name in names:
+            check_name(name)
+    except BadPickle as error:
+        raise UserError(f"{path}: {error}; such weights cannot be written") from error
+
+
+def _safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    if _METADATA in arrays:
+        raise BadTensor(f"the name {_METADATA!r} means something else in {SAFETENSORS}")
+    # Not np.ascontiguousarray, which gives a number an axis.
+    plain = {
+        name: np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+        for name, array in arrays.items()
+    }
+    for name, array in plain.items():
+        if array.dtype not in _WRITTEN:
+            raise BadTensor(f"{name}: arrays of dtype {array.dtype} are not written")
+    return safetensors.numpy.save(plain)
+
+
+def _plain(value: Value | np.generic) -> Value:
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    # Filled, not converted: a conversion keeps the metadata that a dtype may carry.
+    plain = np.empty(value.shape, value.dtype.newbyteorder("=").str)
+    plain[...] = value
+    return plain

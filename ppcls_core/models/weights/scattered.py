@@ -1,0 +1,205 @@
+"""Weights as Paddle 1.x saved them: a folder with one file a variable.
+
+A file is a serialised LoDTensor, all numbers little-endian: uint32 version (0); uint64 number of
+LoD levels, each a uint64 size in bytes and as many bytes; uint32 version (0); int32 size of the
+description, a protobuf with field 1 the data type and field 2, repeated, the extents; the values.
+A variable's name is the file's path, so that a name with slashes lies in folders of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+# VarType.Type of Paddle's framework.proto. Type 22 is bfloat16, which NumPy lacks.
+_DTYPES = {0: "?", 1: "<i2", 2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 6: "<f8", 20: "u1", 21: "i1"}
+_DTYPES[22] = "<u2"
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items() if code != 22}
+_TYPE_TAG, _EXTENT_TAG, _PACKED_EXTENTS_TAG = 0x08, 0x10, 0x12  # field number * 8 + wire type
+_PROGRAM = "__model__"  # the network, which an inference folder holds beside the variables
+_LONGEST_PART, _LONGEST_NAME = 255, 4000  # bytes of UTF-8, Linux's limits
+
+
+class BadTensor(Exception):
+    """A file is not a serialised tensor; the message says why."""
+
+
+def read_scattered(folder: Path) -> dict[str, np.ndarray]:
+    """Arrays of all files under `folder` by name, sorted, but hidden ones and the program.
+
+    What lies in hidden folders is hidden too. bfloat16 appears as uint16.
+
+    Raises:
+        BadTensor: a file of another kind or truncated, or none at all.
+        OSError: as reading does.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    visible = {
+        name: path
+        for name, path in zip(names, files, strict=True)
+        if not _is_hidden(name) and name != _PROGRAM
+    }
+    _check_names(visible)
+    arrays = {name: _read_tensor(name, path.read_bytes()) for name, path in visible.items()}
+    if not arrays:
+        raise BadTensor("the folder holds no file")
+    return arrays
+
+
+def write_scattered(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write each of `arrays` as the file of its name in `folder`, which is whole or absent.
+
+    Args:
+        folder: new or empty.
+
+    Raises:
+        BadTensor: no arrays, a dtype that the format lacks, or a name that `read_scattered` would
+            not give back. Nothing is written.
+        OSError: as writing does. What was written is removed.
+    """
+    if not arrays:
+        raise BadTensor("no arrays, and a folder cannot say so")
+    _check_names(arrays)
+    for name, array in arrays.items():
+        if array.dtype.newbyteorder("<") not in _CODES:
+            raise BadTensor(f"{name}: arrays of dtype {array.dtype} are not written")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
+    try:
+        temporary.mkdir()
+        for name, array in arrays.items():
+            _write(temporary / name, _tensor_bytes(array))
+        temporary.replace(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _write(path: Path, raw: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:  # where two names are one to the file system, an error
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise BadTensor unless `names` can be those of files that `read_scattered` reads."""
+    taken = set(names)
+    for name in taken:
+        reason = _unfit(name)
+        if reason:
+            raise BadTensor(f"the name {name[:60]!a} {reason}")
+        at = name.find("/")
+        while at >= 0:
+            if name[:at] in taken:
+                raise BadTensor(f"{name[:at]!a} is an array, and the folder of another")
+            at = name.find("/", at + 1)
+
+
+def _unfit(name: str) -> str | None:
+    """What keeps the name from being a file's below the folder."""
+    parts = name.split("/")
+    if "" in parts or "." in parts or ".." in parts or "\0" in name:
+        return "is no path below the folder"
+    if name == _PROGRAM or _is_hidden(name):
+        return "is one that reading leaves out"
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "cannot be encoded in UTF-8"
+    if max(sizes) > _LONGEST_PART or sum(sizes) + len(parts) > _LONGEST_NAME:
+        return "is too long"
+    return None
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or "/." in name
+
+
+def _tensor_bytes(array: np.ndarray) -> bytes:
+    dtype = array.dtype.newbyteorder("<")
+    description = bytes([_TYPE_TAG]) + _varint(_CODES[dtype])
+    description += b"".join(bytes([_EXTENT_TAG]) + _varint(extent) for extent in array.shape)
+    header = struct.pack("<IQIi", 0, 0, 0, len(description))
+    return header + description + array.astype(dtype, copy=False).tobytes()
+
+
+def _varint(value: int) -> bytes:
+    """A protobuf integer: seven bits a byte, the lowest first, the eighth says that more follow."""
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+class _Reader:
+    """Takes pieces off the front of some bytes."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw, self.at = memoryview(raw), 0
+
+    def take(self, size: int) -> memoryview:
+        if not 0 <= size <= len(self.raw) - self.at:
+            raise ValueError("it is truncated")
+        self.at += size
+        return self.raw[self.at - size : self.at]
+
+    def number(self, code: str) -> int:
+        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):  # 64 bits take ten bytes
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte <= 0x7F:
+                return value
+        raise ValueError("a number of more than ten bytes")
+
+
+def _read_tensor(name: str, raw: bytes) -> np.ndarray:
+    reader = _Reader(raw)
+    try:
+        _expect_zero(reader, "LoDTensor")
+        for _ in range(reader.number("<Q")):
+            reader.take(reader.number("<Q"))
+        _expect_zero(reader, "Tensor")
+        dtype, shape = _describe(_Reader(bytes(reader.take(reader.number("<i")))))
+        values = np.frombuffer(reader.take(len(raw) - reader.at), dtype)
+        return values.reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise BadTensor(f"{name}: not a tensor of Paddle 1.x ({error})") from error
+
+
+def _expect_zero(reader: _Reader, what: str) -> None:
+    version = reader.number("<I")
+    if version != 0:
+        raise ValueError(f"{what} version {version}, expected 0")
+
+
+def _describe(reader: _Reader) -> tuple[np.dtype, tuple[int, ...]]:
+    code, shape = -1, []
+    while reader.at < len(reader.raw):
+        tag = reader.varint()
+        if tag == _TYPE_TAG:
+            code = reader.varint()
+        elif tag == _EXTENT_TAG:
+            shape.append(reader.varint())
+        elif tag == _PACKED_EXTENTS_TAG:
+            extents = _Reader(bytes(reader.take(reader.varint())))
+            while extents.at < len(extents.raw):
+                shape.append(extents.varint())
+        else:
+            raise ValueError(f"field tag {tag}, expected the data type or an extent")
+    if code not in _DTYPES:
+        raise ValueError(f"data type {code}")
+    return np.dtype(_DTYPES[code]), tuple(shape)

@@ -1,0 +1,152 @@
+"""How weights enter a model, and how they leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_catalog.config import UserError
+from ppcls_core.models.weights.files import load_state
+
+if TYPE_CHECKING:
+    import paddle
+
+    from ppcls_core.models.networks.layers import Network
+
+
+def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    """Copies of the parameters and the batch norms' statistics of `model`, in model order.
+
+    bfloat16, which NumPy lacks, appears as uint16.
+    """
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def load_weights(
+    model: Network,
+    path: Path,
+    *,
+    allow_other_classes: bool,
+    static_names: Sequence[str] = (),
+) -> list[str]:
+    """Fill `model` with the weights `path`; floats of another precision are converted.
+
+    Args:
+        model: in any precision. On an error it stays as it was.
+        path: as in `load_state`. uint16 is bfloat16 where the model has floats.
+        allow_other_classes: leave the classifier as initialised where the file's has another number
+            of classes, as transfer to another task needs; otherwise that is an error.
+        static_names: what the entries of the model's state dict are called in a folder of Paddle
+            1.x, in order.
+
+    Returns:
+        Names of the entries left as initialised: none, or the classifier's.
+
+    Raises:
+        UserError: as `load_state`, or the entries do not fit: the first ten and their number.
+    """
+    own = model.state_dict()
+    state = from_static_names(load_state(path), list(own), static_names)
+    other = of_other_classes(model.classifiers, own, state)
+    left = other if allow_other_classes else []
+    misfits = [f"{name}: unexpected" for name in state if name not in own]
+    misfits = misfits_of(own, state, left) + misfits
+    if misfits:
+        raise misfits_error(path, misfits, only_classes=len(misfits) == len(other))
+    for name, tensor in own.items():
+        if name not in left:
+            tensor.set_value(_in_dtype(np.asarray(state[name]), _dtype_of(tensor)))
+    return left
+
+
+def from_static_names(
+    state: Mapping[str, Any], keys: Sequence[str], static_names: Sequence[str]
+) -> dict[str, Any]:
+    """`state` with the keys of a state dict in place of `static_names`, if it has all of those."""
+    if not static_names or len(static_names) != len(keys) or not set(static_names) <= state.keys():
+        return dict(state)
+    renamed = dict(zip(static_names, keys, strict=True))
+    return {renamed.get(name, name): value for name, value in state.items()}
+
+
+def of_other_classes(
+    classifiers: Sequence[str], own: Mapping[str, paddle.Tensor], state: Mapping[str, Any]
+) -> list[str]:
+    """The classifiers' entries whose shape differs in the number of classes only."""
+    prefixes = tuple(f"{name}." for name in classifiers)
+    return [
+        name
+        for name, tensor in own.items()
+        if name.startswith(prefixes)
+        and name in state
+        and _differ_in_classes(tuple(tensor.shape), np.shape(state[name]))
+    ]
+
+
+def _differ_in_classes(own: tuple[int, ...], got: tuple[int, ...]) -> bool:
+    """The classes are a convolution's first axis and the last of a linear layer or a bias."""
+    axis = 0 if len(own) == 4 else -1
+    return (
+        len(own) == len(got) and own != got and [*np.delete(own, axis)] == [*np.delete(got, axis)]
+    )
+
+
+def misfits_of(
+    own: Mapping[str, paddle.Tensor], state: Mapping[str, Any], left: Sequence[str]
+) -> list[str]:
+    """A line for each entry of `own` that `state` cannot fill, those in `left` excused."""
+    misfits = [f"{name}: missing" for name in own if name not in state]
+    for name, tensor in own.items():
+        if name in left or name not in state:
+            continue
+        got, dtype = np.asarray(state[name]), _dtype_of(tensor)
+        if list(got.shape) != list(tensor.shape):
+            misfits.append(f"{name}: got shape {list(got.shape)}, expected {list(tensor.shape)}")
+        elif _is_float(dtype) and got.dtype == np.uint16:
+            continue
+        elif got.dtype.kind != ("f" if _is_float(dtype) else np.dtype(dtype).kind):
+            misfits.append(f"{name}: got {got.dtype}, expected {dtype}")
+    return misfits
+
+
+def _dtype_of(tensor: paddle.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("paddle.")
+
+
+def _is_float(dtype: str) -> bool:
+    return "float" in dtype  # np.dtype knows no bfloat16
+
+
+def _in_dtype(value: np.ndarray, dtype: str) -> np.ndarray:
+    """What a tensor of `dtype` is set to; one of bfloat16 takes uint16."""
+    import paddle
+
+    if value.dtype == np.uint16 and _is_float(dtype):
+        if dtype == "bfloat16":
+            return value
+        value = without_bfloat16(value)
+    if dtype == "bfloat16":
+        return paddle.to_tensor(value, place=paddle.CPUPlace()).astype(dtype).numpy()
+    return value.astype(dtype, copy=False)
+
+
+def without_bfloat16(value: np.ndarray) -> np.ndarray:
+    """Floats as they are; uint16, which bfloat16 appears as, as equal float32."""
+    if value.dtype != np.uint16:
+        return value
+    return (value.astype(np.uint32) << 16).view(np.float32)  # their upper half
+
+
+def misfits_error(path: Path, misfits: list[str], *, only_classes: bool = False) -> UserError:
+    """The error that tells the first ten of `misfits` and their number."""
+    remedy = (
+        "build it for the file's classes, or allow other classes, to start the classifier anew"
+        if only_classes
+        else "check that the model's name and spec are those that the file was trained with"
+    )
+    lines = misfits[:10] + ([f"and {len(misfits) - 10} more"] if len(misfits) > 10 else [])
+    listed = "\n  ".join(lines)
+    return UserError(f"{path}: {len(misfits)} entries do not fit the model: {remedy}\n  {listed}")

@@ -1,0 +1,141 @@
+"""`ppcls train` and `eval`: jobs on small images, stopped, resumed and tried out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_catalog.config import UserError
+from ppcls_core.job import Job, load_job
+from ppcls_core.train import evaluate_job, images_of, train, try_out
+
+PROJECT = Path(__file__).resolve().parents[2]
+OWN = """
+model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}
+num_classes: 3
+train: {list: train.txt, root: images}
+val: {list: val.txt, root: images}
+preprocess: {size: 32}
+training: {epochs: 2, batch_size: 4, image_size: 32, lr: 0.05, eval_every: 1}
+log_every: 1
+workers: 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    rng, lines = np.random.default_rng(0), []
+    for row in range(12):
+        picture = np.full((40, 40, 3), 80 * (row % 3), np.uint8)
+        picture += rng.integers(0, 60, picture.shape, np.uint8)
+        cv2.imwrite(f"images/{row}.png", picture)
+        lines.append(f"{row}.png {row % 3}\n")
+    Path("train.txt").write_text("".join(lines))
+    Path("val.txt").write_text("".join(lines[:6]))
+    Path("job.yaml").write_text(OWN)
+    return tmp_path
+
+
+def load(*settings: str) -> Job:
+    return load_job(Path("job.yaml"), list(settings))
+
+
+def test_a_training_is_logged_saved_and_evaluated(folder):
+    lines: list[str] = []
+    made = train(load(), lines.append)
+    assert made == Path("output/ResNet18_vd")
+    assert lines[0].startswith("epoch:0 train step:0 loss:")
+    assert " lr:0.000000 elapse:" in lines[0]
+    assert sum(line.startswith("valid top1:") for line in lines) == 2
+    history = json.loads((made / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+    accuracy = evaluate_job(load(f"weights={made}/last"), lines.append)
+    assert accuracy.top1 == pytest.approx(history[-1]["top1"])
+    assert accuracy.num_images == 6
+
+
+def test_the_same_command_again_makes_nothing_anew(folder):
+    made = train(load(), lambda line: None)
+    before = (made / "last.pdparams").read_bytes()
+    lines: list[str] = []
+    train(load("log_every=5"), lines.append)
+    assert not any("train step" in line for line in lines)
+    assert (made / "last.pdparams").read_bytes() == before
+
+
+def test_another_training_in_the_same_folder_is_refused(folder):
+    train(load(), lambda line: None)
+    with pytest.raises(UserError, match="holds a training with other settings"):
+        train(load("training.lr=0.1"), lambda line: None)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(folder):
+    train(load("output=whole"), lambda line: None)
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "ppcls_core.cli", "train", "-c", "job.yaml", "-o"]
+    command.append("training.epochs=2")
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        while "train step" not in (line := process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    train(load(), lambda line: None)
+    for name in ("last.pdparams", "best.pdparams"):
+        got = Path("output/ResNet18_vd", name).read_bytes()
+        assert got == Path("whole/ResNet18_vd", name).read_bytes()
+
+
+def test_a_trial_reads_no_data_and_leaves_nothing(folder):
+    for path in ("train.txt", "val.txt"):
+        Path(path).unlink()
+    before, begun = sorted(folder.rglob("*")), time.monotonic()
+    lines: list[str] = []
+    try_out(load("training.epochs=90", "training.batch_size=4096", "weights=absent"), lines.append)
+    assert any("train step:0" in line for line in lines)
+    assert lines[-1].endswith("works")
+    assert sorted(folder.rglob("*")) == before
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.list=none.txt", r"no list file or folder .*none\.txt"),
+        ("num_classes=2", "label 2, expected 0 to 1"),
+        ("weights=none", "none: no such file, nor none.pdparams"),
+        ("training.batch_size=100", "there are only 12 images"),
+        ("val=null", "a training needs `train`, `training` and `val`"),
+    ],
+)
+def test_what_is_missing_is_named(folder, setting, message):
+    with pytest.raises(UserError, match=message):
+        train(load(setting), lambda line: None)
+
+
+def test_an_evaluation_needs_weights_of_its_classes(folder):
+    with pytest.raises(UserError, match="needs `val` and `weights`"):
+        evaluate_job(load(), lambda line: None)
+    made = train(load(), lambda line: None)
+    with pytest.raises(UserError, match="build it for the file's classes"):
+        evaluate_job(load(f"weights={made}/last", "num_classes=5"), lambda line: None)
+
+
+def test_a_list_without_labels_is_refused(folder):
+    Path("train.txt").write_text("0.png\n1.png\n")
+    with pytest.raises(UserError, match="has no label"):
+        job = load()
+        assert job.train
+        images_of(job.train, 3)
