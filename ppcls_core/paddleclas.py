@@ -77,9 +77,22 @@ def read_job(path: Path, settings: Sequence[str]) -> Job:
         UserError: not YAML; an unknown key, transform, parameter or function, with the closest
             known ones; settings that contradict each other.
     """
-    data = override(_load(path), settings)
     where = str(path)
+    try:
+        return _job_of(override(_load(path), settings), where)
+    # What values of another type than PaddleClas's files have make the functions below raise.
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise UserError(
+            f"{where}: a value has another form than in PaddleClas's files ({error}); compare it "
+            "with a published one"
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{where}: nested too deeply") from error
+
+
+def _job_of(data: dict[str, Any], where: str) -> Job:
     _known(data, _KEYS | _EXECUTION, where, also=("fuse_",))
+    _check_loss(data.get("LOSS"), where)
     student, teacher = _models(data, where)
     fields: dict[str, Any] = {
         "model": student,
@@ -103,7 +116,7 @@ def _load(path: Path) -> dict[str, Any]:
     """Some of the published files give a key twice: the last counts, as in PaddleClas."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: got {type(data).__name__}, expected `key: value` lines")
@@ -116,6 +129,11 @@ def _known(
     for key in data:
         if key not in known and not str(key).startswith(also or "\0"):
             raise UserError(f"{where}: unknown setting '{key}'{closest(str(key), known)}")
+
+
+def _check_loss(section: Mapping[str, Any] | None, where: str) -> None:
+    if section is not None and section.get("function") != "CELoss":
+        raise UserError(f"{where}: LOSS: got {section.get('function')}, expected CELoss")
 
 
 def _models(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -144,8 +162,10 @@ def _spec(params: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _weights(given: Any) -> list[str]:
-    paths = given if isinstance(given, list) else [given]
-    return [str(path).rstrip("/") for path in paths if path]
+    paths = [path for path in (given if isinstance(given, list) else [given]) if path]
+    if not all(isinstance(path, str) for path in paths):
+        raise TypeError(f"pretrained_model is {given!r:.60}, expected paths")
+    return [path.rstrip("/") for path in paths]
 
 
 def _train(data: Mapping[str, Any], distills: bool, where: str) -> dict[str, Any]:
@@ -176,7 +196,8 @@ def _train(data: Mapping[str, Any], distills: bool, where: str) -> dict[str, Any
     if distills:
         training["loss"] = "ssld"
     else:
-        training["label_smoothing"] = max(0.0, float(data.get("ls_epsilon") or 0.0))
+        smoothing = float(data.get("ls_epsilon") or 0.0)
+        training["label_smoothing"] = 0.0 if smoothing == -1 else smoothing  # -1: off
     return {
         "train": {"list": section.get("file_list"), "root": section.get("data_dir")},
         "distill" if distills else "training": training,
@@ -205,7 +226,8 @@ def _valid(section: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _image_size(data: Mapping[str, Any], operators: list[dict[str, Any]], where: str) -> int:
     shape = data.get("image_shape") or [3, 224, 224]
     sized = [op["size"] for op in operators if op["name"] in ("RandomCrop", "CenterCrop")]
-    if len(shape) != 3 or shape[0] != 3 or any(size != shape[1] for size in sized):
+    square = len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]
+    if not square or any(size != shape[1] for size in sized):
         raise UserError(
             f"{where}: image_shape is {shape}, but the transforms give "
             f"{sized or 'no size'}; make them agree"
@@ -216,6 +238,7 @@ def _image_size(data: Mapping[str, Any], operators: list[dict[str, Any]], where:
 def _schedule(section: Mapping[str, Any], where: str) -> dict[str, Any]:
     names = {"warmup_epoch": "warmup_epochs", "decay_epochs": "decay_epochs", "gamma": "gamma"}
     names |= {"steps": "steps", "end_lr": "end_lr"}
+    _known(section, {"function", "params"}, f"{where}: LEARNING_RATE")
     params = dict(section.get("params") or {})
     lr = params.pop("lr", 0.1)
     _known(params, set(names), f"{where}: LEARNING_RATE.params")
@@ -226,6 +249,7 @@ def _schedule(section: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _optimizer(section: Mapping[str, Any], where: str) -> dict[str, Any]:
     _known(section, {"function", "params", "regularizer"}, f"{where}: OPTIMIZER")
     regularizer = section.get("regularizer") or {"function": "L2", "factor": 0.0}
+    _known(regularizer, {"function", "factor"}, f"{where}: OPTIMIZER.regularizer")
     optimizer = {"name": section.get("function", "Momentum"), **(section.get("params") or {})}
     return {
         "optimizer": optimizer,

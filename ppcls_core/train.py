@@ -80,7 +80,10 @@ def evaluate_job(job: Job, log: Callable[[str], None]) -> Accuracy:
     load_weights(model, Path(job.weights), allow_other_classes=False)
     with _console(job, log) as monitor:
         images = images_of(job.val, job.num_classes)
-        return evaluate(model, images, job.preprocess, job.workers, monitor)
+        accuracy = evaluate(model, images, job.preprocess, job.workers, monitor)
+    if accuracy.num_images == 0:
+        raise UserError(f"{job.val.list}: none of its {len(images)} images can be read")
+    return accuracy
 
 
 def try_out(job: Job, log: Callable[[str], None]) -> None:
@@ -128,12 +131,12 @@ def images_of(source: ImageList, num_classes: int) -> ImageSet:
     splits = FilesDataset("images", config, root).build(root, lambda done, total: None)
     assert splits.train is not None
     images = ImageSet.of(splits.train, splits.roots)
-    largest = int(images.labels.max())
-    if largest >= num_classes:
-        raise UserError(
-            f"{source.list}: label {largest}, expected 0 to {num_classes - 1}: correct the list "
-            "or the number of classes"
-        )
+    for label in (int(images.labels.min()), int(images.labels.max())):
+        if not 0 <= label < num_classes:
+            raise UserError(
+                f"{source.list}: label {label}, expected 0 to {num_classes - 1}: correct the list "
+                "or the number of classes"
+            )
     return images
 
 

@@ -1,9 +1,14 @@
-"""Fixtures shared by all tests."""
+"""What all tests share."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run: a failure is the change's, not chance's.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = PROJECT / "tests" / "flows" / "tiny.yaml"

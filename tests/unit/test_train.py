@@ -133,6 +133,21 @@ def test_an_evaluation_needs_weights_of_its_classes(folder):
         evaluate_job(load(f"weights={made}/last", "num_classes=5"), lambda line: None)
 
 
+@pytest.mark.parametrize("label", [-1, -9, 3])
+def test_a_label_outside_the_classes_is_refused(folder, label):
+    Path("val.txt").write_text(f"0.png {label}\n")
+    made = train(load("val.list=train.txt"), lambda line: None)
+    with pytest.raises(UserError, match=f"label.* {label}|{label}"):
+        evaluate_job(load(f"weights={made}/last"), lambda line: None)
+
+
+def test_an_evaluation_of_no_readable_image_is_an_error(folder):
+    made = train(load(), lambda line: None)
+    Path("val.txt").write_text("absent.png 0\n")
+    with pytest.raises(UserError, match="none of its 1 images can be read"):
+        evaluate_job(load(f"weights={made}/last"), lambda line: None)
+
+
 def test_a_list_without_labels_is_refused(folder):
     Path("train.txt").write_text("0.png\n1.png\n")
     with pytest.raises(UserError, match="has no label"):
