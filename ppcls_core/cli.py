@@ -14,7 +14,7 @@ from rich.table import Table
 from data_catalog.config import UserError, closest
 from data_catalog.published import PublishedWeights
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
-from ppcls_core.terminal import import_paddle, printable, run_app
+from ppcls_core.terminal import escaped, import_paddle, run_app
 
 if TYPE_CHECKING:
     from ppcls_core.deploy.benchmark import Measured
@@ -82,7 +82,7 @@ def _plot(path: Path, rows: list[PublishedWeights], latency: str) -> None:
     from ppcls_core.report.pareto import draw_pareto
 
     draw_pareto(path, rows, ["mparams", "gflops", latency])
-    console.print(printable(f"drawn: {path}"))
+    console.print(escaped(f"drawn: {path}"))
 
 
 @app.command()
@@ -118,7 +118,7 @@ def benchmark(
         write_measured(out, rows)
     console.print(_benchmark_table(rows))
     console.print(
-        printable(
+        escaped(
             f"{os.environ['OMP_NUM_THREADS']} threads, batch {batch_size}; in brackets as "
             f"published; latencies and errata beside them: {out}"
         )
@@ -165,11 +165,11 @@ def convert(
     from ppcls_core.models.weights.convert import convert as convert_weights
 
     done = convert_weights(source, target, model, form)
-    console.print(printable(f"{done.num_entries} entries written: {target}"))
+    console.print(escaped(f"{done.num_entries} entries written: {target}"))
     if done.left_out:
         shown = ", ".join(done.left_out[:5])
         console.print(
-            printable(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
+            escaped(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
         )
 
 
@@ -231,7 +231,7 @@ def augment_gallery(
 
 
 def _log(line: str) -> None:
-    console.print(printable(line), soft_wrap=True)
+    console.print(escaped(line), soft_wrap=True)
 
 
 def main() -> None:

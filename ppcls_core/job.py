@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from data_catalog.config import Config, UserError, load_yaml, override, parse
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
-from ppcls_core.models.registry import ModelConfig, spec_of
+from ppcls_core.models.registry import ModelConfig, check_image_size
 
 
 class ImageList(Config):
@@ -94,10 +94,6 @@ def _check(job: Job, path: Path) -> None:
     sizes: list[Any] = [job.preprocess.size] + ([job.learning.image_size] if job.learning else [])
     for model in models:
         try:
-            smallest = spec_of(model.name, model.spec).min_size
+            check_image_size(model, min(sizes))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        if min(sizes) < smallest:
-            raise UserError(
-                f"{path}: {model.name} sees nothing below {smallest} pixels: got {min(sizes)}"
-            )

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from data_catalog.config import UserError, closest, override, parse
+from ppcls_core.data.transforms import MEAN, STD
 from ppcls_core.job import Job
 
 # Keys that say how PaddleClas runs, not what it computes.
@@ -57,7 +58,6 @@ _KEYS = {
     "validate",
 }
 _INTERPOLATIONS = {0: "nearest", 1: "linear", 2: "cubic", 3: "area", 4: "lanczos"}
-_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 # Published under these names; the first is that of the networks' functions.
 _ALIASES = {"ShuffleNetV2_x1_0": "ShuffleNetV2", "MobileNetV1_x1_0": "MobileNetV1"}
 
@@ -281,15 +281,21 @@ def _operators(transforms: Sequence[Any], where: str) -> list[dict[str, Any]]:
 
 
 def _translate(name: str, params: Mapping[str, Any], where: str) -> dict[str, Any]:
-    ours, fields = _TRANSFORMS[name]
-    _known(params, set(fields), f"{where}: {name}")
-    settings: dict[str, Any] = {"name": ours}
-    for key, value in params.items():
-        settings |= fields[key](value) if value is not None else {}
+    settings = _renamed(_TRANSFORMS[name], params, f"{where}: {name}")
     if name == "GridMask" and ("d1" in params or "d2" in params):
         settings["d"] = [params.get("d1", 96), params.get("d2", 224)]
     if name == "RandomErasing" and ("sl" in params or "sh" in params):
         settings["area"] = [params.get("sl", 0.02), params.get("sh", 0.4)]
+    return settings
+
+
+def _renamed(ours: tuple[str, _Fields], params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Our operator's name and settings for PaddleClas's `params`; what is null has its default."""
+    name, fields = ours
+    _known(params, set(fields), where)
+    settings: dict[str, Any] = {"name": name}
+    for key, value in params.items():
+        settings |= fields[key](value) if value is not None else {}
     return settings
 
 
@@ -312,8 +318,9 @@ def _nothing(value: Any) -> dict[str, Any]:
 def _check_normalize(params: Mapping[str, Any], where: str) -> None:
     _known(params, {"scale", "mean", "std", "order", "channel_first"}, where)
     scale = params.get("scale", "1./255.")
-    given = (params.get("mean", _MEAN), params.get("std", _STD))
-    if given != (_MEAN, _STD) or not abs(_fraction(scale) * 255 - 1) < 1e-6:
+    expected = (list(MEAN), list(STD))
+    given = (params.get("mean", expected[0]), params.get("std", expected[1]))
+    if given != expected or not abs(_fraction(scale) * 255 - 1) < 1e-6:
         raise UserError(f"{where}: expected ImageNet's mean and deviation, and a scale of 1/255")
 
 
@@ -409,9 +416,4 @@ def _mix(mixes: Sequence[Any], where: str) -> dict[str, Any] | None:
     ((name, params),) = mixes[0].items()
     if name not in _MIXES:
         raise UserError(f"{where}: TRAIN.mix: unknown operator '{name}'{closest(name, _MIXES)}")
-    ours, fields = _MIXES[name]
-    _known(params or {}, set(fields), f"{where}: {name}")
-    settings: dict[str, Any] = {"name": ours}
-    for key, value in (params or {}).items():
-        settings |= fields[key](value)
-    return settings
+    return _renamed(_MIXES[name], params or {}, f"{where}: {name}")

@@ -13,7 +13,7 @@ from data_catalog.config import UserError
 from ppcls_core.monitor import Interrupted
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` with what could steer a terminal or break its lines shown as an escape."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
@@ -46,5 +46,5 @@ def run_app(app: Callable[[], object]) -> None:
 def _fail(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("error:", style="red", end=" ")
-    console.print(printable(message), markup=False)
+    console.print(escaped(message), markup=False)
     sys.exit(2)

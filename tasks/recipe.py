@@ -13,7 +13,7 @@ from data_catalog.config import Config, UserError, closest, load_yaml, override,
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.labels.select import SelectConfig
-from ppcls_core.models.registry import ModelConfig, spec_of
+from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
@@ -113,15 +113,16 @@ def _check_models(recipe: Recipe, path: Path) -> None:
     models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
     for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
         try:
-            smallest = spec_of(model.name, model.spec).min_size
+            spec_of(model.name, model.spec)
         except UserError as error:
             raise UserError(f"{path}: {key}: {error}") from None
         for name, section in sections:
-            if section is not None and section.image_size < smallest:
-                raise UserError(
-                    f"{path}: {name}.image_size: got {section.image_size}, expected at least "
-                    f"{smallest}, below which {model.name} sees nothing"
-                )
+            if section is None:
+                continue
+            try:
+                check_image_size(model, section.image_size)
+            except UserError as error:
+                raise UserError(f"{path}: {name}.image_size: {error}") from None
     if recipe.teacher.train is None and recipe.teacher.weights is None:
         raise UserError(
             f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"

@@ -15,14 +15,13 @@ import numpy as np
 import paddle
 from paddle.base import core
 
-from data_catalog.config import UserError
 from data_catalog.files import write_bytes
 from data_catalog.published import PublishedWeights, published_weights
-from ppcls_core.deploy.engine import open_predictor
+from ppcls_core.deploy.engine import has_gpu, open_predictor
 from ppcls_core.deploy.export import export
 from ppcls_core.models.complexity import count_operations, count_parameters
 from ppcls_core.models.networks.layers import Network
-from ppcls_core.models.registry import architecture_of, build_model, spec_of
+from ppcls_core.models.registry import ModelConfig, architecture_of, build_model, check_image_size
 
 WARM_UP, MIN_RUNS, MIN_SECONDS = 3, 5, 1.0
 
@@ -55,10 +54,9 @@ def resolve_size(name: str, image_size: int | None) -> int:
     Raises:
         UserError: unknown name, or an image too small for the network.
     """
-    smallest, row = spec_of(name).min_size, _published(name)
+    row = _published(name)
     size = image_size or (row.crop if row else 224)
-    if size < smallest:
-        raise UserError(f"{name} sees nothing below {smallest} pixels: got {size}")
+    check_image_size(ModelConfig(name=name), size)
     return size
 
 
@@ -114,7 +112,7 @@ def _inference_latencies(
 
 def has_fast_bf16() -> bool:
     """Whether the device computes in bfloat16 itself: AVX512_BF16, AMX, or a GPU from Ampere on."""
-    if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+    if has_gpu():
         return paddle.amp.is_bfloat16_supported()
     return core.supports_bfloat16_fast_performance()
 

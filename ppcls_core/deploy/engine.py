@@ -14,6 +14,11 @@ Precision = Literal["fp32", "bf16"]
 GPU_MEMORY_MB = 256  # taken at the start; the pool grows with need
 
 
+def has_gpu() -> bool:
+    """Whether Paddle computes on a GPU here."""
+    return paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
 def open_predictor(
     directory: Path, precision: Precision, threads: int
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -28,7 +33,7 @@ def open_predictor(
         str(directory / "inference.json"), str(directory / "inference.pdiparams")
     )
     config.disable_glog_info()
-    if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+    if has_gpu():
         kind = inference.PrecisionType
         config.enable_use_gpu(
             GPU_MEMORY_MB, 0, kind.Bfloat16 if precision == "bf16" else kind.Float32

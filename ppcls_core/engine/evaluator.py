@@ -52,14 +52,14 @@ def evaluate(
             for image_id, error in bad.items():
                 rejected.add(image_id, error)
             if len(rows):
-                hits += _hits(predict_logits(model, pixels), images.labels[rows])
+                hits += count_hits(predict_logits(model, pixels), images.labels[rows])
             seen += len(rows)
             check(monitor)
     top1, top5 = (hits / max(seen, 1)).tolist()
     return Accuracy(top1, top5, seen, rejected.counts())
 
 
-def _hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """[top-1 hits, top-5 hits]; ties and NaN count against the model."""
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
     rank = (~(logits < target)).sum(1) - 1

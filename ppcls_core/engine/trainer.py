@@ -23,6 +23,7 @@ from ppcls_core.engine.batch import Batch
 from ppcls_core.engine.checkpoint import State
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.ema import Average
+from ppcls_core.engine.evaluator import count_hits
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length
@@ -126,7 +127,7 @@ def _step(training: Training, config: TrainConfig, state: State, batch: Batch) -
     if state.average is not None:
         state.average.update(at.step)
     if training.on_step is not None:
-        training.on_step(StepReport(at.step, loss, lr, *_hits(logits, batch.labels)))
+        training.on_step(StepReport(at.step, loss, lr, *_shares(logits, batch.labels)))
     at.loss_sum += loss
     at.step += 1
 
@@ -166,9 +167,7 @@ def _lr(training: Training, config: TrainConfig, step: int) -> float:
     return config.schedule.rate(step, config.lr, length)
 
 
-def _hits(logits: paddle.Tensor, labels: np.ndarray) -> list[float]:
-    """Shares of the images whose label is among the best 1 and 5 logits; ties count against."""
-    values = logits.numpy()
-    target = np.take_along_axis(values, np.maximum(labels, 0)[:, None], 1)
-    rank = (~(values < target)).sum(1)
-    return [float(((rank <= k) & (labels >= 0)).mean()) for k in (1, 5)]
+def _shares(logits: paddle.Tensor, labels: np.ndarray) -> list[float]:
+    """Shares of the images whose label is among the best 1 and 5 logits."""
+    known = labels >= 0
+    return (count_hits(logits.numpy()[known], labels[known]) / len(labels)).tolist()

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from data_catalog.config import Config, UserError, closest, parse
-from data_catalog.download import download, weights_folder
 from data_catalog.published import published_weights, static_names
 from ppcls_core.models.specs import (
     ModelSpec,
@@ -109,6 +108,16 @@ def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSp
     return parse(type(spec), {**spec.model_dump(), **(overrides or {})}, f"model {name}")
 
 
+def check_image_size(model: ModelConfig, size: int) -> None:
+    """Raise UserError where the model sees nothing of images of `size` pixels, or as `spec_of`."""
+    smallest = spec_of(model.name, model.spec).min_size
+    if size < smallest:
+        raise UserError(
+            f"got images of {size} pixels, expected at least {smallest}, below which "
+            f"{model.name} sees nothing"
+        )
+
+
 def build_model(
     name: str,
     *,
@@ -160,6 +169,7 @@ def _published_file(name: str) -> Path:
             f"model {name}: its weights were never published; give the path of yours, or take one "
             "of the names with weights in `ppcls models`"
         )
+    from data_catalog.download import download, weights_folder
     from ppcls_core.models.weights.files import load_state
 
     return download(published.url, weights_folder(), load_state)

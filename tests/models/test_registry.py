@@ -13,7 +13,9 @@ from data_catalog.config import UserError
 from data_catalog.published import published_weights
 from ppcls_core.models import specs
 from ppcls_core.models.registry import (
+    ModelConfig,
     build_model,
+    check_image_size,
     classifier_parameters,
     known_models,
     num_classes_of,
@@ -82,6 +84,12 @@ def test_mobilenet_blocks_can_be_written_as_lists():
 def test_mistakes_are_named(name, overrides, message):
     with pytest.raises(UserError, match=message):
         spec_of(name, overrides)
+
+
+def test_images_too_small_for_the_network_are_refused():
+    check_image_size(ModelConfig(name="InceptionV4"), 75)
+    with pytest.raises(UserError, match="got images of 74 pixels, expected at least 75"):
+        check_image_size(ModelConfig(name="InceptionV4"), 74)
 
 
 @pytest.mark.parametrize("num_classes", [0, -1, 100_001])

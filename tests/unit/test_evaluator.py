@@ -88,7 +88,7 @@ def test_hits_equal_brute_force_with_ties_and_values_that_are_no_numbers(data, l
     num, classes = logits.shape
     labels = np.array([data.draw(st.integers(0, classes - 1)) for _ in range(num)], np.int32)
     expected = [sum(is_hit(z, y, k) for z, y in zip(logits, labels, strict=True)) for k in (1, 5)]
-    assert evaluator._hits(logits, labels).tolist() == expected
+    assert evaluator.count_hits(logits, labels).tolist() == expected
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
