@@ -58,7 +58,6 @@ def train(job: Job) -> None:
     import paddle
 
     from ppcls_core.data.loader import ImageSet, TrainLoader
-    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine import checkpoint
     from ppcls_core.engine.config import CLASSIC, TrainConfig
     from ppcls_core.engine.evaluator import evaluate
@@ -90,8 +89,7 @@ def train(job: Job) -> None:
     steps: list[int] = []
 
     def validate(model: paddle.nn.Layer) -> float:
-        preprocess = Preprocess(size=config.image_size)
-        return evaluate(model, images, preprocess, job.workers, SilentMonitor()).top1
+        return evaluate(model, images, config.preprocess, job.workers, SilentMonitor()).top1
 
     def on_step(report: StepReport) -> None:
         steps.append(report.step)

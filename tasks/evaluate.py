@@ -11,6 +11,7 @@ from typing import Any
 
 from data_catalog.config import UserError
 from data_catalog.files import write_json
+from ppcls_core.data.transforms import Preprocess
 from tasks.inputs import image_set, trained_model
 from tasks.recipe import ModelConfig, Recipe
 from tasks.stage import Outcome, Stage, Work
@@ -24,15 +25,15 @@ class Candidate:
 
     stage: str
     model: ModelConfig
-    image_size: int
+    preprocess: Preprocess
 
 
 def candidates(recipe: Recipe) -> list[Candidate]:
     """The models to compare, the teacher first."""
     students = [
-        Candidate(name, recipe.student, getattr(recipe, name).image_size) for name in STUDENTS
+        Candidate(name, recipe.student, getattr(recipe, name).preprocess) for name in STUDENTS
     ]
-    return [Candidate("teacher", recipe.teacher.model, recipe.teacher.image_size), *students]
+    return [Candidate("teacher", recipe.teacher.model, recipe.teacher.preprocess), *students]
 
 
 def run(work: Work) -> Outcome:
@@ -55,20 +56,19 @@ def run(work: Work) -> Outcome:
 
 
 def _measure(work: Work, candidate: Candidate) -> dict[str, Any]:
-    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import evaluate
 
     model = trained_model(
         work, candidate.model, work.inputs[candidate.stage].path("model.pdparams")
     )
     val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
-    accuracy = evaluate(model, val, Preprocess(size=candidate.image_size), workers, work.monitor)
+    accuracy = evaluate(model, val, candidate.preprocess, workers, work.monitor)
     if accuracy.num_images == 0:
         raise UserError(f"none of the {len(val)} validation images can be read; check the data set")
     return {
         "label": candidate.stage,
         "architecture": candidate.model.name,
-        "resolution": candidate.image_size,
+        "resolution": candidate.preprocess.size,
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "num_images": accuracy.num_images,

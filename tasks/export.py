@@ -17,8 +17,8 @@ def run(work: Work) -> Outcome:
     from ppcls_core.deploy.export import FILES, export
 
     classes = manifest(work, "data/train.parquet").classes
-    student, size = student_of(work, "fix"), work.recipe.fix.image_size
-    deviation = export(student, classes, size, work.directory)
+    student, preprocess = student_of(work, "fix"), work.recipe.fix.preprocess
+    deviation = export(student, classes, preprocess, work.directory)
     weights = work.inputs["fix"].path("model.pdparams").read_bytes()
     write_bytes(work.path("student.pdparams"), weights)
     return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})

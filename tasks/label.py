@@ -58,12 +58,11 @@ def _label_shard(
     work: Work, teacher: Network, pool: ImageSet, rows: range, advance: Advance
 ) -> dict[str, pa.Table]:
     from ppcls_core.data.loader import test_batches
-    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import predict_logits
     from ppcls_core.labels.store import label_table
 
     config, workers = work.recipe, work.recipe.run_time.workers
-    preprocess = Preprocess(size=config.teacher.image_size)
+    preprocess = config.teacher.preprocess
     ids, logits, bad_rows = [], [], []
     batches = test_batches(pool, rows, config.label.batch_size, preprocess, workers)
     for good, pixels, bad in batches:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from data_catalog.config import Config, UserError, closest, load_yaml, override, parse
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.labels.select import SelectConfig
@@ -35,6 +36,11 @@ class TeacherConfig(Config):
     weights: str | None = None  # a .pdparams file, relative to the recipe
     image_size: int = Field(default=224, ge=32)  # resolution at which it labels
     train: LabelTraining | None = None
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How it is tested, and how it sees the images it labels."""
+        return Preprocess(size=self.image_size)
 
 
 class LabelConfig(Config):

@@ -36,14 +36,13 @@ def run(work: Work) -> Outcome:
 
 
 def _adopt(work: Work, weights: Path) -> Outcome:
-    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import evaluate
     from ppcls_core.models.weights.files import save_state
     from ppcls_core.models.weights.state import state_of
 
     model = trained_model(work, work.recipe.teacher.model, weights)
     val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
-    preprocess = Preprocess(size=work.recipe.teacher.image_size)
+    preprocess = work.recipe.teacher.preprocess
     accuracy = evaluate(model, val, preprocess, workers, work.monitor)
     save_state(work.path("model.pdparams"), state_of(model))
     write_json(work.path("history.json"), [])

@@ -30,7 +30,6 @@ def train(
     config: TrainConfig,
 ) -> Outcome:
     """Train what of `model` learns on the loader's images; resumes from its checkpoint."""
-    from ppcls_core.data.transforms import Preprocess
     from ppcls_core.engine.evaluator import evaluate
     from ppcls_core.engine.trainer import Training, fit
     from ppcls_core.models.weights.files import save_state
@@ -38,10 +37,8 @@ def train(
 
     val, run_time = image_set(work, "data/val.parquet"), work.recipe.run_time
 
-    preprocess = Preprocess(size=config.image_size)
-
     def validate(model: paddle.nn.Layer) -> float:
-        return evaluate(model, val, preprocess, run_time.workers, work.monitor).top1
+        return evaluate(model, val, config.preprocess, run_time.workers, work.monitor).top1
 
     learning = [p for p in model.parameters() if not p.stop_gradient]
     training = Training(model, learning, objective, loader, validate)
@@ -62,7 +59,7 @@ def loader_of(work: Work, name: str, config: TrainConfig) -> TrainLoader:
         image_set(work, name),
         config.batch_size,
         config.image_size,
-        config.augmentation if augments else None,
+        config.augmentation if augments else config.preprocess,
         seed_of(work.recipe.seed, work.stage),
         work.recipe.run_time.workers,
         config.mix if augments else None,

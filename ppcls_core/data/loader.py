@@ -20,7 +20,7 @@ from data_catalog.config import UserError
 from data_catalog.manifest import Manifest, Roots
 from ppcls_core.data.augment import BatchOperator, Operator, sized
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.data.transforms import Preprocess, reduction, test_transform, train_transform
+from ppcls_core.data.transforms import Preprocess, reduction, train_transform
 from ppcls_core.randomness import generator, seed_of
 
 K = TypeVar("K")
@@ -75,7 +75,7 @@ class TrainLoader:
     images: ImageSet
     batch_size: int
     image_size: int
-    augmentation: Sequence[Operator] | None  # None: test-time preprocessing (Fix)
+    augmentation: Sequence[Operator] | Preprocess  # test-time preprocessing: in Fix
     seed: int
     workers: int
     mix: BatchOperator | None = None
@@ -83,7 +83,8 @@ class TrainLoader:
     rejected: Rejections = field(default_factory=Rejections)
 
     def __post_init__(self) -> None:
-        self._operators = sized(self.augmentation or (), self.image_size)
+        operators = () if isinstance(self.augmentation, Preprocess) else self.augmentation
+        self._operators = sized(operators, self.image_size)
         if len(self.images) < self.batch_size:
             raise UserError(
                 f"batch_size is {self.batch_size}, but there are only {len(self.images)} images to "
@@ -147,8 +148,8 @@ class TrainLoader:
     def _pixels(self, row: int, epoch: int) -> np.ndarray:
         """uint8 [3, S, S] of an image. Raises BadImage."""
         path = self.images.paths[row]
-        if self.augmentation is None:
-            return test_transform(read_image(path), self.image_size)
+        if isinstance(self.augmentation, Preprocess):
+            return self.augmentation(read_image(path))
         fresh = partial(generator, self.seed, epoch, self.images.ids[row])
         image = read_image(path, lambda shape: reduction(self._operators, shape, fresh))
         pixels = train_transform(image, self._operators, fresh(), epoch / self.epochs)

@@ -17,7 +17,7 @@ import yaml
 from paddle.base import framework
 
 from data_catalog.files import write_bytes
-from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD
+from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, Preprocess
 from ppcls_core.engine.evaluator import predict_logits
 
 FILES = ["inference.json", "inference.pdiparams", "inference.yml"]
@@ -25,32 +25,33 @@ TOLERANCE = 1e-4  # of the largest logit
 
 
 def export(
-    model: paddle.nn.Layer, classes: Sequence[str], image_size: int, directory: Path
+    model: paddle.nn.Layer, classes: Sequence[str], preprocess: Preprocess, directory: Path
 ) -> float:
     """Write FILES into `directory`; the largest deviation of a logit over the largest logit.
 
-    The exported model takes float32 [N, 3, image_size, image_size], normalised as inference.yml
-    says.
+    The exported model takes float32 [N, 3, S, S] of images that `preprocess` gives, normalised
+    as inference.yml says.
 
     Raises:
         RuntimeError: the exported model's logits differ from the network's by more than TOLERANCE.
     """
     model.eval()
-    spec = paddle.static.InputSpec([None, 3, image_size, image_size], "float32", name="image")
+    size, short = preprocess.size, preprocess.short
+    spec = paddle.static.InputSpec([None, 3, size, size], "float32", name="image")
     with warnings.catch_warnings(), _fresh_names():
         warnings.simplefilter("ignore")
         paddle.jit.save(model, str(directory / "inference"), input_spec=[spec])
     sidecar = {
         "classes": list(classes),
-        "image_size": image_size,
-        "resize_short": round(image_size / CROP_RATIO),
+        "image_size": size,
+        "resize_short": short or round(size / CROP_RATIO),
         "mean": list(MEAN),
         "std": list(STD),
         "channels": "RGB",
     }
     text = yaml.safe_dump(sidecar, sort_keys=False, allow_unicode=True)
     write_bytes(directory / "inference.yml", text.encode())
-    return _check(model, image_size, directory)
+    return _check(model, size, directory)
 
 
 @contextmanager

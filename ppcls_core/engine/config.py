@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from data_catalog.config import Config
 from ppcls_core.data.augment import BatchOperator, Operator, RandomCrop, RandomFlip
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.optimizers import Momentum, Optimizer, Regularizer
 from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import CosineWarmup, Schedule
@@ -33,6 +34,11 @@ class TrainConfig(Config):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     precision: Precision = Precision()
     eval_every: int = Field(default=10, gt=0)  # epochs between validations; the last has one
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How the model is tested."""
+        return Preprocess(size=self.image_size)
 
     @field_validator("accumulate")
     @classmethod
@@ -61,3 +67,17 @@ class DistillTraining(TrainConfig):
 
 class FixTraining(TrainConfig):
     """FixRes: the classifier alone, on labels, at a larger resolution, unaugmented."""
+
+    short: int | None = Field(default=None, ge=32)  # as in Preprocess
+
+    @field_validator("short")
+    @classmethod
+    def _holds_the_crop(cls, short: int | None, info: ValidationInfo) -> int | None:
+        if short is not None and short < info.data.get("image_size", 0):
+            raise ValueError(f"is less than image_size {info.data['image_size']}")
+        return short
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How the model is tested, and how it sees the training images."""
+        return Preprocess(size=self.image_size, short=self.short)

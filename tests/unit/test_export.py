@@ -8,6 +8,7 @@ import paddle
 import pytest
 import yaml
 
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import FILES, TOLERANCE, export
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
@@ -32,7 +33,7 @@ def exported(tmp_path_factory):
     """(directory, network, state before, deviation)"""
     directory, model = tmp_path_factory.mktemp("exported"), network()
     before = state_of(model)
-    return directory, model, before, export(model, CLASSES, 48, directory)
+    return directory, model, before, export(model, CLASSES, Preprocess(size=48), directory)
 
 
 def images_of(num):
@@ -117,7 +118,7 @@ def test_the_network_keeps_its_weights_and_can_go_on(exported):
 
 
 def test_equal_networks_give_equal_bytes(exported, tmp_path):
-    export(network(), CLASSES, 48, tmp_path)
+    export(network(), CLASSES, Preprocess(size=48), tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (exported[0] / name).read_bytes(), name
 
@@ -132,4 +133,4 @@ def test_an_export_that_deviates_is_an_error(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(paddle.jit, "load", load_deviating)
     with pytest.raises(RuntimeError, match=r"exported logits deviate by ([12]\.\d+e-04|nan)"):
-        export(network(), CLASSES, 48, tmp_path)
+        export(network(), CLASSES, Preprocess(size=48), tmp_path)

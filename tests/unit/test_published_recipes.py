@@ -239,7 +239,8 @@ def test_training(name):
             "mix": Mixup(alpha=0.2) if row.mixup else None,
         }
     )
-    assert recipe.fix == FixTraining.model_validate(row.fix.settings())
+    short = 320 if name.startswith("Fix_") else None  # data_catalog/published.csv: tested so
+    assert recipe.fix == FixTraining.model_validate({**row.fix.settings(), "short": short})
 
 
 @every_recipe
