@@ -48,19 +48,21 @@ def status(
 ) -> None:
     """Say for each stage whether it is done, stale (and why), missing, damaged or partial."""
     from flows.status import statuses
-    from tasks.recipe import load_recipe
+    from tasks.recipe import load_recipes
     from tasks.stage import Session
     from tasks.store import Store
 
-    session = Session(load_recipe(recipe, settings or []), Store.default(), deep=deep)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("stage", "state", "detail"):
-        table.add_column(column, overflow="fold")
-    colours = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red"}
-    for row in statuses(session):
-        state = f"[{colours.get(row.state, 'dim')}]{row.state}[/]"
-        table.add_row(row.stage, state, row.detail)
-    console.print(table)
+    recipes = load_recipes(recipe, settings or [])
+    for each in recipes:
+        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        table.title = each.name if len(recipes) > 1 else None
+        for column in ("stage", "state", "detail"):
+            table.add_column(column, overflow="fold")
+        colours = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red"}
+        for row in statuses(Session(each, Store.default(), deep=deep)):
+            state = f"[{colours.get(row.state, 'dim')}]{row.state}[/]"
+            table.add_row(row.stage, state, row.detail)
+        console.print(table)
 
 
 @app.command()

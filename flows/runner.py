@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.services import apply_settings, is_healthy
-from tasks.dag import following, needed_for, stage_named
-from tasks.recipe import RECIPES, load_recipe, recipe_path
+from tasks.dag import OF_STUDENT, following, needed_for, stage_named
+from tasks.recipe import RECIPES, load_recipes, recipe_path
 from tasks.stage import Session
 from tasks.store import Store
 
@@ -19,7 +19,7 @@ def run_recipe(
     recipe: str, settings: Sequence[str], only: str | None, from_: str | None, console: Console
 ) -> int:
     """Run `recipe` and print what each stage did; the exit status."""
-    resolved = load_recipe(recipe, settings)  # a mistake is told before Prefect takes its seconds
+    resolved = load_recipes(recipe, settings)  # mistakes are told before Prefect takes its seconds
     until = stage_named(only).name if only else "report"
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
     apply_settings()
@@ -32,7 +32,11 @@ def run_recipe(
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
         console.print(state.message, markup=False)
         return 1
-    print_results(Session(resolved, Store.default()), until, console)
+    sessions = [Session(each, Store.default()) for each in resolved]
+    for number, session in enumerate(sessions):
+        if len(sessions) > 1:
+            console.print(f"[bold]{session.recipe.name}[/]")
+        print_results(session, until, console, of_student_alone=number > 0)
     return 0
 
 
@@ -75,7 +79,9 @@ def _described(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"{sum(reasons.values()):,} rejected ({listed})"
 
 
-def print_results(session: Session, until: str, console: Console) -> None:
+def print_results(
+    session: Session, until: str, console: Console, of_student_alone: bool = False
+) -> None:
     """The table of what each stage did, and the accuracies where they are known."""
     from tasks.report import accuracies, stage_row
 
@@ -87,6 +93,8 @@ def print_results(session: Session, until: str, console: Console) -> None:
         result, _ = session.find(stage)
         assert result is not None
         session.accept(result)
+        if of_student_alone and stage.name not in OF_STUDENT:
+            continue
         row = stage_row(result)
         rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
         note = ", ".join(_described(result.counts))
@@ -99,4 +107,4 @@ def print_results(session: Session, until: str, console: Console) -> None:
             gain = "" if row.gain is None else f"  {row.gain:+.1f} points over the baseline"
             console.print(f"{row.label:<10}{row.top1:7.1%} top-1 at {row.resolution} px{gain}")
     if "report" in session.done:
-        console.print(f"\nreport: {session.done['report'].path('report.html')}")
+        console.print(f"\nreport: {session.done['report'].path('report.html')}\n")

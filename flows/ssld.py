@@ -7,6 +7,7 @@ decides that, so a run from the command line and a deployment share their result
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -18,8 +19,8 @@ from prefect.states import Completed, Failed
 
 from data_catalog.config import UserError
 from tasks.artifacts import publish
-from tasks.dag import needed_for
-from tasks.recipe import load_recipe
+from tasks.dag import OF_STUDENT, needed_for
+from tasks.recipe import load_recipes
 from tasks.stage import Session, Stage
 from tasks.store import Result, Store
 from tasks.watch import watching
@@ -34,6 +35,8 @@ def ssld(
 ) -> Any:
     """Run a recipe up to a stage; what is done is not run again.
 
+    What several students of a recipe have in common is run once, before them.
+
     Args:
         recipe: name of a recipe in configs/ssld, or the path of one.
         settings: overrides of the form `a.b=value`.
@@ -44,22 +47,42 @@ def ssld(
     try:
         stages = needed_for(until)
         again = frozenset(refresh or ()) if first_attempt else frozenset()
-        session = Session(load_recipe(recipe, settings or ()), Store.default(), again)
+        recipes = load_recipes(recipe, settings or ())
     except UserError as error:
         return _failure(error)
+    common = [stage for stage in stages if stage.name not in OF_STUDENT]
+    rest = [stage for stage in stages if stage.name in OF_STUDENT]
+    session = Session(recipes[0], Store.default(), again)
     states: dict[str, State] = {}
-    for stage in stages:
-        state = _as_task(session, stage)([states[name] for name in stage.upstream])
-        if state.is_failed():
-            return Failed(message=state.message)
-        states[stage.name] = state
+    failure, shared = _run_stages(session, common, states), dict(session.done)
+    for each in recipes:
+        session = Session(each, session.store, again)
+        for result in shared.values():
+            session.accept(result)
+        of = f" of {each.name}" if len(recipes) > 1 else ""
+        failure = failure or _run_stages(session, rest, dict(states), of)
+    if failure:
+        return Failed(message=failure)
     return Completed(message=f"{recipe}: {until} is done")
 
 
-def _as_task(session: Session, stage: Stage) -> Any:
-    """`stage` as a Prefect task; `upstream` draws the arrows of the dashboard's graph."""
+def _run_stages(
+    session: Session, stages: Sequence[Stage], states: dict[str, State], of: str = ""
+) -> str | None:
+    """Run `stages` in turn, their states into `states`; the message of the one that failed."""
+    for stage in stages:
+        state = _as_task(session, stage, of)([states[name] for name in stage.upstream])
+        if state.is_failed():
+            return state.message
+        states[stage.name] = state
+    return None
 
-    @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False)
+
+def _as_task(session: Session, stage: Stage, of: str) -> Any:
+    """`stage` as a Prefect task; `upstream` draws the arrows of the dashboard's graph."""
+    title = stage.name + of
+
+    @task(name=stage.name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
     def run(upstream: list[Any]) -> Any:
         try:
             return _run(session, stage)

@@ -2,8 +2,8 @@
 
 data --+--> teacher ---+
        +--> dedup -----+--> label --> select --> distill --> finetune --> fix --> export
-       +--> baseline ----------------------------------------------------+
-                                                                         +--> evaluate --> report
+       |                                                                  |
+       +--> baseline -----------------------------------------------------+--> evaluate --> report
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ STAGES: dict[str, Stage] = {
         data,
         dedup,
         teacher,
-        baseline,
         label,
         select,
+        baseline,
         distill,
         finetune,
         fix,
@@ -67,3 +67,7 @@ def following(name: str) -> list[Stage]:
         if reached.intersection(stage.upstream):
             reached.add(stage.name)
     return [stage for stage in STAGES.values() if stage.name in reached]
+
+
+OF_STUDENT = {stage.name for name in ("baseline", "distill") for stage in following(name)}
+"""The stages that several students of a recipe do not have in common."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
+STUDENT_SECTIONS = ("student", "baseline", "distill", "finetune", "fix")
 
 
 class DataConfig(Config):
@@ -90,10 +91,62 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
 
     Raises:
+        UserError: as `load_recipes`, and for several students.
+    """
+    recipes = load_recipes(name, settings)
+    if len(recipes) > 1:
+        raise UserError(f"{recipe_path(name)}: has `students`, a recipe with one is expected here")
+    return recipes[0]
+
+
+def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
+    """The recipe `name`; of one with `students` a recipe each, in order.
+
+    `students` gives by name what a student has different in STUDENT_SECTIONS. All else is common,
+    so the results up to the selection are made once. A student's recipe is called RECIPE-NAME.
+
+    Raises:
         UserError: any unknown key, value out of range, unknown model or missing weights file.
     """
     path = recipe_path(name)
-    data = override({"name": path.stem, **load_yaml(path)}, settings)
+    own = [setting for setting in settings if setting.startswith(("students.", "students="))]
+    data = override({"name": path.stem, **load_yaml(path)}, own)
+    students = data.pop("students", None)
+    common = [setting for setting in settings if setting not in own]
+    if students is None:
+        return [_recipe(override(data, common), path)]
+    recipes = []
+    for student, sections in _sections(students, path).items():
+        merged = override(_merged(data, sections), common)
+        recipes.append(_recipe({**merged, "name": f"{data['name']}-{student}"}, path))
+    return recipes
+
+
+def _sections(students: Any, path: Path) -> dict[str, dict[str, Any]]:
+    if not isinstance(students, dict) or not students:
+        raise UserError(f"{path}: students: got {students!r}, expected `NAME: sections` lines")
+    for student, sections in students.items():
+        if not isinstance(sections, dict):
+            raise UserError(f"{path}: students.{student}: got {sections!r}, expected sections")
+        for key in sections:
+            if key not in STUDENT_SECTIONS:
+                near = closest(str(key), STUDENT_SECTIONS)
+                raise UserError(f"{path}: students.{student}: '{key}' is not a student's{near}")
+    return students
+
+
+def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `data`, mapping into mapping."""
+    result = dict(data)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merged(below, value)
+        result[key] = value
+    return result
+
+
+def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     recipe = parse(Recipe, data, str(path))
     _check_models(recipe, path)
     return _resolve_weights(_resolve_data(recipe, path.parent), path)

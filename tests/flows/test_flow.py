@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tasks.dag import OF_STUDENT
 from tests.conftest import TINY
 
 
@@ -30,7 +32,7 @@ def run(num_stages: int, **parameters: object) -> tuple[object, dict[str, str]]:
 
     from flows.ssld import ssld
 
-    state = ssld(str(TINY), **parameters, return_state=True)
+    state = ssld(**{"recipe": str(TINY), **parameters}, return_state=True)
     only = FlowRunFilter.model_validate({"id": {"any_": [str(state.state_details.flow_run_id)]}})
     end = time.monotonic() + 30
     while time.monotonic() < end:  # task runs reach the server as events, a little later
@@ -74,3 +76,18 @@ def test_a_mistake_fails_the_run_with_its_message_alone(
     assert "only 42 images" in state.message
     assert states["teacher"] == "Failed"
     assert "Traceback" not in caplog.text
+
+
+def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load(TINY.read_text())
+    recipe["students"] = {"same": {}, "narrow": {"student": {"spec": {"width": 2}}}}
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    state, states = run(19, recipe=str(path))
+    assert state.is_completed()
+    made = {name for name, state in states.items() if state == "Completed"}
+    assert made == {f"{stage} of two-narrow" for stage in OF_STUDENT} | {"report of two-same"}
+    assert set(states) - made == {
+        *("data", "dedup", "teacher", "label", "select"),
+        *(f"{stage} of two-same" for stage in OF_STUDENT - {"report"}),
+    }
