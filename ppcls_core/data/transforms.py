@@ -91,10 +91,11 @@ def test_transform(
     return np.ascontiguousarray(out[y : y + size, x : x + size].transpose(2, 0, 1))
 
 
-def normalize(images: np.ndarray) -> Tensor:
+def normalize(images: np.ndarray | Tensor) -> Tensor:
     """uint8 [N, 3, H, W] to a float32 tensor on the device, with ImageNet's mean and deviation."""
     import paddle
 
+    pixels = paddle.to_tensor(images) if isinstance(images, np.ndarray) else images
     mean = paddle.to_tensor(MEAN, "float32").reshape([1, 3, 1, 1])
     std = paddle.to_tensor(STD, "float32").reshape([1, 3, 1, 1])
-    return (paddle.to_tensor(images).astype("float32") / 255 - mean) / std
+    return (pixels.astype("float32") / 255 - mean) / std

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle.base import core
 
 from data_catalog.files import write_bytes
 from data_catalog.published import PublishedWeights, published_weights
-from ppcls_core.deploy.engine import has_gpu, open_predictor
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.deploy.engine import has_fast_bf16, open_predictor
 from ppcls_core.deploy.export import export
 from ppcls_core.models.complexity import count_operations, count_parameters
 from ppcls_core.models.networks.layers import Network
@@ -101,20 +101,13 @@ def _inference_latencies(
     model: Network, images: np.ndarray, threads: int
 ) -> tuple[float, float | None]:
     with tempfile.TemporaryDirectory() as folder:
-        export(model, [], images.shape[-1], Path(folder))
+        export(model, [], Preprocess(size=images.shape[-1]), Path(folder))
         fp32 = open_predictor(Path(folder), "fp32", threads)
         latency = _median_ms(lambda: fp32(images))
         if not has_fast_bf16():
             return latency, None
         bf16 = open_predictor(Path(folder), "bf16", threads)
         return latency, _median_ms(lambda: bf16(images))
-
-
-def has_fast_bf16() -> bool:
-    """Whether the device computes in bfloat16 itself: AVX512_BF16, AMX, or a GPU from Ampere on."""
-    if has_gpu():
-        return paddle.amp.is_bfloat16_supported()
-    return core.supports_bfloat16_fast_performance()
 
 
 def _median_ms(run: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import paddle
 from paddle import inference
+from paddle.base import core
 
 Precision = Literal["fp32", "bf16"]
 GPU_MEMORY_MB = 256  # taken at the start; the pool grows with need
@@ -17,6 +18,13 @@ GPU_MEMORY_MB = 256  # taken at the start; the pool grows with need
 def has_gpu() -> bool:
     """Whether Paddle computes on a GPU here."""
     return paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+def has_fast_bf16() -> bool:
+    """Whether the device computes in bfloat16 itself: AVX512_BF16, AMX, or a GPU from Ampere on."""
+    if has_gpu():
+        return paddle.amp.is_bfloat16_supported()
+    return core.supports_bfloat16_fast_performance()
 
 
 def open_predictor(

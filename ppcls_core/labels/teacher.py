@@ -1,0 +1,85 @@
+"""A teacher on the inference engine, on uint8 pixels, in bfloat16 where its answers allow that.
+
+Once an engine has run, trainings of the process give other bits than before: run it in a process
+of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from ppcls_core.data.transforms import normalize
+from ppcls_core.deploy.engine import Precision, has_fast_bf16, open_predictor
+
+MIN_TOP1, MAX_KL = 0.98, 0.01  # of bf16 with fp32, over NUM_COMPARED images
+NUM_COMPARED = 256
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C] logits
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two engines on the same images: share of equal classes, mean KL(first || second)."""
+
+    top1: float
+    kl: float
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the second may take the first one's place."""
+        return self.top1 >= MIN_TOP1 and self.kl <= MAX_KL
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
+    """Of float [N, C] logits."""
+    log_p, log_q = _log_softmax(first), _log_softmax(second)
+    kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
+    return Agreement(float((log_p.argmax(1) == log_q.argmax(1)).mean()), float(kl))
+
+
+def open_teacher(model: paddle.nn.Layer, size: int, precision: Precision, threads: int) -> Predict:
+    """`model` in eval mode on images of `size` pixels, on the inference engine."""
+    model.eval()
+    spec = paddle.static.InputSpec([None, 3, size, size], "uint8", name="image")
+    with tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            paddle.jit.save(_OfPixels(model), f"{folder}/inference", input_spec=[spec])
+        return open_predictor(Path(folder), precision, threads)
+
+
+def fastest_precision(
+    open_in: Callable[[Precision], Predict], pixels: np.ndarray
+) -> tuple[Precision, Agreement | None]:
+    """bf16 where the device computes in it and agrees with fp32 on uint8 `pixels`, else fp32."""
+    if not has_fast_bf16():
+        return "fp32", None
+    found = agreement(*(_in_batches(open_in(dtype), pixels) for dtype in ("fp32", "bf16")))
+    return ("bf16" if found.is_close else "fp32"), found
+
+
+class _OfPixels(paddle.nn.Layer):
+    """Normalises on the device, where it costs nothing: in NumPy it is 1 ms an image."""
+
+    def __init__(self, model: paddle.nn.Layer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
+        return self.model(normalize(pixels))
+
+
+def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndarray:
+    parts = [predict(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+    return np.concatenate(parts)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
