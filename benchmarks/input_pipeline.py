@@ -7,7 +7,9 @@ from scikit-image's photographs. Both chains draw the same crops and flips from 
 figures are medians. Where JPEGs are decoded at a reduced size, the results' distance to a resize of
 the same crop by area is given, beside that of the classic chain's linear resize.
 
-Then a small network learns from the files and from a batch that is in memory, in turns.
+Then a small network learns from the files and from a batch that is in memory, an epoch each in
+turns. It is the bottleneck: see the step's time beside that of loading its batch on one core, which
+the machine needs to have free.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -33,13 +35,13 @@ from rich.table import Table
 from ppcls_core.data.augment import Operator, RandomCrop, RandomFlip
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import ImageSet, TrainLoader
-from ppcls_core.data.transforms import MEAN, STD, reduction, train_transform
+from ppcls_core.data.transforms import MEAN, STD, needed, reduction, train_transform
 from ppcls_core.randomness import generator
 
 MEANS, DEVIATIONS = np.array(MEAN, np.float32), np.array(STD, np.float32)
 SHAPE, BYTES = (375, 500), 110_000  # of ImageNet's images, about
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "retina", "rocket", "stereo_motorcycle")
-NUM_CLASSES, BATCH_SIZE, EPOCHS = 10, 32, 5
+NUM_CLASSES, BATCH_SIZE = 10, 32
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Chain:
     def ours(self, path: Path) -> np.ndarray:
         """uint8, as TrainLoader does it."""
         fresh = partial(generator, path.name)
-        image = read_image(path, lambda shape: reduction(self.operators, shape, fresh))
+        image = read_image(path, lambda shape: needed(self.operators, shape, fresh))
         return train_transform(image, self.operators, fresh(), 0.0)
 
     def classic(self, path: Path) -> np.ndarray:
@@ -151,18 +153,40 @@ def jpeg_of(image: np.ndarray, num_bytes: int) -> bytes:
     raise ValueError(f"no JPEG of {image.shape} is that small")
 
 
-class InMemory(TrainLoader):
-    """A loader that loads nothing: always its first batch."""
+@dataclass
+class Alternating(TrainLoader):
+    """Even epochs from the files, odd ones from a batch in memory, with no thread beside them."""
+
+    waits: list[float] = field(default_factory=list)  # seconds for each batch from the files
 
     def batches(
         self, epoch: int, first_step: int, num_epochs: int = 1
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        batch = next(super().batches(0, 0))  # which ends its threads
-        return repeat(batch, num_epochs * self.steps_per_epoch)
+        batch = next(super().batches(0, 0))  # whose threads end at once
+        for number in range(epoch, epoch + num_epochs):
+            if number % 2:
+                yield from repeat(batch, self.steps_per_epoch)
+            else:  # of two epochs the first alone is taken: threads are at work until its end
+                loading = super().batches(number, 0, 2)
+                for _ in range(self.steps_per_epoch):
+                    begun = time.perf_counter()
+                    batch = next(loading)
+                    self.waits.append(time.perf_counter() - begun)
+                    yield batch
+                del loading  # which ends its threads
 
 
-def train(loader: TrainLoader) -> tuple[float, list[int]]:
-    """(milliseconds a step, median; resident MiB after each epoch) of a small network."""
+@dataclass(frozen=True)
+class Epochs:
+    """Of a training by an Alternating loader, milliseconds and MiB."""
+
+    steps: list[float]  # mean of an epoch's steps but the first, which starts and ends the threads
+    waits: list[float]  # for a batch, likewise
+    memory: list[int]  # resident, at the end of each epoch
+
+
+def train(loader: Alternating, num_epochs: int) -> Epochs:
+    """A small network's epochs."""
     import paddle
 
     from ppcls_core.engine.config import TrainConfig
@@ -174,7 +198,10 @@ def train(loader: TrainLoader) -> tuple[float, list[int]]:
     paddle.seed(0)
     model = build_model("ResNet18_vd", num_classes=NUM_CLASSES, spec={"width": 16})
     config = TrainConfig(
-        epochs=EPOCHS, batch_size=loader.batch_size, image_size=loader.image_size, eval_every=EPOCHS
+        epochs=num_epochs,
+        batch_size=loader.batch_size,
+        image_size=loader.image_size,
+        eval_every=num_epochs,
     )
     ends, memory = [], []
 
@@ -187,8 +214,12 @@ def train(loader: TrainLoader) -> tuple[float, list[int]]:
     training = Training(model, learning, objective, loader, lambda model: 0.0, on_step)
     with tempfile.TemporaryDirectory() as folder:
         fit(training, config, Path(folder), 1e9, SilentMonitor())
-    # The mean over all steps but the first: a median would hide a wait at every third.
-    return (ends[-1] - ends[0]) / (len(ends) - 1) * 1e3, memory
+    # Means over an epoch: a median over its steps would hide a wait at every third.
+    times = np.reshape(ends, (num_epochs, -1))
+    waits = np.reshape(loader.waits, (-1, loader.steps_per_epoch))
+    return Epochs(
+        (np.diff(times).mean(1) * 1e3).tolist(), (waits[:, 1:].mean(1) * 1e3).tolist(), memory
+    )
 
 
 def resident() -> int:
@@ -197,30 +228,37 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
-def compare_training(paths: Sequence[Path], size: int, repetitions: int) -> None:
-    """Print the step's time with and without loading, and the memory."""
-    times = -(-20 * BATCH_SIZE // len(paths))  # at least 20 steps an epoch
+def compare_training(paths: Sequence[Path], size: int, pairs: int) -> Table:
+    """The step's time with and without loading, what loading takes, and the memory."""
+    times = -(-10 * BATCH_SIZE // len(paths))  # at least 10 steps an epoch
     names = [f"{number}.jpg" for number in range(times * len(paths))]
     labels = np.arange(len(names), dtype=np.int32) % NUM_CLASSES
     images = ImageSet([*paths] * times, names, labels)
-    augmentation = (RandomCrop(), RandomFlip())
-    makers = {"memory": (InMemory, 1), "1 worker": (TrainLoader, 1), "2 workers": (TrainLoader, 2)}
-    steps: dict[str, list[float]] = {name: [] for name in makers}
-    for _ in range(repetitions):
-        for name, (maker, workers) in makers.items():
-            step, memory = train(maker(images, BATCH_SIZE, size, augmentation, 0, workers))
-            steps[name].append(step)
-            print(f"{name}: {step:.1f} ms a step, MiB after each epoch:", *memory)
-    for name in list(makers)[1:]:
-        pairs = zip(steps["memory"], steps[name], strict=True)
-        print(f"{name}: {statistics.median(a / b for a, b in pairs):.3f} of the throughput")
+    alone = milliseconds(Chain.to(size).ours, images.paths) * BATCH_SIZE
+    columns = ("step, memory", "step, files", "wait", "loading alone", "throughput", "quartiles")
+    title = f"Training, ms; medians of {pairs} pairs; load average before: {os.getloadavg()[0]:.1f}"
+    table = Table("workers", *columns, "MiB", title=title)
+    for workers in (1, 2):
+        loader = Alternating(images, BATCH_SIZE, size, (RandomCrop(), RandomFlip()), 0, workers)
+        epochs = train(loader, 2 * pairs)
+        files, memory = epochs.steps[::2], epochs.steps[1::2]
+        low, middle, high = np.quantile(np.divide(memory, files), [0.25, 0.5, 0.75]).tolist()
+        values = [statistics.median(x) for x in (memory, files, epochs.waits)]
+        table.add_row(
+            str(workers),
+            *(f"{value:.1f}" for value in [*values, alone]),
+            f"{middle:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{min(epochs.memory[1:])} to {max(epochs.memory)}",
+        )
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="a folder of photographs")
     parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--trainings", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=10, help="of epochs; 0: no training")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     columns = ("classic ms", "ours ms", "ratio", "reduced", "dB to area: ours", "linear")
@@ -234,8 +272,8 @@ def main() -> None:
         for name, (paths, size) in sets.items():
             table.add_row(name, str(size), *compare(paths, size, arguments.repetitions))
         Console().print(table)
-        if arguments.trainings:
-            compare_training(given, 64, arguments.trainings)
+        if arguments.pairs:
+            Console().print(compare_training(given, 64, arguments.pairs))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from simplejpeg import decode_jpeg, decode_jpeg_header
+
+from ppcls_core.data.jpeg import Frame, frame_of, scan_start
 
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
@@ -30,11 +34,22 @@ READ_AS = {  # by the reduction
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that OpenCV reads as well
+LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follows the last row
 JPEGS = ("JPEG", "MPO")  # a camera's MPO is a JPEG with more of them behind it
 
 Reason = Literal["missing", "empty", "not_an_image", "truncated", "too_small", "decompression_bomb"]
 REASONS: tuple[str, ...] = get_args(Reason)
-Reduction = Callable[[tuple[int, int]], int]  # of a (height, width), which EXIF may yet turn
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a JPEG has to be decoded."""
+
+    divisor: int = 1  # of its sides, rounded up: 1, 2, 4 or 8; low frequencies alone
+    rows: int | None = None  # of what that gives, from the top; None: all
+
+
+Needed = Callable[[tuple[int, int]], Part]  # of a (height, width), which EXIF may yet turn
 
 
 class BadImage(Exception):
@@ -56,36 +71,74 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, reduction: Reduction | None = None) -> np.ndarray:
+def decode(data: bytes, needed: Needed | None = None) -> np.ndarray:
     """Pixels of an encoded image: uint8 RGB [H, W, 3], EXIF orientation applied, alpha dropped.
 
-    Of a TIFF alpha is not dropped but blended with black. With `reduction` a JPEG's sides are
-    divided by what that gives (1, 2, 4 or 8), rounded up: low frequencies alone are decoded.
+    Of a TIFF alpha is not dropped but blended with black. Of a JPEG with `needed` only the part
+    that this gives is there for sure: rows under it may be black, and damage there is not seen.
 
     Raises:
         BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
     """
-    width, height, kind = _header(data)
+    frame = frame_of(data)
+    width, height, kind = (frame.width, frame.height, "JPEG") if frame else _header(data)
     if width * height > MAX_PIXELS:
         raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {MAX_PIXELS:,}")
     if min(width, height) < MIN_SIDE:
         raise BadImage("too_small", f"{width} x {height} pixels, at least {MIN_SIDE} a side")
-    if not _is_whole(data, kind):
+    if not _is_whole(data, kind, frame):
         raise BadImage("truncated", f"the {kind} data end before the picture does")
+    # The limits above hold for the whole picture, whatever is decoded of it.
+    part = needed((height, width)) if needed and kind in JPEGS else Part()
+    if frame and frame.upright and frame.components in (1, 3):
+        try:
+            return _by_turbojpeg(data, frame, part)
+        except ValueError:
+            pass  # OpenCV says what is wrong, or reads it all the same
+    return _by_opencv(data, kind, part.divisor)
+
+
+def read_image(path: Path, needed: Needed | None = None) -> np.ndarray:
+    """Pixels of the image file `path`, as `decode` gives them. Raises BadImage."""
+    return decode(read_bytes(path), needed)
+
+
+def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:
+    """`part` of an upright JPEG, and black under it: the header is made to say that it ends there.
+
+    So the rest is not looked at. Pixels are OpenCV's, which has the same decoder; but that prints a
+    warning of the bytes left over.
+
+    Raises:
+        ValueError: TurboJPEG refuses the data, or warns of more than bytes left over.
+    """
+    height, width = (-(-side // part.divisor) for side in (frame.height, frame.width))
+    end = frame.height  # where the header says that the picture ends
+    if part.rows is not None:  # one more: colours are interpolated between rows
+        end = min(end, (part.rows + 1) * part.divisor)
+    shorter = bytearray(data)
+    shorter[frame.height_at : frame.height_at + 2] = end.to_bytes(2, "big")
+    rows = -(-end // part.divisor)
+    image = np.empty((height, width, 3), np.uint8)
+    image[rows:] = 0
+    if decode_jpeg_header(shorter, rows, width)[:2] != (rows, width):
+        raise ValueError("another header is in force")
     try:
-        # The limits above hold for the whole picture, whatever is decoded of it.
-        divisor = reduction((height, width)) if reduction and kind in JPEGS else 1
+        decode_jpeg(shorter, min_height=rows, min_width=width, buffer=image[:rows])
+    except ValueError as error:  # the first warning, given after decoding, or what stopped it
+        if end == frame.height or LEFT_OVER not in str(error):
+            raise
+    return image
+
+
+def _by_opencv(data: bytes, kind: str, divisor: int) -> np.ndarray:
+    try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), READ_AS[divisor])
     except cv2.error as error:
         raise BadImage("not_an_image", f"OpenCV cannot decode this {kind}") from error
     if image is None:
         raise BadImage("truncated", f"the {kind} header is readable, its pixels are not")
     return image
-
-
-def read_image(path: Path, reduction: Reduction | None = None) -> np.ndarray:
-    """Pixels of the image file `path`, as `decode` gives them. Raises BadImage."""
-    return decode(read_bytes(path), reduction)
 
 
 def _header(data: bytes) -> tuple[int, int, str]:
@@ -99,29 +152,12 @@ def _header(data: bytes) -> tuple[int, int, str]:
         raise BadImage("not_an_image", "no known image header") from error
 
 
-def _is_whole(data: bytes, kind: str) -> bool:
+def _is_whole(data: bytes, kind: str, frame: Frame | None = None) -> bool:
     """Whether the end of the picture is there; decoders fill what is missing with grey."""
     if kind in JPEGS:  # from the end, where it is: searching 100 KB forwards takes 70 us
-        return data.rfind(b"\xff\xd9", _jpeg_scan_start(data)) >= 0
+        return data.rfind(b"\xff\xd9", frame.scan_at if frame else scan_start(data)) >= 0
     if kind == "PNG":
         return data.rfind(b"IEND") >= 0
     if kind == "WEBP":
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return True
-
-
-def _jpeg_scan_start(data: bytes) -> int:
-    """Offset of the first scan: a thumbnail inside an EXIF segment has an end marker of its own."""
-    position = 2
-    while 0 <= position <= len(data) - 4:
-        if data[position] != 0xFF:  # bytes between segments, which decoders skip
-            position = data.find(b"\xff", position)
-            continue
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
-        if marker == 0xFF or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # fill byte, no length field
-            position += 1 if marker == 0xFF else 2
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return len(data)

@@ -20,7 +20,7 @@ from data_catalog.config import UserError
 from data_catalog.manifest import Manifest, Roots
 from ppcls_core.data.augment import BatchOperator, Operator, sized
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.data.transforms import Preprocess, reduction, train_transform
+from ppcls_core.data.transforms import Preprocess, needed, train_transform
 from ppcls_core.randomness import generator, seed_of
 
 K = TypeVar("K")
@@ -151,7 +151,7 @@ class TrainLoader:
         if isinstance(self.augmentation, Preprocess):
             return self.augmentation(read_image(path))
         fresh = partial(generator, self.seed, epoch, self.images.ids[row])
-        image = read_image(path, lambda shape: reduction(self._operators, shape, fresh))
+        image = read_image(path, lambda shape: needed(self._operators, shape, fresh))
         pixels = train_transform(image, self._operators, fresh(), epoch / self.epochs)
         self._check_size(pixels)
         return pixels

@@ -17,6 +17,7 @@ from data_catalog.config import Config
 from ppcls_core.data.augment import Operator, RandomCrop, apply
 from ppcls_core.data.augment.common import Interpolation, resized, sides
 from ppcls_core.data.augment.resize import MAX_ASPECT, middle
+from ppcls_core.data.decode import Part
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -47,6 +48,23 @@ def train_transform(
     # Into them: 7 times faster than a copy of the transpose.
     cv2.split(out, [planes[0], planes[1], planes[2]])
     return planes
+
+
+def needed(
+    operators: Sequence[Operator], shape: tuple[int, int], fresh: Callable[[], np.random.Generator]
+) -> Part:
+    """What of a JPEG of `shape` (height, width) has to be decoded for `operators`.
+
+    Of a random crop, if it comes first, the box is drawn before anything is decoded, by a generator
+    that `fresh` gives anew at each call. Rows under the box are not needed.
+    """
+    crop = operators[0] if operators else None
+    if not isinstance(crop, RandomCrop):
+        return Part()
+    divisor = reduction(operators, shape, fresh)
+    height, width = shape
+    y, _, rows, _ = crop.box((-(-height // divisor), -(-width // divisor)), fresh())
+    return Part(divisor, y + rows)
 
 
 def reduction(

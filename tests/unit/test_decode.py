@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from ppcls_core.data.augment import RandomCrop, RandomFlip, Resize
-from ppcls_core.data.decode import REASONS, BadImage, decode, read_image
+from ppcls_core.data.decode import READ_AS, REASONS, BadImage, Part, decode, read_image
 from ppcls_core.data.loader import ImageSet, TrainLoader
-from ppcls_core.data.transforms import reduction
+from ppcls_core.data.transforms import needed, reduction
 from ppcls_core.randomness import generator
 
 
@@ -192,7 +193,7 @@ def test_a_reduced_jpeg_is_its_averages(mode, divisor, orientation):
 
     def reduce(shape):
         asked.append(shape)
-        return divisor
+        return Part(divisor)
 
     reduced = decode(data, reduce)
     assert asked == [(128, 192)]  # the header's, not turned
@@ -204,13 +205,101 @@ def test_a_reduced_jpeg_is_its_averages(mode, divisor, orientation):
 
 
 def test_sides_of_a_reduced_jpeg_are_rounded_up():
-    assert decode(encoded("JPEG", picture(61, 83)), lambda shape: 4).shape == (16, 21, 3)
+    assert decode(encoded("JPEG", picture(61, 83)), lambda shape: Part(4)).shape == (16, 21, 3)
+
+
+SAMPLINGS = [
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(16, 100), st.integers(16, 100)),
+    st.tuples(st.sampled_from(SAMPLINGS), st.booleans(), st.integers(0, 5)),
+    st.sampled_from([1, 2, 4, 8]),
+    st.data(),
+)
+def test_needed_rows_have_the_pixels_of_the_whole(shape, kind, divisor, data):
+    sampling, progressive, restarts = kind
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling, cv2.IMWRITE_JPEG_PROGRESSIVE]
+    options += [int(progressive), cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    jpeg = cv2.imencode(".jpg", noise, options)[1]
+    whole = cv2.imdecode(jpeg, READ_AS[divisor])
+    assert whole is not None
+    rows = data.draw(st.integers(1, len(whole)))
+    got = decode(jpeg.tobytes(), lambda _: Part(divisor, rows))
+    assert got.shape == whole.shape
+    assert np.array_equal(got[:rows], whole[:rows])
+    assert np.array_equal(decode(jpeg.tobytes(), lambda _: Part(divisor)), whole)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_needed_rows_are_those_of_the_turned_picture(mode, orientation, order):
+    value = struct.pack("<H" if order == "little" else ">H", orientation)
+    entry = struct.pack("<HHI" if order == "little" else ">HHI", 0x112, 3, 1) + value + b"\0\0"
+    head = (b"II*\0\x08\0\0\0\x01\0", b"MM\0*\0\0\0\x08\0\x01")[order == "big"]
+    exif = b"Exif\0\0" + head + entry + bytes(4)
+    data = encoded("JPEG", mode=mode, exif=exif)
+    assert_as_pillow(data)
+    rows = lambda shape: Part(1, 30)  # noqa: E731
+    assert np.array_equal(decode(data, rows)[:30], decode(data)[:30])
+
+
+def test_rows_that_are_not_needed_are_not_decoded():
+    data = encoded("JPEG", np.full((64, 64, 3), 200, np.uint8))
+    pixels = decode(data, lambda _: Part(1, 20))
+    assert (pixels[:20] > 190).all()
+    assert (pixels[32:] == 0).all()
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 20)])
+def test_nothing_is_printed_of_a_sound_picture(capfd, part):
+    decode(encoded("JPEG", picture(300, 400)), lambda _: part)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 20)])
+def test_bytes_between_segments_are_skipped_whatever_is_needed(part):
+    data, table = encoded("JPEG"), b"\xff\xdb"
+    pixels = decode(data.replace(table, b"\0\0\0" + table, 1), lambda _: part)
+    assert np.array_equal(pixels[:20], decode(data)[:20])
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 20)])
+def test_an_unknown_segment_between_scans_is_refused(part):
+    data, table = encoded("JPEG", progressive=True), b"\xff\xc4"
+    head, tail = data.rsplit(table, 1)
+    with pytest.raises(BadImage, match="truncated"):
+        decode(head + b"\xff\x02" + tail, lambda _: part)
+
+
+def test_a_second_header_is_not_believed():
+    """Decoders take the last one, of 60,000 x 60,000 pixels, or none: memory stays small."""
+    data = encoded("JPEG")
+    start = data.find(b"\xff\xc0")
+    frame = data[start : start + 19]
+    other = frame[:5] + struct.pack(">HH", 60_000, 60_000) + frame[9:]
+    for order in (frame + other, other + frame):
+        tracemalloc.start()
+        with pytest.raises(BadImage):
+            decode(data[:start] + order + data[start + 19 :], lambda _: Part(1, 20))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
 def test_only_jpegs_are_reduced(kind):
     data = encoded(kind)
-    assert np.array_equal(decode(data, lambda shape: 2), decode(data))
+    assert np.array_equal(decode(data, lambda shape: Part(2)), decode(data))
 
 
 def test_a_jpeg_to_be_reduced_is_checked_as_a_whole():
@@ -219,7 +308,7 @@ def test_a_jpeg_to_be_reduced_is_checked_as_a_whole():
     bomb = jpeg[:place] + struct.pack(">HH", 50_000, 50_000) + jpeg[place + 4 :]
     for data, reason in ((bomb, "decompression_bomb"), (jpeg[:-200], "truncated")):
         with pytest.raises(BadImage) as caught:
-            decode(data, lambda shape: 8)
+            decode(data, lambda shape: Part(8))
         assert caught.value.reason == reason
 
 
@@ -248,6 +337,26 @@ def test_the_largest_reduction_whose_box_holds_the_output(shape, size, seed):
         box = crop.box(shape, generator(seed))
         other = crop.box((-(-shape[0] // divisor), -(-shape[1] // divisor)), generator(seed))
         assert np.abs(np.array(box) / divisor - other).max() <= 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(16, 200), st.integers(16, 200)), st.integers(0, 1000), st.data())
+def test_a_crop_sees_all_that_it_needs(shape, seed, data):
+    crop = RandomCrop(size=16, interpolation=data.draw(st.sampled_from(["linear", "cubic"])))
+    jpeg = encoded("JPEG", picture(*shape))
+    part = needed([crop], shape, lambda: generator(seed))
+    whole = decode(jpeg, lambda _: Part(part.divisor))
+    some = decode(jpeg, lambda _: part)
+    expected = crop(whole, generator(seed), 0.0)
+    assert np.array_equal(crop(some, generator(seed), 0.0), expected)
+    assert part.rows is not None
+    y, _, rows, _ = crop.box(whole.shape[:2], generator(seed))
+    assert part.rows == y + rows
+
+
+@pytest.mark.parametrize("operators", [(), (Resize(size=16),), (RandomFlip(), RandomCrop(size=16))])
+def test_all_rows_are_needed_of_what_is_not_cropped_first(operators):
+    assert needed(operators, (100, 100), lambda: generator(0)) == Part()
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,9 @@ def test_threads_end_when_the_consumer_raises(good):
 def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
     loaded = []
 
-    def count(path, reduction):
+    def count(path, needed):
         loaded.append(path)
-        return read_image(path, reduction)
+        return read_image(path, needed)
 
     monkeypatch.setattr(loader, "read_image", count)
     batches = train_loader(good, workers=5, batch_size=1).batches(0, 0)
