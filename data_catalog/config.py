@@ -7,13 +7,20 @@ through `load_yaml` and `parse`; nothing else in the project reads YAML.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+
+MAX_BYTES = 32_768  # of a file of settings: PyYAML reads them in half a second
+MAX_VALUES = 20_000  # in it, an alias counted as what it stands for
+MAX_DIGITS = 100  # of a number, which takes quadratic time to read
+MAX_NAMES = 50  # in the path of an override
+MAX_MISTAKES = 10  # shown
 
 
 class UserError(Exception):
@@ -24,80 +31,175 @@ class UserError(Exception):
 
 
 class Config(BaseModel):
-    """Base of every settings object: immutable, and unknown keys are errors."""
+    """Base of every settings object: immutable; unknown keys, infinity and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, data: Any) -> Any:
+        """YAML reads `yes` and `on` as true, which Python takes for 1: as text it is refused."""
+        if not isinstance(data, dict):
+            return data
+        flags = [name for name, value in data.items() if isinstance(value, bool)]
+        kinds = {
+            name: set(_kinds_in(cls.model_fields[name].annotation))
+            for name in flags
+            if name in cls.model_fields
+        }
+        return data | {
+            n: str(data[n]) for n, k in kinds.items() if k & {int, float} and bool not in k
+        }
 
 
 C = TypeVar("C", bound=Config)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, of which YAML silently takes the last."""
+def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Content of the YAML mapping in `path`; its keys are text, at every depth.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: list[Any] = []  # no set: a YAML key need not be hashable
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice: keep one", key_node.start_mark
-                )
-            seen.append(key)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Content of the YAML mapping in `path`.
+    Args:
+        path: a file of at most MAX_BYTES.
+        repeated: told of every key given twice, of which then the last counts; without it such a
+            key is an error.
 
     Raises:
-        UserError: no such file, not YAML, a duplicate key, or not a mapping.
+        UserError: no such file, not YAML, a key given twice or not text, too much of anything, or
+            not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); give the path of a YAML file"
-        ) from error
-    data = _load(text, str(path))
+    data = _load(_read(path), str(path), repeated)
     if not isinstance(data, dict):
         raise UserError(f"{path}: got {type(data).__name__}, expected `key: value` lines")
     return data
 
 
+def _read(path: Path) -> str:
+    try:
+        # Opening a FIFO would wait for its writer.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is a folder or a device; give the path of a YAML file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: more than {MAX_BYTES:,} bytes, expected settings alone")
+        return content.decode()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); give the path of a YAML file"
+        ) from error
+
+
 def parse_value(text: str) -> Any:
     """Value of one command-line override, read as YAML (`0.1`, `[1, 2]`, `true`, `name`)."""
-    return _load(text, f"value '{text}'")
+    return _load(text, f"value '{_cut(text)}'")
 
 
-def _load(text: str, where: str) -> Any:
+def _load(text: str, where: str, repeated: Callable[[str], None] | None = None) -> Any:
     try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _Checked(repeated or _refuse).size(node)
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as the date 2020-13-45
+        raise UserError(f"{where}: not valid YAML: {_reason(error)}") from error
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply; write it flatter") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark, parts = error.problem_mark, filter(None, (error.context, error.problem))
+        return f"{', '.join(parts)} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())
+
+
+def _refuse(repeated: str) -> None:
+    raise yaml.YAMLError(f"{repeated}: keep one")
+
+
+class _Checked:
+    """Nodes, checked for what would be misread or take for ever before values are made of them."""
+
+    def __init__(self, repeated: Callable[[str], None]) -> None:
+        self._repeated = repeated
+        self._sizes: dict[int, int] = {}  # by the node's id; 0 while its parts are counted
+
+    def size(self, node: yaml.Node) -> int:
+        """Number of values in `node`, an alias counted as what it stands for.
+
+        Raises:
+            YAMLError: too many, an alias within itself, too long a number, a key that is not text.
+        """
+        size = self._sizes.get(id(node))
+        if size is None:
+            self._sizes[id(node)] = 0
+            size = self._sizes[id(node)] = 1 + sum(map(self.size, self._parts(node)))
+        if size == 0:
+            raise _mistake("an alias within itself", node)
+        if size > MAX_VALUES:
+            raise _mistake(f"more than {MAX_VALUES:,} values, aliases written out", node)
+        return size
+
+    def _parts(self, node: yaml.Node) -> list[yaml.Node]:
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+            return [part for pair in node.value for part in pair]
+        if isinstance(node, yaml.SequenceNode):
+            return node.value
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
+            raise _mistake(f"a number of {len(node.value):,} characters", node)
+        return []
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise _mistake(f"the key {_shown(key.value)} is not text: put it in quotes", key)
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                self._repeated(f"key {_shown(key.value)} is given twice, again in line {line}")
+            seen.add(key.value)
+
+
+def _mistake(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Copy of `data` with each `a.b=value` of `assignments` applied, the later over the earlier."""
-    result = _copy(data)
+    """Copy of `data` with each `a.b=value` of `assignments` applied, the later over the earlier.
+
+    Sections that are missing are made; in a list a name is a position, from 0.
+    """
+    result: Any = dict(data)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not path:
-            raise UserError(f"override '{assignment}': expected the form a.b=value")
-        *parents, leaf = path.split(".")
-        node = result
-        for name in parents:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise UserError(f"override '{assignment}': '{name}' is a value, not a section")
-        node[leaf] = parse_value(text)
+        names, where = path.split("."), f"override '{_cut(assignment)}'"
+        if not equals or not all(names) or len(names) > MAX_NAMES:
+            raise UserError(f"{where}: expected the form a.b=value")
+        result = _with(result, names, parse_value(text), where)
     return result
 
 
-def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in data.items()}
+def _with(node: Any, names: Sequence[str], value: Any, where: str) -> Any:
+    """`node` with `value` at the path `names` below it."""
+    if not names:
+        return value
+    name, rest = names[0], names[1:]
+    if node is None or isinstance(node, dict):
+        section = node or {}
+        return {**section, name: _with(section.get(name), rest, value, where)}
+    if not isinstance(node, list):
+        raise UserError(f"{where}: '{name}' is below the value {_shown(node)}, not in a section")
+    if name not in map(str, range(len(node))):
+        raise UserError(
+            f"{where}: '{name}' is no position in a list of {len(node)}; 0 is the first"
+        )
+    place = int(name)
+    return [*node[:place], _with(node[place], rest, value, where), *node[place + 1 :]]
 
 
 def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
@@ -110,24 +212,48 @@ def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(model, mistake) for mistake in error.errors())
+        lines = list(dict.fromkeys(_explain(model, mistake) for mistake in error.errors()))
+        if len(lines) > MAX_MISTAKES:
+            lines[MAX_MISTAKES:] = [f"and {len(lines) - MAX_MISTAKES} more mistakes"]
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
 def _explain(model: type[Config], mistake: ErrorDetails) -> str:
-    loc, kind, got = mistake["loc"], mistake["type"], mistake["input"]
-    path = ".".join(map(str, loc))
+    loc, kind = mistake["loc"], mistake["type"]
+    path = _cut(".".join(str(part) for part in loc if not _BRANCH.fullmatch(str(part))))
     if kind == "extra_forbidden":
-        known = [name for config in _configs_at(model, loc[:-1]) for name in config.model_fields]
+        known = [name for config in _configs_at(model, loc[:-1]) for name in _names(config)]
         return f"unknown setting '{path}'{closest(str(loc[-1]), known)}"
     if kind == "missing":
         return f"setting '{path}' is required"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = str(mistake.get("ctx", {}).get("tag", ""))
         near = closest(tag, filter(None, map(_tag, _configs_at(model, loc))))
-        return f"{path}: unknown name '{tag}'{near}" if tag else f"{path}: a name is required{near}"
-    message = mistake["msg"].removeprefix("Value error, ")
-    return f"{path or 'settings'}: {message[0].lower()}{message[1:]}, got {got!r}"
+        return f"{path}: " + (f"unknown name '{_cut(tag)}'" if tag else "a name is required") + near
+    return f"{path or 'settings'}: {_expectation(mistake['msg'])}, got {_shown(mistake['input'])}"
+
+
+# What pydantic puts into a path to tell which type of a union it tried.
+_BRANCH = re.compile(r"constrained-(int|float|str)|(tuple|list|dict)\[.*")
+_NOUNS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dictionary": "`key: value` lines",
+}
+
+
+def _expectation(message: str) -> str:
+    """Pydantic's message in the words of this project."""
+    noun = re.match(r"Input should be a valid (\w+)", message)
+    if noun:
+        return f"expected {_NOUNS.get(noun[1], noun[1])}"
+    message = re.sub(r"^Input should be (?=greater|less)", "Expected a value ", message)
+    message = re.sub(r"^Input should be", "Expected", message).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
 
 
 def _configs_at(model: type[Config], loc: Iterable[int | str]) -> list[type[Config]]:
@@ -138,22 +264,37 @@ def _configs_at(model: type[Config], loc: Iterable[int | str]) -> list[type[Conf
             continue  # the place in a list
         tagged = [config for config in found if _tag(config) == part]
         fields = [c.model_fields[part] for c in found if part in c.model_fields]
-        found = tagged or [c for field in fields for c in _configs_in(field.annotation)]
+        kinds = [kind for field in fields for kind in _kinds_in(field.annotation)]
+        found = tagged or [c for c in kinds if isinstance(c, type) and issubclass(c, Config)]
     return found
 
 
-def _configs_in(kind: Any) -> Iterator[type[Config]]:
-    """The Configs among the types that `kind` is made of: union, tuple, list, annotated."""
-    if isinstance(kind, type) and issubclass(kind, Config):
+def _kinds_in(kind: Any) -> Iterator[Any]:
+    """The types that `kind` is made of: union, tuple, list, annotated."""
+    parts = get_args(kind)
+    if not parts:
         yield kind
-    for part in get_args(kind):
-        yield from _configs_in(part)
+    for part in parts:
+        yield from _kinds_in(part)
+
+
+def _names(config: type[Config]) -> list[str]:
+    """The fields as a file calls them."""
+    return [field.alias or name for name, field in config.model_fields.items()]
 
 
 def _tag(config: type[Config]) -> str | None:
     """The `name` that tells a member of a discriminated union from the others."""
     field = config.model_fields.get("name")
     return field.default if field and isinstance(field.default, str) else None
+
+
+def _shown(value: Any) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -1,237 +1,25 @@
-"""`ppcls`: the models' command line. Paddle is imported where it is used."""
+"""`ppcls`: the command line of the models; each command lies in `commands/`."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from data_catalog.config import UserError, closest
-from data_catalog.published import PublishedWeights
-from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
-from ppcls_core.terminal import escaped, import_paddle, run_app
-
-if TYPE_CHECKING:
-    from ppcls_core.deploy.benchmark import Measured
+from ppcls_core.commands import labels, training, zoo
+from ppcls_core.terminal import run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-# Rich takes 80 columns for a pipe, which cuts the names.
-console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
 @app.callback()
 def _ppcls() -> None:
-    """Models: what there is, what it costs, and its weights."""
+    """Models: what there is, what it costs, training, evaluation, soft labels."""
 
 
-@app.command()
-def models(
-    patterns: Annotated[
-        list[str] | None, typer.Argument(help="Names, with * and ? for any; all by default.")
-    ] = None,
-    conditions: Annotated[
-        list[str] | None, typer.Option("--where", help="Such as 'top1>=79'. Repeatable.")
-    ] = None,
-    sort: Annotated[str | None, typer.Option(help="Sort by a column.")] = None,
-    device: Annotated[str, typer.Option(help=f"Of the latency: {', '.join(DEVICES)}.")] = "t4_fp32",
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw accuracy against cost (.png, .svg, .pdf).")
-    ] = None,
-) -> None:
-    """List, filter and compare the published models, by their figures on ImageNet1k.
-
-    Columns: name, top1, top5 (%), params (millions), flops (10^9 operations an image), latency (ms
-    of one image as published, with TensorRT or Paddle-Lite; `ppcls benchmark` measures here).
-    """
-    if device not in DEVICES:
-        raise UserError(f"--device: no latencies of '{device}'{closest(device, DEVICES)}")
-    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--plot {plot}: expected a name that ends in .png, .svg or .pdf")
-    rows = where(matching(patterns or []), conditions or [], device)
-    if not rows:
-        raise UserError("no model meets all conditions; leave one out")
-    console.print(_models_table(in_order(rows, sort, device) if sort else rows, device))
-    if plot:
-        _plot(plot, rows, f"{device}_ms")
-
-
-def _models_table(rows: list[PublishedWeights], device: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("name", no_wrap=True)
-    for title in ("top1", "params", "flops", f"{device} ms", "pixels"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("weights")
-    for row in rows:
-        figures = [figure(row, column, device) for column in ("top1", "params", "flops", "latency")]
-        table.add_row(
-            row.name, *map(_number, figures), str(row.crop), "yes" if row.url else "unpublished"
-        )
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _plot(path: Path, rows: list[PublishedWeights], latency: str) -> None:
-    from ppcls_core.report.pareto import draw_pareto
-
-    draw_pareto(path, rows, ["mparams", "gflops", latency])
-    console.print(escaped(f"drawn: {path}"))
-
-
-@app.command()
-def benchmark(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="What to measure.")],
-    size: Annotated[
-        int | None,
-        typer.Option(min=32, max=2048, help="Image side in pixels; as published by default."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where the figures go (CSV).")] = Path("benchmark.csv"),
-) -> None:
-    """Measure parameters, operations and latency on this machine, beside the published figures.
-
-    Latencies are medians in ms a batch, with random weights: of the training engine (fp32) and of
-    the inference engine in fp32 and, where the device computes in it, bf16.
-    """
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
-    import_paddle()
-    from ppcls_core.deploy.benchmark import measure, resolve_size, write_measured
-
-    # What is wrong is told before anything is measured.
-    sizes = [resolve_size(name, size) for name in names]
-    if out.is_dir():
-        raise UserError(f"--out {out}: is a folder; give the name of a file")
-    rows: list[Measured] = []
-    for name, side in zip(names, sizes, strict=True):
-        rows.append(measure(name, side, batch_size, int(os.environ["OMP_NUM_THREADS"])))
-        write_measured(out, rows)
-    console.print(_benchmark_table(rows))
-    console.print(
-        escaped(
-            f"{os.environ['OMP_NUM_THREADS']} threads, batch {batch_size}; in brackets as "
-            f"published; latencies and errata beside them: {out}"
-        )
-    )
-
-
-def _benchmark_table(rows: list[Measured]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model")
-    for title in ("pixels", "params M", "GFLOPs", "training", "fp32 ms", "bf16 ms"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
-        latencies = [row.training_engine_ms, row.inference_fp32_ms, row.inference_bf16_ms]
-        table.add_row(
-            row.name,
-            str(row.image_size),
-            _beside(row.mparams, row.published_mparams),
-            _beside(row.gflops, row.published_gflops),
-            *map(_number, latencies),
-        )
-    return table
-
-
-def _beside(measured: float, published: float | None) -> str:
-    return f"{measured:.2f}" + ("" if published is None else f" ({published:.2f})")
-
-
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="Weights: a file, or a folder of Paddle 1.x.")],
-    target: Annotated[
-        Path, typer.Argument(help="NAME.pdparams, NAME.safetensors, or a folder to write.")
-    ],
-    model: Annotated[
-        str | None, typer.Option(help="Whose weights: their names are translated and checked.")
-    ] = None,
-    form: Annotated[
-        Literal["backbone", "deploy"] | None,
-        typer.Option("--as", help="backbone: for PaddleDetection; deploy: an ACNet, fused."),
-    ] = None,
-) -> None:
-    """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
-    import_paddle()
-    from ppcls_core.models.weights.convert import convert as convert_weights
-
-    done = convert_weights(source, target, model, form)
-    console.print(escaped(f"{done.num_entries} entries written: {target}"))
-    if done.left_out:
-        shown = ", ".join(done.left_out[:5])
-        console.print(
-            escaped(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
-        )
-
-
-File = Annotated[Path, typer.Option("-c", "--config", help="YAML: ours or PaddleClas's of 2020.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("-o", "--override", help="a.b=value over it. Repeatable.")
-]
-
-
-@app.command()
-def train(
-    config: File,
-    overrides: Overrides = None,
-    vdl_dir: Annotated[Path | None, typer.Option(help="Scalars for VisualDL go here.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="One step on synthetic images; reads no data.")
-    ] = False,
-) -> None:
-    """Train a model; the same command again goes on where a training stopped."""
-    from ppcls_core.job import load_job
-
-    job = load_job(config, overrides or [])
-    import_paddle()
-    from ppcls_core import train as training
-    from ppcls_core.scalars import scalars_to
-
-    if dry_run:
-        return training.try_out(job, _log)
-    folder = training.train(job, _log, scalars_to(vdl_dir) if vdl_dir else None)
-    return _log(f"written: {folder}")
-
-
-@app.command("eval")
-def evaluate(config: File, overrides: Overrides = None) -> None:
-    """Measure the accuracy of weights on the validation images of a configuration."""
-    from ppcls_core.job import load_job
-
-    job = load_job(config, overrides or [])
-    import_paddle()
-    from ppcls_core.train import evaluate_job
-
-    accuracy = evaluate_job(job, _log)
-    _log(f"top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f} images:{accuracy.num_images}")
-    for reason, count in accuracy.rejected.items():
-        _log(f"left out as {reason}: {count}")
-
-
-@app.command("augment-gallery")
-def augment_gallery(
-    image: Annotated[Path, typer.Argument(help="A photograph.")],
-    out: Annotated[Path, typer.Option(help="The picture (.png or .jpg).")] = Path("gallery.png"),
-    seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
-) -> None:
-    """Draw what each augmentation does to a photograph."""
-    from ppcls_core.data.augment.gallery import draw_gallery
-
-    draw_gallery(image, out, seed)
-    _log(f"drawn: {out}")
-
-
-def _log(line: str) -> None:
-    console.print(escaped(line), soft_wrap=True)
+for command in (zoo.models, zoo.benchmark, zoo.convert, training.train):
+    app.command()(command)
+app.command("eval")(training.evaluate)
+for command in (training.augment_gallery, labels.select, labels.labels):
+    app.command()(command)
 
 
 def main() -> None:

@@ -1,19 +1,21 @@
 """What `ppcls train` and `ppcls eval` do: one model, its data and its training, as typed settings.
 
-A YAML file of these fields, or one of PaddleClas (`paddleclas.py`), becomes a `Job`.
+A YAML file of these fields, or one of PaddleClas (`paddleclas`), becomes a `Job`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from data_catalog.config import Config, UserError, load_yaml, override, parse
+from ppcls_core import paddleclas
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.models.registry import ModelConfig, check_image_size
+
+MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywhere
 
 
 class ImageList(Config):
@@ -50,7 +52,7 @@ class Job(Config):
     output: str = "output"
     """Checkpoint, weights and history go to the folder `output`/NAME OF THE MODEL."""
     seed: int = 0
-    workers: int = Field(default=4, gt=0)
+    workers: int = Field(default=4, gt=0, le=256)
     log_every: int = Field(default=10, gt=0)
     """Steps between lines of the log."""
 
@@ -60,6 +62,8 @@ class Job(Config):
             raise ValueError("expected one of `training` and `distill`")
         if bool(self.distill) != bool(self.teacher):
             raise ValueError("`distill` and `teacher` go together")
+        if self.distill and self.distill.teacher == "replay":
+            raise ValueError("`distill.teacher: replay` is for recipes, which label the views")
         return self
 
     @property
@@ -79,19 +83,28 @@ def load_job(path: Path, settings: list[str]) -> Job:
     Raises:
         UserError: unknown keys, wrong values, unknown models, sizes below the models' smallest.
     """
-    from ppcls_core import paddleclas
-
-    if paddleclas.is_paddleclas(path):
-        job = paddleclas.read_job(path, settings)
+    repeated: list[str] = []
+    data = load_yaml(path, repeated.append)
+    if paddleclas.is_paddleclas(data):
+        # Some published files give a key twice; there the last counts, as in PaddleClas.
+        for what in repeated:
+            paddleclas.note(str(path), f"{what}; the last counts")
+        fields = paddleclas.job_fields(override(data, settings), str(path))
+    elif repeated:
+        raise UserError(f"{path}: {repeated[0]}; keep one")
     else:
-        job = parse(Job, override(load_yaml(path), settings), str(path))
+        fields = override(data, settings)
+    job = parse(Job, fields, str(path))
     _check(job, path)
     return job
 
 
 def _check(job: Job, path: Path) -> None:
     models = [job.model] + ([job.teacher.model] if job.teacher else [])
-    sizes: list[Any] = [job.preprocess.size] + ([job.learning.image_size] if job.learning else [])
+    sizes = [job.preprocess.size] + ([job.learning.image_size] if job.learning else [])
+    largest = max(*sizes, job.preprocess.short or 0)
+    if largest > MAX_SIDE:
+        raise UserError(f"{path}: got images of {largest} pixels, expected at most {MAX_SIDE}")
     for model in models:
         try:
             check_image_size(model, min(sizes))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,12 @@ import numpy as np
 import paddle
 
 from data_catalog.config import UserError
-from data_catalog.files import read_json, write_json
+from data_catalog.files import read_json, write_bytes, write_json
 from data_catalog.sources import FilesConfig, FilesDataset
 from ppcls_core.data.loader import ImageSet, TrainLoader
-from ppcls_core.data.transforms import train_transform
+from ppcls_core.data.transforms import normalize, train_transform
+from ppcls_core.data.views import AugmentedViews
+from ppcls_core.engine.distributed import world
 from ppcls_core.engine.evaluator import Accuracy, evaluate
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation
 from ppcls_core.engine.trainer import StepReport, Training, fit
@@ -38,7 +42,7 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
     """Train as `job` says, from its checkpoint if there is one; the folder of its files.
 
     There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams), a row an
-    epoch (HISTORY) and the settings (SETTINGS).
+    epoch (HISTORY) and the settings (SETTINGS). Of several processes the first writes them.
 
     Raises:
         Interrupted: asked to stop by a signal; a checkpoint was written.
@@ -46,13 +50,16 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
     """
     if job.train is None or job.learning is None or job.val is None:
         raise UserError("a training needs `train`, `training` and `val` (TRAIN and VALID)")
-    if _is_done(job):
+    with world().together():
+        is_done = world().is_first and _is_done(job)
+    if any(world().any(is_done)):
         log("trained already")
         return job.folder
-    model, objective = _model(job), _objective(job)
-    loader = _loader(job, images_of(job.train, job.num_classes))
-    val = images_of(job.val, job.num_classes)
-    with _console(job, log) as monitor:
+    with world().together():
+        model, objective = _model(job), _objective(job)
+        loader = _loader(job, images_of(job.train, job.num_classes))
+        val = images_of(job.val, job.num_classes)
+    with _console(log) as monitor:
 
         def validate(model: paddle.nn.Layer) -> float:
             accuracy = evaluate(model, val, job.preprocess, job.workers, monitor)
@@ -63,13 +70,17 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
         learning = [p for p in model.parameters() if not p.stop_gradient]
         training = Training(model, learning, objective, loader, validate, report)
         history = fit(training, job.learning, job.folder, SAVE_SECONDS, monitor)
-    save_state(job.folder / WEIGHTS, state_of(model))
-    write_json(job.folder / HISTORY, history)
+    if world().is_first:
+        save_state(job.folder / WEIGHTS, state_of(model))
+        write_json(job.folder / HISTORY, history)
     return job.folder
 
 
-def evaluate_job(job: Job, log: Callable[[str], None]) -> Accuracy:
+def evaluate_job(job: Job, log: Callable[[str], None], per_class: Path | None = None) -> Accuracy:
     """Accuracy of the job's weights on its validation images.
+
+    That of each class goes to the CSV file `per_class`: class, its name if there is one,
+    num_images, top1, top5; the shares are empty without images.
 
     Raises:
         UserError: no weights, or they are for other classes; no images.
@@ -78,11 +89,13 @@ def evaluate_job(job: Job, log: Callable[[str], None]) -> Accuracy:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights), allow_other_classes=False)
-    with _console(job, log) as monitor:
+    with _console(log) as monitor:
         images = images_of(job.val, job.num_classes)
         accuracy = evaluate(model, images, job.preprocess, job.workers, monitor)
     if accuracy.num_images == 0:
         raise UserError(f"{job.val.list}: none of its {len(images)} images can be read")
+    if per_class is not None and world().is_first:
+        _write_classes(per_class, accuracy, images.classes)
     return accuracy
 
 
@@ -96,10 +109,13 @@ def try_out(job: Job, log: Callable[[str], None]) -> None:
         UserError: as the training would.
     """
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    job.preprocess(_photograph(np.random.default_rng(0)))
+    pixels = job.preprocess(_photograph(np.random.default_rng(0)))
     log(f"model {job.model.name}: {job.num_classes} classes, tested at {job.preprocess.size} px")
     if job.learning is None:
-        return
+        model.eval()
+        with paddle.no_grad():
+            model(normalize(pixels[None]))
+        return log("evaluation: works")
     parts = job.learning.accumulate
     small = {"epochs": 1, "batch_size": 2 * parts, "precision": _precision(job, log)}
     config = job.learning.model_copy(update=small)
@@ -111,13 +127,16 @@ def try_out(job: Job, log: Callable[[str], None]) -> None:
     loader = _loader(trial, images, _SyntheticLoader)
     learning = [p for p in model.parameters() if not p.stop_gradient]
     report = _StepLog(1, 1, log, None)
-    training = Training(model, learning, _objective(trial), loader, lambda model: 0.0, report)
-    with tempfile.TemporaryDirectory() as folder, _console(job, log) as monitor:
+    # Below any accuracy: no weights are written. Nothing is validated, so no epoch is logged.
+    training = Training(model, learning, _objective(trial), loader, lambda model: -1.0, report)
+    with tempfile.TemporaryDirectory() as folder, _console(lambda line: None) as monitor:
         fit(training, config, Path(folder), SAVE_SECONDS, monitor)
-    operators = [operator.name for operator in config.augmentation]
-    mix = [config.mix.name] if config.mix else []
-    log(f"augmentation {' '.join(operators + mix)}; {config.schedule.name} lr {config.lr:g}; ")
-    log(f"{config.optimizer.name} {config.regularizer.name} {config.regularizer.factor:g}: works")
+    operators = [op.name for op in (*config.augmentation, config.mix) if op]
+    decay = f"{config.regularizer.name} {config.regularizer.factor:g}"
+    log(
+        f"augmentation {' '.join(operators) or 'none'}; {config.schedule.name} lr {config.lr:g}; "
+        f"{config.optimizer.name} {decay}: works"
+    )
 
 
 def images_of(source: ImageList, num_classes: int) -> ImageSet:
@@ -138,6 +157,17 @@ def images_of(source: ImageList, num_classes: int) -> ImageSet:
                 "or the number of classes"
             )
     return images
+
+
+def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("class", "name", "num_images", "top1", "top5"))
+    for number, (images, *hits) in enumerate(accuracy.by_class.T.tolist()):
+        name = names[number] if number < len(names) and names[number] != str(number) else ""
+        shares = [f"{hit / images:.6f}" if images else "" for hit in hits]
+        writer.writerow((number, name, images, *shares))
+    write_bytes(path, text.getvalue().encode())
 
 
 def _is_done(job: Job) -> bool:
@@ -194,7 +224,8 @@ class _SyntheticLoader(TrainLoader):
 
     def _pixels(self, row: int, epoch: int) -> np.ndarray:
         rng = generator(self.seed, epoch, row)
-        return train_transform(_photograph(rng), self._operators, rng, 0.0)
+        assert isinstance(self._views, AugmentedViews)
+        return train_transform(_photograph(rng), self._views.operators, rng, 0.0)
 
 
 def _photograph(rng: np.random.Generator) -> np.ndarray:
@@ -243,7 +274,11 @@ class _Console:
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
-        self.log, self.stop_requested = log, False
+        self.log, self.signalled = log, False
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.signalled or world().is_abandoned
 
     def note(self, message: str) -> None:
         self.log(message)
@@ -257,14 +292,17 @@ class _Console:
 
 
 @contextmanager
-def _console(job: Job, log: Callable[[str], None]) -> Iterator[_Console]:
-    """A monitor; in the block the first SIGINT or SIGTERM asks for a stop, the next one kills."""
+def _console(log: Callable[[str], None]) -> Iterator[_Console]:
+    """A monitor; in the block the first SIGINT or SIGTERM asks for a stop, a SIGINT then kills.
+
+    A SIGTERM then is nothing new: Paddle's launcher repeats its own within a second.
+    """
     monitor = _Console(log)
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        monitor.stop_requested = True
-        signal.signal(number, old[signal.Signals(number)])
+        monitor.signalled = True
+        signal.signal(signal.SIGINT, old[signal.SIGINT])
 
     for number in old:
         signal.signal(number, stop)

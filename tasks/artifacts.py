@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow.parquet as pq
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
@@ -64,7 +65,8 @@ def _duplicates(session: Session, result: Result) -> None:
 def _selection(session: Session, result: Result) -> None:
     from ppcls_core.report.figures import selection_sheet
 
-    samples = report.class_samples(_finished_work(session, result))
+    rows = pq.read_table(result.path("selection.parquet"))
+    samples = report.class_samples(_finished_work(session, result), rows)
     _image(selection_sheet(samples), "jpeg", "selection", "Best and borderline images per class")
 
 

@@ -13,18 +13,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 import pyarrow as pa
 
 from data_catalog.config import UserError
-from tasks.shards import Advance, Process
+from tasks.shards import Advance
 
-Start = Callable[..., Process]  # (number of the child, *arguments), found by name in the child
+Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
+Start = Callable[..., Make]  # (number of the child, *arguments), found by name in the child
 
 
 @contextmanager
-def children(num: int, start: Start, *arguments: object) -> Iterator[list[Process]]:
-    """`num` processes, each of which makes the shards that its `start(number, *arguments)` makes.
+def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]:
+    """`num` processes, each of which makes what its `start(number, *arguments)` makes.
 
     They end with the block, and with this process however that ends.
     """
@@ -37,7 +39,7 @@ def children(num: int, start: Start, *arguments: object) -> Iterator[list[Proces
 
 
 class _Child:
-    """A `Process` that another process carries out."""
+    """A `Make` that another process carries out."""
 
     def __init__(self, start: Start, arguments: tuple[object, ...]) -> None:
         context = multiprocessing.get_context("spawn")  # Paddle and OpenMP do not survive a fork
@@ -46,15 +48,15 @@ class _Child:
         self._process.start()
         other.close()  # or its end would never be noticed
 
-    def __call__(self, rows: range, advance: Advance) -> dict[str, pa.Table]:
+    def __call__(self, task: Any, advance: Advance) -> dict[str, pa.Table]:
         try:
-            self._pipe.send(rows)
+            self._pipe.send(task)
             while True:
                 answer = self._pipe.recv()
                 if isinstance(answer, UserError):
                     raise answer
                 if isinstance(answer, dict):
-                    return answer
+                    return {name: pa.ipc.open_stream(t).read_all() for name, t in answer.items()}
                 for _ in range(answer):
                     advance()
         except (EOFError, OSError) as error:
@@ -66,24 +68,33 @@ class _Child:
 
     def close(self) -> None:
         self._pipe.close()
-        self._process.terminate()
+        self._process.kill()  # SIGTERM makes Paddle print its stack
         self._process.join()
 
 
 def _serve(pipe: Connection, start: Start, arguments: tuple[object, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    process: Process | None = None
+    make: Make | None = None
     while True:
         try:
-            rows = pipe.recv()
+            task = pipe.recv()
         except EOFError:
             return
         try:
-            process = process or start(*arguments)
-            pipe.send(process(rows, lambda: pipe.send(1)))
+            make = make or start(*arguments)
+            tables = make(task, lambda: pipe.send(1))
+            pipe.send({name: _packed(table) for name, table in tables.items()})
         except UserError as error:
             pipe.send(error)
+
+
+def _packed(table: pa.Table) -> pa.Buffer:
+    """In Arrow's stream format: pickling forgets which fields cannot be null."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
 
 
 def _end_with_parent() -> None:

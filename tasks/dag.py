@@ -1,9 +1,11 @@
 """The stages in an order that respects what each reads; their `inputs` are the arrows.
 
 data --+--> teacher ---+
-       +--> dedup -----+--> label --> select --> distill --> finetune --> fix --> export
-       |                                                                  |
-       +--> baseline -----------------------------------------------------+--> evaluate --> report
+       +--> dedup -----+--> label --> select --> views --> distill --> finetune --> fix --> export
+       |                                                                            |
+       +--> baseline ---------------------------------------------------------------+--> evaluate
+                                                                                         |
+                                                                          all of them ---+--> report
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tasks import (
     report,
     select,
     teacher,
+    views,
 )
 from tasks.stage import Stage
 
@@ -33,6 +36,7 @@ STAGES: dict[str, Stage] = {
         teacher,
         label,
         select,
+        views,
         baseline,
         distill,
         finetune,
@@ -69,5 +73,5 @@ def following(name: str) -> list[Stage]:
     return [stage for stage in STAGES.values() if stage.name in reached]
 
 
-OF_STUDENT = {stage.name for name in ("baseline", "distill") for stage in following(name)}
+OF_STUDENT = {stage.name for name in ("baseline", "views") for stage in following(name)}
 """The stages that several students of a recipe do not have in common."""

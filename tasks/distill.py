@@ -20,6 +20,6 @@ STAGE = Stage(
     "distill",
     2,
     ("seed", "student", "distill"),
-    ("select/train.parquet", "data/val.parquet", "teacher/model.pdparams"),
+    ("select/train.parquet", "data/val.parquet", "teacher/model.pdparams", "views/*"),
     run,
 )

@@ -1,22 +1,40 @@
 """evaluate: every model on the validation images, each at its own resolution.
 
 Files: accuracy.json (a row a model: label, architecture, resolution, top1, top5, num_images,
-parameters, gain in points over the baseline for the distilled ones).
+parameters, gain in points over the baseline for the distilled ones); per_class.parquet (PER_CLASS:
+a row a model and class, also of classes without images).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_catalog.config import UserError
-from data_catalog.files import write_json
+from data_catalog.files import atomic_path, write_json
 from ppcls_core.data.transforms import Preprocess
 from tasks.inputs import image_set, trained_model
 from tasks.recipe import ModelConfig, Recipe
 from tasks.stage import Outcome, Stage, Work
 
+if TYPE_CHECKING:
+    from ppcls_core.engine.evaluator import Accuracy
+
 STUDENTS = ("baseline", "distill", "finetune", "fix")
+PER_CLASS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("class_id", pa.int32()),
+        ("class", pa.string()),
+        ("num_images", pa.int64()),
+        ("top1_hits", pa.int64()),
+        ("top5_hits", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -40,22 +58,27 @@ def run(work: Work) -> Outcome:
     """Measure top-1 and top-5."""
     val = image_set(work, "data/val.parquet")
     rows: list[dict[str, Any]] = []
+    classes: list[pa.Table] = []
     for candidate in candidates(work.recipe):
-        rows.append(_measure(work, candidate))
+        row, accuracy = _measure(work, candidate)
+        rows.append(row)
+        classes.append(_by_class(candidate.stage, accuracy, val.classes))
         work.monitor.progress(len(rows), len(STUDENTS) + 1, "models")
     baseline = next(row["top1"] for row in rows if row["label"] == "baseline")
     for row in rows:
         compared = row["label"] not in ("teacher", "baseline")
         row["gain"] = 100 * (row["top1"] - baseline) if compared else None
     write_json(work.path("accuracy.json"), rows)
+    with atomic_path(work.path("per_class.parquet")) as temporary:
+        pq.write_table(pa.concat_tables(classes), temporary, compression="zstd")
     return Outcome(
-        files=["accuracy.json"],
+        files=["accuracy.json", "per_class.parquet"],
         counts={"in": len(val), "out": rows[0]["num_images"]},
         metrics={row["label"]: row["top1"] for row in rows},
     )
 
 
-def _measure(work: Work, candidate: Candidate) -> dict[str, Any]:
+def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy]:
     from ppcls_core.engine.evaluator import evaluate
 
     model = trained_model(
@@ -65,7 +88,7 @@ def _measure(work: Work, candidate: Candidate) -> dict[str, Any]:
     accuracy = evaluate(model, val, candidate.preprocess, workers, work.monitor)
     if accuracy.num_images == 0:
         raise UserError(f"none of the {len(val)} validation images can be read; check the data set")
-    return {
+    row = {
         "label": candidate.stage,
         "architecture": candidate.model.name,
         "resolution": candidate.preprocess.size,
@@ -75,11 +98,19 @@ def _measure(work: Work, candidate: Candidate) -> dict[str, Any]:
         "rejected": accuracy.rejected,
         "parameters": sum(p.size for p in model.parameters() if p.trainable),
     }
+    return row, accuracy
+
+
+def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:
+    """Rows of PER_CLASS."""
+    num_classes = accuracy.by_class.shape[1]
+    columns = [[model] * num_classes, range(num_classes), names, *accuracy.by_class]
+    return pa.table([pa.array(column) for column in columns], PER_CLASS.names).cast(PER_CLASS)
 
 
 STAGE = Stage(
     "evaluate",
-    1,
+    2,
     ("teacher", "student", *STUDENTS),
     (
         "data/val.parquet",

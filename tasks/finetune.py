@@ -24,6 +24,7 @@ STAGE = Stage(
         "data/train.parquet",
         "data/val.parquet",
         "teacher/model.pdparams",
+        "views/*",
     ),
     run,
 )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_catalog.config import Config, UserError, closest, load_yaml, override, parse
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
+from ppcls_core.labels.encoding import EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 
@@ -45,16 +46,24 @@ class TeacherConfig(Config):
 
 
 class LabelConfig(Config):
-    """How the pool is labelled."""
+    """How the teacher's outputs are made and kept."""
 
     batch_size: int = Field(default=64, gt=0)
+    encoding: EncodingName = "int8"  # see ppcls_core.labels.encoding
+    precision: Literal["auto", "fp32"] = "auto"  # auto: bf16 where it is fast and agrees with fp32
+    views: int = Field(default=0, ge=0)  # augmented views of each training image, for replay
 
 
 class RunTime(Config):
-    """What changes speed, never results; not part of any key."""
+    """What changes speed, never results; not part of any key.
+
+    `devices` changes the bits of a training, as another machine does: batch norm sees the part of a
+    batch that a device has. A result's record says on how many it was trained.
+    """
 
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
     checkpoint_seconds: float = Field(default=60, gt=0)
+    devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
 
 
 class Recipe(Config):
@@ -74,6 +83,25 @@ class Recipe(Config):
     fix: FixTraining
     baseline: LabelTraining
     run_time: RunTime = RunTime()
+
+    @model_validator(mode="after")
+    def _views_are_there(self) -> Recipe:
+        """What is replayed has been labelled, under the same augmentation."""
+        for name, training in (("distill", self.distill), ("finetune", self.finetune)):
+            if training.teacher != "replay":
+                continue
+            if not self.label.views:
+                raise ValueError(
+                    f"`{name}.teacher: replay` needs `label.views`, how many augmented views of "
+                    "each image are labelled; a few less than the epochs are enough"
+                )
+            seen = [(t.augmentation, t.image_size) for t in (training, self.distill)]
+            if seen[0] != seen[1]:
+                raise ValueError(
+                    f"`{name}.teacher: replay` needs the augmentation and image_size of `distill`, "
+                    "under which the views are labelled"
+                )
+        return self
 
 
 def recipe_path(name: str) -> Path:

@@ -2,25 +2,29 @@
 
 Files: report.html.
 """
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from data_catalog.files import read_json, write_bytes
 from ppcls_core.data.decode import BadImage, read_image
-from tasks.inputs import manifest, roots, table
+from tasks.inputs import manifest, num_classes, roots, table
+from tasks.shards import shard_file
 from tasks.stage import Outcome, Stage, Work
 from tasks.store import Result
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ppcls_core.report.model import (
         AccuracyRow,
         ClassSample,
@@ -28,11 +32,14 @@ if TYPE_CHECKING:
         Curve,
         DuplicatePair,
         Headline,
+        Histogram,
         PlantedRow,
+        Selection,
         StageRow,
     )
 
 TRAINED = ("teacher", "baseline", "distill", "finetune", "fix")
+_BINS = 40
 NUM_PAIRS, NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 24, 6, 3, 112
 
 
@@ -51,7 +58,7 @@ def run(work: Work) -> Outcome:
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
         planted=planted_rows(work.inputs["dedup"]),
-        selection=class_samples(work),
+        selection=selection(work),
         reconciliation=tuple(count_rows(work.inputs)),
         rejected=_rejected(work.inputs["dedup"]),
         settings_yaml=_settings(work),
@@ -143,32 +150,71 @@ def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     )
 
 
-def class_samples(work: Work) -> tuple[ClassSample, ...]:
-    """The best and the borderline images selected for each class."""
+def selection(work: Work) -> Selection:
+    """What was selected, and how sure the teacher was of the pool."""
+    from ppcls_core.report.model import Selection
+
+    rows = table(work, "select/selection.parquet")
+    scores, _ = np.histogram(rows["score"].to_numpy(), _BINS, (0, 1))
+    return Selection(
+        policy=work.recipe.select.policy,
+        classes=class_samples(work, rows),
+        scores=_as_histogram(scores, 1),
+        entropies=entropies(work.inputs["label"], num_classes(work)),
+    )
+
+
+def class_samples(work: Work, rows: pa.Table) -> tuple[ClassSample, ...]:
+    """Each class of the selection's `rows`, those that the page shows with their pictures."""
     from ppcls_core.report.model import ClassSample
+    from ppcls_core.report.page import MAX_CLASSES
 
     classes, k = manifest(work, "data/train.parquet").classes, work.recipe.select.k
-    rows = table(work, "select/selection.parquet").to_pylist()
-    chosen = {c: list(g) for c, g in groupby(rows, key=lambda row: row["class_id"])}
-    shown = {c: (g[:NUM_BEST], g[NUM_BEST:][-NUM_BORDERLINE:]) for c, g in chosen.items()}
-    ids = {row["image_id"] for groups in shown.values() for g in groups for row in g}
-    images = _thumbnails(work, "dedup/kept.parquet", ids)
+    bounds = np.searchsorted(rows["class_id"].to_numpy(), np.arange(len(classes) + 1)).tolist()
+    parts = [rows.slice(first, end - first) for first, end in pairwise(bounds)]
+    ids = [part["image_id"].to_pylist() for part in parts[:MAX_CLASSES]]
+    best = [part[:NUM_BEST] for part in ids]
+    borderline = [part[NUM_BEST:][-NUM_BORDERLINE:] for part in ids]
+    images = _thumbnails(
+        work, "dedup/kept.parquet", {i for part in best + borderline for i in part}
+    )
 
-    def pictures(c: int, group: int) -> tuple[np.ndarray, ...]:
-        found = (images.get(row["image_id"]) for row in shown.get(c, ((), ()))[group])
-        return tuple(image for image in found if image is not None)
+    def pictures(groups: list[list[str]], c: int) -> tuple[np.ndarray, ...]:
+        return tuple(images[i] for i in groups[c] if i in images) if c < len(groups) else ()
 
     return tuple(
         ClassSample(
             name=name,
-            num_selected=len(chosen.get(c, ())),
+            num_selected=len(parts[c]),
             wanted=k,
-            lowest_score=chosen[c][-1]["score"] if c in chosen else None,
-            best=pictures(c, 0),
-            borderline=pictures(c, 1),
+            lowest_score=parts[c]["score"][-1].as_py() if len(parts[c]) else None,
+            best=pictures(best, c),
+            borderline=pictures(borderline, c),
         )
         for c, name in enumerate(classes)
     )
+
+
+def entropies(label: Result, num_classes: int) -> Histogram:
+    """Of the teacher's probabilities for each image as in a test, in nats."""
+    from ppcls_core.labels.shard import open_shard
+
+    highest = max(math.log(num_classes), 1e-6)
+    counts = np.zeros(_BINS, np.int64)
+    for number in range(label.metrics["shards"]):
+        shard = open_shard(label.path(shard_file(number, "labels")))
+        for batch in shard.batches(["view", "entropy"]):
+            values = batch["entropy"].to_numpy()[batch["view"].to_numpy() == 0]
+            counts += np.histogram(np.clip(values, 0, highest), _BINS, (0, highest))[0]
+    return _as_histogram(counts, highest)
+
+
+def _as_histogram(counts: np.ndarray, highest: float) -> Histogram:
+    """Of values from 0 to `highest`."""
+    from ppcls_core.report.model import Histogram
+
+    edges = np.linspace(0, highest, len(counts) + 1)
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
 
 
 def count_rows(done: Mapping[str, Result]) -> list[CountRow]:
@@ -211,7 +257,8 @@ def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
     from ppcls_core.report.figures import thumbnail
 
     images = manifest(work, name)
-    found = images.take([row for row, image_id in enumerate(images.ids) if image_id in ids])
+    wanted = pc.is_in(images.table["image_id"], pa.array(sorted(ids), pa.string()))
+    found = images.take(np.asarray(wanted))
     pictures = {}
     for image_id, path in zip(found.ids, found.resolve(roots(work)), strict=True):
         try:
@@ -223,7 +270,7 @@ def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
 
 STAGE = Stage(
     "report",
-    1,
+    2,
     (
         "name",
         "seed",

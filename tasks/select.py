@@ -1,82 +1,80 @@
 """select: the top-k pool images per class, merged with the labelled images.
 
 Files: selection.parquet (image_id, class_id, score; by class, best first), train.parquet (manifest:
-the labelled images, then the selected ones without label, no image twice).
+the labelled images, then the selected ones without label). No image is in it twice: neither a file
+nor an image id; of two files with one content the dedup stage knows as far as it searches for them.
 """
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from data_catalog.files import atomic_path
 from data_catalog.manifest import Manifest, write_manifest
-from ppcls_core.labels.select import TopK
-from ppcls_core.labels.store import read_labels
-from ppcls_core.monitor import check
+from ppcls_core.labels.select import Selection, select, write_selection
+from ppcls_core.labels.shard import open_shard
 from tasks.inputs import manifest, num_classes
-from tasks.label import fingerprint
+from tasks.label import origin
 from tasks.shards import shard_file
 from tasks.stage import Outcome, Stage, Work
 
 
 def run(work: Work) -> Outcome:
     """Select in one pass over the label shards."""
-    best, num_offered = TopK(num_classes(work), work.recipe.select), 0
-    for ids, logits in _shards(work):
-        best.add(ids, logits)
-        num_offered += len(ids)
-    selection = best.result()
-    with atomic_path(work.path("selection.parquet")) as temporary:
-        pq.write_table(selection, temporary, compression="zstd")
+    label, config = work.inputs["label"], work.recipe.select
+    paths = [label.path(shard_file(n, "labels")) for n in range(label.metrics["shards"])]
+    shards = [open_shard(path, origin(work)) for path in paths]
+    if shards:
+        found = select(shards, config, work.monitor)
+    else:
+        found = Selection.nothing(0, num_classes(work))
+    write_selection(found.table, work.path("selection.parquet"))
     labelled, pool = manifest(work, "data/train.parquet"), manifest(work, "dedup/kept.parquet")
-    merged, num_chosen, num_twice = _merge(labelled, pool, selection)
+    merged = merge(labelled, pool, found.table["image_id"])
     write_manifest(work.path("train.parquet"), merged)
-    per_class = np.bincount(selection["class_id"].to_numpy(), minlength=best.num_classes)
+    num_added = len(merged) - len(labelled)
     return Outcome(
         files=["selection.parquet", "train.parquet"],
         counts={
-            "in": num_offered,
-            "kept": num_chosen,
-            "rejected: not among the best k": num_offered - num_chosen - num_twice,
-            "rejected: already labelled": num_twice,
+            "in": found.num_offered,
+            "kept": num_added,
+            "rejected: not among the best k": found.num_offered - found.num_chosen,
+            "rejected: already labelled": found.num_chosen - num_added,
             "out": len(merged),
         },
         metrics={
-            "per_class": per_class.tolist(),
-            "unfilled": int((per_class < best.config.k).sum()),
+            "per_class": found.per_class.tolist(),
+            "unfilled": int((found.per_class < config.k).sum()),
         },
     )
 
 
-def _shards(work: Work) -> Iterator[tuple[list[str], np.ndarray]]:
-    label = work.inputs["label"]
-    for number in range(label.metrics["shards"]):
-        work.monitor.progress(number, label.metrics["shards"], "shards")
-        check(work.monitor)
-        yield read_labels(label.path(shard_file(number, "labels")), fingerprint(work))
+def merge(labelled: Manifest, pool: Manifest, ids: pa.ChunkedArray) -> Manifest:
+    """`labelled`, then the images of `pool` in `ids`, without label.
 
-
-def _merge(labelled: Manifest, pool: Manifest, selection: pa.Table) -> tuple[Manifest, int, int]:
-    """(labelled and selected images, number added, number selected but labelled already)."""
-    wanted = set(selection["image_id"].unique().to_pylist())
-    chosen = pool.take(np.array([image_id in wanted for image_id in pool.ids], bool)).table
-    known = set(zip(*(labelled.table[c].to_pylist() for c in ("root", "path")), strict=True))
-    places = zip(*(chosen[c].to_pylist() for c in ("root", "path")), strict=True)
-    new = np.array([place not in known for place in places], bool)
-    added = chosen.filter(pa.array(new))
+    Those left out whose file or image id is among the labelled.
+    """
+    chosen = pool.table.filter(pc.is_in(pool.table["image_id"], ids))
+    known = [pc.is_in(of(chosen), of(labelled.table)) for of in (_places, _ids)]
+    added = chosen.filter(pc.invert(pc.or_(*known)))
     position = added.schema.get_field_index("label")
     added = added.set_column(position, "label", pa.nulls(added.num_rows, pa.int32()))
-    merged = Manifest(pa.concat_tables([labelled.table, added]), labelled.classes)
-    return merged, added.num_rows, chosen.num_rows - added.num_rows
+    return Manifest(pa.concat_tables([labelled.table, added]), labelled.classes)
+
+
+def _places(images: pa.Table) -> pa.ChunkedArray:
+    """Root and path of each, as one text."""
+    return pc.binary_join_element_wise(images["root"], images["path"], "\0")
+
+
+def _ids(images: pa.Table) -> pa.ChunkedArray:
+    return images["image_id"]
 
 
 STAGE = Stage(
     "select",
-    1,
+    2,
     ("select",),
     (
         "label/shard-*.labels.parquet",

@@ -6,49 +6,95 @@ is listing the JSON files whose Parquet files are as they say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.files import atomic_path, read_json, sha256_file, write_json
-from ppcls_core.monitor import check
+from ppcls_core.monitor import Interrupted, Monitor, check
 from tasks.stage import Work
 
 Advance = Callable[[], None]  # call once an item
 Process = Callable[[range, Advance], Mapping[str, pa.Table]]  # rows of a shard -> its named tables
+Write = Callable[[pa.Table, Path], None]
 
 
-def run_shards(work: Work, num_rows: int, process: Process) -> int:
+def run_shards(
+    work: Work,
+    num_rows: int,
+    *processes: Process,
+    writers: Mapping[str, Write] = MappingProxyType({}),
+) -> int:
     """Make every shard of `num_rows` rows that is not there yet; the number of shards.
 
-    `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row.
+    `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row. Several
+    work at once, each in a thread, the first in this one. `writers` write the tables of a name that
+    are not to be written as usual.
 
     Raises:
         Interrupted: a stop was requested; finished shards are kept.
     """
     size = work.recipe.shard_size
-    starts = range(0, num_rows, size)
-    finished = [_is_whole(work.directory, number) for number in range(len(starts))]
-    done = sum(
-        len(range(s, min(s + size, num_rows))) for s, f in zip(starts, finished, strict=True) if f
-    )
-    if done:
-        work.monitor.note(f"{sum(finished)} of {len(starts)} shards are already finished")
+    shards = [range(s, min(s + size, num_rows)) for s in range(0, num_rows, size)]
+    missing = [n for n in range(len(shards)) if not _is_whole(work.directory, n)]
+    progress = _Progress(work.monitor, num_rows - sum(len(shards[n]) for n in missing), num_rows)
+    if len(missing) < len(shards):
+        finished = len(shards) - len(missing)
+        work.monitor.note(f"{finished} of {len(shards)} shards are already finished")
+    rest = iter(missing)  # which the threads share: `next` of a list's iterator is atomic
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        work.monitor.progress(done, num_rows, "images")
-        check(work.monitor)
+    def work_off(process: Process) -> None:
+        with progress.stopping_all():
+            for number in rest:
+                progress.check()
+                tables = process(shards[number], progress.advance).items()
+                written = {n: (table, writers.get(n, _write_table)) for n, table in tables}
+                _write(work.directory, number, written)
 
-    for number, start in enumerate(starts):
-        if not finished[number]:
-            check(work.monitor)
-            tables = process(range(start, min(start + size, num_rows)), advance)
-            _write(work.directory, number, tables)
-    return len(starts)
+    first, *others = processes
+    with ThreadPoolExecutor(max(1, len(others))) as threads:
+        for process in others:
+            threads.submit(work_off, process)
+        work_off(first)
+    if progress.cause is not None:
+        raise progress.cause
+    return len(shards)
+
+
+@dataclass
+class _Progress:
+    """Of all threads; what stops the first of them, the cause, stops all."""
+
+    monitor: Monitor
+    done: int
+    total: int
+    cause: BaseException | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def advance(self) -> None:
+        with self._lock:
+            self.done += 1
+            self.monitor.progress(self.done, self.total, "images")
+        self.check()
+
+    def check(self) -> None:
+        check(self.monitor)
+        if self.cause is not None:
+            raise Interrupted
+
+    @contextmanager
+    def stopping_all(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - `run_shards` raises it
+            self.cause = self.cause or error
 
 
 def read_shards(directory: Path, kind: str, num_shards: int, schema: pa.Schema) -> pa.Table:
@@ -62,14 +108,18 @@ def shard_file(number: int, kind: str) -> str:
     return f"shard-{number:05d}.{kind}.parquet"
 
 
-def _write(directory: Path, number: int, tables: Mapping[str, pa.Table]) -> None:
+def _write(directory: Path, number: int, tables: Mapping[str, tuple[pa.Table, Write]]) -> None:
     entries = {}
-    for kind, table in tables.items():
+    for kind, (table, write) in tables.items():
         path = directory / shard_file(number, kind)
         with atomic_path(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            write(table, temporary)
         entries[path.name] = {"rows": table.num_rows, "sha256": sha256_file(path)}
     write_json(_record(directory, number), entries)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
 
 
 def _is_whole(directory: Path, number: int) -> bool:

@@ -24,6 +24,7 @@ from typing import Any
 from data_catalog.config import UserError
 from data_catalog.files import digest_of, write_json
 from ppcls_core.monitor import Monitor
+from tasks.processes import check_devices, run_in_processes, trainings
 from tasks.recipe import Recipe
 from tasks.store import MANIFEST, PROGRESS, Result, Store, file_entry
 
@@ -83,8 +84,15 @@ class Stage:
         return tuple(dict.fromkeys(item.partition("/")[0] for item in self.inputs))
 
     def own_settings(self, recipe: Recipe) -> dict[str, Any]:
-        """The recipe's sections that decide this stage's result."""
-        return recipe.model_dump(mode="json", include=set(self.settings))
+        """The recipe's sections, or fields of one, that decide this stage's result."""
+        dumped, own = recipe.model_dump(mode="json"), {}
+        for setting in self.settings:
+            section, _, name = setting.partition(".")
+            if name:
+                own.setdefault(section, {})[name] = dumped[section][name]
+            else:
+                own[section] = dumped[section]
+        return own
 
     def source_hash(self) -> str:
         """sha256 of the file that defines the stage, recorded beside `version`."""
@@ -135,10 +143,11 @@ class Session:
         """Run `stage`, going on from what a killed run left, and commit its result.
 
         Raises:
-            UserError: a mistake the user can mend, a full disk, or the same stage running
-            elsewhere. Interrupted: a stop was requested; finished shards and the checkpoint are
-            kept.
+            UserError: a mistake the user can mend, too few devices, a full disk, or the same
+            stage running elsewhere. Interrupted: a stop was requested; finished shards and the
+            checkpoint are kept.
         """
+        check_devices(self.recipe)
         try:
             return self._run_locked(stage, monitor)
         except (OSError, RuntimeError) as error:  # NumPy and FAISS do not say ENOSPC
@@ -161,11 +170,16 @@ class Session:
             before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
             clock = _Clock(monitor, directory / PROGRESS, before)
             work = Work(stage.name, self.recipe, directory, key, self.done, clock)
-            result = self._result(stage, work, stage.run(work), clock)
+            is_spread = self._devices(stage) > 1
+            outcome = run_in_processes(work, self.store) if is_spread else stage.run(work)
+            result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)
         self.accept(result)
         return result
+
+    def _devices(self, stage: Stage) -> int:
+        return self.recipe.run_time.devices if stage.name in trainings(self.recipe) else 1
 
     def _result(self, stage: Stage, work: Work, outcome: Outcome, clock: _Clock) -> Result:
         files = {
@@ -194,6 +208,7 @@ class Session:
             record={
                 "seconds": round(clock.seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "devices": self._devices(stage),
                 "versions": versions,
                 "source": stage.source_hash(),
             },

@@ -29,7 +29,11 @@ def train(
     loader: TrainLoader,
     config: TrainConfig,
 ) -> Outcome:
-    """Train what of `model` learns on the loader's images; resumes from its checkpoint."""
+    """Train what of `model` learns on the loader's images; resumes from its checkpoint.
+
+    Where the stage runs in several processes, each calls this and the first writes the files.
+    """
+    from ppcls_core.engine.distributed import world
     from ppcls_core.engine.evaluator import evaluate
     from ppcls_core.engine.trainer import Training, fit
     from ppcls_core.models.weights.files import save_state
@@ -43,8 +47,9 @@ def train(
     learning = [p for p in model.parameters() if not p.stop_gradient]
     training = Training(model, learning, objective, loader, validate)
     history = fit(training, config, work.directory, run_time.checkpoint_seconds, work.monitor)
-    save_state(work.path("model.pdparams"), state_of(model))
-    write_json(work.path("history.json"), history)
+    if world().is_first:
+        save_state(work.path("model.pdparams"), state_of(model))
+        write_json(work.path("history.json"), history)
     return Outcome(FILES, _counts(loader), {"top1": history[-1]["top1"]})
 
 
@@ -71,13 +76,33 @@ def distill_from_teacher(
     work: Work, student: Network, train_manifest: str, config: DistillTraining
 ) -> Outcome:
     """Train `student` on the teacher's outputs for the images of a manifest."""
-    from ppcls_core.engine.objectives import distillation
+    from ppcls_core.engine.objectives import distillation, replay
 
-    teacher = teacher_model(work)
     student.train()
-    objective = distillation([teacher], config.loss, config.teacher_batch_norm)
     loader = loader_of(work, train_manifest, config)
+    if config.teacher == "replay":
+        loader = replayed(work, loader)
+        return train(work, student, replay(config.loss), loader, config)
+    teacher = teacher_model(work)
+    objective = distillation([teacher], config.loss, config.teacher_batch_norm)
     return train(work, student, objective, loader, config)
+
+
+def replayed(work: Work, loader: TrainLoader) -> TrainLoader:
+    """`loader` on the labelled views, with the teacher's outputs for them.
+
+    Raises:
+        UserError: they were made by another teacher, augmentation or code.
+    """
+    from dataclasses import replace
+
+    from ppcls_core.data.loader import Replay
+    from ppcls_core.labels.store import LabelStore
+    from tasks import views
+
+    store = LabelStore.open(work.inputs["views"].directory, views.origin(work))
+    seed = views.augmented_views(work).root_seed  # whichever stage replays
+    return replace(loader, seed=seed, replay=Replay(store, work.recipe.label.views))
 
 
 def teacher_model(work: Work) -> Network:

@@ -9,19 +9,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
 
 from data_catalog.config import UserError
 from data_catalog.manifest import Manifest, Roots
-from ppcls_core.data.augment import BatchOperator, Operator, sized
+from ppcls_core.data.augment import BatchOperator, Operator
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.data.transforms import Preprocess, needed, train_transform
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.data.views import AugmentedViews, TestView
 from ppcls_core.randomness import generator, seed_of
+
+if TYPE_CHECKING:
+    from ppcls_core.labels.store import LabelStore
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -34,6 +37,7 @@ class ImageSet:
     paths: Sequence[Path]
     ids: Sequence[str]
     labels: np.ndarray  # int32 [rows], -1 unknown
+    classes: Sequence[str] = ()  # their names, by label
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,7 +45,7 @@ class ImageSet:
     @staticmethod
     def of(manifest: Manifest, roots: Roots) -> ImageSet:
         """The images of `manifest`, found under `roots`."""
-        return ImageSet(manifest.resolve(roots), manifest.ids, manifest.labels)
+        return ImageSet(manifest.resolve(roots), manifest.ids, manifest.labels, manifest.classes)
 
 
 @dataclass
@@ -68,9 +72,24 @@ class _Sample:
     rejected: list[tuple[str, BadImage]]
 
 
+@dataclass(frozen=True)
+class Replay:
+    """The teacher's stored outputs for the first `num_views` views of each image."""
+
+    store: LabelStore
+    num_views: int
+
+
 @dataclass
 class TrainLoader:
-    """Shuffled, augmented batches; the last images that do not fill a batch are left out."""
+    """Shuffled, augmented batches; the last images that do not fill a batch are left out.
+
+    In each epoch an image has another view; with `replay` the views come round again, and the
+    teacher's outputs for them are in the batch. A `mix` is then not possible.
+
+    With `part` (r, P) only the r-th of P equal parts of each batch is loaded. `mix` then mixes
+    within the part, so its result depends on P, as PaddleClas's depends on the number of cards.
+    """
 
     images: ImageSet
     batch_size: int
@@ -80,11 +99,21 @@ class TrainLoader:
     workers: int
     mix: BatchOperator | None = None
     epochs: int = 1  # of the whole training, for what changes with its progress
+    part: tuple[int, int] = (0, 1)
+    replay: Replay | None = None
     rejected: Rejections = field(default_factory=Rejections)
 
     def __post_init__(self) -> None:
-        operators = () if isinstance(self.augmentation, Preprocess) else self.augmentation
-        self._operators = sized(operators, self.image_size)
+        assert not (self.replay and self.mix)
+        if isinstance(self.augmentation, Preprocess):
+            self._views = TestView(preprocess=self.augmentation)
+        else:
+            self._views = AugmentedViews(
+                augmentation=tuple(self.augmentation),
+                image_size=self.image_size,
+                root_seed=self.seed,
+                num=self.replay.num_views if self.replay else self.epochs,
+            )
         if len(self.images) < self.batch_size:
             raise UserError(
                 f"batch_size is {self.batch_size}, but there are only {len(self.images)} images to "
@@ -97,21 +126,34 @@ class TrainLoader:
 
     def batches(
         self, epoch: int, first_step: int, num_epochs: int = 1
-    ) -> Iterator[tuple[np.ndarray, ...]]:
+    ) -> Iterator[tuple[np.ndarray | None, ...]]:
         """(uint8 [N, 3, S, S], int64 labels [N]) of each step, from `first_step` of `epoch` on.
 
-        With `mix` also (int64 labels [N] of the images mixed in, float32 [N] share of the first).
+        N is batch_size, or its P-th part. With `mix` also (int64 labels [N] of the images mixed in,
+        float32 [N] share of the first), with `replay` (None, None, float32 [N, C] log-probabilities
+        of the teacher).
         Over several epochs the threads go on loading while an epoch is closed and validated.
         """
         rows, step = self._rows(epoch, first_step, num_epochs), epoch * self.steps_per_epoch
-        for batch in _prefetch(rows, self._load, self.workers):
+        for batch in prefetch(rows, self._load, self.workers):
             # Here, not in the threads, which are ahead: what a checkpoint holds must not vary.
             for image_id, error in (bad for sample in batch for bad in sample.rejected):
                 self.rejected.add(image_id, error)
             pixels = np.stack([sample.pixels for sample in batch])
-            labels = self.images.labels[[sample.row for sample in batch]].astype(np.int64)
-            yield self._mixed(pixels, labels, step + first_step)
+            rows_read = [sample.row for sample in batch]
+            labels = self.images.labels[rows_read].astype(np.int64)
+            at = step + first_step
+            if self.replay is not None:
+                ids = [self.images.ids[row] for row in rows_read]
+                view = self._view(at // self.steps_per_epoch)
+                yield pixels, labels, None, None, self.replay.store.logprobs(ids, view)
+            else:
+                yield self._mixed(pixels, labels, at)
             step += 1
+
+    def _view(self, epoch: int) -> int:
+        """Number of the images' view in an epoch."""
+        return (epoch % self.replay.num_views if self.replay else epoch) + 1
 
     def _mixed(self, pixels: np.ndarray, labels: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         if self.mix is None:
@@ -122,12 +164,14 @@ class TrainLoader:
     def _rows(
         self, epoch: int, first_step: int, num_epochs: int
     ) -> Iterator[list[tuple[int, int]]]:
-        """(epoch, row) of each image of each batch."""
+        """(epoch, row) of each image of each batch, or of this process's part of it."""
+        rank, parts = self.part
+        size = self.batch_size // parts
         for number in range(epoch, epoch + num_epochs):
             order = generator(self.seed, number, "order").permutation(len(self.images)).tolist()
             for step in range(first_step if number == epoch else 0, self.steps_per_epoch):
-                start = step * self.batch_size
-                yield [(number, row) for row in order[start : start + self.batch_size]]
+                start = step * self.batch_size + rank * size
+                yield [(number, row) for row in order[start : start + size]]
 
     def _load(self, place: tuple[int, int]) -> _Sample:
         """The image; a bad one is replaced by one that depends on it and the epoch alone."""
@@ -147,22 +191,7 @@ class TrainLoader:
 
     def _pixels(self, row: int, epoch: int) -> np.ndarray:
         """uint8 [3, S, S] of an image. Raises BadImage."""
-        path = self.images.paths[row]
-        if isinstance(self.augmentation, Preprocess):
-            return self.augmentation(read_image(path))
-        fresh = partial(generator, self.seed, epoch, self.images.ids[row])
-        image = read_image(path, lambda shape: needed(self._operators, shape, fresh))
-        pixels = train_transform(image, self._operators, fresh(), epoch / self.epochs)
-        self._check_size(pixels)
-        return pixels
-
-    def _check_size(self, pixels: np.ndarray) -> None:
-        if pixels.shape[1:] != (self.image_size, self.image_size):
-            raise UserError(
-                f"the augmentation gives images of {pixels.shape[1]} x {pixels.shape[2]} pixels, "
-                f"but image_size is {self.image_size}: let it have a RandomCrop, or a Resize and "
-                "a CenterCrop, of that size"
-            )
+        return self._views.pixels(self.images.paths[row], self.images.ids[row], self._view(epoch))
 
 
 def test_batches(
@@ -177,7 +206,7 @@ def test_batches(
             return error
 
     chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    for chunk, loaded in zip(chunks, _prefetch(chunks, load, workers), strict=True):
+    for chunk, loaded in zip(chunks, prefetch(chunks, load, workers), strict=True):
         pairs = list(zip(chunk, loaded, strict=True))
         bad = {images.ids[row]: x for row, x in pairs if isinstance(x, BadImage)}
         good = {row: x for row, x in pairs if not isinstance(x, BadImage)}
@@ -185,7 +214,7 @@ def test_batches(
         yield list(good), pixels.reshape(-1, 3, preprocess.size, preprocess.size), bad
 
 
-def _prefetch(
+def prefetch(
     batches: Iterable[Sequence[K]], load: Callable[[K], T], workers: int
 ) -> Iterator[list[T]]:
     """`[load(x) for x in batch]` of each batch, in order, two batches ahead of the consumer."""

@@ -28,14 +28,14 @@ def has_fast_bf16() -> bool:
 
 
 def open_predictor(
-    directory: Path, precision: Precision, threads: int
+    directory: Path, precision: Precision, threads: int, device: int = 0
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The model that `export` wrote to `directory`: float32 [N, 3, S, S] to logits [N, classes].
 
-    On a GPU it runs there, on a CPU through oneDNN with `threads` threads; bf16 computes
-    convolutions and linear layers in bfloat16, which is fast where the processor has instructions
-    for it. Once one has run, trainings of this process give other bits than before, because the
-    engine sets the number of threads of the process.
+    Where there are GPUs it runs on GPU `device`, else on the CPU through oneDNN with `threads`
+    threads; bf16 computes convolutions and linear layers in bfloat16, which is fast where the
+    processor has instructions for it. Once one has run, trainings of this process give other bits
+    than before, because the engine sets the number of threads of the process.
     """
     config = inference.Config(
         str(directory / "inference.json"), str(directory / "inference.pdiparams")
@@ -44,7 +44,7 @@ def open_predictor(
     if has_gpu():
         kind = inference.PrecisionType
         config.enable_use_gpu(
-            GPU_MEMORY_MB, 0, kind.Bfloat16 if precision == "bf16" else kind.Float32
+            GPU_MEMORY_MB, device, kind.Bfloat16 if precision == "bf16" else kind.Float32
         )
     else:
         config.enable_mkldnn()

@@ -16,9 +16,10 @@ class Batch:
     labels: np.ndarray  # int64 [N], -1 unknown
     other_labels: np.ndarray | None = None  # int64 [N], of the second image
     weight: np.ndarray | None = None  # float32 [N], in [0, 1]
+    targets: np.ndarray | None = None  # float32 [N, C], the teacher's log-probabilities
 
     def split(self, num: int) -> Iterator[Batch]:
         """`num` batches of N / num images each, in order."""
-        fields = (self.pixels, self.labels, self.other_labels, self.weight)
+        fields = (self.pixels, self.labels, self.other_labels, self.weight, self.targets)
         parts = [[None] * num if field is None else np.split(field, num) for field in fields]
         yield from (Batch(*part) for part in zip(*parts, strict=True))

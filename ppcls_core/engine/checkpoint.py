@@ -1,7 +1,8 @@
 """Everything a training needs to go on as if it had not stopped, in one atomic file.
 
 It holds its own digest: a training that goes on from altered numbers gives a wrong result silently.
-The checkpoint before the newest is kept too, for the day when the newest is damaged.
+The checkpoint before the newest is kept too, for the day when the newest is damaged. Of several
+processes (distributed.py) the first one writes and reads, and the others take from it what it read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import paddle
 
 from data_catalog.config import UserError
+from ppcls_core.engine.distributed import world
 from ppcls_core.engine.ema import Average
 from ppcls_core.models.weights.files import load_state, save_state
 from ppcls_core.monitor import Monitor
@@ -54,9 +56,14 @@ def save(directory: Path, state: State) -> None:
         UserError: a weight is not finite; the checkpoints stay as they are.
     """
     require_finite(state)
+    with world().together():  # none may end, and have the others ended, before the file is whole
+        if world().is_first:
+            _write(directory, state)
+
+
+def _write(directory: Path, state: State) -> None:
     arrays = {name: tensor.numpy() for name, tensor in _tensors(state).items()}
-    rest = {**asdict(state.at), "loss_sum": state.at.loss_sum.hex(), "scaler": _scaler_of(state)}
-    arrays["position"] = np.frombuffer(json.dumps(rest).encode(), np.uint8)
+    arrays["position"] = np.frombuffer(json.dumps(_position_of(state)).encode(), np.uint8)
     newest, pending = directory / FILE, directory / "checkpoint.next"
     save_state(pending, {**arrays, "digest": _digest(arrays)})
     if newest.exists():
@@ -70,6 +77,15 @@ def restore(directory: Path, state: State, monitor: Monitor) -> None:
     Raises:
         UserError: every checkpoint is damaged, or the one found is of another training.
     """
+    with world().together():
+        if world().is_first:
+            _read_newest(directory, state, monitor)
+    if world().size > 1:
+        _set_position(state, world().gather(_position_of(state))[0])
+        world().follow_first(_tensors(state).values())
+
+
+def _read_newest(directory: Path, state: State, monitor: Monitor) -> None:
     found = [path for path in (directory / FILE, directory / PREVIOUS) if path.exists()]
     for path in found:
         arrays = _read(path)
@@ -108,7 +124,7 @@ def _tensors(state: State) -> dict[str, paddle.Tensor]:
 
 
 def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
-    position: dict[str, Any] = json.loads(arrays.pop("position").tobytes())
+    position = json.loads(arrays.pop("position").tobytes())
     tensors = _tensors(state)
     if {n: list(a.shape) for n, a in arrays.items()} != {n: t.shape for n, t in tensors.items()}:
         raise UserError(
@@ -117,6 +133,16 @@ def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
         )
     for name, tensor in tensors.items():
         tensor.set_value(arrays[name])
+    _set_position(state, position)
+
+
+def _position_of(state: State) -> dict[str, Any]:
+    """What of `state` is no tensor, as JSON has it."""
+    at = state.at
+    return {**asdict(at), "loss_sum": at.loss_sum.hex(), "scaler": _scaler_of(state)}
+
+
+def _set_position(state: State, position: dict[str, Any]) -> None:
     scaler = position.pop("scaler")
     if scaler:
         scaler["scale"] = np.array([scaler["scale"]], np.float32)

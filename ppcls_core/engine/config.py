@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from data_catalog.config import Config
 from ppcls_core.data.augment import BatchOperator, Operator, RandomCrop, RandomFlip
@@ -60,9 +60,25 @@ class DistillTraining(TrainConfig):
     """Training on the teacher's outputs, labels unused: distill and finetune."""
 
     loss: LossName = "ssld"
+    teacher: Literal["online", "replay"] = "online"
+    """Asked in each step, as published; or its stored outputs, see `label.views` of a recipe."""
     teacher_batch_norm: Literal["batch", "running"] = "batch"  # published: batch statistics
     augmentation: tuple[Operator, ...] = CLASSIC
     mix: BatchOperator | None = None  # pairs of images of a batch mixed into one
+
+    @model_validator(mode="after")
+    def _can_be_replayed(self) -> DistillTraining:
+        if self.teacher == "replay" and self.teacher_batch_norm == "batch":
+            raise ValueError(
+                "`teacher: replay` needs `teacher_batch_norm: running`: the statistics of a batch "
+                "are not known when an image is labelled by itself"
+            )
+        if self.teacher == "replay" and self.mix is not None:
+            raise ValueError(
+                "`teacher: replay` and `mix` exclude each other: the teacher's output for a "
+                "mixture of two images is not the mixture of its stored outputs"
+            )
+        return self
 
 
 class FixTraining(TrainConfig):

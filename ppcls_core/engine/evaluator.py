@@ -1,4 +1,4 @@
-"""Exact top-1 and top-5 of a model on a labelled image set."""
+"""Exact top-1 and top-5 of a model on a labelled image set, as a whole and of each class."""
 
 from __future__ import annotations
 
@@ -9,20 +9,37 @@ import paddle
 
 from ppcls_core.data.loader import ImageSet, Rejections, test_batches
 from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
-from ppcls_core.monitor import Monitor, check
+from ppcls_core.monitor import Interrupted, Monitor
 
 BATCH_SIZE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Accuracy:
-    """Fractions of `num_images` images; an image that cannot be read is left out and counted."""
+    """What a model gets right; an image that cannot be read is left out and counted by reason.
 
-    top1: float
-    top5: float
-    num_images: int
+    `by_class` is int64 [3, C]: of each class the images and the hits among the best 1 and 5 logits.
+    """
+
+    by_class: np.ndarray
     rejected: dict[str, int]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images that were read."""
+        return int(self.by_class[0].sum())
+
+    @property
+    def top1(self) -> float:
+        """Share of them whose class has the highest logit; 0 without images."""
+        return int(self.by_class[1].sum()) / max(self.num_images, 1)
+
+    @property
+    def top5(self) -> float:
+        """Share of them whose class is among the highest five logits; 0 without images."""
+        return int(self.by_class[2].sum()) / max(self.num_images, 1)
 
 
 def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
@@ -40,27 +57,43 @@ def evaluate(
 ) -> Accuracy:
     """Accuracy of `model` in eval mode under `preprocess`.
 
-    Each layer's mode is restored.
+    Each layer's mode is restored. Of P processes the r-th takes the images r, r + P, r + 2 P ...,
+    none twice; all return the same.
 
     Raises:
         Interrupted: a stop was requested.
     """
-    hits, rejected, seen = np.zeros(2, np.int64), Rejections(), 0
-    batches = test_batches(images, range(len(images)), BATCH_SIZE, preprocess, workers)
+    by_class, rejected, rank = np.zeros((3, 0), np.int64), Rejections(), world().rank
+    mine = range(rank, len(images), world().size)
     with eval_mode(model):
-        for rows, pixels, bad in batches:
+        for rows, pixels, bad in test_batches(images, mine, BATCH_SIZE, preprocess, workers):
             for image_id, error in bad.items():
                 rejected.add(image_id, error)
             if len(rows):
-                hits += count_hits(predict_logits(model, pixels), images.labels[rows])
-            seen += len(rows)
-            check(monitor)
-    top1, top5 = (hits / max(seen, 1)).tolist()
-    return Accuracy(top1, top5, seen, rejected.counts())
+                logits = predict_logits(model, pixels)
+                by_class = _sum([by_class, count_hits(logits, images.labels[rows])])
+            if monitor.stop_requested:
+                break
+    if any(world().any(monitor.stop_requested)):
+        raise Interrupted
+    every = Rejections(world().union(rejected.reasons))
+    return Accuracy(_sum(world().gather(by_class)), every.counts())
 
 
 def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[top-1 hits, top-5 hits]; ties and NaN count against the model."""
+    """int64 [3, C]: of each class the images, those hit by the best logit, and by the best five.
+
+    Ties and NaN count against the model.
+    """
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
     rank = (~(logits < target)).sum(1) - 1
-    return np.array([(rank < 1).sum(), (rank < 5).sum()])
+    hits = (labels, labels[rank < 1], labels[rank < 5])
+    return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
+
+
+def _sum(counts: list[np.ndarray]) -> np.ndarray:
+    """The sum of arrays [3, C]; C is 0 where no image has been seen."""
+    total = np.zeros((3, max(part.shape[1] for part in counts)), np.int64)
+    for part in counts:
+        total[:, : part.shape[1]] += part
+    return total

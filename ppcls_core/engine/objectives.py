@@ -69,6 +69,20 @@ def distillation(
     return objective
 
 
+def replay(loss: LossName) -> Objective:
+    """The student's divergence from the teacher's stored outputs, which the batch holds."""
+    divergence = LOSSES[loss]
+
+    def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.targets is not None
+        target = paddle.to_tensor(batch.targets)
+        return _of_outputs(
+            lambda logits: divergence(logits, target), model(normalize(batch.pixels))
+        )
+
+    return objective
+
+
 def _cross_entropies(logits: Tensor, labels: np.ndarray, smoothing: float) -> Tensor:
     """float32 [N]: of each image with its label, int64 [N]."""
     target = paddle.to_tensor(labels)

@@ -2,16 +2,21 @@
 
 Randomness is keyed by (seed, epoch, image id) and (seed, step), so a training that was killed and
 resumed from its checkpoint gives the same bits as one that was not.
+
+P processes (distributed.py) do what one does with P times the `accumulate`: each computes its part
+of the batch, then all take the step of the mean gradient. For two the weights have the same bits,
+for more they are equal within rounding, as the order of a sum differs.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -22,14 +27,16 @@ from ppcls_core.engine import checkpoint
 from ppcls_core.engine.batch import Batch
 from ppcls_core.engine.checkpoint import State
 from ppcls_core.engine.config import TrainConfig
+from ppcls_core.engine.distributed import world
 from ppcls_core.engine.ema import Average
 from ppcls_core.engine.evaluator import count_hits
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length
+from ppcls_core.engine.statistics import RunningStatistics
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
-from ppcls_core.monitor import Interrupted, Monitor, check
+from ppcls_core.monitor import Interrupted, Monitor
 from ppcls_core.randomness import seed_of
 
 BEST = "best.pdparams"
@@ -65,12 +72,13 @@ def fit(
     """Train to the end, from the checkpoint in `directory` if any; the history, a row an epoch.
 
     The model ends with the last weights (their average under `ema_decay`); those of the highest
-    validation top-1, the earliest of equals, are `BEST` in `directory`.
+    validation top-1, the earliest of equals, are `BEST` in `directory`. In a world of several
+    processes all call this alike; the first one writes the files.
 
     Raises:
         Interrupted: a stop was requested; a checkpoint has been written.
-        UserError: loss or weights are not finite, the checkpoints are damaged, or the precision is
-            not for this machine.
+        UserError: loss or weights are not finite, the checkpoints are damaged, the precision is
+            not for this machine, or the batch cannot be shared by the processes.
     """
     state = _start(training, config)
     checkpoint.restore(directory, state, monitor)
@@ -86,22 +94,27 @@ def fit(
                 _close_epoch(training, config, state, directory)
                 monitor.metrics(at.history[-1])
                 continue
-            _step(training, config, state, Batch(*next(batches)))
+            _step(training, config, state, batches)
             monitor.progress(at.step, total, "steps")
-            if time.monotonic() - saved > save_seconds:
-                checkpoint.save(directory, state)
+            is_due = time.monotonic() - saved > save_seconds
+            must_save, must_stop = world().any(is_due, monitor.stop_requested)
+            if must_save:
+                _save(training, state, directory)
                 saved = time.monotonic()
-            check(monitor)
+            if must_stop:
+                raise Interrupted
     except Interrupted:  # between steps, or out of a validation, which is then made again
-        checkpoint.save(directory, state)
+        _save(training, state, directory)
         raise
     if state.average is not None:
         state.average.enter_model()
+    training.loader.rejected.reasons = world().union(training.loader.rejected.reasons)
     return at.history
 
 
 def _start(training: Training, config: TrainConfig) -> State:
     config.precision.check()
+    _take_part(training.loader, config)
     optimizer = make_optimizer(
         config.optimizer, training.parameters, config.regularizer, config.clip_norm
     )
@@ -109,16 +122,38 @@ def _start(training: Training, config: TrainConfig) -> State:
     return State(training.model, optimizer, config.precision.scaler(), average)
 
 
-def _step(training: Training, config: TrainConfig, state: State, batch: Batch) -> None:
-    """One update."""
-    at, lr = state.at, _lr(training, config, state.at.step)
-    paddle.seed(seed_of(training.loader.seed, at.step, "dropout"))
-    loss, logits = _backward(training, config, state, batch)
+def _save(training: Training, state: State, directory: Path) -> None:
+    state.at.rejected = world().union(training.loader.rejected.reasons)
+    checkpoint.save(directory, state)
+
+
+def _take_part(loader: TrainLoader, config: TrainConfig) -> None:
+    processes, parts = world().size, world().size * config.accumulate
+    if loader.batch_size % parts:
+        raise UserError(
+            f"batch_size: {loader.batch_size} images cannot be shared equally by {processes} "
+            f"processes with accumulate {config.accumulate}: take a multiple of {parts}"
+        )
+    loader.part = (world().rank, processes)
+
+
+def _step(
+    training: Training, config: TrainConfig, state: State, batches: Iterator[tuple[Any, ...]]
+) -> None:
+    """One update, by the next batch."""
+    at, lr, parts = state.at, _lr(training, config, state.at.step), config.accumulate * world().size
+    statistics = RunningStatistics(training.model, parts)
+    with world().together():
+        sums = _backward(training, config, state, Batch(*next(batches)), statistics)
+    loss, *hits = (sums := world().sum(sums))[:3]
+    loss = float(loss) / parts
     if not math.isfinite(loss):
         raise UserError(
             f"the loss is {loss} at step {at.step}: lower lr (now {lr:g}), lengthen the warm-up "
             "or set clip_norm; the checkpoint before it is kept"
         )
+    world().average_gradients(training.parameters)
+    statistics.write(sums[3:] / parts)
     state.optimizer.set_lr(lr)
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -127,23 +162,38 @@ def _step(training: Training, config: TrainConfig, state: State, batch: Batch) -
     if state.average is not None:
         state.average.update(at.step)
     if training.on_step is not None:
-        training.on_step(StepReport(at.step, loss, lr, *_shares(logits, batch.labels)))
+        top1, top5 = (float(number) / training.loader.batch_size for number in hits)
+        training.on_step(StepReport(at.step, loss, lr, top1, top5))
     at.loss_sum += loss
     at.step += 1
 
 
 def _backward(
-    training: Training, config: TrainConfig, state: State, batch: Batch
-) -> tuple[float, paddle.Tensor]:
-    """Leave the gradient of the mean loss over the parts of `batch`; that loss, and the logits."""
-    losses, logits = [], []
-    for part in batch.split(config.accumulate):
+    training: Training,
+    config: TrainConfig,
+    state: State,
+    batch: Batch,
+    statistics: RunningStatistics,
+) -> np.ndarray:
+    """Leave the gradient of the mean loss over the parts of this process's `batch`.
+
+    Returns:
+        loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
+    """
+    found = statistics.read()
+    sums = np.zeros(3 + len(found))
+    seed = seed_of(training.loader.seed, state.at.step, "dropout")
+    for number, part in enumerate(batch.split(config.accumulate)):
+        paddle.seed(seed + world().rank * config.accumulate + number)
+        if number:
+            statistics.write(found)
         with config.precision.autocast():
-            loss, outputs = training.objective(training.model, part)
+            loss, logits = training.objective(training.model, part)
         state.scaler.scale(loss / config.accumulate).backward()
-        losses.append(float(loss))
-        logits.append(outputs)
-    return sum(losses) / config.accumulate, paddle.concat(logits)
+        known = part.labels >= 0
+        hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
+        sums += np.concatenate([[float(loss)], hits, statistics.read()])
+    return sums
 
 
 def _close_epoch(training: Training, config: TrainConfig, state: State, directory: Path) -> None:
@@ -156,7 +206,8 @@ def _close_epoch(training: Training, config: TrainConfig, state: State, director
     if epoch % config.eval_every == 0 or epoch == config.epochs:
         with state.average.in_model() if state.average else nullcontext():
             row["top1"] = training.validate(training.model)
-            if row["top1"] > max((old.get("top1", -1.0) for old in at.history), default=-1.0):
+            best = max((old.get("top1", -1.0) for old in at.history), default=-1.0)
+            if row["top1"] > best and world().is_first:
                 save_state(directory / BEST, state_of(training.model))
     at.history.append(row)
     at.loss_sum = 0.0
@@ -165,9 +216,3 @@ def _close_epoch(training: Training, config: TrainConfig, state: State, director
 def _lr(training: Training, config: TrainConfig, step: int) -> float:
     length = Length(config.epochs, training.loader.steps_per_epoch)
     return config.schedule.rate(step, config.lr, length)
-
-
-def _shares(logits: paddle.Tensor, labels: np.ndarray) -> list[float]:
-    """Shares of the images whose label is among the best 1 and 5 logits."""
-    known = labels >= 0
-    return (count_hits(logits.numpy()[known], labels[known]) / len(labels)).tolist()

@@ -1,94 +1,217 @@
-"""Top-k images per class from soft labels, in one pass and O(classes x k) memory.
+"""Which pool images the student is trained on: the top k of each class, in one pass.
 
 Yalniz et al. 2019, "Billion-scale semi-supervised learning": an image is a candidate for its P best
-classes; each class keeps the k candidates of highest probability.
+classes, by the teacher's probability; each class takes the k candidates of highest probability.
+Images are scored as in a test (view 0). Equal scores are ordered by image id.
 """
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.config import Config, UserError
+from data_catalog.files import atomic_path
+from ppcls_core.labels.encoding import NUM_TOP
+from ppcls_core.labels.shard import Shard, open_shards
+from ppcls_core.labels.topk import Candidates, TopK, ranked
+from ppcls_core.monitor import Monitor, check
+from ppcls_core.randomness import seed_of
 
 SELECTION = pa.schema(
     [("image_id", pa.string()), ("class_id", pa.int32()), ("score", pa.float32())]
 )
+_PIECE = 1 << 20  # rows
+_OWN = np.uint32(1 << 31)  # over every score: an image's P best classes go before filling
 
 
 class SelectConfig(Config):
     """Which pool images the student is trained on."""
 
     k: int = Field(default=4000, gt=0)  # images kept per class
-    p: int = Field(default=10, gt=0)  # classes an image may serve
+    p: int = Field(default=10, gt=0, le=NUM_TOP)  # classes an image may serve
     min_score: float = Field(default=0.0, ge=0, lt=1)  # least probability to be kept
+    policy: Literal["best", "random", "none"] = "best"
+    """`random`, a control: as many images as `best` would take, whichever, each for its best class;
+    all that have the least score are equally likely. `none`, another: the labelled images alone."""
+    seed: int = 0  # of `random`
+    fill: bool = False
+    """A class with fewer than k candidates takes more images, the best first, for which it is among
+    the 16 best classes, though not among the P best."""
 
 
-@dataclass
-class TopK:
-    """Running selection: feed label shards with `add`, in any order, then take `result`."""
+@dataclass(frozen=True)
+class Selection:
+    """What was selected: `table` has SELECTION's columns, by class, best first."""
 
-    num_classes: int
-    config: SelectConfig
-    _scores: list[list[np.ndarray]] = field(init=False)
-    _ids: list[list[np.ndarray]] = field(init=False)
-    _held: np.ndarray = field(init=False)
+    table: pa.Table
+    num_offered: int  # images
+    num_chosen: int  # images, each counted once
+    per_class: np.ndarray  # int64 [C]
 
-    def __post_init__(self) -> None:
-        self._scores = [[] for _ in range(self.num_classes)]
-        self._ids = [[] for _ in range(self.num_classes)]
-        self._held = np.zeros(self.num_classes, np.int64)
+    def described(self, config: SelectConfig) -> str:
+        """A sentence for users."""
+        chosen = f"{self.num_chosen:,} of {self.num_offered:,} images chosen"
+        if config.policy == "random":
+            return f"{chosen} at random"
+        unfilled = int((self.per_class < config.k).sum())
+        return (
+            f"{chosen}, for {len(self.table):,} places in {len(self.per_class):,} classes; "
+            f"{unfilled:,} classes have fewer than {config.k:,}"
+        )
 
-    def add(self, ids: Sequence[str], logits: np.ndarray) -> None:
-        """Offer the images `ids` with float32 [N, C] `logits`."""
-        names = np.array(ids, dtype=object)
-        probabilities = softmax(logits)
-        p = min(self.config.p, self.num_classes)
-        classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :p]
-        scores = np.take_along_axis(probabilities, classes, 1)
-        rows = np.repeat(np.arange(len(names)), p)
-        flat_class, flat_score = classes.reshape(-1), scores.reshape(-1)
-        good = flat_score >= self.config.min_score
-        rows, flat_class, flat_score = rows[good], flat_class[good], flat_score[good]
-        order = np.argsort(flat_class, kind="stable")
-        bounds = np.searchsorted(flat_class[order], np.arange(self.num_classes + 1))
-        for c in np.flatnonzero(np.diff(bounds)):
-            part = order[bounds[c] : bounds[c + 1]]
-            self._offer(int(c), flat_score[part], names[rows[part]])
-
-    def _offer(self, c: int, scores: np.ndarray, ids: np.ndarray) -> None:
-        self._scores[c].append(scores)
-        self._ids[c].append(ids)
-        self._held[c] += len(scores)
-        if self._held[c] > 4 * self.config.k:  # amortises the sort
-            self._prune(c)
-
-    def _prune(self, c: int) -> None:
-        """Keep the k best of class `c`: highest score first, ties by image id."""
-        if not self._scores[c]:
-            return
-        scores, ids = np.concatenate(self._scores[c]), np.concatenate(self._ids[c])
-        best = np.lexsort((ids.astype(str), -scores))[: self.config.k]
-        self._scores[c], self._ids[c] = [scores[best]], [ids[best]]
-        self._held[c] = len(best)
-
-    def result(self) -> pa.Table:
-        """SELECTION rows by class, best first."""
-        for c in range(self.num_classes):
-            self._prune(c)
-        class_ids = np.repeat(np.arange(self.num_classes, dtype=np.int32), self._held)
-        ids = [x for parts in self._ids for part in parts for x in part]
-        scores = [part for parts in self._scores for part in parts]
-        flat = np.concatenate(scores) if scores else np.empty(0)
-        columns = [pa.array(ids, pa.string()), pa.array(class_ids), pa.array(flat, pa.float32())]
-        return pa.table(columns, schema=SELECTION)
+    @staticmethod
+    def nothing(num_offered: int, num_classes: int) -> Selection:
+        """No image."""
+        return Selection(SELECTION.empty_table(), num_offered, 0, np.zeros(num_classes, np.int64))
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float32 [N, C] of logits [N, C]."""
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
+@dataclass(frozen=True)
+class _Scored:
+    """Images of view 0 and their T best classes."""
+
+    ids: pa.Array  # large_string [N]
+    classes: np.ndarray  # int [N, T]
+    scores: np.ndarray  # float32 [N, T]
+
+
+def select(shards: Sequence[Shard], config: SelectConfig, monitor: Monitor) -> Selection:
+    """Select among all images of `shards`, of which there is at least one.
+
+    Raises:
+        UserError: a damaged shard, fewer classes kept there than `config.p`, or an image that is
+        labelled twice. Interrupted: a stop was requested.
+    """
+    num_top, num_classes = shards[0].header.num_top, shards[0].header.num_classes
+    if num_top < min(config.p, num_classes):
+        raise UserError(
+            f"p is {config.p}, but {shards[0].path} keeps only the {num_top} best classes of an "
+            f"image: lower p to {num_top} or label with more"
+        )
+    best, num_offered = TopK(num_classes, config.k), 0
+    for scored in _scored(shards, monitor):
+        num_offered += len(scored.ids)
+        best.add(_candidates(scored, config))
+    found = best.result()
+    num_chosen = found.images.num_rows if found else 0
+    if not found or not num_chosen or config.policy == "none":
+        return Selection.nothing(num_offered, num_classes)
+    if config.policy == "random":
+        del best, found
+        table = _drawn(shards, config, num_chosen, monitor)
+    else:
+        table = _in_order(found)
+    classes = table["class_id"].to_numpy()
+    return Selection(table, num_offered, num_chosen, np.bincount(classes, minlength=num_classes))
+
+
+def select_store(folder: Path, config: SelectConfig, out: Path, monitor: Monitor) -> Selection:
+    """Select from the shards in `folder` into the Parquet file `out`, which is whole or not there.
+
+    Raises:
+        UserError: as `select`; no shards in `folder`, or `out` is a folder.
+    """
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; give the name of a file")
+    selection = select(open_shards(folder), config, monitor)
+    write_selection(selection.table, out)
+    return selection
+
+
+def write_selection(table: pa.Table, path: Path) -> None:
+    """Write a selection's table atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _scored(shards: Sequence[Shard], monitor: Monitor) -> Iterator[_Scored]:
+    """The images of view 0, thousands at a time."""
+    for number, shard in enumerate(shards):
+        for batch in shard.batches(["image_id", "view", "top_class", "top_logprob"]):
+            check(monitor)
+            batch = batch.filter(pc.equal(batch["view"], 0))
+            classes, logprobs = (
+                batch[name].flatten().to_numpy().reshape(-1, shard.header.num_top)
+                for name in ("top_class", "top_logprob")
+            )
+            ids = batch["image_id"].cast(pa.large_string())
+            # In float64, whose exp rounds to the same float32 on every machine.
+            scores = np.exp(logprobs.astype(np.float64)).astype(np.float32)
+            yield _Scored(ids, classes, scores)
+        monitor.progress(number + 1, len(shards), "shards")
+
+
+def _candidates(scored: _Scored, config: SelectConfig) -> Candidates:
+    """Each image for its P best classes, or with `fill` for all that are known."""
+    scores = scored.scores if config.fill else scored.scores[:, : config.p]
+    priorities = scores.view(np.uint32).copy()  # a score >= 0 is ordered as its bits are
+    priorities[:, : config.p] |= _OWN
+    rows, columns = np.nonzero(scores >= config.min_score)
+    return Candidates(
+        pa.table({"image_id": scored.ids}),
+        rows.astype(np.int32),
+        scored.classes[rows, columns].astype(np.int32),
+        priorities[rows, columns],
+    )
+
+
+def _drawn(shards: Sequence[Shard], config: SelectConfig, num: int, monitor: Monitor) -> pa.Table:
+    """SELECTION rows of `num` images, those of the highest hash."""
+    best = TopK(1, num)
+    for scored in _scored(shards, monitor):
+        good = scored.scores[:, 0] >= config.min_score
+        columns = (scored.ids, scored.classes[:, 0], scored.scores[:, 0])
+        images = pa.table(list(columns), SELECTION.names).filter(pa.array(good))
+        ids = images["image_id"].to_pylist()
+        draws = np.fromiter((seed_of(config.seed, i) >> 31 for i in ids), np.uint32, len(ids))
+        rows = np.arange(len(ids), dtype=np.int32)
+        best.add(Candidates(images, rows, np.zeros_like(rows), draws))
+    found = best.result()
+    assert found is not None
+    classes, scores = (found.images[name].to_numpy() for name in SELECTION.names[1:])
+    rows = np.arange(len(classes), dtype=np.int32)
+    return _in_order(Candidates(found.images, rows, classes, scores.view(np.uint32)))
+
+
+def _in_order(found: Candidates) -> pa.Table:
+    """SELECTION rows by class, best first, equal ones by id."""
+    scores = (found.priorities & ~_OWN).view(np.float32)
+    keys = (found.classes.astype(np.uint64) << np.uint64(32)) | ~scores.view(np.uint32)
+    order = np.argsort(keys)
+    keys = keys[order]
+    same = keys[1:] == keys[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    ids = found.images["image_id"]
+    by_id = ranked(keys[tied], ids.take(pa.array(found.rows[order[tied]])))
+    order[tied] = order[tied[by_id]]
+    # By pieces: a string column holds at most 2 GiB in one.
+    pieces = (order[first : first + _PIECE] for first in range(0, len(order), _PIECE))
+    tables = (
+        pa.table(
+            [ids.take(pa.array(found.rows[piece])), found.classes[piece], scores[piece]],
+            SELECTION.names,
+        ).cast(SELECTION)
+        for piece in pieces
+    )
+    return _once_each(pa.concat_tables([SELECTION.empty_table(), *tables]))
+
+
+def _once_each(table: pa.Table) -> pa.Table:
+    """The same; an image that is labelled twice is in it twice, side by side."""
+    ids, classes = table["image_id"], table["class_id"]
+    again = pc.and_(pc.equal(ids[1:], ids[:-1]), pc.equal(classes[1:], classes[:-1]))
+    if pc.any(again).as_py():
+        image_id = ids[pc.index(again, True).as_py()]
+        raise UserError(
+            f"image {image_id} is labelled twice; delete the labels and run the label stage again"
+        )
+    return table

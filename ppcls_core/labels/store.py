@@ -1,12 +1,19 @@
-"""Teacher logits in Parquet: one row an image, the teacher's fingerprint in the file's metadata.
+"""Soft labels by image and view, from any number of shards: what training reads.
 
-Columns: `image_id` (string) and `logits` (fixed-size list of float16 [C]). Logits, not
-probabilities: float16 probabilities underflow.
+    store = LabelStore.open(folder, Origin(teacher, preprocessing))
+    logits = store.logprobs(image_ids, views)  # float32 [N, C]: the teacher's, up to a constant
+
+Shards are mapped, not read. What is held is the index: 28 bytes for every run of rows with the
+views of one image, one after the other: 140 MB for 5 million images, whatever the number of views,
+when each has its views together. It is made when the store is opened, in about 2 s a million. Any
+number of threads may ask at once. An index holds for its process: a store cannot be pickled, and is
+opened in every process that needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +21,159 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.config import UserError
+from ppcls_core.labels.encoding import decode, raw_columns, rest_bytes
+from ppcls_core.labels.index import Index
+from ppcls_core.labels.shard import Header, Origin, Shard, open_shards
 
-FLOAT16_MAX = float(np.finfo(np.float16).max)
+_Block = dict[str, np.ndarray]
+"""The raw columns of a row group, in the mapped file."""
 
 
-def label_table(ids: Sequence[str], logits: np.ndarray, fingerprint: str) -> pa.Table:
-    """The table of a shard: float32 [N, C] `logits` of the images `ids`, made by `fingerprint`.
+@dataclass(frozen=True)
+class LabelStore:
+    """Random access to the soft labels in a folder of shards."""
+
+    folder: Path
+    header: Header
+    shards: tuple[Shard, ...]
+    _index: Index
+    _blocks: tuple[_Block, ...]
+    _starts: np.ndarray  # int64: the number of each block's first row, counted over all shards
+
+    @staticmethod
+    def open(folder: Path, origin: Origin | None = None) -> LabelStore:
+        """The labels in `folder`.
+
+        Raises:
+            UserError: no shard there, a damaged one, one of another `origin` or made otherwise than
+            the others, or a view of an image that is there twice.
+        """
+        shards = open_shards(folder, origin)
+        blocks = tuple(block for shard in shards for block in _map(shard))
+        ends = np.cumsum([0, *(len(block["top_logprob"]) for block in blocks)], dtype=np.int64)
+        index = Index.of(b for shard in shards for b in shard.batches(["image_id", "view"]))
+        again = index.twice()
+        if again is not None:
+            raise _twice(shards, again)
+        return LabelStore(folder, shards[0].header, tuple(shards), index, blocks, ends[:-1])
+
+    def __len__(self) -> int:
+        """Number of labels: of images times views."""
+        return sum(shard.metadata.num_rows for shard in self.shards)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a LabelStore cannot be pickled: open it in each process")
+
+    def logprobs(self, ids: Sequence[str], views: Sequence[int] | int = 0) -> np.ndarray:
+        """The teacher's log-probabilities float32 [N, C] for image `ids[n]` in view `views[n]`.
+
+        Raises:
+            UserError: one of them is not there.
+        """
+        wanted = np.broadcast_to(np.asarray(views, np.int64), len(ids))
+        rows = self._index.rows(ids, wanted)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
+            first = missing[0]
+            raise UserError(
+                f"{self.folder}: {len(missing):,} of {len(ids):,} soft labels asked for are not "
+                f"there, the first: image {ids[first]}, view {wanted[first]}; label these images "
+                "in these views"
+            )
+        numbers = np.searchsorted(self._starts, rows, "right") - 1
+        places = list(zip(numbers.tolist(), (rows - self._starts[numbers]).tolist(), strict=True))
+        columns = {name: self._gathered(name, places) for name in self._layout}
+        return decode(columns, self.header.encoding, self.header.num_classes)
+
+    @property
+    def _layout(self) -> dict[str, np.dtype]:
+        return _layout(self.header)
+
+    def _gathered(self, name: str, places: list[tuple[int, int]]) -> np.ndarray:
+        """The column's values at (block, row in it)."""
+        out = np.empty(len(places), self._layout[name])
+        for position, (block, row) in enumerate(places):
+            out[position] = self._blocks[block][name][row]
+        return out
+
+
+def _twice(shards: Sequence[Shard], row: int) -> UserError:
+    """What to say of the image in this row, counted over all shards."""
+    for shard in shards:
+        for batch in shard.batches(["image_id", "view"]):
+            if row < batch.num_rows:
+                image_id, view = (column[row].as_py() for column in batch.columns)
+                return UserError(
+                    f"{shard.path}: image {image_id}, view {view} has another label in this store; "
+                    "delete the store and run the label stage again"
+                )
+            row -= batch.num_rows
+    raise AssertionError(f"no row {row}")
+
+
+def _layout(header: Header) -> dict[str, np.dtype]:
+    """How a value of each raw column lies in the file."""
+    types: dict[str, tuple[str, tuple[int, ...]]] = {
+        "top_class": ("<i4", (header.num_top,)),  # Parquet has no shorter integers
+        "top_logprob": ("<f4", (header.num_top,)),
+        "tail_high": ("<f4", ()),
+        "tail_range": ("<f4", ()),
+        "rest": ("u1", (rest_bytes(header.encoding, header.num_classes),)),
+    }
+    return {name: np.dtype(types[name]) for name in raw_columns(header.encoding)}
+
+
+def _map(shard: Shard) -> Iterator[_Block]:
+    """The raw columns of each row group, in the mapped file."""
+    with pa.memory_map(str(shard.path)) as file:
+        data = file.read_buffer()  # outlives the file, so that no descriptor is held
+    layout = _layout(shard.header)
+    for number in range(shard.metadata.num_row_groups):
+        group = shard.metadata.row_group(number)
+        chunks = (group.column(column) for column in range(group.num_columns))
+        by_name = {chunk.path_in_schema.partition(".")[0]: chunk for chunk in chunks}
+        if group.num_rows:
+            yield {
+                name: np.frombuffer(
+                    data,
+                    kind,
+                    group.num_rows,
+                    _begin(shard, data, by_name[name], kind.itemsize * group.num_rows),
+                )
+                for name, kind in layout.items()
+            }
+
+
+def _begin(shard: Shard, data: pa.Buffer, chunk: pq.ColumnChunkMetaData, size: int) -> int:
+    """Where in the file the `size` bytes of a column chunk's values begin.
+
+    They are the end of its only page: before them are its header and its levels.
 
     Raises:
-        UserError: a logit is not a number.
+        UserError: it has several pages, or they are not plain.
     """
-    bad = np.flatnonzero(np.isnan(logits).any(1))
-    if len(bad):
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    plain = chunk.compression == "UNCOMPRESSED" and chunk.dictionary_page_offset is None
+    if not plain or end > data.size or _page_size(data, chunk.data_page_offset) < size:
         raise UserError(
-            f"the teacher gives NaN for {len(bad):,} of {len(ids):,} images, the first: "
-            f"{ids[bad[0]]}; its weights are damaged or not its own: check teacher.weights"
+            f"{shard.path}: column {chunk.path_in_schema} cannot be mapped: another program has "
+            "written the file; run the label stage again"
         )
-    half = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(half.reshape(-1)), logits.shape[1])
-    table = pa.table({"image_id": pa.array(list(ids), pa.string()), "logits": column})
-    return table.replace_schema_metadata({b"teacher": fingerprint.encode()})
+    return end - size
 
 
-def read_labels(path: Path, fingerprint: str) -> tuple[list[str], np.ndarray]:
-    """(ids, float32 logits [N, C]) of a shard.
+def _page_size(data: pa.Buffer, offset: int) -> int:
+    """Bytes of the page at `offset` without its header, which is Thrift's compact protocol.
 
-    Raises:
-        UserError: the shard was made by another teacher or preprocessing.
+    Its first three fields are type, size and compressed size: each a byte and a zigzag varint.
     """
-    table = pq.read_table(path)
-    made_by = (table.schema.metadata or {}).get(b"teacher", b"").decode()
-    if made_by != fingerprint:
-        raise UserError(
-            f"{path}: labelled by teacher {made_by[:12] or 'unknown'}, expected "
-            f"{fingerprint[:12]}; run the label stage again"
-        )
-    column = table["logits"].combine_chunks()
-    num_classes = column.type.list_size
-    logits = column.flatten().to_numpy().reshape(-1, num_classes).astype(np.float32)
-    return table["image_id"].to_pylist(), logits
+    header, value = iter(data.slice(offset, 24).to_pybytes()), 0
+    for _ in range(3):
+        next(header, 0)
+        value = shift = 0
+        for byte in header:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+    return value >> 1

@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from data_catalog.config import Config
 from ppcls_core.data.transforms import normalize
 from ppcls_core.deploy.engine import Precision, has_fast_bf16, open_predictor
+from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.registry import ModelConfig, build_model
+from ppcls_core.models.weights.state import load_weights
 
-MIN_TOP1, MAX_KL = 0.98, 0.01  # of bf16 with fp32, over NUM_COMPARED images
-NUM_COMPARED = 256
+MIN_TOP1, MAX_KL = 0.98, 0.001  # of bf16 with fp32
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C] logits
 
 
@@ -38,27 +41,50 @@ class Agreement:
 
 def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     """Of float [N, C] logits."""
-    log_p, log_q = _log_softmax(first), _log_softmax(second)
+    log_p, log_q = log_softmax(first), log_softmax(second)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
     return Agreement(float((log_p.argmax(1) == log_q.argmax(1)).mean()), float(kl))
 
 
-def open_teacher(model: paddle.nn.Layer, size: int, precision: Precision, threads: int) -> Predict:
-    """`model` in eval mode on images of `size` pixels, on the inference engine."""
+class Teacher(Config):
+    """A teacher as any process can open it."""
+
+    model: ModelConfig
+    num_classes: int
+    weights: Path
+    image_size: int
+
+    def network(self) -> Network:
+        """In eval mode. Raises UserError if the weights are not of this model and classes."""
+        name, spec = self.model.name, self.model.spec
+        network = build_model(name, num_classes=self.num_classes, spec=spec)
+        load_weights(network, self.weights, allow_other_classes=False)
+        network.eval()
+        return network
+
+    def predictor(self, precision: Precision, threads: int, device: int = 0) -> Predict:
+        """On the inference engine, with `threads` threads of the CPU or on GPU `device`."""
+        return on_engine(self.network(), self.image_size, precision, (threads, device))
+
+
+def on_engine(
+    model: paddle.nn.Layer, size: int, precision: Precision, place: tuple[int, int]
+) -> Predict:
+    """`model` in eval mode on images of `size` pixels; `place` is (threads, number of the GPU)."""
     model.eval()
     spec = paddle.static.InputSpec([None, 3, size, size], "uint8", name="image")
     with tempfile.TemporaryDirectory() as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             paddle.jit.save(_OfPixels(model), f"{folder}/inference", input_spec=[spec])
-        return open_predictor(Path(folder), precision, threads)
+        return open_predictor(Path(folder), precision, *place)
 
 
 def fastest_precision(
     open_in: Callable[[Precision], Predict], pixels: np.ndarray
 ) -> tuple[Precision, Agreement | None]:
     """bf16 where the device computes in it and agrees with fp32 on uint8 `pixels`, else fp32."""
-    if not has_fast_bf16():
+    if not has_fast_bf16() or not len(pixels):
         return "fp32", None
     found = agreement(*(_in_batches(open_in(dtype), pixels) for dtype in ("fp32", "bf16")))
     return ("bf16" if found.is_close else "fp32"), found
@@ -80,6 +106,7 @@ def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndar
     return np.concatenate(parts)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """float64 [N, C] of float [N, C]."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

@@ -23,6 +23,7 @@ from data_catalog.published import published_weights, static_names
 from ppcls_core.models.specs import (
     ModelSpec,
     alexnet,
+    csp_resnet,
     darknet,
     densenet,
     dpn,
@@ -30,10 +31,13 @@ from ppcls_core.models.specs import (
     ghostnet,
     googlenet,
     hrnet,
+    inception_v3,
     inception_v4,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
+    regnet,
+    resnest,
     resnet,
     shufflenet_v2,
     squeezenet,
@@ -67,6 +71,10 @@ _VARIANTS: dict[str, ModelSpec] = {
     **efficientnet.VARIANTS,
     **xception.VARIANTS,
     **hrnet.VARIANTS,
+    **inception_v3.VARIANTS,
+    **regnet.VARIANTS,
+    **resnest.VARIANTS,
+    **csp_resnet.VARIANTS,
 }
 
 

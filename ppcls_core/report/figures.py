@@ -24,7 +24,9 @@ from ppcls_core.report.model import (
     ClassSample,
     Curve,
     DuplicatePair,
+    Histogram,
     Image,
+    Selection,
     Series,
     percent,
     printable,
@@ -251,6 +253,72 @@ def _panel(axes: Axes, series: Series, mark: _Mark, look: Look) -> None:
     axes.locator_params(nbins=3)
     axes.margins(x=0.03, y=0.3)
     axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
+
+
+def selection_chart(selection: Selection, look: Look = LIGHT) -> bytes:
+    """Images of each class, scores of what was selected, entropies over the pool, as SVG.
+
+    Raises:
+        ValueError: no class.
+    """
+    if not selection.classes:
+        raise ValueError("a selection chart needs at least one class")
+    with _settings():
+        shape = (3, 1) if look.narrow else (1, 3)
+        figure = _figure(3.9, 6.0, look) if look.narrow else _figure(9.6, 2.5, look)
+        panels = figure.subplots(*shape).flat
+        margins = (0.12, 0.075, 0.96, 0.955) if look.narrow else (0.05, 0.2, 0.985, 0.87)
+        figure.subplots_adjust(*margins, wspace=0.22, hspace=0.62)
+        titles = ("images of each class", "scores of what was selected", "entropy over the pool")
+        units = ("classes, richest first", "probability of the class", "nats")
+        for axes, title, unit in zip(panels, titles, units, strict=True):
+            axes.set_title(title, color=look.ink, loc="left", fontsize=9)
+            axes.set_xlabel(unit, color=look.muted, fontsize=8)
+        _class_panel(panels[0], selection, look)
+        _histogram_panel(panels[1], selection.scores, look)
+        _histogram_panel(panels[2], selection.entropies, look)
+        return _svg(figure)
+
+
+def _class_panel(axes: Axes, selection: Selection, look: Look) -> None:
+    """A step a class, in descending order, under the line of what was wanted."""
+    counts = sorted((sample.num_selected for sample in selection.classes), reverse=True)
+    wanted = max(sample.wanted for sample in selection.classes)
+    _plain(axes, look, ("left", "bottom"))
+    axes.stairs(counts, range(len(counts) + 1), fill=True, color=look.colour("distil"), alpha=0.75)
+    # No line where it would crush what there is; at random, nothing is wanted of a class.
+    if wanted <= 3 * max(counts[0], 1) and selection.policy != "random":
+        axes.axhline(wanted, color=look.muted, linewidth=1)
+        axes.annotate(
+            f"wanted: {wanted:,}",
+            (1, wanted),
+            (0, 3),
+            ha="right",
+            color=look.ink,
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set_xlim(0, len(counts))
+    axes.set_ylim(0, 1.2 * max(counts[0], 1))
+    axes.locator_params(integer=True)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _histogram_panel(axes: Axes, histogram: Histogram | None, look: Look) -> None:
+    """Bars without a scale of their own, over the values."""
+    known = histogram is not None and sum(histogram.counts) > 0
+    _plain(axes, look, ("left", "bottom") if known else ())
+    if histogram is None or not known:
+        axes.set(xticks=[], yticks=[], xlabel="")
+        axes.text(0.0, 0.5, "not recorded", color=look.muted, fontsize=8, transform=axes.transAxes)
+        return
+    shares = [100 * count / sum(histogram.counts) for count in histogram.counts]
+    axes.stairs(shares, histogram.edges, fill=True, color=look.colour("distil"), alpha=0.75)
+    axes.set_xlim(histogram.edges[0], histogram.edges[-1])
+    axes.set_ylim(0, 1.1 * max(shares))
+    axes.yaxis.set_major_formatter("{x:g} %")
+    axes.locator_params(axis="y", nbins=4)
 
 
 def _thin(series: Series) -> Series:

@@ -129,6 +129,33 @@ class ClassSample:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How many values lie between each two neighbouring `edges`."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.edges) == len(self.counts) + 1, f"{len(self.edges)} edges"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What was selected out of the pool, and how sure the teacher was."""
+
+    policy: str = "best"  # or "random"
+    classes: tuple[ClassSample, ...] = ()
+    scores: Histogram | None = None  # of what was selected
+    entropies: Histogram | None = None  # of all pool images, in nats
+
+    @property
+    def unfilled(self) -> list[ClassSample]:
+        """The classes with fewer images than wanted, the poorest first."""
+        poor = [sample for sample in self.classes if sample.num_selected < sample.wanted]
+        return sorted(poor, key=lambda sample: sample.num_selected)
+
+
+@dataclass(frozen=True)
 class CountRow:
     """Where the images of one stage went."""
 
@@ -161,7 +188,7 @@ class Report:
     curves: tuple[Curve, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
     planted: tuple[PlantedRow, ...] = ()
-    selection: tuple[ClassSample, ...] = ()
+    selection: Selection = Selection()
     reconciliation: tuple[CountRow, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
     settings_yaml: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from ppcls_core.report.figures import (
     data_url,
     jpeg,
     learning_curves,
+    selection_chart,
     thumbnail,
 )
 from ppcls_core.report.model import Headline, Image, Report, percent, printable, signed
@@ -38,14 +39,18 @@ def render(report: Report) -> str:
     All text of the report is escaped, all pictures are inside, and a content security policy
     forbids the browser whatever else may be in it.
     """
+    finite = [row for row in report.accuracies if math.isfinite(row.top1)]
     template = _environment().get_template("page.html")
     return template.render(
         report=report,
         sentence=_sentence(report.headline),
-        accuracy=_chart(accuracy_chart, [r for r in report.accuracies if math.isfinite(r.top1)]),
-        curves=_chart(learning_curves, report.curves),
+        accuracy=_chart(accuracy_chart, finite) if finite else None,
+        curves=_chart(learning_curves, report.curves) if report.curves else None,
         pairs=report.duplicates[:MAX_PAIRS],
-        classes=report.selection[:MAX_CLASSES],
+        selection=_chart(selection_chart, report.selection) if report.selection.classes else None,
+        classes=report.selection.classes[:MAX_CLASSES],
+        max_entropy=math.log(max(len(report.selection.classes), 1)),
+        unfilled=report.selection.unfilled[:MAX_CLASSES],
         rejected=sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])),
         num_best=NUM_BEST,
         num_borderline=NUM_BORDERLINE,
@@ -117,9 +122,7 @@ _LOOKS = (
 )
 
 
-def _chart(draw: Callable[[Sequence[T], Look], bytes], content: Sequence[T]) -> _Chart | None:
-    if not content:
-        return None
+def _chart(draw: Callable[[T, Look], bytes], content: T) -> _Chart:
     sources = tuple((media, data_url(draw(content, look), _SVG)) for media, look in _LOOKS)
     return _Chart(sources, data_url(draw(content, Look()), _SVG))
 

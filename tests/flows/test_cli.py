@@ -104,11 +104,11 @@ def test_status_tells_done_and_stale(
     monkeypatch.setenv("SSLD_HOME", str(home))
     code, printed = ssld(monkeypatch, capsys, "status", str(TINY))
     assert code == 0
-    assert printed.count("done") == 12
+    assert printed.count("done") == 13
     code, printed = ssld(monkeypatch, capsys, "status", str(TINY), "--set", "select.k=2")
     assert code == 0
     assert "select.k: 4 -> 2" in printed
-    assert printed.count("stale") == 7  # select and what follows
+    assert printed.count("stale") == 8  # select and what follows
 
 
 def test_every_recipe_of_the_project_resolves(monkeypatch: pytest.MonkeyPatch) -> None:

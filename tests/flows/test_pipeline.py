@@ -73,6 +73,20 @@ def test_report_page_holds_the_accuracies(finished: Path) -> None:
         assert f"{100 * row['top1']:.1f}" in page
 
 
+def test_hits_of_the_classes_add_up_to_the_accuracies(finished: Path) -> None:
+    done, _ = run_stages(finished)
+    table = pq.read_table(done["evaluate"].path("per_class.parquet")).to_pylist()
+    names = read_manifest(done["data"].path("val.parquet")).classes
+    for row in read_json(done["evaluate"].path("accuracy.json")):
+        own = [line for line in table if line["model"] == row["label"]]
+        assert [line["class"] for line in own] == list(names)
+        assert [line["class_id"] for line in own] == list(range(len(names)))
+        total = row["num_images"]
+        assert sum(line["num_images"] for line in own) == total
+        for k in (1, 5):
+            assert sum(line[f"top{k}_hits"] for line in own) / total == row[f"top{k}"]
+
+
 @pytest.mark.parametrize(
     ("setting", "first"),
     [("select.k=3", "select"), ("finetune.lr=0.001", "finetune"), ("dedup.min_inliers=6", "dedup")],
@@ -139,8 +153,8 @@ def test_a_raised_version_is_stale_and_says_so(
 ) -> None:
     from dataclasses import replace
 
-    monkeypatch.setitem(STAGES, "select", replace(STAGES["select"], version=2))
-    assert states(store)["select"] == ("stale", "code version 1 -> 2")
+    monkeypatch.setitem(STAGES, "select", replace(STAGES["select"], version=99))
+    assert states(store)["select"] == ("stale", "code version 2 -> 99")
 
 
 class Stopper(SilentMonitor):

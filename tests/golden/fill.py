@@ -1,9 +1,11 @@
 """Weights and images that anyone can make again, for the golden logits in models.json.
 
 The logits there came from PaddleClas's own networks, in eval mode, with every state-dict entry set
-by `fill(its name, its shape)` and `golden_input(size)` as the batch. Where the entry says float64
-they were computed in it: with such weights those networks amplify the rounding of float32 by 10^4
-and more, so that PaddleClas's own logits differ between machines and numbers of threads.
+by `fill(its name, its shape)` and `golden_input(size)` as the batch; CSPResNet50_leaky's came from
+its static program of 2020, whose variables took the values of our entries in their order. Where
+the entry says float64 they were computed in it: with such weights those networks amplify the
+rounding of float32 by 10^4 and more, so that PaddleClas's own logits differ between machines and
+numbers of threads.
 """
 
 from __future__ import annotations

@@ -20,8 +20,19 @@ GIANTS = {
     "ResNeXt101_32x48d_wsl",
 }
 WITHOUT_GOLDEN = {"ResNet50_ACNet", "ResNet50_ACNet_deploy"}
+# Architectures without a row in the table of published weights: trainable parameters of
+# PaddleClas's own networks, as its wheel 2.2.1 builds them; CSPResNet50, which no wheel has, as
+# its static program of 2020 does (ppcls/modeling/architectures/csp_resnet.py at 04e9720).
+PARAMETERS = {
+    "CSPResNet50_leaky": 21_616_296,
+    "InceptionV3": 23_834_568,
+    "RegNetX_4GF": 22_156_280,
+    "ResNeSt101": 48_254_696,
+    "ResNeSt50": 27_473_800,
+    "ResNeSt50_fast_1s1x64d": 26_213_128,
+}
 GOLDEN = [name for name in known_models() if name not in WITHOUT_GOLDEN]
-PUBLISHED = [name for name in known_models() if name != "ResNet50_ACNet"]
+PUBLISHED = [name for name in known_models() if name not in {"ResNet50_ACNet", *PARAMETERS}]
 
 
 def lazy(name: str) -> paddle.nn.Layer:
@@ -48,6 +59,11 @@ def test_number_of_parameters_is_the_published_one(name):
     assert (abs(deviation) > 0.005) == ("params" in row.errata), f"{name}: {deviation:+.2%}"
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_number_of_parameters_is_paddleclas_s(name):
+    assert count_parameters(lazy(name)) == PARAMETERS[name]
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in GIANTS else ()) for n in GOLDEN]
 )
@@ -56,10 +72,11 @@ def test_logits_and_operations_are_the_published_ones(name, golden, filler):
     model.eval()
     for key, tensor in model.state_dict().items():
         tensor.set_value(filler.fill(key, tuple(tensor.shape)))
-    row = find_published(name)
-    assert row.gflops
-    deviation = count_operations(model, row.crop) / 1e9 / row.gflops - 1
-    assert (abs(deviation) > 0.03) == ("operations" in row.errata), f"{name}: {deviation:+.2%}"
+    if name not in PARAMETERS:
+        row = find_published(name)
+        assert row.gflops
+        deviation = count_operations(model, row.crop) / 1e9 / row.gflops - 1
+        assert (abs(deviation) > 0.03) == ("operations" in row.errata), f"{name}: {deviation:+.2%}"
     check_logits(model, golden[name], filler)
 
 

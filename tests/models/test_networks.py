@@ -60,7 +60,17 @@ TINY = {
         "stem_width": 8,
         "width": 8,
     },
+    "InceptionV3": {"pooled": [32, 64], "inner": [128], "depth": 1, "width": 2},
     "InceptionV4": {"depths": [1, 1, 1], "width": 2},
+    "RegNetX_4GF": {
+        "depths": [1, 2, 1, 1],
+        "widths": [8, 8, 16, 16],
+        "group_width": 4,
+        "stem_width": 4,
+    },
+    "ResNeSt50": {"depths": [1, 2, 1, 1], "width": 4, "stem_width": 4},
+    "ResNeSt50_fast_1s1x64d": {"depths": [1, 2, 1, 1], "width": 4, "stem_width": 4},
+    "CSPResNet50_leaky": {"depths": [2, 1, 1, 1], "width": 4},
     "Xception71": {
         "entry": [[4, 2], [6, 1], [8, 2]],
         "middle": 1,

@@ -72,6 +72,8 @@ def test_mobilenet_blocks_can_be_written_as_lists():
         ("ResNet50_vd", {"width": 7}, "ResNet50_vd: width: .*multiple of 2, got 7"),
         ("ResNet50_vd", {"depths": [1, 1, 1]}, "depths.3"),
         ("ResNet50_vd", {"depths": [1, 1, 0, 1]}, "depths.2: .*greater than 0, got 0"),
+        ("RegNetX_4GF", {"group_width": 48}, "widths: expected multiples of group_width, 48, got"),
+        ("ResNeSt50", {"radix": 3}, "width: expected a multiple of radix, 3, got 64"),
         ("MobileNetV3_small_x1_0", {"dropout": 1.0}, "dropout: .*less than 1, got 1.0"),
         ("MobileNetV3_small_x1_0", {"blocks": []}, "blocks: at least one block"),
         (

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from data_catalog.config import UserError
-from tasks.children import children
-from tasks.shards import Advance, Process
+from tasks.children import Make, children
+from tasks.shards import Advance
 from tests.conftest import PROJECT
 
 
-def squares(number: int, power: int) -> Process:
+def squares(number: int, power: int) -> Make:
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
         for _ in rows:
             advance()
@@ -44,6 +44,19 @@ def test_a_child_makes_shard_after_shard():
     assert second["x"].to_pylist() == [9, 16]
     assert len(seen) == 3
     assert first["pid"][0] == second["pid"][0] != os.getpid()
+
+
+def lists(number: int) -> Make:
+    item = pa.field("item", pa.int8(), nullable=False)
+    schema = pa.schema([pa.field("x", pa.list_(item, 2), nullable=False)], {"made by": "a child"})
+    return lambda rows, advance: {"lists": pa.table({"x": [[r, 2] for r in rows]}, schema=schema)}
+
+
+def test_a_table_comes_with_its_whole_schema():
+    with children(1, lists) as (make,):
+        got, want = (make_(range(3), nothing)["lists"] for make_ in (make, lists(0)))
+    assert got.equals(want, check_metadata=True)
+    assert got.schema.equals(want.schema, check_metadata=True)
 
 
 def test_each_child_knows_its_number():

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from ppcls_core.data.loader import ImageSet
 from ppcls_core.data.transforms import MEAN, STD, Preprocess
 from ppcls_core.engine import evaluator
-from ppcls_core.engine.evaluator import Accuracy, evaluate, predict_logits
+from ppcls_core.engine.evaluator import evaluate, predict_logits
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.monitor import Interrupted, SilentMonitor
@@ -53,10 +53,16 @@ def grey_images(folder, labels, bad=()):
     return ImageSet(paths, [path.name for path in paths], np.array(labels, np.int32))
 
 
-def brute_force(table, labels, bad=()):
+def assert_equals_brute_force(accuracy, table, labels, bad=()):
     rows = [i for i in range(len(labels)) if i not in bad]
-    hits = [np.mean([is_hit(table[i], labels[i], k) for i in rows]) for k in (1, 5)]
-    return Accuracy(hits[0], hits[1], len(rows), {"empty": len(bad)} if bad else {})
+    hits = [[labels[i] for i in rows if is_hit(table[i], labels[i], k)] for k in (1, 5)]
+    found = [[labels[i] for i in rows], *hits]
+    expected = [[part.count(c) for c in range(table.shape[1])] for part in found]
+    assert accuracy.by_class.tolist() == expected
+    shares = [accuracy.top1, accuracy.top5]
+    assert shares == [len(hit) / len(rows) for hit in hits]
+    assert accuracy.num_images == len(rows)
+    assert accuracy.rejected == ({"empty": len(bad)} if bad else {})
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -68,7 +74,7 @@ def test_equals_brute_force(tmp_path, monkeypatch, batch_size, num_classes):
     labels, bad = rng.integers(0, num_classes, 21), (0, 7, 8)
     images, model = grey_images(tmp_path, labels, bad), Lookup(table)
     accuracy = evaluate(model, images, Preprocess(size=32), 2, SilentMonitor())
-    assert accuracy == brute_force(table, labels, bad)
+    assert_equals_brute_force(accuracy, table, labels, bad)
     assert sum(model.batches) == 18
     assert model.training
     if num_classes <= 5:
@@ -87,21 +93,26 @@ def test_equals_brute_force(tmp_path, monkeypatch, batch_size, num_classes):
 def test_hits_equal_brute_force_with_ties_and_values_that_are_no_numbers(data, logits):
     num, classes = logits.shape
     labels = np.array([data.draw(st.integers(0, classes - 1)) for _ in range(num)], np.int32)
-    expected = [sum(is_hit(z, y, k) for z, y in zip(logits, labels, strict=True)) for k in (1, 5)]
-    assert evaluator.count_hits(logits, labels).tolist() == expected
+    expected = np.zeros((3, classes), int)
+    for z, y in zip(logits, labels, strict=True):
+        expected[:, y] += [1, is_hit(z, y, 1), is_hit(z, y, 5)]
+    assert evaluator.count_hits(logits, labels).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_model_that_says_nothing_scores_nothing(tmp_path, value):
     images = grey_images(tmp_path, [0, 1, 2])
     model = Lookup(np.full((3, 10), value, np.float32))
-    assert evaluate(model, images, Preprocess(size=32), 1, SilentMonitor()) == Accuracy(0, 0, 3, {})
+    accuracy = evaluate(model, images, Preprocess(size=32), 1, SilentMonitor())
+    assert accuracy.by_class.tolist() == [[1, 1, 1] + [0] * 7, [0] * 10, [0] * 10]
+    assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 3)
 
 
 def test_no_readable_image_is_no_accuracy(tmp_path):
     images, table = grey_images(tmp_path, [0, 0], bad=(0, 1)), np.zeros((2, 3), np.float32)
     accuracy = evaluate(Lookup(table), images, Preprocess(size=32), 1, SilentMonitor())
-    assert accuracy == Accuracy(0, 0, 0, {"empty": 2})
+    assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 0)
+    assert accuracy.rejected == {"empty": 2}
 
 
 @pytest.fixture
@@ -119,9 +130,8 @@ def test_network_equals_its_logits_one_image_at_a_time(tmp_path, network):
     pixels = [transform(read_image(path), 32)[None] for path in images.paths]
     logits = np.concatenate([predict_logits(network, p) for p in pixels])
     assert logits.dtype == np.float32
-    assert evaluate(network, images, Preprocess(size=32), 2, SilentMonitor()) == brute_force(
-        logits, images.labels
-    )
+    accuracy = evaluate(network, images, Preprocess(size=32), 2, SilentMonitor())
+    assert_equals_brute_force(accuracy, logits, images.labels)
 
 
 def test_every_layers_mode_comes_back_and_nothing_is_learned(tmp_path, network):

@@ -14,17 +14,17 @@ from tests.conftest import PROJECT
 ON_THE_ENGINE = """
 import numpy as np, paddle
 from ppcls_core.engine.evaluator import predict_logits
-from ppcls_core.labels.teacher import agreement, fastest_precision, open_teacher
+from ppcls_core.labels.teacher import agreement, fastest_precision, on_engine
 from ppcls_core.models.registry import build_model
 paddle.seed(0)
 model = build_model("ResNet18_vd", num_classes=7, spec={"depths": [1, 1, 1, 1], "width": 8})
 model.eval()
 pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 48, 48), np.uint8)
 want = predict_logits(model, pixels)
-fp32 = open_teacher(model, 48, "fp32", 1)
+fp32 = on_engine(model, 48, "fp32", (1, 0))
 assert np.abs(fp32(pixels) - want).max() < 1e-4 * np.abs(want).max()
 assert np.array_equal(fp32(pixels[:3]), fp32(pixels[:3]))
-precision, found = fastest_precision(lambda dtype: open_teacher(model, 48, dtype, 1), pixels)
+precision, found = fastest_precision(lambda dtype: on_engine(model, 48, dtype, (1, 0)), pixels)
 assert (precision == "bf16") == (found is not None and found.is_close), (precision, found)
 print("same")
 """
@@ -51,7 +51,8 @@ def test_agreement_is_the_mean_divergence():
 
 
 @pytest.mark.parametrize(
-    ("noise", "precision"), [(0.0, "bf16"), (0.01, "bf16"), (0.5, "fp32"), (np.nan, "fp32")]
+    ("noise", "precision"),
+    [(0.0, "bf16"), (0.01, "bf16"), (0.1, "fp32"), (0.5, "fp32"), (np.nan, "fp32")],
 )
 def test_bf16_is_taken_when_it_agrees(monkeypatch, noise, precision):
     monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)

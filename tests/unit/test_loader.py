@@ -68,6 +68,20 @@ def test_batches_depend_neither_on_workers_nor_on_the_first_step(images, epoch):
                 assert list(other.rejected.reasons) == list(one.rejected.reasons)
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_make_up_the_batch(images, parts):
+    whole, shares = train_loader(images), [train_loader(images) for _ in range(parts)]
+    for rank, share in enumerate(shares):
+        share.part = (rank, parts)
+    joined = [
+        tuple(np.concatenate(fields) for fields in zip(*batches, strict=True))
+        for batches in zip(*(share.batches(1, 1) for share in shares), strict=True)
+    ]
+    assert_equal(list(whole.batches(1, 1)), joined)
+    found = {name for share in shares for name in share.rejected.reasons}
+    assert found == set(whole.rejected.reasons)
+
+
 def test_every_image_comes_at_most_once_an_epoch_in_another_order_each(good):
     epochs = [np.concatenate([y for _, y in train_loader(good).batches(e, 0)]) for e in range(6)]
     assert all(len(set(labels.tolist())) == 12 for labels in epochs)

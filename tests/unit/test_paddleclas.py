@@ -22,8 +22,9 @@ from ppcls_core.data.augment import (
     RandomFlip,
 )
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.config import DistillTraining, LabelTraining
+from ppcls_core.engine.config import CLASSIC, DistillTraining, LabelTraining
 from ppcls_core.engine.optimizers import Momentum, Regularizer, RMSProp
+from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import (
     Cosine,
     CosineWarmup,
@@ -76,7 +77,7 @@ TRAIN:
     transforms:
         - DecodeImage:
             to_rgb: True
-            to_np: False
+            to_np: Fals
             channel_first: False
         - RandCropImage:
             size: 224
@@ -238,15 +239,46 @@ def test_a_distillation_is_named_by_both(tmp_path):
     assert not got.teacher.model.spec
 
 
-@pytest.mark.parametrize("nested", [True, False])
-def test_efficientnet_s_parameters(tmp_path, nested):
-    params = {"padding_type": "SAME", "override_params": {"drop_connect_rate": 0.1}}
-    section = {"name": "EfficientNetB0", "params": {"is_test": False, **params}}
-    if not nested:
-        section = {"name": "EfficientNetB0", "padding_type": "SAME", "drop_connect_rate": 0.1}
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"params": {"is_test": False, "override_params": {"drop_connect_rate": 0.1}}},
+        {"params": {"drop_connect_rate": 0.1, "data_format": "NHWC"}},
+        {"drop_connect_rate": 0.1},
+    ],
+)
+def test_a_model_s_settings_lie_at_three_depths(tmp_path, section):
+    section = {"name": "EfficientNetB0", "padding_type": "SAME", **section}
     data = {**yaml.safe_load(FILE), "ARCHITECTURE": section}
     got = job(tmp_path, text=yaml.safe_dump(data))
     assert got.model.spec == {"padding_type": "SAME", "drop_connect_rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "spec"),
+    [
+        ("CSPResNet50", "CSPResNet50_leaky", {}),
+        ("ResNet_ACNet", "ResNet50_ACNet", {}),
+        ("ShuffleNetV2_x1_0", "ShuffleNetV2", {}),
+        ("GhostNet_0_5", "GhostNet_x0_5", {}),
+        (
+            "EfficientNetLite0",
+            "EfficientNetB0",
+            {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True},
+        ),
+    ],
+)
+def test_other_names_of_models(tmp_path, given, name, spec):
+    got = job(tmp_path, f"ARCHITECTURE={{name: {given}}}")
+    assert (got.model.name, got.model.spec) == (name, spec)
+
+
+def test_the_form_of_april_2020(tmp_path):
+    data = yaml.safe_load(FILE)
+    del data["ARCHITECTURE"]
+    text = yaml.safe_dump({"architecture": "VGG11", **data})
+    assert job(tmp_path, text=text).model.name == "VGG11"
+    assert job(tmp_path, "ARCHITECTURE.name=VGG13", text=text).model.name == "VGG13"
 
 
 def test_a_file_of_an_evaluation_alone(tmp_path):
@@ -255,46 +287,178 @@ def test_a_file_of_an_evaluation_alone(tmp_path):
     got = job(tmp_path, text=yaml.safe_dump({"mode": "valid"} | {k: data[k] for k in kept}))
     assert got.training is None
     assert got.val
+    assert got.workers == 4
+
+
+FP16 = """
+use_dali: True
+image_channel: &image_channel 4
+image_shape: [*image_channel, 224, 224]
+AMP:
+    scale_loss: 128.0
+    use_dynamic_loss_scaling: True
+    use_pure_fp16: &use_pure_fp16 True
+"""
+TO_FP16 = {
+    "image_shape: [3, 224, 224]\n": "",
+    "momentum: 0.9\n": "momentum: 0.9\n        multi_precision: *use_pure_fp16\n",
+    "order: ''\n": (
+        "order: ''\n            output_fp16: *use_pure_fp16\n"
+        "            channel_num: *image_channel\n"
+    ),
+}
+
+
+def test_mixed_precision_with_anchors_and_a_fourth_channel(tmp_path, caplog):
+    text = FP16 + FILE
+    for old, new in TO_FP16.items():
+        text = text.replace(old, new)
+    got = job(tmp_path, text=text)
+    assert got.training
+    assert got.training.precision == Precision(
+        dtype="fp16", level="O2", loss_scale=128, dynamic=True
+    )
+    assert "a fourth channel, which is empty" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "expected"),
+    [
+        (
+            ["LEARNING_RATE={function: Cosine, params: {warmup_epoch: 3}}"],
+            "Cosine with a warmup_epoch is taken as CosineWarmup",
+            {"schedule": CosineWarmup(warmup_epochs=3)},
+        ),
+        (
+            ["LEARNING_RATE={function: CosineWarmup, params: {gamma: 0.1}}"],
+            "LEARNING_RATE.params.gamma is passed over; CosineWarmup has none",
+            {"schedule": CosineWarmup()},
+        ),
+        (["TRAIN.mix=[{MixupOperator: null}]"], "TRAIN.mix is passed over", {"mix": None}),
+        (
+            ["use_mix=true", "use_dali=true"],
+            "the mixup of its DALI reader, alpha 0.2, is taken",
+            {"mix": Mixup(alpha=0.2)},
+        ),
+        (["TRAIN.transforms=null"], "a random crop and a flip", {"augmentation": CLASSIC}),
+        (["use_aa=true"], "AutoAugment belongs into TRAIN.transforms", {}),
+        (
+            ["profiler_options=x"],
+            "unknown setting 'profiler_options' is passed over",
+            {},
+        ),
+        ([], "key 'fuse_elewise_add_act_ops' is given twice", {}),
+    ],
+)
+def test_what_is_passed_over_is_told(tmp_path, caplog, settings, told, expected):
+    got = job(tmp_path, *settings)
+    assert told in caplog.text
+    assert got.training
+    assert got.training == got.training.model_copy(update=expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "smoothing"),
+    [("ls_epsilon=-1", 0.0), ("LOSS={function: CELoss, params: {epsilon: 0.2}}", 0.2)],
+)
+def test_label_smoothing(tmp_path, setting, smoothing):
+    got = job(tmp_path, setting, *(["ls_epsilon=null"] if "LOSS" in setting else []))
+    assert isinstance(got.training, LabelTraining)
+    assert got.training.label_smoothing == smoothing
+
+
+def test_a_dali_file_is_tested_at_the_image_shape(tmp_path):
+    got = job(tmp_path, "VALID.transforms=null", "image_shape=[3, 256, 256]", "TRAIN=null")
+    assert got.preprocess == Preprocess(size=256)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("epoch=3", "unknown setting 'epoch'; did you mean 'epochs'"),
-        ("TRAIN.transforms=[RandomErase]", "unknown transform 'RandomErase'; did you mean 'Rando"),
+        ("learning_rate=3", "unknown setting 'learning_rate'; did you mean 'LEARNING_RATE'"),
+        ("TRAIN.transforms=[RandomErase]", "unknown name 'RandomErase'; did you mean 'Rando"),
         (
             "TRAIN.transforms=[{Cutout: {hole: 1}}]",
-            "Cutout: unknown setting 'hole'; did you mean 'n_holes'",
+            r"unknown setting 'TRAIN\.transforms\.0\.Cutout\.hole'; did you mean 'n_holes'",
         ),
-        ("TRAIN.batchsize=3", "TRAIN: unknown setting 'batchsize'; did you mean 'batch_size'"),
-        ("ARCHITECTURE.name=ResNet5", "unknown model 'ResNet5'; did you mean 'ResNet50'"),
+        ("TRAIN.batchsize=3", r"unknown setting 'TRAIN\.batchsize'; did you mean 'batch_size'"),
+        ("ARCHITECTURE.name=ResNet5", "ARCHITECTURE: unknown model 'ResNet5'; did you mean"),
+        ("ARCHITECTURE.name=InceptionV5", "did you mean 'InceptionV[34]'"),
         ("ARCHITECTURE.params={widht: 3}", "unknown setting 'widht'; did you mean 'width'"),
-        ("image_shape=[3, 299, 299]", r"image_shape is \[3, 299, 299\], but the transforms give"),
-        ("LEARNING_RATE.function=Cosin", "unknown name 'Cosin'; did you mean 'Cosine'"),
-        ("LEARNING_RATE.params={lr: 0.1, gama: 1}", "unknown setting 'gama'"),
-        ("OPTIMIZER.function=Adamw", "unknown name 'Adamw'; did you mean 'Adam'"),
-        ("use_mix=true", "use_mix is True, but TRAIN.mix has 0 operators"),
-        ("use_distillation=true", "use_distillation is True, but the architecture is"),
-        (
-            "TRAIN.transforms=[{NormalizeImage: {scale: 1/128}}]",
-            "expected ImageNet's mean and deviation, and a scale of 1/255",
-        ),
-        ("TRAIN.transforms=[{NormalizeImage: {scale: open(0)}}]", "a scale of 1/255"),
-        ("image_shape=224", "another form than in PaddleClas's files"),
+        ("image_shape=[3, 299, 299]", r"image_shape is \[3, 299, 299\], but TRAIN.transforms give"),
         ("image_shape=[3, 224, 192]", "make them agree"),
-        ("TRAIN=5", "another form than in PaddleClas's files"),
-        ("ARCHITECTURE=ResNet50", "another form than in PaddleClas's files"),
-        ("OPTIMIZER.regularizer={function: L2}", "another form than in PaddleClas's files"),
+        ("LEARNING_RATE.params={lr: 0.1, gama: 1}", r"LEARNING_RATE\.params\.gama'; did you mean"),
+        ("OPTIMIZER.params={momentun: 0}", "did you mean 'momentum'"),
         ("OPTIMIZER.regularizer={function: L2, facotr: 1}", "did you mean 'factor'"),
         ("LEARNING_RATE={functoin: Cosine}", "did you mean 'function'"),
-        ("LOSS={function: MSE}", "LOSS: got MSE, expected CELoss"),
-        ("TRAIN.transforms=[{RandomErasing: {r1: 0}}]", "division by zero"),
-        ("pretrained_model=5", "pretrained_model is 5, expected paths"),
-        ("ls_epsilon=.nan", "label_smoothing"),
-        ("classes_num=0", "num_classes: .*greater than 0"),
-        ("VALID.transforms=[ToCHWImage]", "expected CropImage or ResizeImage with a size"),
+        ("use_mix=true", "use_mix is True, but TRAIN.mix has 0 operators"),
+        ("use_distillation=true", "use_distillation is True, but ARCHITECTURE.name is"),
+        ("LOSS={function: JSDivLoss}", "LOSS.function is JSDivLoss, but"),
+        ("epochs=null", "setting 'epochs' is required"),
+        ("ARCHITECTURE=null", "setting 'ARCHITECTURE' is required"),
+        ("TRAIN.file_list=null", r"setting 'TRAIN\.file_list' is required"),
+        ("OPTIMIZER.regularizer={function: L2}", r"'OPTIMIZER\.regularizer\.factor' is required"),
+        ("VALID.transforms=[ToCHWImage]", "expected a ResizeImage to a resize_short, then a Crop"),
+        ("Arch={name: ResNet50}", "form of mid-2021 on"),
     ],
 )
 def test_mistakes_are_named(tmp_path, setting, message):
     with pytest.raises(UserError, match=message):
         job(tmp_path, setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("TRAIN.batch_size=many", "TRAIN.batch_size: expected a whole number, got 'many'"),
+        ("TRAIN.batch_size=yes", "TRAIN.batch_size: expected a whole number, got 'True'"),
+        ("TRAIN.batch_size=0", "TRAIN.batch_size: expected a value greater than 0, got 0"),
+        ("classes_num=0", "classes_num: expected a value greater than 0, got 0"),
+        ("epochs=1.5", "epochs: expected a whole number, got 1.5"),
+        ("ls_epsilon=.nan", "ls_epsilon: expected a finite number, got nan"),
+        ("TRAIN=5", "TRAIN: expected `key: value` lines, got 5"),
+        ("ARCHITECTURE.params=[1]", "ARCHITECTURE.params: expected `key: value` lines, got [1]"),
+        ("image_shape=224", "image_shape: expected a list, got 224"),
+        ("pretrained_model=5", "pretrained_model.0: expected text, got 5"),
+        ("validate=maybe", "validate: expected true or false, got 'maybe'"),
+        ("LEARNING_RATE.params.lr=fast", "LEARNING_RATE.params.lr: expected a number, got 'fast'"),
+        ("LEARNING_RATE.function=Cosin", "LEARNING_RATE.function: expected 'Cosine', "),
+        ("OPTIMIZER.function=Adamw", "OPTIMIZER.function: expected 'Adam', "),
+        ("OPTIMIZER.regularizer.factor=-1", "expected a value greater than or equal to 0, got -1"),
+        ("LOSS={function: MSE}", "LOSS.function: expected 'CELoss', "),
+        ("multilabel=true", "multilabel: expected False, got True"),
+        ("VALID.file_list=2020-01-01", "VALID.file_list: expected text, got datetime.date("),
+        (
+            "TRAIN.transforms.1.RandCropImage.size=[a, 2]",
+            "TRAIN.transforms.1.RandCropImage.size.0: expected a whole number, got 'a'",
+        ),
+        (
+            "TRAIN.transforms=[{RandomErasing: {r1: 0}}]",
+            "TRAIN.transforms.0.RandomErasing.r1: expected a value greater than 0, got 0",
+        ),
+        ("TRAIN.transforms=[{RandomErasing: {mean: [1, 0, 0]}}]", "expected a `mean` of 0"),
+        ("TRAIN.transforms=[{RandomErasing: {sl: 0.5}}]", "expected `sl` above 0 and at most `sh`"),
+        ("TRAIN.transforms=[{GridMask: {d1: 300}}]", "expected `d1` below `d2`"),
+        ("TRAIN.transforms=[{ResizeImage: {}}]", "expected `resize_short` or `size`"),
+        ("TRAIN.transforms=[{Cutout: 5}]", "expected `key: value` lines below Cutout"),
+        (
+            "TRAIN.transforms=[{Cutout: null, length: 5}]",
+            "TRAIN.transforms.0: expected one name, its settings indented below it",
+        ),
+        ("TRAIN.transforms=[{DecodeImage: {to_rgb: false}}]", "to_rgb: expected True, got False"),
+        (
+            "TRAIN.transforms=[{NormalizeImage: {scale: 1/128}}]",
+            "expected ImageNet's mean and deviation, and a scale of 1/255",
+        ),
+        (
+            "TRAIN.transforms=[{NormalizeImage: {scale: open(0)}}]",
+            "TRAIN.transforms.0.NormalizeImage.scale: expected a number, got 'open(0)'",
+        ),
+        ("TRAIN.transforms=[{NormalizeImage: {scale: 1/0}}]", "expected a number, got '1/0'"),
+    ],
+)
+def test_a_value_of_another_type_or_range_is_named_with_its_path(tmp_path, setting, message):
+    with pytest.raises(UserError) as caught:
+        job(tmp_path, setting)
+    assert message in str(caught.value)

@@ -14,7 +14,15 @@ from PIL import Image
 
 from ppcls_core.report import figures
 from ppcls_core.report.figures import Look
-from ppcls_core.report.model import AccuracyRow, ClassSample, Curve, DuplicatePair, Series
+from ppcls_core.report.model import (
+    AccuracyRow,
+    ClassSample,
+    Curve,
+    DuplicatePair,
+    Histogram,
+    Selection,
+    Series,
+)
 
 HOSTILE = "</text><script>alert(1)</script> $\\frac{x}$ \u6bdb\u8863 \x00\x1b\udc80 &amp; \u202e"
 LOOKS = [Look(dark, narrow) for dark in (False, True) for narrow in (False, True)]
@@ -42,9 +50,13 @@ SAMPLES = (
     ClassSample("dress", 20, 20, 0.41, tuple(map(picture, range(6))), tuple(map(picture, (7, 8)))),
     ClassSample("hat", 0, 20, None),
 )
+SELECTION = Selection(
+    "best", SAMPLES, Histogram((0, 0.5, 1), (3, 17)), Histogram((0, 1, 2.5), (70, 30))
+)
 DRAW: list[Callable[[], bytes]] = [
     lambda: figures.accuracy_chart(ACCURACIES),
     lambda: figures.learning_curves(CURVES),
+    lambda: figures.selection_chart(SELECTION),
     lambda: figures.pair_sheet(PAIRS),
     lambda: figures.selection_sheet(SAMPLES),
 ]
@@ -74,6 +86,30 @@ def test_curves_mark_last_accuracy_and_loss_and_highest_rate(look: Look) -> None
     shown = words(figures.learning_curves(CURVES, look))
     assert {"teacher", "distill", "87.7 %", "0.625", "peak 0.5", "0.75"} <= set(shown)
     assert shown.count("not recorded") == 2
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_selection_chart_shows_counts_scores_and_entropies(look: Look) -> None:
+    shown = words(figures.selection_chart(SELECTION, look))
+    assert {"images of each class", "wanted: 20", "nats", "probability of the class"} <= set(shown)
+    assert "not recorded" not in shown
+    empty = Histogram((0, 1), (0,))
+    shown = words(figures.selection_chart(replace(SELECTION, scores=None, entropies=empty), look))
+    assert shown.count("not recorded") == 2
+
+
+def test_what_is_wanted_is_no_line_where_it_is_out_of_sight_or_nothing_is_wanted() -> None:
+    far = tuple(replace(sample, wanted=4000) for sample in SAMPLES)
+    for selection in (replace(SELECTION, classes=far), replace(SELECTION, policy="random")):
+        shown = words(figures.selection_chart(selection))
+        assert not any(word.startswith("wanted") for word in shown)
+
+
+def test_a_selection_of_nothing_can_be_drawn() -> None:
+    nothing = Selection(classes=(ClassSample("hat", 0, 4000, None),))
+    assert "images of each class" in words(figures.selection_chart(nothing))
+    with pytest.raises(ValueError, match="at least one class"):
+        figures.selection_chart(Selection())
 
 
 def test_a_stage_keeps_its_colour_and_model_and_stage_share_it() -> None:

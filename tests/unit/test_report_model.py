@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from ppcls_core.report.model import (
     AccuracyRow,
+    ClassSample,
     CountRow,
+    Histogram,
+    Selection,
     Series,
     percent,
     printable,
@@ -57,6 +60,16 @@ def test_last_skips_what_is_not_finite() -> None:
 def test_series_of_unequal_lengths_is_refused() -> None:
     with pytest.raises(AssertionError, match="2 x for 1 y"):
         Series((1, 2), (1,))
+
+
+def test_unfilled_classes_come_poorest_first() -> None:
+    samples = [ClassSample(name, num, 4, None) for name, num in (("a", 3), ("b", 4), ("c", 0))]
+    assert [sample.name for sample in Selection(classes=tuple(samples)).unfilled] == ["c", "a"]
+
+
+def test_a_histogram_has_an_edge_more_than_counts() -> None:
+    with pytest.raises(AssertionError, match="2 edges"):
+        Histogram((0, 1), (1, 2))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from ppcls_core.report.model import (
     Curve,
     DuplicatePair,
     Headline,
+    Histogram,
     PlantedRow,
     Report,
+    Selection,
     Series,
     StageRow,
 )
@@ -105,7 +107,16 @@ def full_report() -> Report:
             DuplicatePair("p/2.jpg", "v/2.jpg", "phash", 0.51, None, None, best[1]),
         ),
         planted=(PlantedRow("crop50", 9, 10), PlantedRow("blur", 5, 6)),
-        selection=(ClassSample("dress", 198, 2000, 0.4127, best, low),),
+        selection=Selection(
+            "best",
+            (
+                ClassSample("dress", 198, 2000, 0.4127, best, low),
+                ClassSample("hat", 0, 2000, None),
+                ClassSample("shirt", 2000, 2000, 0.9),
+            ),
+            Histogram((0, 0.5, 1), (50, 148)),
+            Histogram((0, 1, 2), (2000, 709)),
+        ),
         reconciliation=(CountRow("dedup", 2809, 2709, 98, 2), CountRow("label", 10, 8, 0, 1)),
         rejected={"truncated": 3, "not_an_image": 1200, "empty": 3},
         settings_yaml="seed: 7\nteacher:\n  epochs: 30\n",
@@ -125,7 +136,9 @@ def hostile_report() -> Report:
         curves=(replace(report.curves[0], stage=word, x_name=word),),
         duplicates=(DuplicatePair(word, word, word, 1.0, 9, picture(0), None, word),),
         planted=(PlantedRow(word, 1, 2),),
-        selection=(replace(report.selection[0], name=word),),
+        selection=replace(
+            report.selection, classes=(replace(report.selection.classes[0], name=word),)
+        ),
         reconciliation=(CountRow(word, 1, 1, 0, 0),),
         rejected={word: 1},
         settings_yaml=word,
@@ -200,7 +213,7 @@ def test_user_text_stays_inside_its_alt_text(hostile_html: str) -> None:
 
 def test_every_picture_has_an_alt_text_and_decodes(full: Page) -> None:
     pictures = [a for tag, a in full.elements if tag == "img"]
-    assert len(pictures) == 2 + 3 + 9  # charts, pairs (one picture is missing), class
+    assert len(pictures) == 3 + 3 + 9  # charts, pairs (one picture is missing), class
     for attributes in pictures:
         assert attributes["alt"].strip()
         head, _, body = attributes["src"].partition(";base64,")
@@ -245,6 +258,22 @@ def test_contamination_numbers_are_the_models(full: Page) -> None:
 def test_selection_numbers_are_the_models(full: Page) -> None:
     text = " ".join(full.text["selection"].split())
     assert "dress 198 of 2,000 wantedlowest score 0.413" in text
+    assert full.body("selection") == [["hat", "0", "2,000"], ["dress", "198", "2,000"]]
+    assert "0 where it is sure, 1.10 where all classes seem alike" in text  # ln 3
+
+
+def test_a_selection_at_random_is_called_that_and_leaves_no_class_unfilled() -> None:
+    selection = replace(full_report().selection, policy="random")
+    content = Page(page.render(replace(Report("t", "now"), selection=selection)))
+    assert "drawn at random" in content.text["selection"]
+    assert "score for that class is highest" not in content.text["selection"]
+    assert "selection" not in content.rows
+
+
+def test_a_filled_selection_is_called_that() -> None:
+    selection = Selection(classes=(ClassSample("hat", 5, 5, 0.5),))
+    content = Page(page.render(replace(Report("t", "now"), selection=selection)))
+    assert "Every class was filled." in content.text["selection"]
 
 
 def test_rejected_are_sorted_by_number_then_reason(full: Page) -> None:
@@ -348,7 +377,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
         stages=(StageRow("s", "failed", 0, 0, math.nan, math.inf),),
         accuracies=(AccuracyRow("fixed", "n", 224, math.nan, math.nan, 0, math.nan, 0),),
         planted=(PlantedRow("none", 0, 0),),
-        selection=(ClassSample("hat", 0, 10, None),),
+        selection=Selection(classes=(ClassSample("hat", 0, 10, None),)),
     )
     content = Page(page.render(report))
     dash = "\u2013"
@@ -364,11 +393,15 @@ def test_more_than_can_be_shown_is_counted() -> None:
     many = replace(
         Report("many", "now"),
         duplicates=(pair,) * num_pairs,
-        selection=tuple(sample(f"class {i}", 1, 1, 0.5) for i in range(num_classes)),
+        selection=Selection(
+            classes=tuple(sample(f"class {i}", 1, 2, 0.5) for i in range(num_classes))
+        ),
     )
     content = Page(page.render(many))
     assert f"The first {page.MAX_PAIRS} of {num_pairs} pairs." in content.text["contamination"]
     assert f"The first {page.MAX_CLASSES} of {num_classes} classes." in content.text["selection"]
+    assert f"The first {page.MAX_CLASSES} of {num_classes}." in content.text["selection"]
+    assert len(content.body("selection")) == page.MAX_CLASSES
     assert content.text["contamination"].count("p/1.jpg") == page.MAX_PAIRS
 
 
@@ -383,7 +416,8 @@ def test_forty_pairs_and_fifteen_classes_stay_under_three_megabytes() -> None:
     report, images = full_report(), [photo_like(seed) for seed in range(4)]
     pair = replace(report.duplicates[0], pool_image=images[0], val_image=images[1])
     sample = ClassSample("dress", 9, 9, 0.5, (images[2],) * 6, (images[3],) * 3)
-    html = page.render(replace(report, duplicates=(pair,) * 40, selection=(sample,) * 15))
+    selection = Selection(classes=(sample,) * 15)
+    html = page.render(replace(report, duplicates=(pair,) * 40, selection=selection))
     assert len(html.encode("utf-8")) < 3_000_000
 
 

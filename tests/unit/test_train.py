@@ -65,6 +65,32 @@ def test_a_training_is_logged_saved_and_evaluated(folder):
     assert accuracy.num_images == 6
 
 
+def test_the_accuracy_of_each_class_is_written(folder):
+    lines = Path("val.txt").read_text().splitlines()
+    Path("val.txt").write_text("\n".join([*lines[:2], "absent.png 0"]))  # of classes 0 and 1
+    made = train(load(), lambda line: None)
+    out = Path("classes.csv")
+    accuracy = evaluate_job(load(f"weights={made}/last"), lambda line: None, out)
+    header, *rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert header == ["class", "name", "num_images", "top1", "top5"]
+    assert [row[:3] for row in rows] == [["0", "", "1"], ["1", "", "1"], ["2", "", "0"]]
+    assert [row[4] for row in rows] == ["1.000000", "1.000000", ""]  # of three classes
+    assert rows[2][3] == ""
+    assert sum(float(row[3]) for row in rows[:2]) / 2 == accuracy.top1
+    assert accuracy.rejected == {"missing": 1}
+
+
+def test_classes_of_folders_have_names(folder):
+    for row, name in enumerate(("cat", "dog", "owl")):
+        (folder / "named" / name).mkdir(parents=True)
+        (folder / "named" / name / "a.png").write_bytes(Path(f"images/{row}.png").read_bytes())
+    made = train(load(), lambda line: None)
+    named = ["val.list=named", "val.root=named"]
+    evaluate_job(load(f"weights={made}/last", *named), lambda line: None, Path("out/classes.csv"))
+    rows = [line.split(",") for line in Path("out/classes.csv").read_text().splitlines()[1:]]
+    assert [row[:3] for row in rows] == [["0", "cat", "1"], ["1", "dog", "1"], ["2", "owl", "1"]]
+
+
 def test_the_same_command_again_makes_nothing_anew(folder):
     made = train(load(), lambda line: None)
     before = (made / "last.pdparams").read_bytes()
@@ -98,16 +124,54 @@ def test_a_stopped_training_goes_on_to_the_same_weights(folder):
         assert got == Path("whole/ResNet18_vd", name).read_bytes()
 
 
-def test_a_trial_reads_no_data_and_leaves_nothing(folder):
+def test_a_trial_reads_no_data_and_writes_nothing(folder, monkeypatch):
     for path in ("train.txt", "val.txt"):
         Path(path).unlink()
+    monkeypatch.setattr("ppcls_core.engine.trainer.save_state", None)
     before, begun = sorted(folder.rglob("*")), time.monotonic()
     lines: list[str] = []
-    try_out(load("training.epochs=90", "training.batch_size=4096", "weights=absent"), lines.append)
+    settings = ["training.epochs=90", "training.batch_size=4096", "weights=absent"]
+    try_out(load(*settings, "training.precision.dtype=fp16"), lines.append)
     assert any("train step:0" in line for line in lines)
+    assert any(line.startswith("tried in fp32: precision.dtype: got fp16") for line in lines)
+    assert not any("END" in line for line in lines)
     assert lines[-1].endswith("works")
     assert sorted(folder.rglob("*")) == before
     assert time.monotonic() - begun < 60
+
+
+def test_a_trial_of_an_evaluation_sends_an_image_through(folder):
+    lines: list[str] = []
+    try_out(load("training=null", "train=null"), lines.append)
+    assert lines[-1] == "evaluation: works"
+
+
+def test_a_trial_of_paddleclas_s_distillation(folder):
+    text = """
+ARCHITECTURE:
+    name: ResNet18_vd_distill_MobileNetV3_small_x0_35
+    params: {lr_mult_list: [0.25, 0.25, 0.5, 0.5, 0.75]}
+pretrained_model: [./absent/teacher, ./absent/student/]
+classes_num: 3
+image_shape: [3, 32, 32]
+epochs: 20
+use_distillation: True
+use_fp16: True
+LEARNING_RATE: {function: Cosine, params: {lr: 0.01}}
+TRAIN:
+    batch_size: 1024
+    file_list: absent.txt
+    data_dir: absent
+    transforms:
+        - RandCropImage: {size: 32}
+        - NormalizeImage: {scale: 1.0/255.0}
+        - RandomErasing: {EPSILON: 0.5}
+        - ToCHWImage:
+"""
+    Path("theirs.yaml").write_text(text)
+    lines: list[str] = []
+    try_out(load_job(Path("theirs.yaml"), []), lines.append)
+    assert lines[-1].startswith("augmentation RandomCrop RandomErasing; Cosine lr 0.01; Momentum")
 
 
 @pytest.mark.parametrize(

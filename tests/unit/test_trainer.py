@@ -224,7 +224,8 @@ def test_history_has_a_row_an_epoch_and_top1_where_due(images, tmp_path):
 def test_loss_falls(images, tmp_path):
     config = CONFIG.model_copy(update={"epochs": 12, "eval_every": 100})
     subject = training(images)
-    subject.loader.augmentation = Preprocess(size=32)  # a dozen images are learned by heart
+    plain = dataclasses.replace(subject.loader, augmentation=Preprocess(size=32))
+    subject = dataclasses.replace(subject, loader=plain)  # a dozen images are learned by heart
     history = fit(subject, config, tmp_path, 1e9, SilentMonitor())
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
@@ -452,6 +453,21 @@ def test_parts_of_a_batch_add_up_to_its_loss_and_gradient(images, tmp_path, accu
     assert np.abs(state["fc.weight"] - start).max() > 1e-3
     for name, value in other.items():
         assert np.allclose(value, state[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_running_means_move_as_if_the_batch_were_one(images, tmp_path):
+    """The mean over equal parts of their means is the batch's; of the first layer, in one step."""
+    means = []
+    for parts in (1, 2, 4):
+        subject = training(images)
+        before = subject.model.stem[0].bn._mean.numpy()
+        config = CONFIG.model_copy(update={"accumulate": parts})
+        with pytest.raises(Interrupted):
+            fit(subject, config, tmp_path / str(parts), 1e9, Stopper(1))
+        means.append(subject.model.stem[0].bn._mean.numpy())
+        assert np.abs(means[-1] - before).max() > 1e-3
+    assert np.allclose(means[1], means[0], atol=1e-6)
+    assert np.allclose(means[2], means[0], atol=1e-6)
 
 
 def test_average_is_validated_delivered_and_best(images, tmp_path):

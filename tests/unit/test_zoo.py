@@ -10,6 +10,16 @@ from ppcls_core.models.registry import known_models
 from ppcls_core.models.zoo import figure, in_order, matching, where
 from ppcls_core.report.pareto import COSTS, draw_pareto, pareto_front
 
+UNPUBLISHED = {
+    "CSPResNet50_leaky",
+    "InceptionV3",
+    "RegNetX_4GF",
+    "ResNeSt101",
+    "ResNeSt50",
+    "ResNeSt50_fast_1s1x64d",
+    "ResNet50_ACNet",
+}
+
 
 def names(rows):
     return [row.name for row in rows]
@@ -18,7 +28,7 @@ def names(rows):
 def test_the_table_is_whole():
     rows = published_weights()
     assert len(rows) == 129
-    assert {row.arch for row in rows.values()} | {"ResNet50_ACNet"} == set(known_models())
+    assert {row.arch for row in rows.values()} | UNPUBLISHED == set(known_models())
     assert all(0.4 < row.top1 < 0.9 for row in rows.values())
     assert sum(bool(row.url) for row in rows.values()) == 124
 

@@ -29,6 +29,7 @@ from ppcls_core.data.augment.resize import Resize
 
 __all__ = [
     "MEAN_COLOUR",
+    "VERSION",
     "AutoAugment",
     "BatchOperator",
     "CenterCrop",
@@ -48,6 +49,9 @@ __all__ = [
     "apply",
     "sized",
 ]
+
+VERSION = 1
+"""Raised when equal arguments give other pixels: stored labels of augmented views are then void."""
 
 Operator = Annotated[
     RandomCrop

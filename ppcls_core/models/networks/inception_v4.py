@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppcls_core.models.networks.inception import Block, Row
 from ppcls_core.models.networks.layers import (
+    ConvBN,
     Network,
     PrivateConvBN,
     global_average,
@@ -22,18 +24,6 @@ class UnpaddedConvBN(PrivateConvBN):
     """It loses the border: kernel - 1 places of each dimension."""
 
     is_padded: ClassVar[bool] = False
-
-
-class Row(NamedTuple):
-    """One convolution of a block. It reads `source`: "input", "pooled" or another's name."""
-
-    name: str
-    source: str
-    out: int
-    """Channels where the first convolution of the network has 32."""
-    kernel: int | tuple[int, int] = 1
-    stride: int = 1
-    """Stride 2 goes without padding."""
 
 
 _A = (
@@ -111,33 +101,11 @@ class Stem(nn.Layer):
         return paddle.concat([self._conv3(x), F.max_pool2d(x, 3, 2)], axis=1)
 
 
-class Block(nn.Layer):
-    """Convolutions in the rows of a table; outputs that none of them reads are concatenated.
+class BlockV4(Block):
+    """With the names of this network's weights."""
 
-    Of stride 1 with an average pooling, of stride 2 with a max pooling.
-    """
-
-    def __init__(self, before: int, table: tuple[Row, ...], width: int) -> None:
-        super().__init__()
-        self.table = table
-        self.stride = max(row.stride for row in table)
-        widths = {"pooled": before, "input": before}
-        for row in table:
-            conv = UnpaddedConvBN if row.stride == 2 else PrivateConvBN
-            widths[row.name] = row.out // 32 * width
-            channels = widths[row.source], widths[row.name]
-            self.add_sublayer(row.name, conv(channels, row.kernel, row.stride))
-        self.ends = [name for name in widths if name not in {row.source for row in table}]
-        self.out = sum(widths[name] for name in self.ends)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        maps = {"input": x}
-        maps["pooled"] = (
-            F.max_pool2d(x, 3, 2) if self.stride == 2 else F.avg_pool2d(x, 3, 1, padding=1)
-        )
-        for row in self.table:
-            maps[row.name] = getattr(self, row.name)(maps[row.source])
-        return paddle.concat([maps[name] for name in self.ends], axis=1)
+    padded: ClassVar[type[ConvBN]] = PrivateConvBN
+    unpadded: ClassVar[type[ConvBN]] = UnpaddedConvBN
 
 
 class InceptionV4(Network):
@@ -155,7 +123,7 @@ class InceptionV4(Network):
         rows += [(f"_inceptionC_{i + 1}", _C) for i in range(c)]
         self.blocks: list[nn.Layer] = []
         for name, table in rows:
-            block = Block(before, table, spec.width)
+            block = BlockV4(before, table, spec.width)
             self.blocks.append(self.add_sublayer(name, block))
             before = block.out
         self._drop = nn.Dropout(0.2, mode="downscale_in_infer")

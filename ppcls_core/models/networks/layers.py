@@ -94,13 +94,13 @@ class BatchNorm(nn.BatchNorm2D):
 
 
 class ConvBN(nn.Layer):
-    """Convolution without bias, batch norm, then `activation` (None: the identity).
+    """Convolution, batch norm, then `activation` (None: the identity).
 
     `kernel` is one size or (height, width). The padding is (kernel - 1) / 2, so that stride 1 keeps
     the size and stride 2 gives half of it, rounded up; none where a subclass has no `is_padded`.
     Weights start normal with std sqrt(2 / (C_in * kernel^2)), Paddle's default: it counts all input
     channels even where the convolution is grouped, or one group's where a subclass has
-    `counts_group`.
+    `counts_group`. The convolution has no bias, but where a subclass `has_bias`, from 0.
 
     A family whose published weights have other names, whose moving averages are others, or whose
     recipe keeps L2 decay off the batch norm, says so in a subclass.
@@ -112,6 +112,7 @@ class ConvBN(nn.Layer):
     epsilon: ClassVar[float] = 1e-5
     decay_norm: ClassVar[bool] = True
     is_padded: ClassVar[bool] = True
+    has_bias: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class ConvBN(nn.Layer):
             padding=padding,
             groups=groups,
             weight_attr=ParamAttr(initializer=KaimingNormal() if self.counts_group else None),
-            bias_attr=False,
+            bias_attr=None if self.has_bias else False,
         )
         # A regularizer of its own takes a parameter out of the optimizer's weight decay.
         attr = None if self.decay_norm else ParamAttr(regularizer=L2Decay(0.0))

@@ -1,0 +1,1 @@
+"""What `ppcls` does, a file a subject. Paddle is imported where it is used."""

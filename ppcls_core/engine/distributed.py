@@ -1,0 +1,142 @@
+"""Several processes that train or evaluate as one, started by Paddle's launcher.
+
+Each has a device: a GPU (NCCL), or some threads of the CPU (gloo). All hold the same weights and
+take the same steps, each on its part of the batch. What one alone knows (an image that cannot be
+read, a request to stop) is told to all before anyone acts on it, so that none waits for another
+that does something else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+
+from data_catalog.config import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`; a world of one does not communicate.
+
+    All processes call the same methods in the same order. Each that communicates raises UserError
+    when another process has ended.
+    """
+
+    rank: int = 0
+    size: int = 1
+    launcher: int = 0  # id of the process that started them
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and tells the user."""
+        return self.rank == 0
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the launcher has died: it ends without a word to its processes when killed."""
+        return self.size > 1 and os.getppid() != self.launcher
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """The sums over the processes of `values`, which have one shape in all; in float64."""
+        if self.size == 1 or not values.size:
+            return values
+        total = paddle.to_tensor(values, "float64")
+        with _connection():
+            dist.all_reduce(total)
+            return total.numpy()
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Of each flag, whether it is true in some process."""
+        return (self.sum(np.array(flags, np.float64)) > 0).tolist()
+
+    def gather(self, value: T) -> list[T]:
+        """The value in each process, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = []
+        with _connection():
+            dist.all_gather_object(values, value)
+        return values
+
+    def union(self, own: dict[str, T]) -> dict[str, T]:
+        """The entries in all processes, by key."""
+        if self.size == 1:
+            return own
+        return dict(sorted(entry for part in self.gather(own) for entry in part.items()))
+
+    def follow_first(self, tensors: Iterable[paddle.Tensor]) -> None:
+        """Give the tensors the values that they have in the first process."""
+        for tensor in tensors if self.size > 1 else ():
+            sent = paddle.to_tensor(tensor.numpy())  # on the device: Adam has some on the CPU
+            with _connection():
+                dist.broadcast(sent, 0)
+            tensor.set_value(sent.numpy())
+
+    def average_gradients(self, parameters: Sequence[paddle.Tensor]) -> None:
+        """Make each gradient its mean over the processes.
+
+        After the backward pass, not during it as paddle.DataParallel does. Over gloo that one
+        aborts the process, in C++, when a peer is lost; and a process that fails before its
+        backward pass could not tell those that already wait in theirs. The price is the time to
+        send the gradient, by reckoning 1 to 5 % of a step on the GPUs of one machine.
+        """
+        if self.size > 1:
+            with _connection():
+                fused_allreduce_gradients(list(parameters), None)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """At the end of the block all wait for each other; the UserError of one becomes all's."""
+        if self.size == 1:
+            yield
+            return
+        message = None
+        try:
+            yield
+        except UserError as error:
+            message = str(error)
+        if any(self.any(message is not None)):
+            raise UserError(next(filter(None, self.gather(message))))
+
+
+_world = World()
+
+
+def world() -> World:
+    """The world of this process: alone until it has joined one."""
+    return _world
+
+
+def join() -> World:
+    """Connect with the processes that Paddle's launcher started beside this one, if any."""
+    global _world
+    size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if size > 1:
+        with redirect_stderr(io.StringIO()):  # Paddle lists flags that nobody has set
+            dist.init_parallel_env()
+        _world = World(dist.get_rank(), size, os.getppid())
+    return _world
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1:]
+        raise UserError(
+            "another process of this training has ended, and so does this one; where the other "
+            "says no reason it was killed, or memory was short. Run the same command to go on. "
+            f"(Paddle: {' '.join(reason)})"
+        ) from error

@@ -1,0 +1,71 @@
+"""Are stored labels still what the teacher says? A sample of them is made again and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_catalog.config import UserError
+from data_catalog.manifest import read_manifest
+from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.labels.labeller import Item, batches
+from ppcls_core.labels.shard import open_shards
+from ppcls_core.labels.source import Source, read_source
+from ppcls_core.labels.store import LabelStore
+from ppcls_core.labels.teacher import Agreement, agreement, log_softmax
+from ppcls_core.randomness import seed_of
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the stored labels of `num` views are from the teacher's, run in fp32 by the network.
+
+    `largest` is of a log-probability, in nats.
+    """
+
+    num: int
+    unreadable: int
+    agreement: Agreement
+    largest: float
+
+
+def check_labels(folder: Path, num: int, workers: int) -> Drift:
+    """Label `num` of the views in `folder` again.
+
+    Raises:
+        UserError: the labels are of other weights, preprocessing or augmentation code than what is
+            there now; nothing can be compared.
+    """
+    source = read_source(folder)
+    if not source.teacher.weights.is_file():
+        raise UserError(f"{source.teacher.weights}: the teacher's weights are gone")
+    store = LabelStore.open(folder, source.origin())
+    items = _sample(folder, source, num)
+    network, stored, made = source.teacher.network(), [], []
+    for good, pixels, _ in batches(items, source.views, BATCH_SIZE, workers):
+        if good:
+            made.append(predict_logits(network, pixels))
+            stored.append(store.logprobs([i[0] for i in good], [i[2] for i in good]))
+    if not made:
+        raise UserError(f"{folder}: none of the {len(items)} images chosen can be read")
+    now, before = log_softmax(np.concatenate(made)), np.concatenate(stored)
+    largest = float(np.abs(now - before).max())
+    return Drift(len(now), len(items) - len(now), agreement(now, before), largest)
+
+
+def _sample(folder: Path, source: Source, num: int) -> list[Item]:
+    """The views of the `num` lowest hashes."""
+    found = [
+        (seed_of(image_id, view), image_id, view)
+        for shard in open_shards(folder)
+        for batch in shard.batches(["image_id", "view"])
+        for image_id, view in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    ]
+    chosen = sorted(found)[:num]
+    images = read_manifest(source.images)
+    paths = dict(zip(images.ids, images.resolve(source.roots), strict=True))
+    return [(image_id, paths[image_id], view) for _, image_id, view in chosen]

@@ -1,0 +1,154 @@
+"""A training stage on several devices: the same result, and nothing that outlives its process."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_catalog.config import UserError
+from ppcls_core.monitor import Interrupted, SilentMonitor
+from tasks.dag import STAGES
+from tasks.processes import check_devices, trainings
+from tasks.recipe import load_recipe
+from tasks.stage import Session
+from tasks.store import Result, Store
+from tests.conftest import PROJECT, TINY
+from tests.flows.conftest import run_stages
+
+LONG = ["baseline.epochs=60", "baseline.eval_every=100", "run_time.checkpoint_seconds=0.2"]
+RUN_BASELINE = """
+import sys
+from pathlib import Path
+from tests.flows.conftest import run_stages
+run_stages(Path(sys.argv[1]), sys.argv[2:], until="baseline")
+"""
+
+
+def recipe(*settings: str):
+    return load_recipe(str(TINY), settings)
+
+
+def test_one_device_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle.device.cuda.device_count", None)
+    check_devices(recipe())
+
+
+def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: 2)
+    check_devices(recipe("run_time.devices=2"))
+    with pytest.raises(UserError, match="got 4, but there are only 2 GPUs; take at most"):
+        check_devices(recipe("run_time.devices=4"))
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused_before_any_work(tmp_path: Path) -> None:
+    session = Session(recipe("run_time.devices=2", "fix.accumulate=8"), Store(tmp_path))
+    with pytest.raises(UserError, match=r"fix: 2 devices with accumulate 8 .* a multiple of 16"):
+        session.run(STAGES["data"], SilentMonitor())
+    assert not any(tmp_path.iterdir())
+
+
+def test_given_weights_are_not_trained(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pdparams"
+    weights.touch()
+    assert "teacher" in trainings(recipe())
+    assert "teacher" not in trainings(recipe(f"teacher.weights={weights}"))
+
+
+class Stopper(SilentMonitor):
+    """Asks to stop after some progress; keeps what it is told."""
+
+    def __init__(self, after: int = 10**9) -> None:
+        self.left, self.rows, self.notes = after, [], []
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.left <= 0
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        assert unit == "steps"
+        self.left -= 1
+
+    def metrics(self, values) -> None:
+        self.rows.append(values)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def run_baseline(store: Path, monitor: SilentMonitor, *settings: str) -> Result:
+    session = Session(recipe(*settings), Store(store))
+    result, _ = session.find(STAGES["data"])
+    assert result is not None
+    session.accept(result)
+    return session.run(STAGES["baseline"], monitor)
+
+
+def num_workers(store: Path) -> int:
+    """Processes, launcher included, of stages of `store`."""
+    lines = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    return sum(f"{store}/".encode() in line and b"order.json" in line for line in _readable(lines))
+
+
+def _readable(lines):
+    while True:
+        try:
+            yield next(lines)
+        except StopIteration:
+            return
+        except OSError:  # it has ended meanwhile
+            continue
+
+
+def wait(condition, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.slow
+def test_killed_stopped_and_finished_equals_one_device_in_two_parts(tmp_path: Path) -> None:
+    run_stages(tmp_path, until="data")
+    two = ["run_time.devices=2", *LONG]
+    command = [sys.executable, "-W", "ignore", "-c", RUN_BASELINE, str(tmp_path), *two]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, env=environment, cwd=PROJECT) as parent:
+        assert wait(lambda: any(tmp_path.glob("baseline/*/checkpoint.pdckpt")), 100)
+        assert num_workers(tmp_path) == 3
+        parent.send_signal(signal.SIGKILL)
+    assert wait(lambda: num_workers(tmp_path) == 0, 20)
+
+    stopped = Stopper(after=5)
+    with pytest.raises(Interrupted):
+        run_baseline(tmp_path, stopped, *two)
+    assert stopped.notes[0].startswith("resumes at step")
+    assert num_workers(tmp_path) == 0
+
+    finished = Stopper()
+    result = run_baseline(tmp_path, finished, *two)
+    assert finished.notes[0].startswith("resumes at step")
+    assert result.record["devices"] == 2
+    names = {path.name for path in result.directory.iterdir()}
+    assert names == {"manifest.json", "model.pdparams", "history.json"}
+
+    alone = Stopper()
+    one = run_baseline(tmp_path, alone, *LONG, "baseline.accumulate=2")
+    assert one.record["devices"] == 1
+    assert one.files["model.pdparams"].sha256 == result.files["model.pdparams"].sha256
+    assert one.files["history.json"].sha256 == result.files["history.json"].sha256
+    assert (one.counts, one.metrics) == (result.counts, result.metrics)
+    assert finished.rows == alone.rows[-len(finished.rows) :]
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.slow
+def test_what_a_process_dies_of_is_told(tmp_path: Path) -> None:
+    run_stages(tmp_path, until="data")
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d: lower lr"):
+        run_baseline(tmp_path, Stopper(), "run_time.devices=2", "baseline.lr=1e30")
+    assert num_workers(tmp_path) == 0

@@ -1,0 +1,123 @@
+"""Training from stored outputs of the teacher: the same views, nearly the same loss, no teacher."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.config import UserError
+from ppcls_core.engine.batch import Batch
+from ppcls_core.engine.objectives import distillation, replay
+from ppcls_core.labels.check import check_labels
+from ppcls_core.labels.store import LabelStore
+from ppcls_core.monitor import SilentMonitor
+from tasks.recipe import load_recipe
+from tasks.stage import Work
+from tasks.training import loader_of, new_student, teacher_model
+from tasks.training import replayed as replayed_by
+from tests.conftest import TINY
+from tests.flows.conftest import run_stages
+
+RUNNING = ["distill.teacher_batch_norm=running", "finetune.teacher_batch_norm=running"]
+REPLAY = [*RUNNING, "label.views=2", "distill.teacher=replay", "finetune.teacher=replay"]
+
+
+@pytest.fixture(scope="module")
+def replayed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("replay") / "store"
+    shutil.copytree(finished, store, copy_function=shutil.copy2)
+    _, ran = run_stages(store, REPLAY, until="finetune")
+    assert ran == ["views", "distill", "finetune"]
+    return store
+
+
+def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
+    """Of a student on each batch of two epochs: (by the teacher itself, by what is stored)."""
+    done, _ = run_stages(store, settings, until="views")
+    recipe = load_recipe(str(TINY), settings)
+    work = Work("distill", recipe, store, "", done, SilentMonitor())
+    loader = loader_of(work, "select/train.parquet", recipe.distill)
+    student = new_student(work)
+    student.train()
+    both = (
+        (distillation([teacher_model(work)], "ssld", "running"), loader),
+        (replay("ssld"), replayed_by(work, loader)),
+    )
+    batches = [[Batch(*batch) for batch in each.batches(0, 0, 2)] for _, each in both]
+    for one, other in zip(*batches, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+    online, stored = (
+        [float(objective(student, batch)[0]) for batch in parts]
+        for (objective, _), parts in zip(both, batches, strict=True)
+    )
+    return online, stored
+
+
+@pytest.mark.parametrize(("settings", "bound"), [([], 0.02), (["label.precision=fp32"], 1e-4)])
+def test_losses_are_those_of_the_teacher_itself(replayed, settings, bound) -> None:
+    online, stored = losses(replayed, [*REPLAY, *settings])
+    assert np.allclose(online, stored, rtol=bound)
+    assert online != stored
+
+
+def test_every_view_of_every_image_is_labelled_once(replayed: Path) -> None:
+    done, ran = run_stages(replayed, REPLAY, until="views")
+    assert ran == []
+    store = LabelStore.open(done["views"].directory)
+    images = pq.read_table(done["select"].path("train.parquet"))["image_id"].to_pylist()
+    assert len(store) == 2 * len(images) == done["views"].counts["out"]
+    first, second = (store.logprobs(images, view) for view in (1, 2))
+    assert not np.allclose(first, second)
+    with pytest.raises(UserError, match="view 3"):
+        store.logprobs(images[:1], 3)
+
+
+def test_a_sample_labelled_again_agrees(replayed: Path) -> None:
+    done, _ = run_stages(replayed, REPLAY, until="views")
+    for stage in ("label", "views"):
+        drift = check_labels(done[stage].directory, 20, 1)
+        assert drift.num == 20
+        assert drift.agreement.top1 >= 0.9
+        assert drift.agreement.kl < 0.01
+
+
+def test_labels_of_other_weights_are_refused(replayed: Path) -> None:
+    done, _ = run_stages(replayed, REPLAY, until="views")
+    weights = done["teacher"].path("model.pdparams")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(UserError, match="labelled with teacher"):
+            check_labels(done["views"].directory, 4, 1)
+    finally:
+        weights.write_bytes(content)
+
+
+def test_labels_of_other_code_are_refused(replayed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, _ = run_stages(replayed, REPLAY, until="views")
+    monkeypatch.setattr("ppcls_core.labels.source.VERSION", 99)
+    with pytest.raises(UserError, match="labelled with preprocessing"):
+        check_labels(done["views"].directory, 4, 1)
+
+
+def test_other_learning_rates_use_the_same_labels(replayed: Path) -> None:
+    _, ran = run_stages(replayed, [*REPLAY, "distill.lr=0.01"], until="distill")
+    assert ran == ["distill"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["distill.teacher=replay", *RUNNING], "needs `label.views`"),
+        (["distill.teacher=replay", "label.views=2"], "needs `teacher_batch_norm: running`"),
+        ([*REPLAY, "distill.mix={name: Mixup}"], "exclude each other"),
+        ([*REPLAY, "finetune.image_size=48"], "needs the augmentation and image_size of"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(TINY), settings)
