@@ -120,7 +120,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    1,
+    2,
     ("dedup", "shard_size"),
     ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
     run,

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from data_catalog.config import Config
+
+Rule = Literal["strict", "balanced", "recall"]
 
 
 class DedupConfig(Config):
     """One operating point: no merely similar photograph is removed, most altered copies are found.
 
-    A pair is accepted by the first of three rules that holds:
-    1. exact: the decoded pixels are equal.
-    2. phash: hashes within `hash_distance` bits in one of eight poses, and the thumbnails agree
+    A pair is accepted by the first of four channels that holds:
+    1. bytes, 2. pixels: the files, or the decoded pixels, are equal.
+    3. phash: hashes within `hash_distance` bits in one of eight poses, and the thumbnails agree
        over `hash_agreement` of their textured area.
-    3. sift: at least `min_inliers` keypoints obey one map; the picture laid over the other shares
+    4. sift: at least `min_inliers` keypoints obey one map; the picture laid over the other shares
        `min_overlap` of its own area or of the other's; and over enough of the textured part of
-       that the pixels agree: `agreement` for a sharp map through many keypoints, up to
-       `sure_agreement` for a doubtful one (`verify.needed`). An overlay leaves the map sharp and
-       hides much; a second photograph taken over the same floor agrees in much, but its map is a
-       pixel off and fewer keypoints obey it.
+       that the pixels agree. How much is enough depends on `rule`: `strict` asks for half,
+       `balanced` for 0.4, `recall` for 0.3, each for a sharp map through many keypoints, and more
+       for a doubtful one, up to 0.8 (`verify.needed`). An overlay leaves the map sharp and hides
+       much; a second photograph taken over the same floor agrees in much, but its map is pixels
+       off and fewer keypoints obey it.
     """
+
+    rule: Rule = "balanced"
 
     side: int = Field(default=256, ge=64, le=2048)  # longest short side before extraction, pixels
     min_side: int = Field(default=160, ge=32, le=2048)  # smaller pictures are enlarged to this
-    num_features: int = Field(default=400, ge=16, le=10_000)  # strongest keypoints kept an image
+    num_features: int = Field(default=500, ge=16, le=10_000)  # strongest keypoints kept an image
     min_features: int = Field(default=8, ge=2)  # with fewer an image is `weak`: no SIFT search
-    contrast_threshold: float = Field(default=0.015, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
+    contrast_threshold: float = Field(default=0.006, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
 
-    num_neighbours: int = Field(default=6, ge=2, le=128)  # nearest descriptors that may vote
+    num_queries: int = Field(default=200, ge=16, le=10_000)  # of a pool image's features, searched
+    num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote
+    min_vote: float = Field(default=1.0, ge=0)  # of features of one turn and zoom, to be verified
     num_candidates: int = Field(default=6, ge=1, le=1000)  # best voted val images that are verified
-    num_probes: int = Field(default=4, ge=1)  # cells of the inverted file searched a descriptor
+    max_exact: int = Field(default=8_192, ge=0)  # descriptors up to which all are compared
+    num_probes: int = Field(default=8, ge=1)  # cells of the inverted file searched a descriptor
 
-    match_ratio: float = Field(default=0.85, gt=0, le=1)  # Lowe's ratio within one pair of images
-    tolerance: float = Field(default=5.0, gt=0)  # pixels of the reduced image
+    match_ratio: float = Field(default=0.95, gt=0, le=1)  # Lowe's ratio within one pair of images
+    tolerance: float = Field(default=4.0, gt=0)  # pixels of the reduced image
     min_inliers: int = Field(default=5, ge=3)
-    agreement: float = Field(default=0.42, gt=0, le=1)
-    sure_agreement: float = Field(default=0.8, gt=0, le=1)
     min_overlap: float = Field(default=0.5, gt=0, le=1)
 
     hash_distance: int = Field(default=10, ge=0, le=32)  # bits of 64
@@ -44,8 +52,6 @@ class DedupConfig(Config):
 
     @model_validator(mode="after")
     def _ordered(self) -> DedupConfig:
-        if self.sure_agreement < self.agreement:
-            raise ValueError("`sure_agreement` must be at least `agreement`")
         if self.min_side > self.side:
             raise ValueError("`min_side` must be at most `side`")
         return self

@@ -1,10 +1,9 @@
 """The val side of the search: features, thumbnails and hashes of every validation image, on disk.
 
 Files of an index: `index.json` (settings), `images.parquet` and `rejected.parquet` (one row an
-image), `thumbs.npy` uint8 [images, 128, 128], `points.npy` float32 [features, 4], `descriptors.npy`
-uint8 [features, 128] (the images' features one after the other) and `search.faiss`. An image takes
-0.13 MB of disk at 400 features (50,000 images: 6.3 GB). Building holds twice that in memory;
-searching holds `search.faiss` (136 bytes a feature), the rest is memory-mapped.
+image), `greys.bin` (their reduced grey copies as JPEG), `points.bin` float32 [features, 4],
+`descriptors.bin` uint8 [features, 128] (each the images' one after the other) and `search.faiss`.
+All but the tables is memory-mapped.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +27,21 @@ from data_catalog.files import read_json, write_json
 from data_catalog.manifest import REJECTED
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.hashes import THUMB, perceptual_hash
-from ppcls_core.dedup.picture import Picture, describe
+from ppcls_core.dedup.hashes import perceptual_hash
+from ppcls_core.dedup.picture import Picture, Source, describe
 from ppcls_core.dedup.sift import DIMENSION, Features
 from ppcls_core.dedup.threads import map_threads
 
-FORMAT = 1
-MAX_EXACT = 8_192  # descriptors up to which every one is compared; beyond, an inverted file
+FORMAT = 2
+GREY_QUALITY = 90  # of the grey copies' JPEG
+CELLS = 4  # x the root of the number of descriptors: cells of the inverted file
+MIN_TRAINING = 64  # descriptors a cell that it is fitted to
+MAX_FLAT_CELLS = 8192  # beyond, the nearest cells are found by a graph
+CODES = 32  # of 4 bits a descriptor, whose distances are then approximate
 CLOSE = 0.95  # below 1: when a val image is there often, all its copies keep some vote
+FAINT = 0.1  # votes below are chance
+TURNS, ZOOMS = 16, 16  # bins of a whole turn, and of octaves
+TURN = 2 * np.pi / TURNS
 IMAGES = pa.schema(
     [
         ("image_id", pa.string()),
@@ -42,9 +49,11 @@ IMAGES = pa.schema(
         ("height", pa.int32()),
         ("reduced_width", pa.int32()),  # of the grey copy in whose pixels `points` are
         ("reduced_height", pa.int32()),
-        ("digest", pa.string()),
+        ("bytes_digest", pa.string()),  # sha256 of the file
+        ("digest", pa.string()),  # of the pixels
         ("hash", pa.uint64()),
         ("num_features", pa.int32()),
+        ("grey_bytes", pa.int32()),
     ]
 )
 
@@ -54,7 +63,7 @@ class _Entry:
     """What the index keeps of one image; `row` as in IMAGES."""
 
     row: dict[str, Any]
-    thumb: np.ndarray
+    grey: bytes
     features: Features
 
 
@@ -71,38 +80,51 @@ class IndexStats:
 
 
 def build_index(
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     ids: Sequence[str],
     config: DedupConfig,
     out: Path,
     on_progress: Callable[[int], None],
 ) -> IndexStats:
-    """Describe the validation images `paths` and leave the index in the directory `out`.
+    """Describe the validation images `sources` and leave the index in the directory `out`.
 
     Images that cannot be read are listed in `rejected.parquet` and counted; they stop nothing.
-    `on_progress` is called with the number of images done and may raise to stop.
+    `on_progress` is called with the number of images done and may raise to stop. `index.json` is
+    written last: without it there is no index.
     """
-    done = count(1)
 
-    def read(item: tuple[str, Path]) -> _Entry | dict[str, str]:
-        image_id, path = item
+    def read(item: tuple[str, Source]) -> _Entry | dict[str, str]:
+        image_id, source = item
         try:
-            picture = describe(path, config)
+            return _entry(image_id, describe(source, config))
         except BadImage as error:
             return rejection(image_id, error)
-        return _Entry(_row(image_id, picture), picture.thumb, picture.features)
 
-    items = list(zip(ids, paths, strict=True))
-    results = map_threads(read, items, os.cpu_count() or 1, lambda: on_progress(next(done)))
-    entries = [r for r in results if isinstance(r, _Entry)]
-    rejected = [r for r in results if isinstance(r, dict)]
     out.mkdir(parents=True, exist_ok=True)
-    num_descriptors = _write_entries(entries, out)
+    (out / "index.json").unlink(missing_ok=True)
+    rows, rejected = [], []
+    entries = map_threads(read, zip(ids, sources, strict=True), os.cpu_count() or 1)
+    with ExitStack() as stack:
+        greys, points, descriptors = (
+            stack.enter_context((out / f"{name}.bin").open("wb"))
+            for name in ("greys", "points", "descriptors")
+        )
+        for done, entry in enumerate(entries, 1):
+            if isinstance(entry, _Entry):
+                rows.append(entry.row)
+                greys.write(entry.grey)
+                points.write(entry.features.points.tobytes())
+                descriptors.write(entry.features.descriptors.tobytes())
+            else:
+                rejected.append(entry)
+            on_progress(done)
+    pq.write_table(pa.Table.from_pylist(rows, IMAGES), out / "images.parquet")
     pq.write_table(pa.Table.from_pylist(rejected, REJECTED), out / "rejected.parquet")
+    num_descriptors = _write_search(out, config)
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
-    weak = sum(len(entry.features) < config.min_features for entry in entries)
+    weak = sum(row["num_features"] < config.min_features for row in rows)
     reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
-    return IndexStats(len(paths), len(entries), weak, num_descriptors, reasons)
+    return IndexStats(len(ids), len(rows), weak, num_descriptors, reasons)
 
 
 def rejection(image_id: str, error: BadImage) -> dict[str, str]:
@@ -110,63 +132,65 @@ def rejection(image_id: str, error: BadImage) -> dict[str, str]:
     return {"image_id": image_id, "reason": error.reason, "detail": error.detail}
 
 
-def _write_entries(entries: list[_Entry], out: Path) -> int:
-    """Write the arrays and the table of the images; the number of descriptors."""
-    descriptors = _join([e.features.descriptors for e in entries], (DIMENSION,), np.uint8)
-    np.save(out / "descriptors.npy", descriptors)
-    np.save(out / "points.npy", _join([e.features.points for e in entries], (4,), np.float32))
-    np.save(out / "thumbs.npy", _join([e.thumb[None] for e in entries], (THUMB, THUMB), np.uint8))
-    table = pa.Table.from_pylist([e.row for e in entries], IMAGES)
-    pq.write_table(table, out / "images.parquet")
-    _write_search(descriptors, out / "search.faiss")
-    return len(descriptors)
-
-
-def _row(image_id: str, picture: Picture) -> dict[str, Any]:
-    return {
+def _entry(image_id: str, picture: Picture) -> _Entry:
+    _, grey = cv2.imencode(".jpg", picture.grey, [cv2.IMWRITE_JPEG_QUALITY, GREY_QUALITY])
+    row = {
         "image_id": image_id,
         "width": picture.size[0],
         "height": picture.size[1],
         "reduced_width": picture.grey.shape[1],
         "reduced_height": picture.grey.shape[0],
+        "bytes_digest": picture.bytes_digest,
         "digest": picture.digest,
         "hash": perceptual_hash(picture.thumb),
         "num_features": len(picture.features),
+        "grey_bytes": len(grey),
     }
+    return _Entry(row, grey.tobytes(), picture.features)
 
 
-def _join(arrays: list[np.ndarray], shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    return np.concatenate([np.zeros((0, *shape), dtype), *arrays])
+def _mapped(path: Path, dtype: type, width: int) -> np.ndarray:
+    """The array [n, width] in `path`, memory-mapped; an empty file cannot be."""
+    if path.stat().st_size == 0:
+        return np.zeros((0, width), dtype)
+    return np.memmap(path, dtype, "r").reshape(-1, width)
 
 
-def _write_search(descriptors: np.ndarray, path: Path) -> None:
-    """The nearest-neighbour structure over all descriptors, one byte a dimension.
+def _write_search(out: Path, config: DedupConfig) -> int:
+    """Write the nearest-neighbour structure over all descriptors; their number.
 
-    Distances between bytes are exact. Training runs on one thread, because faiss' k-means gives
-    other cells with other thread counts.
+    Training runs on one thread, because faiss' k-means gives other cells with other thread counts.
     """
     import faiss
 
-    byte = faiss.ScalarQuantizer.QT_8bit_direct
-    num_cells = 2 ** round(np.log2(2 * np.sqrt(max(1, len(descriptors)))))
-    if len(descriptors) <= MAX_EXACT:
-        index = faiss.IndexScalarQuantizer(DIMENSION, byte)
+    descriptors = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
+    if len(descriptors) <= config.max_exact:
+        index = faiss.IndexScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_8bit_direct)
         index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
     else:
-        coarse = faiss.IndexFlatL2(DIMENSION)
-        # by_residual (the default) would store differences, which are no bytes
-        index = faiss.IndexIVFScalarQuantizer(
-            coarse, DIMENSION, num_cells, byte, faiss.METRIC_L2, False
-        )
-        index.cp.niter, index.cp.max_points_per_centroid = 8, 64
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        sample = descriptors[:: max(1, len(descriptors) // (64 * num_cells))]
-        index.train(sample.astype(np.float32))
-        faiss.omp_set_num_threads(threads)
+        index = _trained(descriptors)
     for start in range(0, len(descriptors), 1 << 18):  # float copies of a part at a time
         index.add(descriptors[start : start + (1 << 18)].astype(np.float32))
-    faiss.write_index(index, str(path))
+    faiss.write_index(index, str(out / "search.faiss"))
+    return len(descriptors)
+
+
+def _trained(descriptors: np.ndarray) -> Any:
+    """An empty inverted file whose cells and codes fit a sample of the descriptors."""
+    import faiss
+
+    num = len(descriptors)
+    num_cells = 2 ** int(np.log2(min(CELLS * np.sqrt(num), num / MIN_TRAINING)))
+    graph = "_HNSW32" if num_cells > MAX_FLAT_CELLS else ""
+    index = faiss.index_factory(DIMENSION, f"IVF{num_cells}{graph},PQ{CODES}x4fs")
+    inverted = faiss.extract_index_ivf(index)  # itself, as what it is; lives as long as `index`
+    inverted.cp.niter, inverted.cp.max_points_per_centroid = 8, MIN_TRAINING
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    step = max(1, num // (MIN_TRAINING * num_cells))
+    index.train(descriptors[::step].astype(np.float32))
+    faiss.omp_set_num_threads(threads)
+    return index
 
 
 class ValIndex:
@@ -179,13 +203,15 @@ class ValIndex:
         self.images = pq.read_table(path / "images.parquet")
         self.ids: list[str] = self.images["image_id"].to_pylist()
         self.hashes = self.images["hash"].to_numpy()
-        self.thumbs = np.load(path / "thumbs.npy", mmap_mode="r")
-        self._points = np.load(path / "points.npy", mmap_mode="r")
-        self._descriptors = np.load(path / "descriptors.npy", mmap_mode="r")
-        counts = self.images["num_features"].to_numpy()
-        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._owners = np.repeat(np.arange(len(counts)), counts)
-        self._search = faiss.read_index(str(path / "search.faiss"))
+        self._greys = _mapped(path / "greys.bin", np.uint8, 1)
+        self._points = _mapped(path / "points.bin", np.float32, 4)
+        self._descriptors = _mapped(path / "descriptors.bin", np.uint8, DIMENSION)
+        self._starts, self._grey_starts = (
+            np.concatenate([[0], np.cumsum(self.images[name].to_numpy(), dtype=np.int64)])
+            for name in ("num_features", "grey_bytes")
+        )
+        self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
+        self._search = faiss.read_index(str(path / "search.faiss"), faiss.IO_FLAG_MMAP)
         if hasattr(self._search, "nprobe"):
             self._search.nprobe = config.num_probes  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -199,6 +225,11 @@ class ValIndex:
         return np.column_stack([self.images[name].to_numpy() for name in names])
 
     @cached_property
+    def bytes_digests(self) -> list[str]:
+        """Of each image's file."""
+        return self.images["bytes_digest"].to_pylist()
+
+    @cached_property
     def by_digest(self) -> dict[str, list[int]]:
         """Rows of the images with these pixels."""
         rows: defaultdict[str, list[int]] = defaultdict(list)
@@ -206,28 +237,68 @@ class ValIndex:
             rows[digest].append(row)
         return dict(rows)
 
+    def grey(self, row: int) -> np.ndarray:
+        """uint8 [reduced height, reduced width]: the reduced grey copy of one val image."""
+        data = self._greys[self._grey_starts[row] : self._grey_starts[row + 1]]
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
+
     def features(self, row: int) -> Features:
         """Features of one val image."""
         part = slice(self._starts[row], self._starts[row + 1])
         return Features(self._points[part], self._descriptors[part])
 
-    def votes(self, descriptors: np.ndarray) -> np.ndarray:
-        """float64 [images]: how much the query `descriptors` (uint8 [n, 128]) speak for each image.
+    def votes(self, states: Sequence[Features]) -> list[list[tuple[int, float]]]:
+        """(row, vote) of the images for which the features of each state speak loudly enough: the
+        first `num_queries` of the first two states, a quarter as many of the others.
 
         A neighbour's vote is how much nearer it is than the furthest one found (the adaptive
-        criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor.
+        criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor. What
+        counts are the votes of one turn and zoom (weak geometric consistency, Jegou et al. 2008).
         """
-        if len(self._owners) == 0 or len(descriptors) == 0:
-            return np.zeros(len(self))
         k = min(self.config.num_neighbours, len(self._owners))
-        distances, rows = self._search.search(descriptors.astype(np.float32), k)
+        num = self.config.num_queries
+        asked = [state.part(num if i < 2 else num // 4) for i, state in enumerate(states)]
+        if k == 0:
+            return [[] for _ in states]
+        queries = np.concatenate([state.descriptors for state in asked]).astype(np.float32)
+        found = self._search.search(queries, k)
+        ends = np.cumsum([len(state) for state in asked])[:-1]
+        parts = zip(*(np.split(array, ends) for array in found), strict=True)
+        return [self._votes(state, *part) for state, part in zip(asked, parts, strict=True)]
+
+    def _votes(
+        self, features: Features, distances: np.ndarray, rows: np.ndarray
+    ) -> list[tuple[int, float]]:
         distances[rows < 0] = np.nan  # too few in the probed cells
-        limit = np.nanmax(distances, axis=1, keepdims=True, initial=1.0)
+        limit = np.fmax.reduce(distances, axis=1, keepdims=True, initial=1.0)
         weights = np.nan_to_num(1 - CLOSE * distances / limit)
-        owners = self._owners[rows]
+        owners, k = self._owners[rows], rows.shape[1]
         earlier = (owners[:, :, None] == owners[:, None, :]) & np.tri(k, k, -1, dtype=bool)
-        weights[earlier.any(axis=2)] = 0
-        return np.bincount(owners.ravel(), weights.ravel(), minlength=len(self))
+        query, place = np.nonzero((weights > FAINT) & ~earlier.any(axis=2))
+        points, asking = self._points[rows[query, place]], features.points[query]
+        turn = (points[:, 3] - asking[:, 3]) / TURN
+        zoom = np.log2(points[:, 2] / asking[:, 2])
+        return self._loudest(owners[query, place], weights[query, place], zoom, turn)
+
+    def _loudest(
+        self, owners: np.ndarray, weights: np.ndarray, zoom: np.ndarray, turn: np.ndarray
+    ) -> list[tuple[int, float]]:
+        """The votes by image, each voice heard in the four bins about its zoom and turn."""
+        low_zoom, low_turn = np.floor(zoom).astype(int), np.floor(turn).astype(int)
+        keys = [
+            (owners.astype(np.int64) * ZOOMS + (low_zoom + i) % ZOOMS) * TURNS
+            + (low_turn + j) % TURNS
+            for i in (0, 1)
+            for j in (0, 1)
+        ]
+        bins, member = np.unique(np.concatenate(keys), return_inverse=True)
+        totals = np.bincount(member, np.tile(weights, 4), minlength=len(bins))
+        loud = totals >= self.config.min_vote
+        best: dict[int, float] = {}
+        for key, vote in zip(bins[loud].tolist(), totals[loud].tolist(), strict=True):
+            row = key // (ZOOMS * TURNS)
+            best[row] = max(vote, best.get(row, 0))
+        return list(best.items())
 
 
 def load_index(path: Path) -> ValIndex:

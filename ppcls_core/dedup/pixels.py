@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-WINDOW = 7  # pixels of a thumbnail: the neighbourhood in which pixels are correlated
+WINDOW = 7  # pixels: the neighbourhood in which pixels are correlated
 FLAT = 2.5  # grey levels: a neighbourhood with less deviation has no texture to compare
 NOISE = 0.5  # variance added to both, so that noise does not correlate
 SAME = 0.6  # correlation of a neighbourhood that agrees
-MIN_TEXTURED = 500  # pixels of a thumbnail (of 16,384) without which nothing can be said
+MIN_TEXTURED = 200  # pixels without which nothing can be said,
+MIN_TEXTURED_SHARE = 0.03  # and this share of the common part
 MIN_CORNERS = 500  # pixels of a thumbnail amid corners: one smooth contour fits many pictures
 CORNER = 4.0  # smaller eigenvalue of the structure tensor amid corners, (grey levels / pixel)^2 * 4
+COARSE = 0.5  # blurred copies agree at this size, copies under lettering at full size
+MIN_SIDE = 24  # pixels of a picture that is compared
+NUM_PROBES = 32  # points a side for which is asked whether they lie in the other picture
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,35 @@ class Agreement:
     overlap: float
 
 
-def compare(pool: np.ndarray, val: np.ndarray, affine: np.ndarray) -> Agreement:
-    """Agreement of two grey uint8 pictures where `affine` [2, 3] lays `pool` over `val`."""
-    warped, inside = warp(pool, val.shape, affine)
-    common = int(np.count_nonzero(inside))
-    area = abs(float(np.linalg.det(affine[:, :2]))) * pool.size
-    overlap = min(1.0, max(common / val.size, common / max(area, 1e-9)))
-    return Agreement(agreement(warped, val, inside), overlap)
+def compare(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> Agreement:
+    """Agreement of two grey uint8 pictures where `homography` [3, 3] lays `pool` over `val`.
+
+    They are compared in val's frame, at the size of whichever shows less, and at half of that: the
+    better counts.
+    """
+    common = overlap(pool.shape, val.shape, homography)
+    detail = min(1.0, 1 / _scale(homography, pool.shape))
+    shares = [
+        agreement(*lay_over(pool, val, homography, detail * level)) for level in (1.0, COARSE)
+    ]
+    return Agreement(max(shares), common)
+
+
+def overlap(
+    pool_shape: tuple[int, ...], val_shape: tuple[int, ...], homography: np.ndarray
+) -> float:
+    """The larger of the two pictures' shares that lie within the other."""
+    return max(
+        _inside(pool_shape, val_shape, homography),
+        _inside(val_shape, pool_shape, np.linalg.inv(homography)),
+    )
+
+
+def apply(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float64 [n, 2]: the points [n, 2], mapped; NaN behind the horizon."""
+    mapped = points @ homography[:, :2].T + homography[:, 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(mapped[:, 2:] > 0, mapped[:, :2] / mapped[:, 2:], np.nan)
 
 
 def agreement(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) -> float:
@@ -45,11 +71,12 @@ def agreement(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) ->
     covariance = _mean(x * y) - mean_x * mean_y
     textured = np.maximum(var_x, var_y) > FLAT**2
     same = covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE))
+    common = a.size
     if inside is not None:
         within = cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
-        textured, same = textured & within, same & within
+        textured, same, common = textured & within, same & within, np.count_nonzero(within)
     total = int(np.count_nonzero(textured))
-    if total < MIN_TEXTURED:
+    if total < max(MIN_TEXTURED, MIN_TEXTURED_SHARE * common):
         return 0.0
     return np.count_nonzero(same & textured) / total
 
@@ -60,23 +87,54 @@ def num_corners(thumb: np.ndarray) -> int:
     return int(np.count_nonzero(cv2.cornerMinEigenVal(smooth, WINDOW, ksize=3) > CORNER))
 
 
-def warp(
-    pool: np.ndarray, shape: tuple[int, ...], affine: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`pool` laid over a picture of `shape`, and a uint8 mask of where it lies."""
-    height, width = shape[:2]
-    scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-    if scale < 0.8:  # reduce by areas first: the warp itself only samples
-        size = tuple(max(1, round(side * scale)) for side in pool.shape[::-1])
-        step = np.diag([pool.shape[1] / size[0], pool.shape[0] / size[1]])
-        pool = cv2.resize(pool, size, interpolation=cv2.INTER_AREA)
-        affine = np.column_stack([affine[:, :2] @ step, affine[:, 2]])
-    centred = affine.copy()  # to OpenCV's coordinates, with the origin in the first pixel's centre
-    centred[:, 2] += affine[:, :2] @ [0.5, 0.5] - 0.5
-    warped = cv2.warpAffine(pool, centred, (width, height), borderMode=cv2.BORDER_REPLICATE)
+def lay_over(
+    pool: np.ndarray, val: np.ndarray, homography: np.ndarray, size: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(`pool` in val's frame, `val`, uint8 mask of where `pool` lies), at `size` times val's size.
+
+    `size` is raised so that MIN_SIDE pixels remain.
+    """
+    size = min(1.0, max(size, MIN_SIDE / min(val.shape)))
+    val, zoom_val = _reduced(val, size)
+    pool, zoom_pool = _reduced(pool, min(1.0, size * _scale(homography, pool.shape)))
+    centred = _HALF_BACK @ zoom_val @ homography @ np.linalg.inv(zoom_pool) @ _HALF
+    target = (val.shape[1], val.shape[0])
+    warped = cv2.warpPerspective(pool, centred, target, borderMode=cv2.BORDER_REPLICATE)
     full = np.full(pool.shape, 255, np.uint8)
-    inside = cv2.warpAffine(full, centred, (width, height), flags=cv2.INTER_NEAREST)
-    return warped, inside
+    inside = cv2.warpPerspective(full, centred, target, flags=cv2.INTER_NEAREST)
+    return warped, val, inside
+
+
+# To OpenCV's coordinates, with the origin in the first pixel's centre, and back.
+_HALF = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+_HALF_BACK = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
+
+
+def _reduced(image: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """The picture at `size` times its size, by areas, as warping only samples; and that map."""
+    if size > 0.8:
+        return image, np.eye(3)
+    width, height = (max(1, round(side * size)) for side in image.shape[1::-1])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return small, np.diag([width / image.shape[1], height / image.shape[0], 1.0])
+
+
+def _scale(homography: np.ndarray, shape: tuple[int, ...]) -> float:
+    """By how much the map enlarges lengths about the picture's centre."""
+    x, y = shape[1] / 2, shape[0] / 2
+    corners = apply(homography, np.array([[x, y], [x + 1, y], [x, y + 1]]))
+    (a, b), (c, d) = (corners[1:] - corners[0]).tolist()
+    area = abs(a * d - b * c)
+    return area**0.5 if 0 < area < np.inf else 1.0
+
+
+def _inside(shape: tuple[int, ...], other_shape: tuple[int, ...], homography: np.ndarray) -> float:
+    """Share of a picture's area that lies in the other."""
+    steps = (np.arange(NUM_PROBES) + 0.5) / NUM_PROBES
+    grid = np.stack(np.meshgrid(steps * shape[1], steps * shape[0]), axis=-1).reshape(-1, 2)
+    mapped = apply(homography, grid)
+    within = (mapped >= 0) & (mapped <= (other_shape[1], other_shape[0]))  # False for NaN
+    return float(within.all(axis=1).mean())
 
 
 def _mean(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from ppcls_core.dedup.config import DedupConfig
 
 DIMENSION = 128  # 4 rows x 4 columns x 8 orientations
 LONG_SIDE = 4  # x `side`: bound on the long side of panoramas
-GRID = 4  # cells a side over which the keypoints are spread
+GRID = 4  # cells a side over which the keypoints are spread,
+ROUND = 4  # so many of each cell at a time
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def part(self, count: int) -> Features:
+        """The first `count` of them."""
+        return Features(self.points[:count], self.descriptors[:count])
 
 
 def reduce(image: np.ndarray, config: DedupConfig) -> np.ndarray:
@@ -44,7 +49,8 @@ def reduce(image: np.ndarray, config: DedupConfig) -> np.ndarray:
 
 
 def extract(grey: np.ndarray, config: DedupConfig) -> Features:
-    """Features of a grey uint8 picture, at most `num_features`, the strongest of each region first.
+    """Features of a grey uint8 picture, at most `num_features`, the strongest of each region first;
+    so the first of them stand for the whole picture.
 
     Lowe 2004; RootSIFT: Arandjelovic and Zisserman 2012.
     """
@@ -75,8 +81,7 @@ def _spread(table: np.ndarray, shape: tuple[int, ...], count: int) -> np.ndarray
     for cell in range(GRID * GRID):
         members = order[(row * GRID + column)[order] == cell]
         rank[members] = np.arange(len(members))
-    quota = count // (GRID * GRID)
-    return order[np.argsort(rank[order] // max(1, quota), kind="stable")][:count]
+    return order[np.argsort(rank[order] // ROUND, kind="stable")][:count]
 
 
 def _root(descriptors: np.ndarray) -> np.ndarray:
@@ -85,17 +90,12 @@ def _root(descriptors: np.ndarray) -> np.ndarray:
     return np.minimum(np.sqrt(descriptors / np.maximum(total, 1)) * 512 + 0.5, 255).astype(np.uint8)
 
 
-def _mirror_permutation() -> np.ndarray:
-    """Bin of the original patch that each bin of the mirrored patch equals.
-
-    The patch's frame is turned so that its dominant gradient lies on the x axis. Mirroring the
-    picture flips that frame's y axis: the rows of cells swap and each orientation is negated.
-    """
-    bins = np.arange(DIMENSION).reshape(4, 4, 8)
-    return bins[::-1][:, :, -np.arange(8) % 8].reshape(-1)
-
-
-MIRROR = _mirror_permutation()
+_BINS = np.arange(DIMENSION).reshape(4, 4, 8)
+# Bins of the original patch that those of the altered patch equal. The patch's frame is turned so
+# that its dominant gradient lies on the x axis. Mirroring the picture flips that frame's y axis:
+# the rows of cells swap and each orientation is negated. A negative turns the frame by 180 degrees.
+MIRROR = _BINS[::-1][:, :, -np.arange(8) % 8].reshape(-1)
+NEGATE = _BINS[::-1, ::-1].reshape(-1)
 
 
 def mirror(features: Features, width: float) -> Features:
@@ -104,3 +104,10 @@ def mirror(features: Features, width: float) -> Features:
     points[:, 0] = width - points[:, 0]
     points[:, 3] = np.pi - points[:, 3]
     return Features(points, features.descriptors[:, MIRROR])
+
+
+def negate(features: Features) -> Features:
+    """Features of the picture's negative."""
+    points = features.points.copy()
+    points[:, 3] += np.pi
+    return Features(points, features.descriptors[:, NEGATE])

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import cv2
 
 T = TypeVar("T")
 R = TypeVar("R")
+AHEAD = 4  # items begun a worker: what bounds the memory
 
 
-def map_threads(
-    function: Callable[[T], R], items: Iterable[T], workers: int, on_done: Callable[[], None]
-) -> list[R]:
+def map_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """`function` of each item, in the items' order, computed by `workers` threads.
 
-    `on_done` is called in this thread once an item. When it or `function` raises, items not yet
-    begun are dropped, those begun are waited for, and the error goes on to the caller.
+    When the caller stops or `function` raises, items not yet begun are dropped and those begun are
+    waited for.
     """
-    results: list[R] = []
+    rest = iter(items)
     with ThreadPoolExecutor(workers, "dedup", initializer=_one_thread_each) as executor:
+        begun: deque[Future[R]] = deque(
+            executor.submit(function, item) for item in islice(rest, AHEAD * workers)
+        )
         try:
-            for future in [executor.submit(function, item) for item in items]:
-                results.append(future.result())
-                on_done()
-        except BaseException:
+            while begun:
+                result = begun.popleft().result()
+                begun.extend(executor.submit(function, item) for item in islice(rest, 1))
+                yield result
+        finally:
             executor.shutdown(wait=True, cancel_futures=True)
-            raise
-    return results
 
 
 def _one_thread_each() -> None:

@@ -5,88 +5,165 @@ Deterministic without a seed: the hypotheses are enumerated, not drawn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.config import DedupConfig, Rule
+from ppcls_core.dedup.pixels import apply
 from ppcls_core.dedup.sift import Features
 
 NUM_SEEDS = 48  # best matches whose pairs give the hypotheses
 MAX_TURN = np.radians(30)  # a keypoint's orientation obeys the map within this
 MAX_ZOOM = np.log(2)  # and its size within this factor
-SCALES = (0.1, 10.0)  # plausible enlargements of pool over val
-MAX_STRETCH = 2.0  # plausible ratio of the two axes' scales
+SCALES = (0.08, 12.0)  # plausible enlargements of pool over val
+MAX_STRETCH = 2.5  # plausible ratio of the two axes' scales
+MAX_BEND = 3.0  # plausible ratio of a homography's scales over the picture
 MIN_SPREAD = 4.0  # pixels: inliers must not sit on one spot or one line
+MIN_SEEDS = 3  # matches that obey the first map
+UNIT = 512**2  # product of a descriptor with itself
+ALIKE = 0.8  # of that: the product of keypoints that may show the same
 NUM_REFITS = 4
-AFFINE_INLIERS = 8  # with fewer only a similarity is fitted
-DOUBT_BY_PIXEL, DOUBT_BY_INLIER = 0.5, 2.0  # see `needed`
+AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
+DOUBT_BY_PIXEL, DOUBT_BY_INLIER = 0.4, 2.0  # see `needed`
+SHARP = 0.25  # pixels by which keypoints miss an undoubtable map
+AGREEMENT: dict[Rule, float] = {"strict": 0.5, "balanced": 0.4, "recall": 0.3}
+SURE_AGREEMENT = 0.85  # enough, whatever the doubt
+
+Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """`affine` float64 [2, 3] maps pool points to val points; `inliers` counts places, not matches;
-    `residual` is their median distance from the map in pixels."""
+    """`homography` float64 [3, 3] maps pool points to val points; `inliers` counts places, not
+    matches; `residual` is their median distance, in pixels, from the best similarity: copies are
+    seldom bent, second photographs of the same thing nearly always."""
 
-    affine: np.ndarray
+    homography: np.ndarray
     inliers: int
     residual: float
 
 
-def match(pool: np.ndarray, val: np.ndarray, ratio: float) -> np.ndarray:
-    """int64 [m, 2]: rows of `pool` and `val` descriptors (uint8 [n, 128]) that are nearest by
-    Lowe's ratio test, best first.
+def similarities(pool: np.ndarray, val: np.ndarray) -> np.ndarray:
+    """float32 [n, m]: products of `pool` and `val` descriptors (uint8 [n, 128], [m, 128]).
 
     Products of such bytes sum below 2**24, so float32 sums are exact on every machine. The product
     is OpenCV's: numpy's starts OpenBLAS' threads, which cost ten times the work.
     """
-    if len(pool) == 0 or len(val) < 2:
-        return np.zeros((0, 2), np.int64)
+    if len(pool) == 0 or len(val) == 0:
+        return np.zeros((len(pool), len(val)), np.float32)
     a, b = pool.astype(np.float32), val.astype(np.float32)
-    product = cv2.gemm(a, b, 1, np.empty(0, np.float32), 0, flags=cv2.GEMM_2_T)
-    distance = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * product
-    nearest = distance.argmin(axis=1)
-    rows = np.arange(len(a))
-    best = distance[rows, nearest]
-    distance[rows, nearest] = np.inf
-    second = np.maximum(distance.min(axis=1), 1)
-    quality = best / second
-    good = np.flatnonzero(quality < ratio**2)
-    good = good[np.argsort(quality[good], kind="stable")]
-    return np.stack([good, nearest[good]], axis=1)
+    return cv2.gemm(a, b, 1, np.empty(0, np.float32), 0, flags=cv2.GEMM_2_T)
+
+
+def match(product: np.ndarray, ratio: float) -> np.ndarray:
+    """int64 [k, 2]: rows of pool and val descriptors with these `similarities` that are each
+    other's nearest and pass Lowe's ratio test, best first."""
+    if min(product.shape) < 2:
+        return np.zeros((0, 2), np.int64)
+    nearest = product.argmax(axis=1)
+    rows = np.flatnonzero(product.argmax(axis=0)[nearest] == np.arange(len(product)))
+    nearest = nearest[rows]
+    best = product[rows, nearest]
+    others = product[rows]
+    others[np.arange(len(rows)), nearest] = -np.inf
+    distance, second = (np.maximum(UNIT - x, 1) for x in (best, others.max(axis=1)))
+    quality = distance / second
+    order = np.argsort(quality, kind="stable")
+    order = order[quality[order] < ratio**2]
+    return np.stack([rows[order], nearest[order]], axis=1)
 
 
 def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
-    """The map that most matched keypoints obey, or None when fewer than `min_inliers` obey any."""
-    pairs = match(pool.descriptors, val.descriptors, config.match_ratio)
-    if len(pairs) < config.min_inliers:
+    """The map that most keypoints obey, or None when fewer than `min_inliers` obey any.
+
+    It starts as a similarity through two of the matches. Then the keypoints that it lays upon each
+    other, matched or not, are compared, and the map gets more freedom the more of them are alike.
+    """
+    product = similarities(pool.descriptors, val.descriptors)
+    pairs = match(product, config.match_ratio)
+    if len(pairs) < MIN_SEEDS:
         return None
-    p, v = pool.points[pairs[:, 0]].astype(np.float64), val.points[pairs[:, 1]].astype(np.float64)
-    inliers = _best_hypothesis(p, v, config.tolerance)
-    if inliers is None:
+    p, v = pool.points.astype(np.float64), val.points.astype(np.float64)
+    obeying = _best_hypothesis(p[pairs[:, 0]], v[pairs[:, 1]], config.tolerance)
+    if obeying is None or obeying.sum() < MIN_SEEDS:
         return None
-    affine, residual = np.zeros((2, 3)), np.zeros(len(p))
+    alike = np.argwhere(product > ALIKE * UNIT)
+    alike = alike[np.argsort(-product[tuple(alike.T)], kind="stable")]
+    pairs, best = pairs[obeying], None
+    for solve, at_least in _MODELS:
+        refined = _refine(p, v, pairs, alike, solve, config) if len(pairs) >= at_least else None
+        if refined is None:
+            break
+        best, pairs = refined
+    count = _places(p, v, pairs)
+    if best is None or count < config.min_inliers:
+        return None
+    return Fit(best, count, _residual(p[pairs[:, 0], :2], v[pairs[:, 1], :2]))
+
+
+def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
+    p: np.ndarray,
+    v: np.ndarray,
+    pairs: np.ndarray,
+    alike: np.ndarray,
+    solve: Solve,
+    config: DedupConfig,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(map, int64 [k, 2]): a map of one kind and those of the pairs `alike` that obey it, beginning
+    with the map through `pairs`."""
+    homography = None
     for _ in range(NUM_REFITS):
-        if _places(p, v, inliers) < config.min_inliers:
+        x, y = p[pairs[:, 0], :2], v[pairs[:, 1], :2]
+        homography = solve(x, y) if _spread(x) and _spread(y) else None
+        if homography is None or not plausible(homography, x):
             return None
-        affine = _least_squares(p[inliers, :2], v[inliers, :2])
-        if not plausible(affine):
+        obeying = _obeying(p[alike[:, 0]], v[alike[:, 1]], homography, config.tolerance)
+        before, pairs = pairs, _one_to_one(alike[obeying])
+        if len(pairs) < MIN_SEEDS:
             return None
-        scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-        residual = np.linalg.norm(p[:, :2] @ affine[:, :2].T + affine[:, 2] - v[:, :2], axis=1)
-        inliers = residual < config.tolerance * np.clip(scale, 0.4, 2)
-        residual /= max(1.0, scale)  # in the pixels of the coarser picture
-    count = _places(p, v, inliers)
-    if count < config.min_inliers or not (_spread(p[inliers]) and _spread(v[inliers])):
-        return None
-    return Fit(affine, count, float(np.median(residual[inliers])))
+        if np.array_equal(before, pairs):
+            break
+    return None if homography is None else (homography, pairs)
 
 
-def needed(geometry: Fit, config: DedupConfig) -> float:
+def _obeying(p: np.ndarray, v: np.ndarray, homography: np.ndarray, tolerance: float) -> np.ndarray:
+    """bool [k]: pairs that the map lays upon each other, in the same turn and size."""
+    slopes = _slopes(homography, p[:, :2])
+    (a, b), (c, d) = slopes.transpose(1, 2, 0)
+    scale = np.sqrt(np.abs(a * d - b * c))
+    turn = np.arctan2(c - b, a + d)
+    off = np.hypot(*(apply(homography, p[:, :2]) - v[:, :2]).T)
+    with np.errstate(invalid="ignore"):  # behind the horizon nothing obeys
+        return (
+            (off < tolerance * np.clip(scale, 1, 2))
+            & (np.abs(np.log(v[:, 2] / p[:, 2] / scale)) < MAX_ZOOM)
+            & (np.abs(_wrap(v[:, 3] - p[:, 3] - turn)) < MAX_TURN)
+        )
+
+
+def _one_to_one(pairs: np.ndarray) -> np.ndarray:
+    """Of `pairs`, best first, those neither of whose keypoints is in a better one."""
+    for column in (0, 1):
+        _, first = np.unique(pairs[:, column], return_index=True)
+        pairs = pairs[np.sort(first)]
+    return pairs
+
+
+def _residual(x: np.ndarray, y: np.ndarray) -> float:
+    """Median distance from the best similarity, in pixels of the coarser picture."""
+    similarity = _similarity(x, y)
+    scale = float(np.hypot(*similarity[:2, 0]))
+    return float(np.median(np.linalg.norm(apply(similarity, x) - y, axis=1))) / max(1.0, scale)
+
+
+def needed(geometry: Fit, rule: Rule) -> float:
     """Agreement that settles it: more, the fewer keypoints obey the map and the less exactly."""
-    doubt = DOUBT_BY_PIXEL * geometry.residual + DOUBT_BY_INLIER / geometry.inliers
-    return min(config.agreement + doubt, config.sure_agreement)
+    blur = max(0.0, geometry.residual - SHARP)
+    doubt = DOUBT_BY_PIXEL * blur + DOUBT_BY_INLIER / geometry.inliers
+    return min(AGREEMENT[rule] + doubt, SURE_AGREEMENT)
 
 
 def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarray | None:
@@ -120,11 +197,10 @@ def _wrap(angle: np.ndarray) -> np.ndarray:
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
-def _places(p: np.ndarray, v: np.ndarray, rows: np.ndarray) -> int:
-    """Number of distinct places among the matches: one corner often carries several keypoints."""
-    return (
-        min(len(np.unique(np.round(x[rows, :2] / 2), axis=0)) for x in (p, v)) if rows.any() else 0
-    )
+def _places(p: np.ndarray, v: np.ndarray, pairs: np.ndarray) -> int:
+    """Number of distinct places among the pairs: one corner often carries several keypoints."""
+    places = (p[pairs[:, 0], :2], v[pairs[:, 1], :2])
+    return min(len(np.unique(np.round(x / 2), axis=0)) for x in places)
 
 
 def _spread(points: np.ndarray) -> bool:
@@ -132,19 +208,60 @@ def _spread(points: np.ndarray) -> bool:
     return float(np.linalg.svd(centred, compute_uv=False)[-1]) / np.sqrt(len(points)) > MIN_SPREAD
 
 
-def _least_squares(p: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """float64 [2, 3]: affine map p -> v, a similarity when the points are few."""
-    if len(p) >= AFFINE_INLIERS:
-        design = np.column_stack([p, np.ones(len(p))])
-        return np.linalg.lstsq(design, v, rcond=None)[0].T
+def _similarity(p: np.ndarray, v: np.ndarray) -> np.ndarray:
     zp, zv = p[:, 0] + 1j * p[:, 1], v[:, 0] + 1j * v[:, 1]
     dp, dv = zp - zp.mean(), zv - zv.mean()
     a = (np.conj(dp) @ dv) / max(float(np.sum(np.abs(dp) ** 2)), 1e-9)
     b = zv.mean() - a * zp.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]])
 
 
-def plausible(affine: np.ndarray) -> bool:
-    """Whether the map's two scales are within SCALES and their ratio within MAX_STRETCH."""
-    large, small = np.linalg.svd(affine[:, :2], compute_uv=False)
-    return bool(SCALES[0] <= small and large <= SCALES[1] and large <= MAX_STRETCH * small)
+def _affine(p: np.ndarray, v: np.ndarray) -> np.ndarray:
+    design = np.column_stack([p, np.ones(len(p))])
+    return np.vstack([np.linalg.lstsq(design, v, rcond=None)[0].T, [0, 0, 1]])
+
+
+def _homography(p: np.ndarray, v: np.ndarray) -> np.ndarray | None:
+    return cv2.findHomography(p, v, 0)[0]  # least squares of the distances, from a linear start
+
+
+_MODELS: tuple[tuple[Solve, int], ...] = (
+    (_similarity, 0),
+    (_affine, AFFINE_INLIERS),
+    (_homography, HOMOGRAPHY_INLIERS),
+)
+
+
+def plausible(homography: np.ndarray, points: np.ndarray) -> bool:
+    """Whether the map's scales about `points` (float [n, 2]) are within SCALES and differ by at
+    most MAX_STRETCH between the axes and MAX_BEND from place to place, and nothing is mirrored."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    corners = np.array([low, high, (low[0], high[1]), (high[0], low[1])])
+    scales = _scales(homography, corners)
+    if not np.isfinite(scales).all():
+        return False
+    large, small = scales.T
+    return bool(
+        np.linalg.det(homography) > 0
+        and small.min() >= SCALES[0]
+        and large.max() <= SCALES[1]
+        and (large <= MAX_STRETCH * small).all()
+        and large.max() <= MAX_BEND * large.min()
+    )
+
+
+def _scales(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float64 [n, 2]: the larger and the smaller scale of the map at each of the points [n, 2]."""
+    slopes = _slopes(homography, points)
+    if not np.isfinite(slopes).all():
+        return np.full((len(points), 2), np.nan)
+    return np.linalg.svd(slopes, compute_uv=False)
+
+
+def _slopes(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float64 [n, 2, 2]: the map's derivative at each of the points [n, 2]."""
+    depth = points @ homography[2, :2] + homography[2, 2]
+    mapped = apply(homography, points)
+    slope = homography[:2, :2] - mapped[:, :, None] * homography[2, :2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return slope / depth[:, None, None]

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.config import UserError
-from ppcls_core.dedup import index as index_module
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.detect import PAIRS, ScanResult, scan
 from ppcls_core.dedup.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.pixels import apply
 
 NUM_VAL = 8
 CLOTHING = (
@@ -41,10 +41,13 @@ def save(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def make_index(folder: Path, images: list[np.ndarray]) -> ValIndex:
+def make_index(
+    folder: Path, images: list[np.ndarray], config: DedupConfig | None = None
+) -> ValIndex:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [save(folder / f"v{i}.png", image) for i, image in enumerate(images)]
-    build_index(paths, [p.stem for p in paths], DedupConfig(), folder / "i", lambda done: None)
+    config = config or DedupConfig()
+    build_index(paths, [p.stem for p in paths], config, folder / "i", lambda done: None)
     return load_index(folder / "i")
 
 
@@ -117,11 +120,11 @@ def test_lossless_copies_are_exact_whatever_their_bytes(index: ValIndex, tmp_pat
     (pair,) = search([path], index).pairs.to_pylist()
     assert (pair["val_id"], pair["channel"], pair["score"], pair["inliers"]) == (
         "v2",
-        "exact",
+        "pixels",
         1,
         0,
     )
-    assert pair["transform"] == [1, 0, 0, 0, 1, 0]
+    assert pair["transform"] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -139,9 +142,10 @@ def test_the_transform_maps_pool_pixels_to_val_pixels(
 ) -> None:
     image = np.ascontiguousarray(ATTACKS[name](picture(3)))
     (pair,) = search_images(tmp_path, [image], index).pairs.to_pylist()
-    got, wanted = (np.reshape(x, (2, 3)) for x in (pair["transform"], expected))
-    corners = np.array([[0, 0, 1], [image.shape[1], 0, 1], [0, image.shape[0], 1]])
-    assert np.abs(corners @ (got - wanted).T).max() < 1.5
+    corners = np.array([[0, 0], [image.shape[1], 0], [0, image.shape[0]]])
+    got = apply(np.reshape(pair["transform"], (3, 3)), corners)
+    wanted = apply(np.reshape([*expected, 0, 0, 1], (3, 3)), corners)
+    assert np.abs(got - wanted).max() < 1.5
 
 
 def test_unrelated_pictures_give_no_pair(index: ValIndex, tmp_path: Path) -> None:
@@ -275,11 +279,11 @@ def test_equal_images_make_equal_index_files(tmp_path: Path) -> None:
 
 
 def test_the_inverted_file_finds_what_the_exact_search_finds(
-    index: ValIndex, pool: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: ValIndex, pool: list[Path], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(index_module, "MAX_EXACT", 100)
-    large = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)])
-    assert (tmp_path / "i" / "search.faiss").read_bytes()[:4] == b"IwSq"
+    pictures = [picture(i) for i in range(NUM_VAL)]
+    large = make_index(tmp_path, pictures, DedupConfig(max_exact=100))
+    assert (tmp_path / "i" / "search.faiss").read_bytes()[:2] == b"Iw"
     assert search(pool, large).pairs == search(pool, index).pairs
 
 

@@ -17,9 +17,17 @@ from ppcls_core.dedup.hashes import (
     pose_affine,
     pose_hashes,
 )
-from ppcls_core.dedup.pixels import MIN_CORNERS, agreement, compare, num_corners
-from ppcls_core.dedup.sift import MIRROR, Features, extract, mirror, reduce
-from ppcls_core.dedup.verify import Fit, fit, match, needed
+from ppcls_core.dedup.pixels import MIN_CORNERS, agreement, apply, compare, num_corners
+from ppcls_core.dedup.sift import MIRROR, Features, extract, mirror, negate, reduce
+from ppcls_core.dedup.verify import (
+    AGREEMENT,
+    SURE_AGREEMENT,
+    Fit,
+    fit,
+    match,
+    needed,
+    similarities,
+)
 
 CONFIG = DedupConfig()
 SEEDS = st.integers(0, 2**32 - 1)
@@ -67,7 +75,7 @@ def test_mirrored_features_match_those_extracted_from_the_mirror_image() -> None
     geometry = fit(mirror(features, 200), seen, CONFIG)
     assert geometry is not None
     assert geometry.inliers > 0.5 * len(features)
-    assert np.allclose(geometry.affine, np.eye(2, 3), atol=0.3)
+    assert np.allclose(geometry.homography, np.eye(3), atol=0.3)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (64, 90), (128, 128), (600, 400), (20, 4000)])
@@ -132,14 +140,15 @@ def test_fit_finds_the_map_among_wrong_matches(
     moved[:, 2] *= zoom
     moved[:, 3] += np.arctan2(turn[1, 0], turn[0, 0])
     moved[30:, :2] = rng.uniform(0, 200, (30, 2))  # half of the matches are wrong
-    descriptors = rng.integers(0, 120, (60, 128)).astype(np.uint8)
-    spoilt = np.clip(descriptors + rng.normal(0, noise / 5, (60, 128)), 0, 255).astype(np.uint8)
+    descriptors = np.sqrt(rng.dirichlet(np.full(128, 0.3), 60)) * 512  # of unit length
+    descriptors = np.minimum(descriptors, 255).astype(np.uint8)
+    spoilt = np.clip(descriptors + rng.normal(0, noise / 2, (60, 128)), 0, 255).astype(np.uint8)
     geometry = fit(Features(points, descriptors), Features(moved, spoilt), CONFIG)
     assert geometry is not None
     assert geometry.inliers >= 20
     corners = np.array([[50.0, 50], [150, 110]])
     expected = corners @ turn[:, :2].T + turn[:, 2]
-    got = corners @ geometry.affine[:, :2].T + geometry.affine[:, 2]
+    got = apply(geometry.homography, corners)
     assert np.abs(got - expected).max() < CONFIG.tolerance
 
 
@@ -150,22 +159,57 @@ def test_unrelated_features_fit_nothing_that_pixels_confirm() -> None:
         for b in range(a):
             geometry = fit(features[a], features[b], CONFIG)
             if geometry is not None:
-                share = compare(pictures[a], pictures[b], geometry.affine).share
-                assert share < needed(geometry, CONFIG)
+                share = compare(pictures[a], pictures[b], geometry.homography).share
+                assert share < needed(geometry, CONFIG.rule)
 
 
 def test_matching_needs_descriptors_on_both_sides() -> None:
-    some, none = np.full((3, 128), 7, np.uint8), np.zeros((0, 128), np.uint8)
-    assert match(none, some, 0.85).shape == match(some, none, 0.85).shape == (0, 2)
-    assert len(match(some, some, 0.85)) == 3  # equal everywhere: the distance is zero
+    some, none = np.zeros((3, 128), np.uint8), np.zeros((0, 128), np.uint8)
+    for row in range(3):
+        some[row, 4 * row : 4 * row + 4] = 255  # nearly of unit length
+    for pool, val in ((none, some), (some, none), (none, none)):
+        assert match(similarities(pool, val), 0.9).shape == (0, 2)
+    assert match(similarities(some, some[::-1]), 0.9).tolist() == [[0, 2], [1, 1], [2, 0]]
+
+
+def test_a_descriptor_near_two_others_is_no_match() -> None:
+    one = np.full((1, 128), 45, np.uint8)
+    both = np.concatenate([one, one])
+    assert len(match(similarities(one, both), 0.9)) == 0
 
 
 def test_fewer_and_coarser_inliers_need_more_agreement() -> None:
-    eye = np.eye(2, 3)
-    sharp, coarse = Fit(eye, 100, 0.1), Fit(eye, 100, 0.6)
-    few = Fit(eye, 6, 0.1)
-    assert CONFIG.agreement < needed(sharp, CONFIG) < needed(coarse, CONFIG)
-    assert needed(sharp, CONFIG) < needed(few, CONFIG) <= CONFIG.sure_agreement
+    sharp, coarse = Fit(np.eye(3), 100, 0.1), Fit(np.eye(3), 100, 0.6)
+    few = Fit(np.eye(3), 6, 0.1)
+    for rule in ("strict", "balanced", "recall"):
+        assert AGREEMENT[rule] < needed(sharp, rule) < needed(coarse, rule)
+        assert needed(sharp, rule) < needed(few, rule) <= SURE_AGREEMENT
+    assert needed(sharp, "strict") > needed(sharp, "balanced") > needed(sharp, "recall")
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_the_permutation_for_negatives_gives_their_descriptors(seed: int) -> None:
+    image = texture(seed, 161, 201)
+    plain, seen = extract(image, CONFIG), extract(255 - image, CONFIG)
+    geometry = fit(negate(plain), seen, CONFIG)
+    assert geometry is not None
+    assert geometry.inliers > 0.5 * len(plain)
+    assert np.allclose(geometry.homography, np.eye(3), atol=0.05)
+    assert fit(plain, seen, CONFIG) is None or len(plain) < 50
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_fit_finds_a_homography(seed: int) -> None:
+    image = texture(seed)
+    corners = np.array([[0, 0], [200, 0], [200, 160], [0, 160]], np.float32)
+    moved = np.array([[20, 10], [190, 25], [200, 150], [5, 140]], np.float32)
+    expected = cv2.getPerspectiveTransform(corners, moved)
+    turned = cv2.warpPerspective(image, expected, (200, 160))
+    geometry = fit(extract(image, CONFIG), extract(turned, CONFIG), CONFIG)
+    assert geometry is not None
+    assert np.abs(apply(geometry.homography, corners) - moved).max() < 2
 
 
 def test_agreement_ignores_brightness_and_sees_other_pictures() -> None:
@@ -196,6 +240,10 @@ def test_one_smooth_contour_has_too_few_corners() -> None:
     assert num_corners(thumb) < MIN_CORNERS < num_corners(texture(0, THUMB, THUMB))
 
 
+def zoomed(scale: float, shift: np.ndarray) -> np.ndarray:
+    return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
+
+
 @pytest.mark.parametrize("scale", [0.3, 0.5, 1.0, 1.5])
 def test_compare_lays_the_picture_where_the_map_says(scale: float) -> None:
     val = texture(5, THUMB, THUMB)
@@ -204,10 +252,10 @@ def test_compare_lays_the_picture_where_the_map_says(scale: float) -> None:
     back = np.array([[1 / scale, 0, -20 / scale], [0, 1 / scale, -12 / scale]])
     back[:, 2] += back[:, :2] @ [0.5, 0.5] - 0.5
     pool = cv2.warpAffine(val, back, size, flags=cv2.INTER_CUBIC)
-    seen = compare(pool, val, np.column_stack([np.eye(2) * scale, shift]))
+    seen = compare(pool, val, zoomed(scale, shift))
     assert seen.share > 0.95
     assert seen.overlap == pytest.approx(1, abs=0.02)  # the whole pool picture lies in val
-    moved = compare(pool, val, np.column_stack([np.eye(2) * scale, shift + 9]))
+    moved = compare(pool, val, zoomed(scale, shift + 9))
     assert moved.share < 0.7
 
 
@@ -216,7 +264,7 @@ def test_compare_lays_the_picture_where_the_map_says(scale: float) -> None:
     [
         ({"side": 10}, "side"),
         ({"match_ratio": 1.5}, "match_ratio"),
-        ({"agreement": 0.9, "sure_agreement": 0.6}, "sure_agreement"),
+        ({"rule": "sure"}, "rule"),
         ({"min_side": 512}, "min_side"),
         ({"num_feature": 3}, "did you mean 'num_features'"),
     ],
