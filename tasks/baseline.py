@@ -21,7 +21,7 @@ def run(work: Work) -> Outcome:
 
 STAGE = Stage(
     "baseline",
-    2,
+    3,
     ("seed", "student", "baseline"),
     ("data/train.parquet", "data/val.parquet"),
     run,

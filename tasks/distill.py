@@ -18,7 +18,7 @@ def run(work: Work) -> Outcome:
 
 STAGE = Stage(
     "distill",
-    2,
+    3,
     ("seed", "student", "distill"),
     ("select/train.parquet", "data/val.parquet", "teacher/model.pdparams", "views/*"),
     run,

@@ -17,7 +17,7 @@ def run(work: Work) -> Outcome:
 
 STAGE = Stage(
     "finetune",
-    2,
+    3,
     ("seed", "student", "finetune"),
     (
         "distill/model.pdparams",

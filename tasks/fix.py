@@ -25,7 +25,7 @@ def run(work: Work) -> Outcome:
 
 STAGE = Stage(
     "fix",
-    2,
+    3,
     ("seed", "student", "fix"),
     ("finetune/model.pdparams", "data/train.parquet", "data/val.parquet"),
     run,

@@ -51,7 +51,7 @@ def _adopt(work: Work, weights: Path) -> Outcome:
 
 STAGE = Stage(
     "teacher",
-    2,
+    3,
     ("seed", "teacher"),
     ("data/train.parquet", "data/val.parquet"),
     run,
