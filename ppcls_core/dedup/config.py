@@ -20,11 +20,10 @@ class DedupConfig(Config):
        over `hash_agreement` of their textured area.
     4. sift: at least `min_inliers` keypoints obey one map; the picture laid over the other shares
        `min_overlap` of its own area or of the other's; and over enough of the textured part of
-       that the pixels agree. How much is enough depends on `rule`: `strict` asks for half,
-       `balanced` for 0.4, `recall` for 0.3, each for a sharp map through many keypoints, and more
-       for a doubtful one, up to 0.8 (`verify.needed`). An overlay leaves the map sharp and hides
-       much; a second photograph taken over the same floor agrees in much, but its map is pixels
-       off and fewer keypoints obey it.
+       that the pixels agree. How much is enough depends on `rule`: `strict` asks for 0.55,
+       `balanced` for 0.45, `recall` for 0.35, each for a straight map through many keypoints, and
+       more for a doubtful one, up to 0.9 (`verify.needed`). An overlay leaves the map straight and
+       hides much; in a second photograph taken over the same floor much agrees, but the map bends.
     """
 
     rule: Rule = "balanced"
@@ -35,9 +34,9 @@ class DedupConfig(Config):
     min_features: int = Field(default=8, ge=2)  # with fewer an image is `weak`: no SIFT search
     contrast_threshold: float = Field(default=0.006, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
 
-    num_queries: int = Field(default=200, ge=16, le=10_000)  # of a pool image's features, searched
+    num_queries: int = Field(default=256, ge=16, le=10_000)  # of a pool image's features, searched
     num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote
-    min_vote: float = Field(default=1.0, ge=0)  # of features of one turn and zoom, to be verified
+    min_vote: float = Field(default=1.4, ge=0)  # of features of one turn and zoom, to be verified
     num_candidates: int = Field(default=6, ge=1, le=1000)  # best voted val images that are verified
     max_exact: int = Field(default=8_192, ge=0)  # descriptors up to which all are compared
     num_probes: int = Field(default=8, ge=1)  # cells of the inverted file searched a descriptor

@@ -27,10 +27,10 @@ UNIT = 512**2  # product of a descriptor with itself
 ALIKE = 0.8  # of that: the product of keypoints that may show the same
 NUM_REFITS = 4
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
-DOUBT_BY_PIXEL, DOUBT_BY_INLIER = 0.4, 2.0  # see `needed`
-SHARP = 0.25  # pixels by which keypoints miss an undoubtable map
-AGREEMENT: dict[Rule, float] = {"strict": 0.5, "balanced": 0.4, "recall": 0.3}
-SURE_AGREEMENT = 0.85  # enough, whatever the doubt
+DOUBT_BY_PIXEL, MAX_BENT, DOUBT_BY_INLIER = 1.0, 0.3, 3.0  # see `needed`
+STRAIGHT = 0.1  # pixels of bend that rounding gives
+AGREEMENT: dict[Rule, float] = {"strict": 0.55, "balanced": 0.45, "recall": 0.35}
+SURE_AGREEMENT = 0.9  # enough, whatever the doubt
 
 Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 
@@ -38,12 +38,12 @@ Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 @dataclass(frozen=True)
 class Fit:
     """`homography` float64 [3, 3] maps pool points to val points; `inliers` counts places, not
-    matches; `residual` is their median distance, in pixels, from the best similarity: copies are
-    seldom bent, second photographs of the same thing nearly always."""
+    matches; `bend` is the map's median distance, in pixels, from the nearest similarity: copies
+    are seldom bent, second photographs of the same thing nearly always."""
 
     homography: np.ndarray
     inliers: int
-    residual: float
+    bend: float
 
 
 def similarities(pool: np.ndarray, val: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     count = _places(p, v, pairs)
     if best is None or count < config.min_inliers:
         return None
-    return Fit(best, count, _residual(p[pairs[:, 0], :2], v[pairs[:, 1], :2]))
+    return Fit(best, count, _bend(best, p[pairs[:, 0], :2]))
 
 
 def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
@@ -152,17 +152,19 @@ def _one_to_one(pairs: np.ndarray) -> np.ndarray:
     return pairs
 
 
-def _residual(x: np.ndarray, y: np.ndarray) -> float:
-    """Median distance from the best similarity, in pixels of the coarser picture."""
-    similarity = _similarity(x, y)
+def _bend(homography: np.ndarray, points: np.ndarray) -> float:
+    """Median distance of the map from the similarity nearest to it, in the coarser's pixels."""
+    mapped = apply(homography, points)
+    similarity = _similarity(points, mapped)
     scale = float(np.hypot(*similarity[:2, 0]))
-    return float(np.median(np.linalg.norm(apply(similarity, x) - y, axis=1))) / max(1.0, scale)
+    off = np.linalg.norm(apply(similarity, points) - mapped, axis=1)
+    return float(np.median(off)) / max(1.0, scale)
 
 
 def needed(geometry: Fit, rule: Rule) -> float:
-    """Agreement that settles it: more, the fewer keypoints obey the map and the less exactly."""
-    blur = max(0.0, geometry.residual - SHARP)
-    doubt = DOUBT_BY_PIXEL * blur + DOUBT_BY_INLIER / geometry.inliers
+    """Agreement that settles it: more, the fewer keypoints obey the map and the more it bends."""
+    bent = min(DOUBT_BY_PIXEL * max(0.0, geometry.bend - STRAIGHT), MAX_BENT)
+    doubt = bent + DOUBT_BY_INLIER / geometry.inliers
     return min(AGREEMENT[rule] + doubt, SURE_AGREEMENT)
 
 

@@ -1,6 +1,7 @@
 """`ppcls dedup` as functions: what is collected, what is left, resuming, verifying."""
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_links_and_odd_names(sets: Path, tmp_path: Path) -> None:
     shutil.copytree(sets / "val", pool / "in")
     (pool / "in" / "back").symlink_to(pool)
     (pool / "broken.jpg").symlink_to(pool / "gone")
-    shutil.copy(sets / "val" / "v0.png", bytes(pool) + b"/\xff odd\n.png")
+    shutil.copy(sets / "val" / "v0.png", pool / os.fsdecode(b"\xff odd\n.png"))
     images = collect(pool)
     assert len(images) == 4 + 1 + 1
     assert "\\xff odd\n.png" in images.ids(range(6))
