@@ -230,7 +230,9 @@ def _explain(model: type[Config], mistake: ErrorDetails) -> str:
         tag = str(mistake.get("ctx", {}).get("tag", ""))
         near = closest(tag, filter(None, map(_tag, _configs_at(model, loc))))
         return f"{path}: " + (f"unknown name '{_cut(tag)}'" if tag else "a name is required") + near
-    return f"{path or 'settings'}: {_expectation(mistake['msg'])}, got {_shown(mistake['input'])}"
+    # What a whole section should be says which of its settings it means.
+    got = "" if isinstance(mistake["input"], dict) else f", got {_shown(mistake['input'])}"
+    return f"{path or 'settings'}: {_expectation(mistake['msg'])}{got}"
 
 
 # What pydantic puts into a path to tell which type of a union it tried.

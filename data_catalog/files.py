@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
     """Value of the JSON file `path`, or None when it is missing or not JSON."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -101,6 +101,8 @@ class Recipe(Config):
                     f"`{name}.teacher: replay` needs the augmentation and image_size of `distill`, "
                     "under which the views are labelled"
                 )
+        if self.label.views and "replay" not in (self.distill.teacher, self.finetune.teacher):
+            raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
         return self
 
 
@@ -146,7 +148,10 @@ def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
     recipes = []
     for student, sections in _sections(students, path).items():
         merged = override(_merged(data, sections), common)
-        recipes.append(_recipe({**merged, "name": f"{data['name']}-{student}"}, path))
+        try:
+            recipes.append(_recipe({**merged, "name": f"{data['name']}-{student}"}, path))
+        except UserError as error:
+            raise UserError(f"student {student}: {error}") from None
     return recipes
 
 
@@ -169,7 +174,9 @@ def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = result.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = _merged(below, value)
+            # Settings of one model, schedule or optimizer mean nothing to another.
+            is_other = "name" in value and below.get("name", value["name"]) != value["name"]
+            value = value if is_other else _merged(below, value)
         result[key] = value
     return result
 

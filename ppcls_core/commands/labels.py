@@ -14,7 +14,7 @@ from ppcls_core.monitor import SilentMonitor
 from ppcls_core.terminal import import_paddle
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="STORE", help="Folder of shards, of the label stage or views.")
+    Path, typer.Argument(metavar="STORE", help="Folder of shards that a stage has written.")
 ]
 
 
@@ -31,6 +31,8 @@ def select(
     """Select the K best images of each class by their soft labels: image_id, class_id, score."""
     from ppcls_core.labels.select import SelectConfig, select_store
 
+    if (store / "source.json").exists() and not (store / "manifest.json").exists():
+        raise UserError(f"{store}: its stage has not finished; run it to the end (ssld run)")
     config = parse(SelectConfig, override({"k": k, "p": p}, overrides or []), "ppcls select")
     found = select_store(store, config, out, SilentMonitor())
     log(f"{found.described(config)}: {out}")

@@ -180,6 +180,7 @@ class TrainLoader:
         for attempt in range(100):
             image_id = self.images.ids[row]
             try:
+                self._require_label(image_id, epoch)
                 return _Sample(row, self._pixels(row, epoch), rejected)
             except BadImage as error:
                 rejected.append((image_id, error))
@@ -188,6 +189,11 @@ class TrainLoader:
             f"100 images drawn in a row cannot be read, the last: {self.images.paths[row]}; "
             "check the data set's root"
         )
+
+    def _require_label(self, image_id: str, epoch: int) -> None:
+        """Raise BadImage if it could not be read when it should have been labelled."""
+        if self.replay and not self.replay.store.has(image_id, self._view(epoch)):
+            raise BadImage("missing", "the teacher has no output for it: it could not be read then")
 
     def _pixels(self, row: int, epoch: int) -> np.ndarray:
         """uint8 [3, S, S] of an image. Raises BadImage."""

@@ -42,7 +42,9 @@ def check_labels(folder: Path, num: int, workers: int) -> Drift:
     """
     source = read_source(folder)
     if not source.teacher.weights.is_file():
-        raise UserError(f"{source.teacher.weights}: the teacher's weights are gone")
+        raise UserError(
+            f"{source.teacher.weights}: the weights are gone; put them back or label again"
+        )
     store = LabelStore.open(folder, source.origin())
     items = _sample(folder, source, num)
     network, stored, made = source.teacher.network(), [], []
@@ -68,4 +70,10 @@ def _sample(folder: Path, source: Source, num: int) -> list[Item]:
     chosen = sorted(found)[:num]
     images = read_manifest(source.images)
     paths = dict(zip(images.ids, images.resolve(source.roots), strict=True))
+    unknown = [image_id for _, image_id, _ in chosen if image_id not in paths]
+    if unknown:
+        raise UserError(
+            f"{source.images}: does not have image {unknown[0]}, whose label is in {folder}; the "
+            "manifest is another than that which was labelled"
+        )
     return [(image_id, paths[image_id], view) for _, image_id, view in chosen]

@@ -37,7 +37,7 @@ _OWN = np.uint32(1 << 31)  # over every score: an image's P best classes go befo
 class SelectConfig(Config):
     """Which pool images the student is trained on."""
 
-    k: int = Field(default=4000, gt=0)  # images kept per class
+    k: int = Field(default=4000, gt=0, lt=2**31)  # images kept per class
     p: int = Field(default=10, gt=0, le=NUM_TOP)  # classes an image may serve
     min_score: float = Field(default=0.0, ge=0, lt=1)  # least probability to be kept
     policy: Literal["best", "random", "none"] = "best"
@@ -122,7 +122,15 @@ def select_store(folder: Path, config: SelectConfig, out: Path, monitor: Monitor
     """
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give the name of a file")
-    selection = select(open_shards(folder), config, monitor)
+    shards = open_shards(folder)
+    if out.resolve() in [shard.path.resolve() for shard in shards]:
+        raise UserError(f"{out}: is one of the shards; give another name")
+    selection = select(shards, config, monitor)
+    if not selection.num_offered and any(shard.metadata.num_rows for shard in shards):
+        raise UserError(
+            f"{folder}: holds augmented views alone, of which nothing is selected; give the folder "
+            "that the label stage has written"
+        )
     write_selection(selection.table, out)
     return selection
 
@@ -143,6 +151,8 @@ def _scored(shards: Sequence[Shard], monitor: Monitor) -> Iterator[_Scored]:
                 batch[name].flatten().to_numpy().reshape(-1, shard.header.num_top)
                 for name in ("top_class", "top_logprob")
             )
+            if len(classes) and int(classes.max()) >= shard.header.num_classes:
+                raise UserError(f"{shard.path}: damaged; run the label stage again")
             ids = batch["image_id"].cast(pa.large_string())
             # In float64, whose exp rounds to the same float32 on every machine.
             scores = np.exp(logprobs.astype(np.float64)).astype(np.float32)
@@ -206,8 +216,9 @@ def _in_order(found: Candidates) -> pa.Table:
 
 
 def _once_each(table: pa.Table) -> pa.Table:
-    """The same; an image that is labelled twice is in it twice, side by side."""
-    ids, classes = table["image_id"], table["class_id"]
+    """The same; an image that is labelled twice is in it twice for one class."""
+    in_order = table.sort_by([("class_id", "ascending"), ("image_id", "ascending")])
+    ids, classes = in_order["image_id"], in_order["class_id"]
     again = pc.and_(pc.equal(ids[1:], ids[:-1]), pc.equal(classes[1:], classes[:-1]))
     if pc.any(again).as_py():
         image_id = ids[pc.index(again, True).as_py()]

@@ -124,6 +124,7 @@ def write_labels(table: pa.Table, path: Path) -> None:
         use_dictionary=repetitive,  # pyright: ignore[reportArgumentType]
         data_page_size=1 << 30,  # no second page
         write_statistics=False,
+        write_page_checksum=True,
     )
 
 
@@ -141,7 +142,10 @@ class Shard:
         Raises:
             UserError: the file is damaged.
         """
-        with _readable(self.path), pq.ParquetFile(self.path) as file:
+        with (
+            _readable(self.path),
+            pq.ParquetFile(self.path, page_checksum_verification=True) as file,
+        ):
             yield from file.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False)
 
 
@@ -179,7 +183,9 @@ def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
         raise UserError(f"{folder}: no such folder; give the one that the label stage has written")
     paths = sorted(folder.glob(PATTERN))
     if not paths:
-        raise UserError(f"{folder}: holds no soft labels ({PATTERN}); run the label stage first")
+        below = sorted({path.parent for path in folder.glob(f"*/{PATTERN}")})
+        remedy = f"give one below, such as {below[-1]}" if below else "run the label stage first"
+        raise UserError(f"{folder}: holds no soft labels ({PATTERN}); {remedy}")
     shards = [open_shard(path, origin) for path in paths]
     for shard in shards:
         if shard.header != shards[0].header:
@@ -194,7 +200,7 @@ def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         said = " ".join(str(error).split())
         raise UserError(
             f"{path}: cannot be read as Parquet ({said}); run the label stage again"

@@ -41,7 +41,7 @@ def write_source(folder: Path, source: Source) -> None:
 
 def read_source(folder: Path) -> Source:
     """The Source of the shards of `folder`. Raises UserError if it is not there, or damaged."""
-    data = read_json(folder / FILE)
+    data = read_json(folder / FILE) if (folder / FILE).is_file() else None  # a FIFO would wait
     if not isinstance(data, dict):
         raise UserError(
             f"{folder / FILE}: missing or damaged; give the folder that the label stage (or views) "

@@ -85,6 +85,10 @@ class LabelStore:
         columns = {name: self._gathered(name, places) for name in self._layout}
         return decode(columns, self.header.encoding, self.header.num_classes)
 
+    def has(self, image_id: str, view: int) -> bool:
+        """Whether this view of the image is labelled."""
+        return bool(self._index.rows([image_id], np.array([view]))[0] >= 0)
+
     @property
     def _layout(self) -> dict[str, np.dtype]:
         return _layout(self.header)
@@ -138,13 +142,13 @@ def _map(shard: Shard) -> Iterator[_Block]:
                     data,
                     kind,
                     group.num_rows,
-                    _begin(shard, data, by_name[name], kind.itemsize * group.num_rows),
+                    _begin(shard, data, by_name.get(name), kind.itemsize * group.num_rows),
                 )
                 for name, kind in layout.items()
             }
 
 
-def _begin(shard: Shard, data: pa.Buffer, chunk: pq.ColumnChunkMetaData, size: int) -> int:
+def _begin(shard: Shard, data: pa.Buffer, chunk: pq.ColumnChunkMetaData | None, size: int) -> int:
     """Where in the file the `size` bytes of a column chunk's values begin.
 
     They are the end of its only page: before them are its header and its levels.
@@ -152,6 +156,8 @@ def _begin(shard: Shard, data: pa.Buffer, chunk: pq.ColumnChunkMetaData, size: i
     Raises:
         UserError: it has several pages, or they are not plain.
     """
+    if chunk is None:
+        raise UserError(f"{shard.path}: a column is missing; run the label stage again")
     end = chunk.data_page_offset + chunk.total_compressed_size
     plain = chunk.compression == "UNCOMPRESSED" and chunk.dictionary_page_offset is None
     if not plain or end > data.size or _page_size(data, chunk.data_page_offset) < size:

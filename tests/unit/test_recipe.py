@@ -71,3 +71,20 @@ def test_mistakes(family, setting, message):
 def test_where_one_student_is_expected_several_are_refused(family):
     with pytest.raises(UserError, match="has `students`"):
         load_recipe(str(family))
+
+
+def test_a_student_of_another_model_takes_none_of_the_common_spec(family):
+    settings = ["students.other.student.name=MobileNetV3_small_x0_35"]
+    recipe = load_recipes(str(family), settings)[-1]
+    assert recipe.name == "family-other"
+    assert recipe.student.spec == {}
+
+
+def test_a_mistake_names_its_student(family):
+    with pytest.raises(UserError, match=r"student long: .*distill"):
+        load_recipes(str(family), ["students.long.distill.epochs=0"])
+
+
+def test_views_that_nobody_replays_are_refused():
+    with pytest.raises(UserError, match=r"give both or neither$"):
+        load_recipe(str(TINY), ["label.views=2"])
