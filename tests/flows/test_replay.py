@@ -121,17 +121,3 @@ def test_other_learning_rates_use_the_same_labels(replayed: Path) -> None:
 def test_what_cannot_be_replayed_is_refused(settings: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe(str(TINY), settings)
-
-
-def test_an_image_that_could_not_be_labelled_is_replaced(replayed: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    shutil.copytree(replayed, store, copy_function=shutil.copy2)
-    settings = [*REPLAY, "seed=1"]
-    done, _ = run_stages(store, settings, until="select")
-    image = min(done["data"].directory.rglob("train/*_00000.jpg"))
-    hidden = image.rename(image.with_suffix(".hidden"))
-    done, _ = run_stages(store, settings, until="views")
-    assert done["views"].counts["rejected: unreadable"] == 2
-    hidden.rename(image)
-    done, _ = run_stages(store, settings, until="distill")
-    assert done["distill"].counts["rejected: missing"] == 1

@@ -249,3 +249,22 @@ def test_an_augmentation_of_another_size_is_an_error(good: ImageSet) -> None:
     loader = TrainLoader(good, 2, 32, (Resize(size=48),), 5, 1)
     with pytest.raises(UserError, match="gives images of 48 x 48 pixels, but image_size is 32"):
         next(loader.batches(0, 0))
+
+
+def test_an_image_without_a_stored_output_is_replaced(good: ImageSet) -> None:
+    class Store:
+        """Outputs of all images but one."""
+
+        def has(self, image_id: str, view: int) -> bool:
+            return image_id != good.ids[0]
+
+        def logprobs(self, ids: list[str], view: int) -> np.ndarray:
+            assert good.ids[0] not in ids
+            return np.full((len(ids), 3), view, np.float32)
+
+    train = train_loader(good, batch_size=NUM)
+    train.replay = loader.Replay(Store(), 2)
+    for epoch, view in enumerate((1, 2, 1)):
+        *_, targets = next(train.batches(epoch, 0))
+        assert np.array_equal(targets, np.full((NUM, 3), view))
+    assert train.rejected.counts() == {"missing": 1}
