@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_catalog.config import UserError
+from ppcls_core.terminal import import_paddle
 from tasks.shards import Advance
 
 Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
@@ -44,9 +45,10 @@ class _Child:
     def __init__(self, start: Start, arguments: tuple[object, ...]) -> None:
         context = multiprocessing.get_context("spawn")  # Paddle and OpenMP do not survive a fork
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, start, arguments), daemon=True)
+        self._process = context.Process(target=_serve, args=(other,), daemon=True)
         self._process.start()
         other.close()  # or its end would never be noticed
+        self._pipe.send((start, arguments))
 
     def __call__(self, task: Any, advance: Advance) -> dict[str, pa.Table]:
         try:
@@ -72,9 +74,11 @@ class _Child:
         self._process.join()
 
 
-def _serve(pipe: Connection, start: Start, arguments: tuple[object, ...]) -> None:
+def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import_paddle()  # which prints lines unless it is asked so; the arguments may import it
+    start, arguments = pipe.recv()
     make: Make | None = None
     while True:
         try:
