@@ -78,6 +78,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import_paddle()  # which prints lines unless it is asked so; the arguments may import it
+    start: Start
     start, arguments = pipe.recv()
     make: Make | None = None
     while True:
