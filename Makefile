@@ -2,7 +2,7 @@
 # make test: the test suite. Both need Python 3.11 and the package index, nothing else.
 
 PYTHON ?= python3
-EXTRAS ?= cpu,demo,dev
+EXTRAS ?= cpu,demo,onnx,dev
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -47,5 +47,5 @@ down: $(READY) ## stop them
 	@$(BIN)/ssld down
 
 lock: ## resolve requirements.lock anew (needs uv)
-	@uv pip compile pyproject.toml --extra cpu --extra demo --extra dev --python-version 3.11 \
+	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --annotation-style line --upgrade -o requirements.lock
