@@ -9,7 +9,9 @@ and column once, and a piece is cut from one block's pixels alone, so no pixel i
     pool  train val         unless planted on purpose.
 
 The pool also holds pieces of photographs of no class, planted near-duplicates of val images and a
-few files that are no usable image. Every file depends on (seed, kind, photograph, index) alone.
+few files that are no usable image. A teacher may have pieces of its own, many more, from train and
+pool: it stands for one that was trained elsewhere on far more data. Every file depends on (seed,
+kind, photograph, index) alone.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ CLASSES = {
 # Pictures of no class. motorcycle_right is not among them: it is the other eye's view of a class.
 OTHERS = ("cell.png", "color.png", "horse.png", "logo.png", "page.png", "phantom.png", "text.png")
 TRAIN, VAL, POOL = 0, 1, 2  # regions, in the order of the drawing above
-KINDS = ("train", "val", "pool", "other", "planted", "bad")  # of files; their random numbers differ
+# Of files; their random numbers differ.
+KINDS = ("train", "val", "pool", "other", "planted", "bad", "teacher")
 
 Job = tuple[str, int | None, Callable[[], bytes]]  # path, label, what makes the content
 
@@ -77,6 +80,7 @@ class PhotoPatchesConfig(Config):
     train_per_class: int = Field(20, ge=1)
     val_per_class: int = Field(20, ge=1)
     pool_per_class: int = Field(80, ge=1)  # unlabelled pieces of the class photographs
+    teacher_per_class: int = Field(0, ge=0)  # labelled ones that a teacher learns from; 0: train's
     pool_other: int = Field(200, ge=0)  # pieces of photographs of no class
     planted: int = Field(64, ge=0)  # near-duplicates of val images in the pool
     num_bad: int = Field(5, ge=0)  # files in the pool that are no usable image
@@ -140,10 +144,12 @@ class PhotoPatches:
         written again: a killed run may have left half of it.
         """
         photo_folder()
+        teacher = self.config.teacher_per_class
         planted = [self._planted(index) for index in range(self.config.planted)]
         jobs = {
             "train": self._pieces("train", (TRAIN,), self.config.train_per_class),
             "val": self._pieces("val", (VAL,), self.config.val_per_class),
+            **({"teacher": self._pieces("teacher", (TRAIN, POOL), teacher)} if teacher else {}),
             "pool": [
                 *self._pieces("pool", (TRAIN, POOL), self.config.pool_per_class),
                 *map(self._other, range(self.config.pool_other)),
@@ -157,7 +163,8 @@ class PhotoPatches:
         truth = [{"pool_id": job[0], **truth} for job, truth in planted]
         table = pa.Table.from_pylist(truth, schema=PLANTED_SCHEMA)
         root = {self.name: str(out.absolute())}
-        return Splits(found["train"], found["val"], found["pool"], root, table)
+        splits = (found["train"], found["val"], found["pool"])
+        return Splits(*splits, root, table, found.get("teacher"))
 
     def _pieces(self, kind: str, regions: tuple[int, ...], per_class: int) -> list[Job]:
         def job(label: int, name: str, index: int) -> Job:

@@ -26,6 +26,7 @@ from data_catalog.lists import (
 )
 from data_catalog.manifest import SCHEMA, Manifest, Roots
 
+LABELLED = ("train", "val", "teacher")
 MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -34,8 +35,9 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 class Splits:
     """What a data set consists of; a split that it does not have is None.
 
-    `roots` maps the rows' `root` to a folder. `planted` is the truth of duplicates hidden in the
-    pool: string columns `pool_id`, `val_id` (image ids of those splits) and `transform`.
+    `teacher` is what a teacher learns from where that is not `train`. `roots` maps the rows' `root`
+    to a folder. `planted` is the truth of duplicates hidden in the pool: string columns `pool_id`,
+    `val_id` (image ids of those splits) and `transform`.
     """
 
     train: Manifest | None
@@ -43,6 +45,7 @@ class Splits:
     pool: Manifest | None
     roots: Roots
     planted: pa.Table | None
+    teacher: Manifest | None = None
 
 
 class Dataset(Protocol):
@@ -65,8 +68,8 @@ class Dataset(Protocol):
 class FilesConfig(Config):
     """A data set of image files. Paths are relative to `root`, which may hold `${ENV_VAR}`.
 
-    A split is a list file (`path label` a line) or a folder: of class folders for train and val; of
-    images at any depth, taken without labels, for the pool.
+    A split is a list file (`path label` a line) or a folder: of class folders for train, val and
+    teacher; of images at any depth, taken without labels, for the pool.
     """
 
     kind: Literal["files"]
@@ -74,6 +77,7 @@ class FilesConfig(Config):
     train: str | None = None
     val: str | None = None
     pool: str | None = None
+    teacher: str | None = None  # what the teacher learns from, where that is not train
     classes: str | None = None  # one name a line or `index name`; else folder names, else numbers
     planted: str | None = None  # csv: pool_image,val_image,transform
 
@@ -101,7 +105,7 @@ class FilesDataset:
         opened; a missing one counts as one of size -1. Raises UserError as `build` does.
         """
         splits = self.build(self.root, lambda done, total: None)
-        manifests = [splits.train, splits.val, splits.pool]
+        manifests = [splits.train, splits.val, splits.pool, splits.teacher]
         tables = [*(m and m.table for m in manifests), splits.planted]
         classes = [m and list(m.classes) for m in manifests]
         digests = [None if table is None else _digest(table) for table in tables]
@@ -116,7 +120,7 @@ class FilesDataset:
                 that is not there.
         """
         names = self._class_names()
-        given = ((split, getattr(self.config, split)) for split in ("train", "val", "pool"))
+        given = ((split, getattr(self.config, split)) for split in (*LABELLED, "pool"))
         rows = {split: self._read(split, self.root / path, names) for split, path in given if path}
         classes = names or _numbers(rows)
         if classes:
@@ -129,11 +133,12 @@ class FilesDataset:
         if self.config.planted:
             planted = read_planted(self.root / self.config.planted, found["pool"], found["val"])
         train, val, pool = found.get("train"), found.get("val"), found.get("pool")
-        return Splits(train, val, pool, {self.name: str(self.root)}, planted)
+        roots = {self.name: str(self.root)}
+        return Splits(train, val, pool, roots, planted, found.get("teacher"))
 
     def _class_names(self) -> tuple[str, ...]:
         """Names from the classes file, else the class folders' names, else ()."""
-        paths = {s: self.root / p for s in ("train", "val") if (p := getattr(self.config, s))}
+        paths = {s: self.root / p for s in LABELLED if (p := getattr(self.config, s))}
         folders = {split: class_folders(path) for split, path in paths.items() if path.is_dir()}
         names = next(iter(folders.values()), ())
         given = bool(self.config.classes)

@@ -1,6 +1,7 @@
-"""data: what the recipe's data sets hold, as manifests train, val and pool.
+"""data: what the recipe's data sets hold, as manifests train, teacher, val and pool.
 
-Files: train.parquet, val.parquet, pool.parquet (data_catalog.manifest), planted.parquet (pool_id,
+Files: train.parquet, teacher.parquet (what a teacher is trained on: train, unless the data set has
+more for it), val.parquet, pool.parquet (data_catalog.manifest), planted.parquet (pool_id,
 val_id, transform: the truth of planted duplicates, empty where none is known), the images of a
 generated set, roots.json (where each root lies, relative paths being the stage's own).
 """
@@ -9,11 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from data_catalog.catalog import Dataset, Splits, load_dataset
 from data_catalog.config import UserError
-from data_catalog.files import atomic_path, write_json
+from data_catalog.files import write_json, write_table
 from data_catalog.lists import PLANTED_SCHEMA
 from data_catalog.manifest import Manifest, Roots, write_manifest
 from ppcls_core.monitor import check
@@ -47,16 +46,17 @@ def run(work: Work) -> Outcome:
     labelled, pool = datasets(work.recipe)
     first = labelled.build(work.path("labelled"), progress)
     second = first if pool is labelled else pool.build(work.path("pool"), progress)
+    train = _required(first.train, "train", work.recipe.data.labelled)
     splits = {
-        "train": _required(first.train, "train", work.recipe.data.labelled),
+        "train": train,
+        "teacher": train if first.teacher is None else first.teacher,
         "val": _required(first.val, "val", work.recipe.data.labelled),
         "pool": _required(second.pool, "pool", work.recipe.data.pool),
     }
     for name, manifest in splits.items():
         write_manifest(work.path(f"{name}.parquet"), manifest)
     planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
-    with atomic_path(work.path("planted.parquet")) as temporary:
-        pq.write_table(planted.cast(PLANTED_SCHEMA), temporary)
+    write_table(work.path("planted.parquet"), planted.cast(PLANTED_SCHEMA))
     write_json(work.path("roots.json"), _relative(_roots(first, second), work.directory))
     inner = (p for p in work.directory.rglob("*") if p.is_file() and p.parent != work.directory)
     made = [str(path.relative_to(work.directory)) for path in sorted(inner)]
@@ -86,4 +86,4 @@ def _relative(roots: Roots, directory: Path) -> Roots:
     return {n: str(Path(p).relative_to(directory)) if inside[n] else p for n, p in roots.items()}
 
 
-STAGE = Stage("data", 1, ("data",), (), run, fingerprints)
+STAGE = Stage("data", 2, ("data",), (), run, fingerprints)

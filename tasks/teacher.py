@@ -1,4 +1,4 @@
-"""teacher: given weights taken as they are, or a model trained on the labelled set.
+"""teacher: given weights taken as they are, or a model trained on labelled images.
 
 Files: model.pdparams, history.json (empty for given weights).
 """
@@ -31,7 +31,7 @@ def run(work: Work) -> Outcome:
     model = new_model(work, config.model, "teacher")
     model.train()
     objective = cross_entropy(config.train.label_smoothing)
-    loader = loader_of(work, "data/train.parquet", config.train)
+    loader = loader_of(work, "data/teacher.parquet", config.train)
     return train(work, model, objective, loader, config.train)
 
 
@@ -51,9 +51,9 @@ def _adopt(work: Work, weights: Path) -> Outcome:
 
 STAGE = Stage(
     "teacher",
-    3,
+    4,
     ("seed", "teacher"),
-    ("data/train.parquet", "data/val.parquet"),
+    ("data/teacher.parquet", "data/val.parquet"),
     run,
     given_weights,
 )

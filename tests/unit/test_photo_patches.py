@@ -94,6 +94,16 @@ def test_squares_differ_in_place_scale_and_angle():
 
 
 @needs_photos
+def test_a_teacher_may_have_pieces_of_its_own(tmp_path):
+    assert build(tmp_path / "without").teacher is None
+    teacher = build(tmp_path, teacher_per_class=3).teacher
+    assert np.bincount(teacher.labels).tolist() == [3] * len(CLASSES)
+    without, found = contents(tmp_path / "without"), contents(tmp_path)
+    assert all(found[name] == content for name, content in without.items())
+    assert len(set(found.values())) == len(without) + 3 * len(CLASSES)  # none twice
+
+
+@needs_photos
 def test_splits(tmp_path):
     calls = []
     splits = dataset().build(tmp_path, lambda *call: calls.append(call))

@@ -65,6 +65,21 @@ def test_lists(root):
     assert not (root / "out").exists()
 
 
+def test_a_teacher_may_have_images_of_its_own(root):
+    (root / "teacher.txt").write_text("img/0.jpg 0\nimg/4.jpg 1\n")
+    splits = build(root, **ALL, teacher="teacher.txt")
+    assert splits.teacher.ids == ["img/0.jpg", "img/4.jpg"]
+    assert splits.teacher.classes == ("cat", "dog")
+    assert (
+        dataset(root, **ALL).fingerprint()
+        != dataset(root, **ALL, teacher="teacher.txt").fingerprint()
+    )
+    (root / "teacher.txt").write_text("img/0.jpg 2\n")
+    assert "label 2 of 'img/0.jpg' is none of the 2 classes" in mistake(
+        root, **ALL, teacher="teacher.txt"
+    )
+
+
 def test_a_split_may_be_absent(root):
     splits = build(root, pool="pool.txt")
     assert splits.train is splits.val is splits.planted is None
