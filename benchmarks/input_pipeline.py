@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ppcls_core.data.augment import Operator, RandomCrop, RandomFlip
+from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import ImageSet, TrainLoader
 from ppcls_core.data.transforms import MEAN, STD, needed, reduction, train_transform
@@ -159,9 +160,7 @@ class Alternating(TrainLoader):
 
     waits: list[float] = field(default_factory=list)  # seconds for each batch from the files
 
-    def batches(
-        self, epoch: int, first_step: int, num_epochs: int = 1
-    ) -> Iterator[tuple[np.ndarray, ...]]:
+    def batches(self, epoch: int, first_step: int, num_epochs: int = 1) -> Iterator[Batch]:
         batch = next(super().batches(0, 0))  # whose threads end at once
         for number in range(epoch, epoch + num_epochs):
             if number % 2:

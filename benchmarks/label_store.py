@@ -23,7 +23,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from ppcls_core.labels.encoding import EncodingName, decode, encode
+from ppcls_core.labels.encoding import EncodingName, decode, encode, log_softmax
 from ppcls_core.labels.shard import Header, Origin, label_table, write_labels
 from ppcls_core.labels.store import LabelStore
 
@@ -115,7 +115,7 @@ def forget(path: Path) -> None:
 
 def published_loss(student: np.ndarray, teacher: np.ndarray) -> tuple[float, np.ndarray]:
     """(mean loss of a batch, its gradient for the student's logits)."""
-    (log_p, log_q), num = (_log_softmax(logits) for logits in (student, teacher)), len(student)
+    (log_p, log_q), num = (log_softmax(logits) for logits in (student, teacher)), len(student)
     p, q = np.exp(log_p), np.exp(log_q)
     divergence = (p * (log_p - log_q)).sum(-1, keepdims=True)
     loss = 0.5 * ((p - q) * (log_p - log_q)).sum(-1).mean()
@@ -137,11 +137,6 @@ def deviations(kind: str, student: str, num_batches: int) -> list[str]:
             found = abs(other - loss), 1 - (gradient * moved).sum() / norms
             worst[number] = np.maximum(worst[number], found)
     return [kind, student, *(f"{loss:.0e} {cosine:.0e}" for loss, cosine in worst)]
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def main() -> None:

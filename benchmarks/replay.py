@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ppcls_core.data.loader import TrainLoader
-from ppcls_core.engine.batch import Batch
 from ppcls_core.engine.objectives import Objective, distillation, replay
 from ppcls_core.engine.trainer import Training, fit
 from ppcls_core.monitor import SilentMonitor
@@ -70,7 +69,7 @@ def epoch(work: Work, objective: Objective, loader: TrainLoader) -> float:
 
 def bare(work: Work, loader: TrainLoader) -> tuple[float, float]:
     """(seconds of a teacher's forward pass, of a student's step) on a batch in memory."""
-    batch = Batch(*next(loader.batches(0, 0)))
+    batch = next(loader.batches(0, 0))
     teacher, student = teacher_model(work), new_student(work)
     student.train()
     optimizer = paddle.optimizer.Momentum(0.01, parameters=student.parameters())

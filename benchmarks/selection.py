@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.files import atomic_path, sha256_file
-from ppcls_core.labels.select import SELECTION, SelectConfig, select_store, write_selection
+from data_catalog.files import atomic_path, sha256_file, write_table
+from ppcls_core.labels.select import SELECTION, SelectConfig, select_store
 from ppcls_core.labels.shard import Header, Origin, label_table, open_shards, write_labels
 from ppcls_core.monitor import SilentMonitor
 
@@ -97,7 +97,7 @@ def full_sort(folder: Path, out: Path) -> None:
     starts = np.searchsorted(flat_class[order], np.arange(NUM_CLASSES + 1))
     best = np.concatenate([order[a : min(b, a + K)] for a, b in pairwise(starts)])
     columns = [every_id.take(pa.array(best // T)), flat_class[best], flat_score[best]]
-    write_selection(pa.table(columns, SELECTION.names).cast(SELECTION), out)
+    write_table(out, pa.table(columns, SELECTION.names).cast(SELECTION))
 
 
 CANDIDATES = """
@@ -158,7 +158,7 @@ def run_alone(name: str, folder: Path) -> list[str]:
         ]
         return [name, seconds, "", "", errors[0][:70] if errors else "failed"]
     table = pq.read_table(out).select(SELECTION.names).cast(SELECTION)
-    write_selection(table.combine_chunks(), out)
+    write_table(out, table.combine_chunks())
     return [name, seconds, f"{int(done.stdout):,}", f"{len(table):,}", sha256_file(out)[:12]]
 
 

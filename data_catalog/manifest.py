@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.config import UserError
-from data_catalog.files import atomic_path
+from data_catalog.files import write_table
 
 SCHEMA = pa.schema(
     [
@@ -76,8 +76,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write atomically, byte-identical for equal content."""
     metadata = {b"classes": json.dumps(list(manifest.classes), ensure_ascii=False).encode()}
     table = manifest.table.cast(SCHEMA).replace_schema_metadata(metadata)
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(path, table)
 
 
 def read_manifest(path: Path) -> Manifest:

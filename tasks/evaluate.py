@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config import UserError
-from data_catalog.files import atomic_path, write_json
+from data_catalog.files import write_json, write_table
 from ppcls_core.data.transforms import Preprocess
 from tasks.inputs import image_set, trained_model
 from tasks.recipe import ModelConfig, Recipe
@@ -69,8 +68,7 @@ def run(work: Work) -> Outcome:
         compared = row["label"] not in ("teacher", "baseline")
         row["gain"] = 100 * (row["top1"] - baseline) if compared else None
     write_json(work.path("accuracy.json"), rows)
-    with atomic_path(work.path("per_class.parquet")) as temporary:
-        pq.write_table(pa.concat_tables(classes), temporary, compression="zstd")
+    write_table(work.path("per_class.parquet"), pa.concat_tables(classes))
     return Outcome(
         files=["accuracy.json", "per_class.parquet"],
         counts={"in": len(val), "out": rows[0]["num_images"]},

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from data_catalog.files import atomic_path, read_json, write_json
+from data_catalog.files import read_json, write_json, write_table
 from data_catalog.manifest import REJECTED
 from tasks.children import Make, children
 from tasks.inputs import image_set, input_path, manifest, num_classes, roots
@@ -50,8 +49,7 @@ def label_views(work: Work, images: str, views: Views, numbers: range) -> Outcom
     total = len(manifest(work, images)) * len(numbers)
     num_shards = _label_shards(work, images, views, numbers) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
-    with atomic_path(work.path("rejected.parquet")) as temporary:
-        pq.write_table(rejected, temporary)
+    write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, FILE] if total else []
     return Outcome(
         files=["rejected.parquet", *about, *shard_files(num_shards, KINDS)],

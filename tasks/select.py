@@ -11,8 +11,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.files import write_table
 from data_catalog.manifest import Manifest, write_manifest
-from ppcls_core.labels.select import Selection, select, write_selection
+from ppcls_core.labels.select import Selection, select
 from ppcls_core.labels.shard import open_shard
 from tasks.inputs import manifest, num_classes
 from tasks.label import origin
@@ -29,7 +30,7 @@ def run(work: Work) -> Outcome:
         found = select(shards, config, work.monitor)
     else:
         found = Selection.nothing(0, num_classes(work))
-    write_selection(found.table, work.path("selection.parquet"))
+    write_table(work.path("selection.parquet"), found.table)
     labelled, pool = manifest(work, "data/train.parquet"), manifest(work, "dedup/kept.parquet")
     merged = merge(labelled, pool, found.table["image_id"])
     write_manifest(work.path("train.parquet"), merged)

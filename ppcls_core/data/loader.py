@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +19,8 @@ import numpy as np
 from data_catalog.config import UserError
 from data_catalog.manifest import Manifest, Roots
 from ppcls_core.data.augment import BatchOperator, Operator
-from ppcls_core.data.decode import BadImage, read_image
+from ppcls_core.data.batch import Batch
+from ppcls_core.data.decode import BadImage
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import AugmentedViews, TestView
 from ppcls_core.randomness import generator, seed_of
@@ -124,14 +126,9 @@ class TrainLoader:
     def steps_per_epoch(self) -> int:
         return len(self.images) // self.batch_size
 
-    def batches(
-        self, epoch: int, first_step: int, num_epochs: int = 1
-    ) -> Iterator[tuple[np.ndarray | None, ...]]:
-        """(uint8 [N, 3, S, S], int64 labels [N]) of each step, from `first_step` of `epoch` on.
+    def batches(self, epoch: int, first_step: int, num_epochs: int = 1) -> Iterator[Batch]:
+        """The batch of each step, of batch_size images or its P-th part, from `first_step` on.
 
-        N is batch_size, or its P-th part. With `mix` also (int64 labels [N] of the images mixed in,
-        float32 [N] share of the first), with `replay` (None, None, float32 [N, C] log-probabilities
-        of the teacher).
         Over several epochs the threads go on loading while an epoch is closed and validated.
         """
         rows, step = self._rows(epoch, first_step, num_epochs), epoch * self.steps_per_epoch
@@ -146,20 +143,17 @@ class TrainLoader:
             if self.replay is not None:
                 ids = [self.images.ids[row] for row in rows_read]
                 view = self._view(at // self.steps_per_epoch)
-                yield pixels, labels, None, None, self.replay.store.logprobs(ids, view)
+                yield Batch(pixels, labels, targets=self.replay.store.logprobs(ids, view))
+            elif self.mix is not None:
+                mixed = self.mix(pixels, labels, generator(self.seed, at, "mix"))
+                yield Batch(mixed.pixels, mixed.labels_a, mixed.labels_b, mixed.weight)
             else:
-                yield self._mixed(pixels, labels, at)
+                yield Batch(pixels, labels)
             step += 1
 
     def _view(self, epoch: int) -> int:
         """Number of the images' view in an epoch."""
         return (epoch % self.replay.num_views if self.replay else epoch) + 1
-
-    def _mixed(self, pixels: np.ndarray, labels: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
-        if self.mix is None:
-            return pixels, labels
-        mixed = self.mix(pixels, labels, generator(self.seed, step, "mix"))
-        return mixed.pixels, mixed.labels_a, mixed.labels_b, mixed.weight
 
     def _rows(
         self, epoch: int, first_step: int, num_epochs: int
@@ -200,24 +194,25 @@ class TrainLoader:
         return self._views.pixels(self.images.paths[row], self.images.ids[row], self._view(epoch))
 
 
-def test_batches(
-    images: ImageSet, rows: Sequence[int], batch_size: int, preprocess: Preprocess, workers: int
-) -> Iterator[tuple[list[int], np.ndarray, dict[str, BadImage]]]:
-    """Batches in order: (readable rows [n], uint8 [n, 3, S, S], bad images by id), n >= 0."""
+def read_batches(
+    items: Iterable[K], read: Callable[[K], np.ndarray], batch_size: int, workers: int
+) -> Iterator[tuple[list[K], np.ndarray, list[tuple[K, BadImage]]]]:
+    """Items a batch at a time, in order: (the n readable ones, uint8 [n, 3, S, S], the bad ones).
 
-    def load(row: int) -> np.ndarray | BadImage:
+    `read` gives uint8 [3, S, S] or raises BadImage. Where n is 0 the array is empty.
+    """
+
+    def load(item: K) -> tuple[K, np.ndarray | BadImage]:
         try:
-            return preprocess(read_image(images.paths[row]))
+            return item, read(item)
         except BadImage as error:
-            return error
+            return item, error
 
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    for chunk, loaded in zip(chunks, prefetch(chunks, load, workers), strict=True):
-        pairs = list(zip(chunk, loaded, strict=True))
-        bad = {images.ids[row]: x for row, x in pairs if isinstance(x, BadImage)}
-        good = {row: x for row, x in pairs if not isinstance(x, BadImage)}
-        pixels = np.array(list(good.values()), np.uint8)
-        yield list(good), pixels.reshape(-1, 3, preprocess.size, preprocess.size), bad
+    rest = iter(items)
+    for loaded in prefetch(iter(lambda: list(islice(rest, batch_size)), []), load, workers):
+        good = [(item, found) for item, found in loaded if not isinstance(found, BadImage)]
+        bad = [(item, found) for item, found in loaded if isinstance(found, BadImage)]
+        yield [item for item, _ in good], np.array([x for _, x in good], np.uint8), bad
 
 
 def prefetch(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
-from ppcls_core.data.loader import ImageSet, Rejections, test_batches
+from ppcls_core.data.decode import read_image
+from ppcls_core.data.loader import ImageSet, Rejections, read_batches
 from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
@@ -65,10 +66,14 @@ def evaluate(
     """
     by_class, rejected, rank = np.zeros((3, 0), np.int64), Rejections(), world().rank
     mine = range(rank, len(images), world().size)
+
+    def read(row: int) -> np.ndarray:
+        return preprocess(read_image(images.paths[row]))
+
     with eval_mode(model):
-        for rows, pixels, bad in test_batches(images, mine, BATCH_SIZE, preprocess, workers):
-            for image_id, error in bad.items():
-                rejected.add(image_id, error)
+        for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, workers):
+            for row, error in bad:
+                rejected.add(images.ids[row], error)
             if len(rows):
                 logits = predict_logits(model, pixels)
                 by_class = _sum([by_class, count_hits(logits, images.labels[rows])])

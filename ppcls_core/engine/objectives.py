@@ -10,8 +10,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls_core.data.batch import Batch
 from ppcls_core.data.transforms import normalize
-from ppcls_core.engine.batch import Batch
 from ppcls_core.losses import LOSSES, LossName
 
 AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)

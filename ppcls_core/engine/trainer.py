@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
 
 from data_catalog.config import UserError
+from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.engine import checkpoint
-from ppcls_core.engine.batch import Batch
 from ppcls_core.engine.checkpoint import State
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.distributed import world
@@ -137,14 +136,12 @@ def _take_part(loader: TrainLoader, config: TrainConfig) -> None:
     loader.part = (world().rank, processes)
 
 
-def _step(
-    training: Training, config: TrainConfig, state: State, batches: Iterator[tuple[Any, ...]]
-) -> None:
+def _step(training: Training, config: TrainConfig, state: State, batches: Iterator[Batch]) -> None:
     """One update, by the next batch."""
     at, lr, parts = state.at, _lr(training, config, state.at.step), config.accumulate * world().size
     statistics = RunningStatistics(training.model, parts)
     with world().together():
-        sums = _backward(training, config, state, Batch(*next(batches)), statistics)
+        sums = _backward(training, config, state, next(batches), statistics)
     loss, *hits = (sums := world().sum(sums))[:3]
     loss = float(loss) / parts
     if not math.isfinite(loss):

@@ -10,11 +10,12 @@ import numpy as np
 from data_catalog.config import UserError
 from data_catalog.manifest import read_manifest
 from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.labels.labeller import Item, batches
 from ppcls_core.labels.shard import open_shards
 from ppcls_core.labels.source import Source, read_source
 from ppcls_core.labels.store import LabelStore
-from ppcls_core.labels.teacher import Agreement, agreement, log_softmax
+from ppcls_core.labels.teacher import Agreement, agreement
 from ppcls_core.randomness import seed_of
 
 BATCH_SIZE = 16

@@ -58,7 +58,7 @@ def rest_bytes(encoding: EncodingName, num_classes: int) -> int:
 
 def encode(logits: np.ndarray, encoding: EncodingName, k: int = NUM_TOP) -> Columns:
     """What is kept of float [N, C] `logits`, none of them NaN; `k` is topk's T."""
-    exact = _log_softmax(logits)
+    exact = log_softmax(logits)
     logprobs = exact.astype(np.float32)
     top_class = _best(logprobs, min(k if encoding == "topk" else NUM_TOP, logits.shape[1]))
     return {
@@ -86,7 +86,7 @@ def decode(columns: Columns, encoding: EncodingName, num_classes: int) -> np.nda
     return palette.reshape(-1).take(columns["rest"] + 256 * np.arange(len(top))[:, None])
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
     """float64 [N, C], finite."""
     finite = np.clip(logits.astype(np.float64), -LOGIT_MAX, LOGIT_MAX)
     excluded = np.isneginf(logits)

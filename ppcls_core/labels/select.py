@@ -16,11 +16,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from data_catalog.config import Config, UserError
-from data_catalog.files import atomic_path
+from data_catalog.files import write_table
 from ppcls_core.labels.encoding import NUM_TOP
 from ppcls_core.labels.shard import Shard, open_shards
 from ppcls_core.labels.topk import Candidates, TopK, ranked
@@ -131,14 +130,8 @@ def select_store(folder: Path, config: SelectConfig, out: Path, monitor: Monitor
             f"{folder}: holds augmented views alone, of which nothing is selected; give the folder "
             "that the label stage has written"
         )
-    write_selection(selection.table, out)
+    write_table(out, selection.table)
     return selection
-
-
-def write_selection(table: pa.Table, path: Path) -> None:
-    """Write a selection's table atomically."""
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
 
 
 def _scored(shards: Sequence[Shard], monitor: Monitor) -> Iterator[_Scored]:

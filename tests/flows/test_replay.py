@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.config import UserError
-from ppcls_core.engine.batch import Batch
 from ppcls_core.engine.objectives import distillation, replay
 from ppcls_core.labels.check import check_labels
 from ppcls_core.labels.store import LabelStore
@@ -47,7 +46,7 @@ def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
         (distillation([teacher_model(work)], "ssld", "running"), loader),
         (replay("ssld"), replayed_by(work, loader)),
     )
-    batches = [[Batch(*batch) for batch in each.batches(0, 0, 2)] for _, each in both]
+    batches = [list(each.batches(0, 0, 2)) for _, each in both]
     for one, other in zip(*batches, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
     online, stored = (

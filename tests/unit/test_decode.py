@@ -381,9 +381,9 @@ def test_training_images_are_nearly_those_of_the_whole_picture(tmp_path, orienta
         (tmp_path / name).write_bytes(data)
     images = ImageSet([tmp_path / name for name in names], names, np.arange(8, dtype=np.int32))
     crop = RandomCrop(size=24, interpolation="area")
-    ((pixels, labels),) = TrainLoader(images, 8, 24, (crop,), 0, 1).batches(0, 0)
+    (batch,) = TrainLoader(images, 8, 24, (crop,), 0, 1).batches(0, 0)
     whole, distances, others = decode(images.paths[0].read_bytes()), [], []
-    for image, row in zip(pixels.astype(int), labels.tolist(), strict=True):
+    for image, row in zip(batch.pixels.astype(int), batch.labels.tolist(), strict=True):
         draws = [generator(0, 0, names[row]) for _ in range(3)]
         expected = crop(whole, draws.pop(), 0.0).transpose(2, 0, 1)
         assert reduction((crop,), whole.shape[:2], draws.pop) > 1

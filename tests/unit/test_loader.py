@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.config import UserError
-from ppcls_core.data import loader, transforms
+from ppcls_core.data import loader, transforms, views
 from ppcls_core.data.augment import CutMix, RandomCrop, Resize
+from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import ImageSet, Rejections, TrainLoader
 from ppcls_core.data.transforms import Preprocess
@@ -41,19 +42,19 @@ def load_threads():
 
 def assert_equal(one, other):
     assert len(one) == len(other)
-    for (pixels, labels), (other_pixels, other_labels) in zip(one, other, strict=True):
-        assert np.array_equal(pixels, other_pixels)
-        assert np.array_equal(labels, other_labels)
+    for batch, other_batch in zip(one, other, strict=True):
+        assert np.array_equal(batch.pixels, other_batch.pixels)
+        assert np.array_equal(batch.labels, other_batch.labels)
 
 
 def test_batches_are_uint8_pixels_and_int64_labels(good):
     batches = list(train_loader(good).batches(0, 0))
     assert len(batches) == train_loader(good).steps_per_epoch == 3
-    for pixels, labels in batches:
-        assert pixels.shape == (4, 3, 32, 32)
-        assert pixels.dtype == np.uint8
-        assert labels.shape == (4,)
-        assert labels.dtype == np.int64
+    for batch in batches:
+        assert batch.pixels.shape == (4, 3, 32, 32)
+        assert batch.pixels.dtype == np.uint8
+        assert batch.labels.shape == (4,)
+        assert batch.labels.dtype == np.int64
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
@@ -74,7 +75,9 @@ def test_parts_make_up_the_batch(images, parts):
     for rank, share in enumerate(shares):
         share.part = (rank, parts)
     joined = [
-        tuple(np.concatenate(fields) for fields in zip(*batches, strict=True))
+        Batch(
+            *(np.concatenate([getattr(b, name) for b in batches]) for name in ("pixels", "labels"))
+        )
         for batches in zip(*(share.batches(1, 1) for share in shares), strict=True)
     ]
     assert_equal(list(whole.batches(1, 1)), joined)
@@ -83,42 +86,42 @@ def test_parts_make_up_the_batch(images, parts):
 
 
 def test_every_image_comes_at_most_once_an_epoch_in_another_order_each(good):
-    epochs = [np.concatenate([y for _, y in train_loader(good).batches(e, 0)]) for e in range(6)]
+    loader = train_loader(good)
+    epochs = [np.concatenate([b.labels for b in loader.batches(e, 0)]) for e in range(6)]
     assert all(len(set(labels.tolist())) == 12 for labels in epochs)
     assert len({labels.tobytes() for labels in epochs}) == 6
     left_out = [set(range(NUM)) - set(labels.tolist()) for labels in epochs]
     assert len({tuple(rows) for rows in left_out}) > 1  # not always the same images
-    whole = np.concatenate([y for _, y in train_loader(good, batch_size=NUM).batches(0, 0)])
+    whole = np.concatenate([b.labels for b in train_loader(good, batch_size=NUM).batches(0, 0)])
     assert sorted(whole.tolist()) == list(range(NUM))
 
 
 def test_seed_changes_order_and_augmentation(good):
     one, other = (list(train_loader(good, seed=seed).batches(0, 0)) for seed in (0, 1))
-    assert any(not np.array_equal(a[1], b[1]) for a, b in zip(one, other, strict=True))
+    assert any(not np.array_equal(a.labels, b.labels) for a, b in zip(one, other, strict=True))
 
 
 def test_augmentation_of_an_image_differs_by_epoch(good):
     def of_image_0(epoch):
         batches = train_loader(good, batch_size=NUM).batches(epoch, 0)
-        return next(pixels[labels == 0][0] for pixels, labels in batches)
+        return next(batch.pixels[batch.labels == 0][0] for batch in batches)
 
     assert not np.array_equal(of_image_0(0), of_image_0(1))
 
 
 def test_without_augmentation_pixels_are_those_of_test_time(images):
     fixed = Preprocess(size=32, short=40)
-    for pixels, labels in train_loader(images, augmentation=fixed).batches(0, 0):
-        for image, row in zip(pixels, labels, strict=True):
+    for batch in train_loader(images, augmentation=fixed).batches(0, 0):
+        for image, row in zip(batch.pixels, batch.labels, strict=True):
             expected = transforms.test_transform(read_image(images.paths[row]), 32, 40)
             assert np.array_equal(image, expected)
 
 
 def test_bad_images_are_replaced_with_their_substitutes_labels_and_counted(images, good):
     bad, whole = train_loader(images, batch_size=NUM), train_loader(good, batch_size=NUM)
-    (pixels, labels), (good_pixels, good_labels) = (
-        next(bad.batches(0, 0)),
-        next(whole.batches(0, 0)),
-    )
+    batch, good_batch = next(bad.batches(0, 0)), next(whole.batches(0, 0))
+    pixels, labels = batch.pixels, batch.labels
+    good_pixels, good_labels = good_batch.pixels, good_batch.labels
     replaced = np.isin(good_labels, BAD)
     assert np.array_equal(labels[~replaced], good_labels[~replaced])
     assert np.array_equal(pixels[~replaced], good_pixels[~replaced])
@@ -182,23 +185,28 @@ def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
         loaded.append(path)
         return read_image(path, needed)
 
-    monkeypatch.setattr(loader, "read_image", count)
+    monkeypatch.setattr(views, "read_image", count)
     batches = train_loader(good, workers=5, batch_size=1).batches(0, 0)
     for step in range(6):
         next(batches)
         time.sleep(0.05)
-        assert len(loaded) <= step + 3
+        assert step < len(loaded) <= step + 3
     batches.close()
     assert len(loaded) <= 8
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, NUM - 1), unique=True), st.integers(1, 6), st.integers(1, 3))
-def test_test_batches_give_the_rows_in_order(images, rows, batch_size, workers):
-    seen, bad_ids = [], []
-    for good, pixels, bad in loader.test_batches(
-        images, rows, batch_size, Preprocess(size=16), workers
-    ):
+def test_read_batches_give_the_items_in_order(images, rows, batch_size, workers):
+    def read(row):
+        return Preprocess(size=16)(read_image(images.paths[row]))
+
+    seen, bad_rows = [], []
+    for good, pixels, bad in loader.read_batches(iter(rows), read, batch_size, workers):
+        if not good:
+            assert pixels.size == 0
+            bad_rows += [(row, error.reason) for row, error in bad]
+            continue
         assert pixels.shape == (len(good), 3, 16, 16)
         assert pixels.dtype == np.uint8
         assert len(good) + len(bad) <= batch_size
@@ -207,17 +215,10 @@ def test_test_batches_give_the_rows_in_order(images, rows, batch_size, workers):
                 image, transforms.test_transform(read_image(images.paths[row]), 16)
             )
         seen += good
-        bad_ids += [(image_id, error.reason) for image_id, error in bad.items()]
+        bad_rows += [(row, error.reason) for row, error in bad]
     assert seen == [row for row in rows if row not in BAD]
-    assert bad_ids == [(images.ids[row], "truncated") for row in rows if row in BAD]
+    assert bad_rows == [(row, "truncated") for row in rows if row in BAD]
     assert load_threads() == []
-
-
-def test_test_batches_of_bad_images_alone_are_empty_and_keep_their_shape(images):
-    ((rows, pixels, bad),) = loader.test_batches(images, BAD, 4, Preprocess(size=32), 2)
-    assert rows == []
-    assert pixels.shape == (0, 3, 32, 32)
-    assert set(bad) == {"003.jpg", "008.jpg"}
 
 
 def test_rejections_count_each_image_once():
@@ -232,17 +233,17 @@ def test_several_epochs_are_the_epochs_one_after_the_other(good: ImageSet) -> No
 
 
 def test_mixed_batches_depend_neither_on_workers_nor_on_the_first_step(good: ImageSet) -> None:
-    def batches(workers: int, first: int) -> list[tuple[np.ndarray, ...]]:
+    def batches(workers: int, first: int) -> list[Batch]:
         loader = TrainLoader(good, 2, 32, (RandomCrop(),), 5, workers, CutMix(alpha=1.0), 2)
         return list(loader.batches(0, first, 2))
 
     whole, resumed = batches(1, 0), batches(3, 1)
     assert len(whole) == len(resumed) + 1
     for want, got in zip(whole[1:], resumed, strict=True):
-        assert len(want) == 4
-        for a, b in zip(want, got, strict=True):
+        for name in ("pixels", "labels", "other_labels", "weight"):
+            a, b = getattr(want, name), getattr(got, name)
             np.testing.assert_array_equal(a, b, strict=True)
-    assert len({batch[3].tobytes() for batch in whole}) > 1
+    assert len({batch.weight.tobytes() for batch in whole}) > 1
 
 
 def test_an_augmentation_of_another_size_is_an_error(good: ImageSet) -> None:
@@ -265,6 +266,5 @@ def test_an_image_without_a_stored_output_is_replaced(good: ImageSet) -> None:
     train = train_loader(good, batch_size=NUM)
     train.replay = loader.Replay(Store(), 2)
     for epoch, view in enumerate((1, 2, 1)):
-        *_, targets = next(train.batches(epoch, 0))
-        assert np.array_equal(targets, np.full((NUM, 3), view))
+        assert np.array_equal(next(train.batches(epoch, 0)).targets, np.full((NUM, 3), view))
     assert train.rejected.counts() == {"missing": 1}

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls_core.data.batch import Batch
 from ppcls_core.data.transforms import normalize
-from ppcls_core.engine.batch import Batch
 from ppcls_core.engine.objectives import AUXILIARY_WEIGHT, cross_entropy, distillation
 from ppcls_core.losses import LOSSES
 from ppcls_core.models.registry import build_model
