@@ -18,6 +18,7 @@ import paddle
 from data_catalog.config import Config
 from ppcls_core.data.transforms import normalize
 from ppcls_core.deploy.engine import Precision, has_fast_bf16, open_predictor
+from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
@@ -104,9 +105,3 @@ class _OfPixels(paddle.nn.Layer):
 def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndarray:
     parts = [predict(pixels[start : start + size]) for start in range(0, len(pixels), size)]
     return np.concatenate(parts)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """float64 [N, C] of float [N, C]."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
