@@ -56,7 +56,7 @@ def ssld(
     states: dict[str, State] = {}
     failure, shared = _run_stages(session, common, states), dict(session.done)
     for each in recipes:
-        session = Session(each, session.store, again)
+        session = Session(each, session.store, again, made=session.made)
         for result in shared.values():
             session.accept(result)
         of = f" of {each.name}" if len(recipes) > 1 else ""
@@ -95,7 +95,7 @@ def _as_task(session: Session, stage: Stage, of: str) -> Any:
 def _run(session: Session, stage: Stage) -> State:
     logger = get_run_logger()
     result, reason = session.find(stage)
-    if result is not None and stage.name not in session.refresh:
+    if result and not session.must_run(stage, result):
         session.accept(result)
         return Completed(
             name="Cached", message=f"unchanged: {result.directory}", data=_link(result)

@@ -34,7 +34,7 @@ def _views(work: Work) -> TestView:
 STAGE = Stage(
     "label",
     2,
-    ("label.batch_size", "label.encoding", "label.precision", "teacher", "shard_size"),
+    ("label.batch_size", "label.encoding", "label.k", "label.precision", "teacher", "shard_size"),
     ("dedup/kept.parquet", "teacher/model.pdparams"),
     run,
 )

@@ -80,8 +80,8 @@ def _label_shards(work: Work, images: str, views: Views, numbers: range) -> int:
     write_source(work.directory, Source(teacher=teacher_of(work), views=views, **where))
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
-    encoding = work.recipe.label.encoding
-    header = Header(origin_of(work, views), num_classes(work), encoding, precision)
+    config, origin = work.recipe.label, origin_of(work, views)
+    header = Header(origin, num_classes(work), config.encoding, precision, config.k)
     with _labellers(work, header, views) as makers:
         processes = map(shards_by, makers)
         return run_shards(work, total, *processes, writers={"labels": write_labels})

@@ -13,7 +13,7 @@ from data_catalog.config import Config, UserError, closest, load_yaml, override,
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
-from ppcls_core.labels.encoding import EncodingName
+from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 
@@ -50,6 +50,7 @@ class LabelConfig(Config):
 
     batch_size: int = Field(default=64, gt=0)
     encoding: EncodingName = "int8"  # see ppcls_core.labels.encoding
+    k: int = Field(default=NUM_TOP, gt=0)  # classes that the encoding `topk` keeps
     precision: Literal["auto", "fp32"] = "auto"  # auto: bf16 where it is fast and agrees with fp32
     views: int = Field(default=0, ge=0)  # augmented views of each training image, for replay
 

@@ -109,6 +109,7 @@ class Session:
     refresh: frozenset[str] = frozenset()  # stages to run again though they are done
     deep: bool = False  # read every file of every result again
     done: dict[str, Result] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)  # keys of the results that this run has made
     _outside: dict[str, dict[str, str]] = field(default_factory=dict)  # digests, by stage
 
     def inputs_of(self, stage: Stage) -> dict[str, str]:
@@ -133,6 +134,10 @@ class Session:
             return None, "not run yet"
         damage = self.store.damage(result, self.deep)
         return (None, damage) if damage else (result, "")
+
+    def must_run(self, stage: Stage, result: Result) -> bool:
+        """Whether `stage`, found as `result`, is asked for again and not made again yet."""
+        return stage.name in self.refresh and result.key not in self.made
 
     def accept(self, result: Result) -> None:
         """Count `result` as done."""
@@ -176,6 +181,7 @@ class Session:
             self.store.commit(result)
             self.store.tidy(result)
         self.accept(result)
+        self.made.add(key)
         return result
 
     def _devices(self, stage: Stage) -> int:

@@ -92,3 +92,6 @@ def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> N
         *("data", "dedup", "teacher", "label", "select", "views of two-narrow"),
         *(f"{stage} of two-same" for stage in OF_STUDENT - {"report"}),
     }
+    _, states = run(7, recipe=str(path), until="views", refresh=["views"])
+    assert states["views of two-narrow"] == "Completed"
+    assert states["views of two-same"] == "Cached"  # the same views, made anew a moment ago
