@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -56,13 +58,30 @@ def _reachable_server() -> Iterator[None]:
     )
 
     api = PREFECT_API_URL.value()
-    if api is None or is_healthy(api):
+    if api and is_healthy(api):
         yield
         return
     with temporary_settings(
         updates={PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL}
     ):
+        _start_temporary_server()
         yield
+
+
+def _start_temporary_server() -> None:
+    """Start the server that Prefect would start itself, but in a session of its own.
+
+    A terminal sends Ctrl-C to all processes of a group. The server would end by it at once, and
+    this process, which has work to save and an end to report, would wait for it for minutes.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    popen = subprocess.Popen
+    subprocess.Popen = partial(popen, start_new_session=True)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        SubprocessASGIServer().start()  # the one that Prefect's client then finds
+    finally:
+        subprocess.Popen = popen
 
 
 def _described(counts: Mapping[str, int]) -> Iterator[str]:

@@ -113,3 +113,21 @@ def test_killed_in_dedup_label_and_distill_then_resumed(user: User, tmp_path: Pa
     want, _ = run_stages(tmp_path / "uninterrupted", SETTINGS, until="export")
     assert {n: got[n].digest for n in want} == {n: result.digest for n, result in want.items()}
     shutil.rmtree(user.store)
+
+
+@pytest.mark.timeout(240)
+def test_ctrl_c_saves_and_ends_though_a_terminal_sends_it_to_all(tmp_path: Path) -> None:
+    user = User(tmp_path)  # without a server of its own
+    command = [str(BIN / "ssld"), "run", str(TINY), "--set", "teacher.train.epochs=2000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(
+        command, env=user.environment, cwd=tmp_path, start_new_session=True, **pipes
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "epoch 2," in line:
+                os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130, "".join(lines)
+    assert "what is done is saved" in "".join(lines)
+    assert "Traceback" not in "".join(lines)
