@@ -1,0 +1,68 @@
+"""model_card.md: what a user of the exported model has to know, in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.report.model import PlantedRow, Report, percent, printable, signed
+from ppcls_core.report.page import summary
+
+NUM_NAMES = 30  # of classes; the sidecar has all
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """A list of images: `digest` is the sha256 (hex) of its manifest."""
+
+    name: str
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class ProvenanceRow:
+    """A stage of the run: identity of what was asked for, and of what it made."""
+
+    stage: str
+    key: str
+    digest: str
+    seconds: float
+
+
+def model_card(
+    report: Report,
+    sidecar: Sidecar,
+    data: Sequence[DataRow],
+    teacher: str,
+    provenance: Sequence[ProvenanceRow],
+) -> str:
+    """Markdown, to be written as UTF-8; `teacher` is a sentence about where it comes from."""
+    # Markdown, not HTML: `md` escapes what it takes for mark-up, HTML included.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False
+    )
+    environment.filters |= {"md": _escaped, "percent": percent, "signed": signed}
+    total = [sum(getattr(row, name) for row in report.canaries) for name in ("found", "total")]
+    return environment.get_template("card.md").render(
+        report=report,
+        card=sidecar,
+        sentence=summary(report.headline),
+        images=f"{report.accuracies[-1].num_images:,}",
+        names=sidecar.classes[:NUM_NAMES],
+        data=data,
+        teacher=teacher,
+        canaries=PlantedRow("all", *total),
+        provenance=provenance,
+    )
+
+
+def _escaped(text: object) -> str:
+    """`text` as plain words of Markdown, on one line."""
+    line = " ".join(printable(str(text)).split())
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", line)
