@@ -1,6 +1,6 @@
 """export: the final student in Paddle's inference format, checked against the network.
 
-Files: inference.json, inference.pdiparams, inference.yml (ppcls_core.deploy.export),
+Files: inference.json, inference.pdiparams, sidecar.json (ppcls_core.deploy.exported),
 student.pdparams.
 """
 
@@ -14,14 +14,17 @@ from tasks.training import student_of
 
 def run(work: Work) -> Outcome:
     """Export the student as the fix stage left it."""
-    from ppcls_core.deploy.export import FILES, export
+    from ppcls_core.deploy.export import export
+    from ppcls_core.deploy.exported import FILES, Sidecar
 
+    student, name = student_of(work, "fix"), work.recipe.student.name
     classes = manifest(work, "data/train.parquet").classes
-    student, preprocess = student_of(work, "fix"), work.recipe.fix.preprocess
-    deviation = export(student, classes, preprocess, work.directory)
+    preprocess = work.recipe.fix.preprocess
+    sidecar = Sidecar(architecture=name, classes=classes, preprocess=preprocess)
+    deviation = export(student, sidecar, work.directory)
     weights = work.inputs["fix"].path("model.pdparams").read_bytes()
     write_bytes(work.path("student.pdparams"), weights)
     return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
 
 
-STAGE = Stage("export", 1, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)
+STAGE = Stage("export", 2, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)

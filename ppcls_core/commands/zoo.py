@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from data_catalog.config import UserError, closest
 from data_catalog.published import PublishedWeights
 from ppcls_core.commands.console import console
+from ppcls_core.commands.paddle import start_paddle
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
 from ppcls_core.terminal import escaped, import_paddle
 
@@ -80,7 +80,9 @@ def benchmark(
         int | None,
         typer.Option(min=32, max=2048, help="Image side in pixels; as published by default."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")] = 1,
+    batch_sizes: Annotated[
+        list[int], typer.Option("--batch-size", min=1, max=1024, help="Images a batch. Repeatable.")
+    ] = [1],  # noqa: B006 - Typer's form of a default
     threads: Annotated[
         int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
     ] = None,
@@ -88,12 +90,11 @@ def benchmark(
 ) -> None:
     """Measure parameters, operations and latency on this machine, beside the published figures.
 
-    Latencies are medians in ms a batch, with random weights: of the training engine (fp32) and of
-    the inference engine in fp32 and, where the device computes in it, bf16.
+    Latencies are medians in ms a batch, with random weights: of the training engine, of the
+    inference engine without oneDNN, with it, in bf16 and in int8, and of onnxruntime; - where the
+    machine, or the model, cannot. All take turns.
     """
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
-    import_paddle()
+    num_threads = start_paddle(threads)
     from ppcls_core.deploy.benchmark import measure, resolve_size, write_measured
 
     # What is wrong is told before anything is measured.
@@ -102,13 +103,13 @@ def benchmark(
         raise UserError(f"--out {out}: is a folder; give the name of a file")
     rows: list[Measured] = []
     for name, side in zip(names, sizes, strict=True):
-        rows.append(measure(name, side, batch_size, int(os.environ["OMP_NUM_THREADS"])))
+        rows += measure(name, side, batch_sizes, num_threads)
         write_measured(out, rows)
     console.print(_benchmark_table(rows))
     console.print(
         escaped(
-            f"{os.environ['OMP_NUM_THREADS']} threads, batch {batch_size}; in brackets as "
-            f"published; latencies and errata beside them: {out}"
+            f"{num_threads} threads; ms a batch, and how many times as fast as training; what was "
+            f"published, and errata: {out}"
         )
     )
 
@@ -116,22 +117,45 @@ def benchmark(
 def _benchmark_table(rows: list[Measured]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model")
-    for title in ("pixels", "params M", "GFLOPs", "training", "fp32 ms", "bf16 ms"):
+    titles = (
+        "px",
+        "batch",
+        "params M",
+        "GFLOPs",
+        "training",
+        "inference",
+        "oneDNN",
+        "bf16",
+        "int8",
+    )
+    for title in (*titles, "onnxruntime"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        latencies = [row.training_engine_ms, row.inference_fp32_ms, row.inference_bf16_ms]
+        engines = (
+            row.inference_plain_ms,
+            row.inference_fp32_ms,
+            row.inference_bf16_ms,
+            row.inference_int8_ms,
+            row.onnxruntime_ms,
+        )
         table.add_row(
             row.name,
             str(row.image_size),
-            _beside(row.mparams, row.published_mparams),
-            _beside(row.gflops, row.published_gflops),
-            *map(_number, latencies),
+            str(row.batch_size),
+            f"{row.mparams:.2f}",
+            f"{row.gflops:.2f}",
+            _ms(row.training_engine_ms),
+            *(_times(latency, row.training_engine_ms) for latency in engines),
         )
     return table
 
 
-def _beside(measured: float, published: float | None) -> str:
-    return f"{measured:.2f}" + ("" if published is None else f" ({published:.2f})")
+def _times(latency: float | None, training: float) -> str:
+    return "-" if latency is None else f"{_ms(latency)} {training / latency:.1f}x"
+
+
+def _ms(latency: float) -> str:
+    return f"{latency:.1f}" if latency < 100 else f"{latency:.0f}"
 
 
 def convert(

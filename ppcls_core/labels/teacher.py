@@ -17,7 +17,12 @@ import paddle
 
 from data_catalog.config import Config
 from ppcls_core.data.transforms import normalize
-from ppcls_core.deploy.engine import Precision, has_fast_bf16, open_predictor
+from ppcls_core.deploy.engine import (
+    EngineOptions,
+    Precision,
+    has_fast_bf16,
+    open_predictor,
+)
 from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
@@ -78,7 +83,8 @@ def on_engine(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             paddle.jit.save(_OfPixels(model), f"{folder}/inference", input_spec=[spec])
-        return open_predictor(Path(folder), precision, *place)
+        options = EngineOptions(precision=precision, threads=place[0], gpu=place[1])
+        return open_predictor(Path(folder), options)
 
 
 def fastest_precision(

@@ -11,6 +11,7 @@ import pytest
 from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import TOLERANCE, export
+from ppcls_core.deploy.exported import Sidecar
 from ppcls_core.models.networks import resnet
 from ppcls_core.models.networks.acnet import AsymmetricConv, fused_state
 from ppcls_core.models.networks.layers import SqueezeExcite
@@ -125,7 +126,8 @@ def test_features_are_the_stages(name):
 
 @pytest.mark.parametrize("name", ["SENet154_vd", "Res2Net50_vd_26w_4s", "ResNet50_ACNet"])
 def test_every_kind_of_block_exports(name, tmp_path):
-    assert export(tiny(name), list("abcde"), Preprocess(size=64), tmp_path) <= TOLERANCE
+    sidecar = Sidecar(architecture=name, classes=tuple("abcde"), preprocess=Preprocess(size=64))
+    assert export(tiny(name), sidecar, tmp_path) <= TOLERANCE
 
 
 def test_shortcut_averages_instead_of_skipping():

@@ -1,19 +1,22 @@
 """The exported model is the network, and the export notices when it is not."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import paddle
 import pytest
-import yaml
 
-from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy.export import FILES, TOLERANCE, export
+from data_catalog.config import UserError
+from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.deploy.export import TOLERANCE, export
+from ppcls_core.deploy.exported import FILES, Exported, Sidecar
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
 
-CLASSES = ["tench", "großer weißer Hai", "yes: no", "12"]
+CLASSES = ("tench", "großer weißer Hai", "yes: no", "12")
+SIDECAR = Sidecar(architecture="ResNet18_vd", classes=CLASSES, preprocess=Preprocess(size=48))
 
 
 def network(seed=0):
@@ -33,7 +36,7 @@ def exported(tmp_path_factory):
     """(directory, network, state before, deviation)"""
     directory, model = tmp_path_factory.mktemp("exported"), network()
     before = state_of(model)
-    return directory, model, before, export(model, CLASSES, Preprocess(size=48), directory)
+    return directory, model, before, export(model, SIDECAR, directory)
 
 
 def images_of(num):
@@ -95,14 +98,63 @@ def test_the_files_are_those_that_are_named(exported):
 
 
 def test_sidecar_says_how_to_use_the_model(exported):
-    assert yaml.safe_load((exported[0] / "inference.yml").read_text(encoding="utf-8")) == {
-        "classes": CLASSES,
-        "image_size": 48,
-        "resize_short": 55,
+    found = json.loads((exported[0] / "sidecar.json").read_text(encoding="utf-8"))
+    assert len(found.pop("digest")) == 64
+    assert found == {
+        "architecture": "ResNet18_vd",
+        "classes": list(CLASSES),
+        "preprocess": {"size": 48, "short": 55, "interpolation": None},
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
-        "channels": "RGB",
     }
+
+
+def test_pixels_are_normalised_as_in_training():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+    got = SIDECAR.normalized(pixels)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, normalize(pixels).numpy(), rtol=0, atol=1e-6)
+
+
+def copied(exported, folder):
+    for name in FILES:
+        (folder / name).write_bytes((exported[0] / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_without_a_file_is_refused(exported, tmp_path, name):
+    (copied(exported, tmp_path) / name).unlink()
+    with pytest.raises(UserError, match=f"has no {name}"):
+        Exported(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(exported, tmp_path):
+    # Of equal shapes: Paddle would take them.
+    export(network(1), SIDECAR, tmp_path)
+    (tmp_path / "sidecar.json").write_bytes((exported[0] / "sidecar.json").read_bytes())
+    with pytest.raises(UserError, match="are not those that"):
+        Exported(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_sidecar_cut_short_is_refused(exported, tmp_path, kept):
+    path = copied(exported, tmp_path) / "sidecar.json"
+    text = path.read_bytes().rstrip()
+    path.write_bytes(text[:kept])
+    with pytest.raises(UserError, match="is not the sidecar of an exported model"):
+        Exported(tmp_path)
+
+
+@pytest.mark.parametrize("names", [CLASSES[:3], (*CLASSES, "more")])
+def test_other_than_the_model_s_classes_are_refused(exported, tmp_path, names):
+    other = SIDECAR.model_copy(update={"classes": names})
+    with pytest.raises(UserError, match=f"got {len(names)} class names, but the model has 4"):
+        export(network(), other, tmp_path)
+    other.write(copied(exported, tmp_path))
+    pixels = np.zeros((1, 3, 48, 48), np.uint8)
+    with pytest.raises(UserError, match=f"names {len(names)} classes, but the model has 4"):
+        Exported(tmp_path).on_training_engine()(pixels)
 
 
 def test_the_network_keeps_its_weights_and_can_go_on(exported):
@@ -118,7 +170,7 @@ def test_the_network_keeps_its_weights_and_can_go_on(exported):
 
 
 def test_equal_networks_give_equal_bytes(exported, tmp_path):
-    export(network(), CLASSES, Preprocess(size=48), tmp_path)
+    export(network(), SIDECAR, tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (exported[0] / name).read_bytes(), name
 
@@ -133,4 +185,4 @@ def test_an_export_that_deviates_is_an_error(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(paddle.jit, "load", load_deviating)
     with pytest.raises(RuntimeError, match=r"exported logits deviate by ([12]\.\d+e-04|nan)"):
-        export(network(), CLASSES, Preprocess(size=48), tmp_path)
+        export(network(), SIDECAR, tmp_path)

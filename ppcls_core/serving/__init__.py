@@ -1,0 +1,1 @@
+"""An exported model behind HTTP, and a client for it."""

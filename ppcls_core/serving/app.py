@@ -1,0 +1,218 @@
+"""The application: what is asked under which path, and how an image becomes classes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+from data_catalog.config import Config
+from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.labels.encoding import log_softmax
+from ppcls_core.serving.access import Access
+from ppcls_core.serving.batching import Batcher, Load
+from ppcls_core.serving.config import ServeConfig
+from ppcls_core.serving.guard import PATHS, Guard
+from ppcls_core.serving.metrics import Metrics
+from ppcls_core.serving.page import page
+from ppcls_core.serving.pictures import JSON, MULTIPART, Picture, network_input, read_pictures
+from ppcls_core.serving.refused import Refused, cut
+
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            MULTIPART: {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            },
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "items": {"type": "string", "contentEncoding": "base64"},
+                        }
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is served; `load` is called once, in the thread that then owns the predictor."""
+
+    sidecar: Sidecar
+    load: Load
+
+
+class Guess(Config):
+    """A class, and how probable the model finds it."""
+
+    number: int = Field(serialization_alias="class")
+    name: str
+    probability: float
+
+
+class Prediction(Config):
+    """The best classes of an image, the best first."""
+
+    image: str  # name of its file, or its number in the request
+    predictions: list[Guess]
+
+
+class Answer(Config):
+    """Of a request, its images in order."""
+
+    model: str
+    images: list[Prediction]
+
+
+class Service:
+    """A model at work, and its application."""
+
+    def __init__(self, model: Model, config: ServeConfig, access: Access, decoders: int) -> None:
+        self.metrics = Metrics()
+        self.batcher = Batcher(config, self.metrics)
+        self._model, self.config = model, config
+        self._decoders = ThreadPoolExecutor(decoders, "decode")
+        self._api = FastAPI(
+            title=f"ppcls serve: {model.sidecar.architecture}",
+            docs_url=None,  # they would load scripts from elsewhere
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=self._lifespan,
+            exception_handlers={
+                HTTPException: _of_http,
+                RequestValidationError: _of_validation,
+                Refused: _of_refused,
+                Exception: _of_bug,
+            },
+        )
+        self._add_routes()
+        self.guard = Guard(self._api, config, access, self.metrics)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self.batcher.start(self._model.load, self._model.sidecar.preprocess.size)
+        yield
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self.batcher.stop()
+
+    def _add_routes(self) -> None:
+        get = self._api.get
+        get("/health")(health)
+        get("/ready")(self.ready)
+        get("/metrics", response_class=Response)(self.metrics_text)
+        get("/", response_class=HTMLResponse, include_in_schema=False)(page)
+        self._api.post("/predict", openapi_extra=BODY)(self.predict)
+
+    async def ready(self) -> JSONResponse:
+        """Whether the model is loaded and warm; 503 until then."""
+        sidecar, is_ready = self._model.sidecar, self.batcher.is_ready
+        content = {
+            "status": "ready" if is_ready else "loading",
+            "model": sidecar.architecture,
+            "classes": len(sidecar.classes),
+            "image_size": sidecar.preprocess.size,
+        }
+        return JSONResponse(content, 200 if is_ready else 503)
+
+    async def metrics_text(self) -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def predict(
+        self, request: Request, top_k: Annotated[int, Query(ge=1, le=1_000_000)] = 5
+    ) -> Answer:
+        """The best classes of each image, `top_k` of them or as many as there are."""
+        self.batcher.check_room()  # before a body is taken in
+        body = await request.body()
+        pictures = read_pictures(request.headers.get("content-type", ""), body, self.config)
+        with self.batcher.taking_on(len(pictures)):
+            images = await self._decoded(pictures)
+            rows = await self.batcher.logits(images)
+        found = [
+            Prediction(image=picture.name, predictions=self._best(row, top_k))
+            for picture, row in zip(pictures, rows, strict=True)
+        ]
+        return Answer(model=self._model.sidecar.architecture, images=found)
+
+    async def _decoded(self, pictures: list[Picture]) -> list[np.ndarray]:
+        run = asyncio.get_running_loop().run_in_executor
+        jobs = [run(self._decoders, self._decode, picture) for picture in pictures]
+        done = await asyncio.gather(*jobs, return_exceptions=True)  # none is left behind
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+        return done  # type: ignore[return-value]
+
+    def _decode(self, picture: Picture) -> np.ndarray:
+        begun = time.perf_counter()
+        image = network_input(picture, self._model.sidecar.preprocess, self.config.max_pixels)
+        self.metrics.decoding.observe(time.perf_counter() - begun)
+        return image
+
+    def _best(self, logits: np.ndarray, top_k: int) -> list[Guess]:
+        if not np.isfinite(logits).all():
+            raise Refused(500, "logits that are not finite", "numbers", "train or export it anew")
+        names, shares = self._model.sidecar.classes, np.exp(log_softmax(logits[None])[0])
+        best = np.argsort(-logits, kind="stable")[:top_k].tolist()
+        return [Guess(number=i, name=names[i], probability=float(shares[i])) for i in best]
+
+
+async def health() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "alive"}
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    remedy = "see /openapi.json"
+    got = f"{request.method} {cut(request.url.path)}"
+    expected = f"one of {', '.join(PATHS)}" if error.status_code == 404 else str(error.detail)
+    if error.status_code == 405:
+        expected = f"one of {(error.headers or {}).get('Allow', 'other methods')}"
+    response = Refused(error.status_code, got, expected, remedy).response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _of_validation(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    where, got = ".".join(map(str, first["loc"])), cut(str(first["input"]))
+    return Refused(422, f"{where}: {got}", first["msg"], "correct the parameter").response()
+
+
+async def _of_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return error.response()
+
+
+async def _of_bug(_: Request, error: Exception) -> Response:
+    """Starlette raises `error` again, so that the log has it."""
+    return Refused(
+        500, type(error).__name__, "an answer", "report it with the server's log"
+    ).response()

@@ -1,0 +1,130 @@
+"""Images to a server, several at a time, and its answers in their order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+
+from data_catalog.config import UserError
+from ppcls_core.data.decode import BadImage, read_bytes
+from ppcls_core.deploy.inputs import Picture
+from ppcls_core.deploy.predict import Guess, Row
+from ppcls_core.serving.access import is_loopback
+
+MAX_TRIES = 10  # of a request that a busy server puts off
+MAX_WAIT = 60.0  # seconds that it may ask for
+AHEAD = 4  # images under way or answered out of order, for each request at a time
+REFUSED = "refused"  # a reason beside those of BadImage
+# What is wrong with the address or the token, whatever the image.
+HOPELESS = (401, 403, 404, 405, 421)
+
+
+class Client:
+    """A server as it is reached; may be used from several threads."""
+
+    def __init__(self, url: str, token: str | None, num_connections: int) -> None:
+        """Raises UserError if `url` is none."""
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{url}: no address of a server; expected http://HOST:PORT")
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(60, connect=10),
+            limits=httpx.Limits(max_connections=num_connections),
+            trust_env=not is_loopback(parts.hostname),  # no proxy leads to this machine
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def classify(self, picture: Picture, top_k: int) -> Row:
+        """The best classes of an image, or why it has none.
+
+        Raises:
+            UserError: the server cannot be reached, or refuses whatever it is sent.
+        """
+        try:
+            data = _content(picture)
+        except BadImage as error:
+            return Row(picture, (), error.reason, error.detail)
+        response = self._post(picture.path.name, data, top_k)
+        if response.status_code == 200:
+            return Row(picture, self._guesses(response))
+        message = _message(response)
+        if response.status_code in HOPELESS:
+            raise UserError(f"{self.url}: {message}")
+        return Row(picture, (), REFUSED, message)
+
+    def _post(self, name: str, data: bytes, top_k: int) -> httpx.Response:
+        # Without a type httpx guesses one by the name.
+        files = {"image": (name, data, "application/octet-stream")}
+        for left in reversed(range(MAX_TRIES)):
+            try:
+                response = self._http.post(
+                    f"{self.url}/predict", params={"top_k": top_k}, files=files
+                )
+            except httpx.HTTPError as error:
+                raise UserError(
+                    f"{self.url}: no answer ({str(error) or type(error).__name__}); see that "
+                    "`ppcls serve` runs there"
+                ) from error
+            if response.status_code != 503 or not left:
+                return response
+            time.sleep(_wait(response))
+        raise AssertionError
+
+    def _guesses(self, response: httpx.Response) -> list[Guess]:
+        try:
+            found = response.json()["images"][0]["predictions"]
+            return [Guess(one["class"], one["name"], one["probability"]) for one in found]
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{self.url}: the answer is not that of `ppcls serve`; check the address"
+            ) from error
+
+
+def _content(picture: Picture) -> bytes:
+    # Of a pipe or a device reading might never end.
+    if picture.path.exists() and not picture.path.is_file():
+        raise BadImage("not_an_image", "is a folder or a device")
+    return read_bytes(picture.path)
+
+
+def _wait(response: httpx.Response) -> float:
+    """Seconds."""
+    asked = response.headers.get("retry-after", "")
+    return min(float(asked), MAX_WAIT) if asked.isdecimal() else 1.0
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        error = response.json()["error"]
+        return f"got {error['got']}, expected {error['expected']}; {error['remedy']}"
+    except (ValueError, LookupError, TypeError):
+        return f"answered with status {response.status_code}; see that `ppcls serve` is there"
+
+
+def classify_all(
+    client: Client, pictures: Iterable[Picture], top_k: int, concurrency: int
+) -> Iterator[Row]:
+    """A row for each image, in order; `concurrency` requests at a time. Raises UserError."""
+    pending: deque[Future[Row]] = deque()
+    with ThreadPoolExecutor(concurrency) as pool:
+        try:
+            for picture in pictures:
+                pending.append(pool.submit(client.classify, picture, top_k))
+                if len(pending) >= AHEAD * concurrency:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,189 @@
+"""The images of a request, and their pixels as a network takes them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
+
+from ppcls_core.data.decode import FORMATS, BadImage, decode
+from ppcls_core.data.jpeg import frame_of
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.serving.config import ServeConfig
+from ppcls_core.serving.refused import Refused, cut
+
+MULTIPART, JSON = "multipart/form-data", "application/json"
+SHAPE = '{"images": [BASE64, ...]}'
+MAX_BOUNDARY = 70  # bytes, by RFC 2046
+MAX_HEAD = 4096  # bytes of a part's header
+# A progressive JPEG is decoded in about 10 scans. More bytes for one are not needed than for
+# another, and each takes as long as the picture is large.
+MAX_SCANS = 100
+JPEG = b"\xff\xd8"
+# Of `decode`'s formats but PPM, whose comments PIL reads byte by byte.
+KINDS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
+STARTS = (JPEG, b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+REMEDIES = {
+    "empty": "send the image's bytes",
+    "not_an_image": f"send the image as {KINDS}",
+    "truncated": "send the whole file",
+    "too_small": "send a larger image",
+    "decompression_bomb": "send a smaller image; -o max_pixels=N raises the limit",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as it came."""
+
+    name: str  # of its file, or its number
+    data: bytes
+
+
+def read_pictures(content_type: str, body: bytes, config: ServeConfig) -> list[Picture]:
+    """The images in the body of a request, at least one. Raises Refused (400, 413, 415, 422)."""
+    kind, options = parse_options_header(content_type[:1000])
+    if kind == MULTIPART.encode():
+        pictures = list(_of_multipart(body, options.get(b"boundary", b""), config))
+    elif kind == JSON.encode():
+        pictures = _of_json(body, config)
+    else:
+        raise Refused(
+            415,
+            f"Content-Type {cut(content_type)}",
+            f"{MULTIPART} or {JSON}",
+            "send files as a form, or their base64 as JSON",
+        )
+    if not pictures:
+        raise Refused(422, "no image", "at least one", "add an image to the request")
+    return pictures
+
+
+def _check_number(num: int, config: ServeConfig) -> None:
+    if num > config.max_images:
+        raise Refused(
+            413,
+            f"{num} images or more in a request",
+            f"at most {config.max_images}",
+            "send them in several requests; -o max_images=N raises the limit",
+        )
+
+
+def _of_multipart(body: bytes, boundary: bytes, config: ServeConfig) -> Iterator[Picture]:
+    if not 0 < len(boundary) <= MAX_BOUNDARY:
+        raise _broken(f"a boundary of {len(boundary)} bytes", f"1 to {MAX_BOUNDARY}")
+    # One split more than there may be images, so that too many are noticed and cost nothing.
+    delimiter = b"\r\n--" + boundary
+    before, *parts = (b"\r\n" + body).split(delimiter, config.max_images + 2)
+    if before.strip() or not parts:
+        raise _broken("no part", "the boundary that the header names")
+    _check_number(len(parts) - 1, config)
+    if not parts.pop().startswith(b"--"):
+        raise _broken("a body that ends before its last boundary", "all of it")
+    for number, part in enumerate(parts):
+        yield _of_part(number, part)
+
+
+def _of_part(number: int, part: bytes) -> Picture:
+    end = part.find(b"\r\n\r\n", 0, MAX_HEAD)
+    if end < 0:
+        raise _broken(f"part {number + 1} without an end of its header", "an empty line")
+    headers = {}
+    for line in part[:end].split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        headers[name.strip().lower()] = value.strip()
+    kind = headers.get(b"content-type", b"").lower()
+    if kind and not kind.startswith((b"image/", b"application/octet-stream")):
+        raise Refused(
+            415,
+            f"part {number + 1} of type {cut(kind.decode('latin-1'))}",
+            "image/* or application/octet-stream",
+            "send images alone",
+        )
+    name = parse_options_header(headers.get(b"content-disposition", b""))[1].get(b"filename", b"")
+    return Picture(name.decode(errors="replace") or str(number), part[end + 4 :])
+
+
+def _of_json(body: bytes, config: ServeConfig) -> list[Picture]:
+    # Base64 has no commas and brackets: a body with many would take memory for nothing.
+    _check_number(body.count(b",") + 1, config)
+    if body.count(b"[") + body.count(b"{") > 2:
+        raise Refused(422, "JSON of another shape", SHAPE, "correct it")
+    try:
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(400, f"a body that is not JSON ({error})", SHAPE, "correct it") from error
+    if not isinstance(data, dict) or data.keys() != {"images"}:
+        keys = ", ".join(data) if isinstance(data, dict) else type(data).__name__
+        raise Refused(422, f"JSON with {cut(keys)}", SHAPE, "correct it")
+    images = data["images"]
+    if not isinstance(images, list) or not all(isinstance(text, str) for text in images):
+        raise Refused(422, "images that are no list of texts", SHAPE, "correct it")
+    return [Picture(str(number), _unpacked(number, text)) for number, text in enumerate(images)]
+
+
+def _unpacked(number: int, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Refused(
+            400, f"images.{number}: no base64 ({error})", "base64 of a file", "encode the file"
+        ) from error
+
+
+def _broken(got: str, expected: str) -> Refused:
+    return Refused(400, got, expected, f"send {MULTIPART} as an HTTP client makes it")
+
+
+def network_input(picture: Picture, preprocess: Preprocess, max_pixels: int) -> np.ndarray:
+    """uint8 [3, S, S] of `picture`. Raises Refused (400, 413)."""
+    try:
+        _check_cost(picture.data, max_pixels)
+        return preprocess(decode(picture.data))
+    except BadImage as error:
+        status = 413 if error.reason == "decompression_bomb" else 400
+        raise Refused(
+            status,
+            f"image {cut(picture.name)}: {error}",
+            "a whole image file",
+            REMEDIES[error.reason],
+        ) from error
+
+
+def _check_cost(data: bytes, max_pixels: int) -> None:
+    """Refuse by its header what would take long or much memory to decode."""
+    if not data:
+        raise BadImage("empty", "0 bytes")
+    if not data.startswith(STARTS):
+        raise BadImage("not_an_image", "no known image header")
+    if data.startswith(JPEG):
+        _check_markers(data)
+    width, height = _sides(data)
+    if width * height > max_pixels:
+        raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {max_pixels:,}")
+
+
+def _check_markers(data: bytes) -> None:
+    # Each takes a step in Python, and 16 MB of nothing else 20 seconds.
+    if data.count(b"\xff") > 1000 + len(data) // 16:
+        raise BadImage("not_an_image", "a JPEG of more markers than picture")
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise BadImage("decompression_bomb", f"a JPEG of more than {MAX_SCANS} scans")
+
+
+def _sides(data: bytes) -> tuple[int, int]:
+    """Width and height; (0, 0) of what `decode` will refuse."""
+    frame = frame_of(data)
+    if frame:
+        return frame.width, frame.height
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # noqa: BLE001 - PIL has many for a broken header
+        return 0, 0
