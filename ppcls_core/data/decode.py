@@ -17,6 +17,7 @@ from ppcls_core.data.jpeg import Frame, frame_of, scan_start
 
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
+MAX_SCANS = 100  # of a progressive JPEG, which has about 10
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, at cv2's import
 
@@ -71,7 +72,7 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, needed: Needed | None = None) -> np.ndarray:
+def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Pixels of an encoded image: uint8 RGB [H, W, 3], EXIF orientation applied, alpha dropped.
 
     Of a TIFF alpha is not dropped but blended with black. Of a JPEG with `needed` only the part
@@ -80,10 +81,11 @@ def decode(data: bytes, needed: Needed | None = None) -> np.ndarray:
     Raises:
         BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
     """
+    _check_markers(data)
     frame = frame_of(data)
     width, height, kind = (frame.width, frame.height, "JPEG") if frame else _header(data)
-    if width * height > MAX_PIXELS:
-        raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {MAX_PIXELS:,}")
+    if width * height > max_pixels:
+        raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {max_pixels:,}")
     if min(width, height) < MIN_SIDE:
         raise BadImage("too_small", f"{width} x {height} pixels, at least {MIN_SIDE} a side")
     if not _is_whole(data, kind, frame):
@@ -139,6 +141,17 @@ def _by_opencv(data: bytes, kind: str, divisor: int) -> np.ndarray:
     if image is None:
         raise BadImage("truncated", f"the {kind} header is readable, its pixels are not")
     return image
+
+
+def _check_markers(data: bytes) -> None:
+    """Refuse a JPEG that is small but takes minutes: of each marker it costs a step to read it, of
+    each scan the time of the whole picture."""
+    if not data.startswith(b"\xff\xd8"):
+        return
+    if data.count(b"\xff") > 1000 + len(data) // 16:
+        raise BadImage("not_an_image", "a JPEG of more markers than picture")
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise BadImage("decompression_bomb", f"a JPEG of more than {MAX_SCANS} scans")
 
 
 def _header(data: bytes) -> tuple[int, int, str]:

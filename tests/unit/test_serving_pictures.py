@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppcls_core.data.decode import decode
+from ppcls_core.data.decode import MAX_SCANS, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.pictures import MAX_SCANS, Picture, network_input, read_pictures
+from ppcls_core.serving.pictures import Picture, network_input, read_pictures
 from ppcls_core.serving.refused import Refused
 from tests.unit.stand_in import encoded
 
