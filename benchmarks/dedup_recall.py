@@ -3,10 +3,10 @@
     python benchmarks/dedup_recall.py [--images DIR] [--num 100] [--part 1/2] [--rule balanced]
 
 Every photograph is indexed; each is then attacked in each way and searched, and so are pictures
-with little texture, and photographs in one frame or under one watermark. A pair with another
-photograph than its source, or than the one that an attack pastes, counts as false (look at them: a
-folder may hold a picture twice). The last table is the curve: recall and false pairs had `rule`
-asked for more or less agreement.
+with little texture, signs, walls, and photographs in one frame or under one watermark. A pair with
+another photograph than its source, or than the one that an attack pastes, counts as false (look at
+them: a folder may hold a picture twice). The last table is the curve: recall and false pairs had
+`rule` asked for more or less agreement.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from ppcls_core.dedup.verify import AGREEMENT
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASTED = 7  # the other picture of an attack is so many places further on
+WORDS = ("EXIT", "ENTRY", "STOP", "SLOW", "OPEN", "CLOSED", "PULL", "STAFF", "ONLY", "ROAD", "SALE")
 MARGINS = np.arange(0, 0.31, 0.05)
 
 
@@ -85,6 +86,32 @@ def plain_pictures(rng: np.random.Generator) -> Iterator[np.ndarray]:
         yield perspective(rotate(digit, rng.uniform(-15, 15)), 0.25, rng)
 
 
+def lettered(rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Signs in one frame, of few words that come again and again."""
+    for _ in range(40):
+        paint = tuple(int(x) for x in rng.choice([(200, 0, 0), (0, 60, 150), (20, 20, 20)]))
+        picture = np.full((240, 360, 3), paint, np.uint8)
+        cv2.rectangle(picture, (8, 8), (352, 232), (255, 255, 255), 5)
+        for line in range(3):
+            line_of_words = " ".join(rng.choice(WORDS, 2))
+            cv2.putText(picture, line_of_words, (25, 75 + 60 * line), 2, 1.4, (255, 255, 255), 2)
+        yield picture
+
+
+def walls(rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Brick walls: of one make, at random turns."""
+    for _ in range(40):
+        wall = 150 + 20 * cv2.GaussianBlur(rng.normal(0, 1, (360, 480)), (0, 0), 2)
+        high, wide = (int(x) for x in rng.integers((24, 50), (60, 120)))
+        for row in range(0, 360, high):
+            cv2.line(wall, (0, row), (480, row), (220,), 3)
+            for x in range(-(row // high % 2) * wide // 2, 480, wide):
+                cv2.line(wall, (x, row), (x, row + high), (220,), 3)
+        turn = cv2.getRotationMatrix2D((240, 180), rng.uniform(-25, 25), 1.3)
+        grey = cv2.warpAffine(wall, turn, (400, 300)) + rng.normal(0, 3, (300, 400))
+        yield np.repeat(grey[..., None], 3, axis=2)
+
+
 def framed(images: list[np.ndarray]) -> Iterator[np.ndarray]:
     """The pictures in one frame, with one signature."""
     for image in images:
@@ -117,6 +144,8 @@ def run(files: list[Path], config: DedupConfig, folder: Path) -> tuple[list[Sear
     num_pairs = len(result) * max(0, len(files) - 2)
     sets = {
         "(little texture)": list(plain_pictures(np.random.default_rng(1))),
+        "(signs)": list(lettered(np.random.default_rng(2))),
+        "(brick walls)": list(walls(np.random.default_rng(3))),
         "(one frame and signature)": list(framed(images)),
         "(one watermark all over)": [watermark(cv2.resize(image, (400, 300))) for image in images],
     }

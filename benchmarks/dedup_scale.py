@@ -14,7 +14,8 @@ import resource
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -22,21 +23,30 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from data_catalog.config import parse
 from ppcls_core.data.decode import read_image
-from ppcls_core.dedup.attacks import ATTACKS
+from ppcls_core.dedup.attacks import ATTACKS, COMMON
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import find_pairs, scan
-from ppcls_core.dedup.index import build_index, load_index
+from ppcls_core.dedup.detect import check_pair, find_pairs, scan
+from ppcls_core.dedup.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.picture import describe
 from ppcls_core.dedup.threads import map_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HARD = ("crop 20 %", "blur 4", "text", "screenshot", "picture in picture 20 %", "jpeg 10")
-SETTINGS = [
-    {"side": side, "min_side": min(side, 160), "num_features": features, "contrast_threshold": low}
+SETTINGS = [  # of the full search, without a first look
+    {"side": side, "num_features": features, "contrast_threshold": low}
     for side in (128, 192, 256, 320)
     for features in (300, 500)
     for low in (0.006, 0.015)
+]
+LOOKS = [  # of the first look; the first makes none
+    {"look_vote": 0.0},
+    *(
+        {"look_side": side, "look_features": features, "look_vote": vote}
+        for side, features in ((96, 200), (128, 200), (128, 300), (160, 300))
+        for vote in (1.0, 1.2, 1.4)
+    ),
 ]
 FULL_POOL, FULL_VAL = 14_200_000, 50_000
 console = Console(width=120)
@@ -61,42 +71,72 @@ def bytes_in(folder: Path) -> int:
 
 
 def describe_all(files: list[Path], config: DedupConfig, workers: int) -> None:
-    """Extraction alone: read, decode, reduce, SIFT."""
-    for _ in map_threads(lambda file: describe(file, config), files, workers):
+    """Extraction alone, of the full search's features: read, decode, reduce, SIFT."""
+    for _ in map_threads(lambda file: describe(file, config).features, files, workers):
         pass
+
+
+def attacked(files: list[Path], names: Iterable[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, picture) of each attack of each of the files."""
+    images = [read_image(file) for file in files]
+    for name in names:
+        for row, image in enumerate(images):
+            rng = np.random.default_rng(zlib.crc32(f"{name} {row}".encode()))
+            yield row, np.ascontiguousarray(ATTACKS[name](image, images[row - 7], rng))
+
+
+def recall(
+    files: list[Path], index: ValIndex, folder: Path, names: Iterable[str]
+) -> tuple[float, float, float]:
+    """(recall, extraction ms, ms of all else) of attacked pictures; extraction is the full one."""
+    hits, spent = [], np.zeros(2)
+    for row, image in attacked(files, names):
+        cv2.imwrite(str(folder / "picture.jpg"), image[..., ::-1])
+        picture = describe(folder / "picture.jpg", index.config)
+        times = [time.thread_time()]
+        assert picture.features is not None
+        times.append(time.thread_time())
+        hits.append(any(pair.row == row for pair in find_pairs(picture, index)))
+        spent += np.diff([*times, time.thread_time()])
+    extraction, search = (spent * 1000 / len(hits)).tolist()
+    return float(np.mean(hits)), extraction, search
 
 
 def settings_table(files: list[Path], folder: Path) -> Table:
     """Recall of the hard attacks against milliseconds, by setting. OpenCV always enlarges twice
     before extraction: half the `side` is what extraction without that sees."""
     table = Table("side", "features", "contrast", "recall", "extraction ms", "search ms")
-    images = [read_image(file) for file in files]
-    path = folder / "picture.jpg"
-    for number, setting in enumerate(SETTINGS):
-        config = DedupConfig(**setting)  # pyright: ignore[reportArgumentType]
-        index_of(files, config, folder / str(number))
-        index = load_index(folder / str(number))
-        hits, spent = [], np.zeros(2)
-        for name in HARD:
-            for row, image in enumerate(images):
-                rng = np.random.default_rng(zlib.crc32(f"{name} {row}".encode()))
-                altered = ATTACKS[name](image, images[row - 7], rng)
-                cv2.imwrite(str(path), altered[..., ::-1])
-                times = [time.thread_time()]
-                picture = describe(path, config)
-                times.append(time.thread_time())
-                hits.append(any(pair.row == row for pair in find_pairs(picture, index)))
-                spent += np.diff([*times, time.thread_time()])
-        extraction, search = spent * 1000 / len(hits)
-        cells = [setting["side"], setting["num_features"], setting["contrast_threshold"]]
-        figures = f"{np.mean(hits):.3f}", f"{extraction:.1f}", f"{search:.1f}"
-        table.add_row(*map(str, cells), *figures)
+    for setting in SETTINGS:
+        least = min(setting["side"], DedupConfig().min_side)
+        values = {**setting, "min_side": least, "look_side": least, "look_vote": 0.0}
+        index_of(files, parse(DedupConfig, values, "setting"), folder)
+        found, extraction, search = recall(files, load_index(folder), folder, HARD)
+        figures = (f"{found:.3f}", f"{extraction:.1f}", f"{search:.1f}")
+        table.add_row(*map(str, setting.values()), *figures)
+    return table
+
+
+def looks_table(files: list[Path], others: list[Path], folder: Path) -> Table:
+    """Recall of the hard attacks, and CPU time of `others` (of which the index has none), by what
+    the first look is."""
+    table = Table("first look", "recall", "of others: full search", "ms, decoding included")
+    for look in LOOKS:
+        index_of(files, parse(DedupConfig, look, "look"), folder)
+        index = load_index(folder)
+        found, _, _ = recall(files, index, folder, HARD)
+        pictures = [describe(file, index.config) for file in others]
+        spent = cpu_ms(lambda p=pictures, i=index: [find_pairs(x, i) for x in p], len(others))
+        decoding = cpu_ms(lambda c=index.config: [describe(f, c) for f in others], len(others))
+        full = np.mean(["features" in vars(picture) for picture in pictures])
+        name = ", ".join(f"{value:g}" for value in look.values())
+        table.add_row(name, f"{found:.3f}", f"{full:.2f}", f"{decoding + spent:.1f}")
     return table
 
 
 def worker_table(pool: list[Path], index_folder: Path) -> Table:
-    """Extraction alone against the whole search, in turns, by workers."""
-    table = Table("workers", "extraction ms", "search ms", "throughput of extraction's (CPU)")
+    """Extraction alone (of all images, for the full search) against the whole scan, in turns, by
+    workers."""
+    table = Table("workers", "extraction ms", "scan ms", "throughput of extraction's (CPU)")
     index = load_index(index_folder)
     ids = [file.name for file in pool]
     for workers in (1, 2):
@@ -110,41 +150,50 @@ def worker_table(pool: list[Path], index_folder: Path) -> Table:
     return table
 
 
-def shortlist(pool: list[Path], exact: Path, quick: Path) -> str:
-    """How many pairs of attacked pictures the inverted file loses against comparing everything."""
-    indexes = [load_index(folder) for folder in (exact, quick)]
-    found, path = [0, 0], exact / "picture.jpg"
-    for row, file in enumerate(pool):
-        for name in HARD:
-            rng = np.random.default_rng(zlib.crc32(f"{name} {row}".encode()))
-            image = read_image(file)
-            altered = ATTACKS[name](image, np.roll(image, 50, axis=1), rng)
-            cv2.imwrite(str(path), altered[..., ::-1])
-            picture = describe(path, indexes[0].config)
-            for number, index in enumerate(indexes):
-                pairs = find_pairs(picture, index)
-                found[number] += any(index.ids[pair.row] == file.name for pair in pairs)
-    asked = len(pool) * len(HARD)
-    return f"of {asked} attacked pictures: brute force {found[0]}, inverted file {found[1]}"
+def shortlist(pool: list[Path], folder: Path) -> str:
+    """How many attacked pictures of the pool, whose sources the index has, are lost by the first
+    look and the inverted file: found when compared with their source, not by the search."""
+    index, seen, lost = load_index(folder), 0, 0
+    for row, image in attacked(pool, COMMON):
+        cv2.imwrite(str(folder / "picture.jpg"), image[..., ::-1])
+        picture = describe(folder / "picture.jpg", index.config)
+        if any(pair.row == row for pair in find_pairs(picture, index)):
+            seen += 1
+        elif check_pair(picture, index, row) is not None:
+            seen, lost = seen + 1, lost + 1
+    asked = len(pool) * len(COMMON)
+    return f"of {asked} attacked pictures {seen} show their source when compared; lost: {lost}"
 
 
-def growth(
-    val: list[Path], pool: list[Path], folder: Path
-) -> tuple[Table, list[tuple[int, float, float, int]]]:
-    """By size of the val set: (images, index ms, search ms beside extraction, bytes)."""
-    table = Table("val images", "index ms", "extraction ms", "search ms", "index MB", "peak RSS MB")
-    rows, ids = [], [file.name for file in pool]
+@dataclass(frozen=True)
+class Cost:
+    """By size of the val set: milliseconds an image to index it, of the whole scan of a pool image,
+    of that behind the first look's extraction; bytes of the index."""
+
+    num_val: int
+    index: float
+    scan: float
+    search: float
+    size: int
+
+
+def growth(val: list[Path], pool: list[Path], folder: Path) -> tuple[Table, list[Cost]]:
+    """The cost by size of the val set, all by the inverted file."""
+    names = ("val images", "index ms", "scan ms", "search ms", "full search", "index MB", "RSS MB")
+    table, rows, ids = Table(*names), [], [file.name for file in pool]
     for times in (1, 4, 16):
-        part = val[: len(val) * times // 16]
-        built = index_of(part, DedupConfig(max_exact=0), folder / str(times))
-        index = load_index(folder / str(times))
-        alone = cpu_ms(lambda: describe_all(pool, DedupConfig(), 1), len(pool))
+        part, inside = val[: len(val) * times // 16], folder / str(times)
+        built = index_of(part, DedupConfig(max_exact=0), inside)
+        index = load_index(inside)
         whole = cpu_ms(lambda i=index: scan(pool, ids, i, 1, lambda: None), len(pool))
-        size = bytes_in(folder / str(times))
-        rows.append((len(part), built, whole - alone, size))
+        pictures = [describe(file, index.config) for file in pool]
+        assert all(picture.look is not None for picture in pictures)
+        search = cpu_ms(lambda p=pictures, i=index: [find_pairs(x, i) for x in p], len(pool))
+        full = np.mean(["features" in vars(picture) for picture in pictures])
+        rows.append(Cost(len(part), built, whole, search, bytes_in(inside)))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        figures = (built, alone, whole - alone, size / 1e6, peak)
-        table.add_row(str(len(part)), *(f"{figure:.1f}" for figure in figures))
+        figures = (built, whole, search, full, rows[-1].size / 1e6, peak)
+        table.add_row(str(len(part)), *(f"{figure:.2f}" for figure in figures))
     return table, rows
 
 
@@ -166,24 +215,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.settings:
-            console.print(settings_table(pool[:24], folder / "settings"))
+            console.print(settings_table(pool[:16], folder / "settings"))
+            console.print(looks_table(pool[:16], val[: options.num], folder / "looks"))
         table, rows = growth(val, pool, folder)
         console.print(table)
         console.print(worker_table(pool, folder / "16"))
-        few = pool[:24] + val[: options.num]
-        for kind, limit in (("exact", 1 << 40), ("quick", 0)):
-            index_of(few, DedupConfig(max_exact=limit), folder / kind)
-        console.print(shortlist(pool[:24], folder / "exact", folder / "quick"))
-        alone = min(cpu_ms(lambda: describe_all(pool, DedupConfig(), 1), len(pool)) for _ in (1, 2))
-    (small, _, low, _), (large, built, high, size) = rows[0], rows[-1]
-    exponent = max(0.0, np.log(max(high, 0.01) / max(low, 0.01)) / np.log(large / small))
-    search = high * (FULL_VAL / large) ** exponent
-    hours = FULL_POOL * (alone + search) / 3.6e6
-    gigabytes = size / large * FULL_VAL / 1e9
+        few = pool[:24] + val[: 4 * options.num]
+        index_of(few, DedupConfig(max_exact=0), folder / "few")
+        console.print(shortlist(pool[:24], folder / "few"))
+    small, large = rows[0], rows[-1]
+    exponent = max(0.0, np.log(large.search / small.search) / np.log(large.num_val / small.num_val))
+    search = large.search * (FULL_VAL / large.num_val) ** exponent
+    each = large.scan - large.search + search
     console.print(
         f"search grows as val^{exponent:.2f}; planned: {FULL_POOL:,} against {FULL_VAL:,}: "
-        f"{alone:.1f} + {search:.1f} ms an image = {hours:,.0f} core-hours, index "
-        f"{built * FULL_VAL / 3.6e6:.1f} core-hours and {gigabytes:.1f} GB of disk, memory-mapped"
+        f"{each:.1f} ms an image = {FULL_POOL * each / 3.6e6:,.0f} core-hours, index "
+        f"{large.index * FULL_VAL / 3.6e6:.1f} core-hours and "
+        f"{large.size / large.num_val * FULL_VAL / 1e9:.1f} GB of disk, memory-mapped"
     )
 
 

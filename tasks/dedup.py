@@ -1,9 +1,14 @@
 """dedup: which pool images show a validation image, which are unusable, which are kept.
 
-Files: kept.parquet (manifest of the pool's rest), pairs.parquet (pool_id, val_id, channel, score,
-inliers, transform), rejected.parquet (image_id, reason, detail: duplicates have the reason
-`duplicate` and the matched val_id as detail), index/ (of the validation images), shards.
+Files: kept.parquet (manifest of the pool's rest), pairs.parquet (PAIRS), refused.parquet (PAIRS:
+those nearly accepted), rejected.parquet (image_id, reason, detail: duplicates have the reason
+`duplicate` and the matched val_id as detail), weak.parquet (image_id of those kept that have too
+few features for SIFT), canaries.parquet (CANARIES: altered validation images that the stage asks
+for itself; they are in no other table or count), index/ (of the validation images), shards.
 """
+
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
@@ -12,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.files import atomic_path, read_json, write_json
+from data_catalog.files import read_json, write_json, write_table
 from data_catalog.manifest import REJECTED, Manifest, write_manifest
 from ppcls_core.monitor import check
 from tasks.inputs import image_set, manifest, table
@@ -24,8 +30,8 @@ from tasks.stage import Outcome, Stage, Work
 if TYPE_CHECKING:
     from ppcls_core.dedup.index import ValIndex
 
-TABLES = ("kept.parquet", "pairs.parquet", "rejected.parquet")
-KINDS = ("pairs", "rejected", "weak")
+KINDS = ("pairs", "refused", "rejected", "weak")
+FILES = (*(f"{kind}.parquet" for kind in KINDS), "kept.parquet", "canaries.parquet")
 WEAK = pa.schema([("image_id", pa.string())])
 
 
@@ -34,31 +40,36 @@ def run(work: Work) -> Outcome:
     from ppcls_core.dedup.detect import PAIRS, scan
 
     index, index_counts = _index(work)
+    canaries = _canaries(work, index)
     pool = image_set(work, "data/pool.parquet")
 
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
         paths, ids = pool.paths[rows.start : rows.stop], pool.ids[rows.start : rows.stop]
         found = scan(paths, ids, index, work.recipe.run_time.workers, advance)
         weak = pa.table([pa.array(found.weak, pa.string())], schema=WEAK)
-        return {"pairs": found.pairs, "rejected": found.rejected, "weak": weak}
+        tables = (found.pairs, found.refused, found.rejected, weak)
+        return dict(zip(KINDS, tables, strict=True))
 
     num_shards = run_shards(work, len(pool), process)
-    schemas = {"pairs": PAIRS, "rejected": REJECTED, "weak": WEAK}
-    pairs, rejected, weak = (
-        read_shards(work.directory, kind, num_shards, schema) for kind, schema in schemas.items()
+    schemas = (PAIRS, PAIRS, REJECTED, WEAK)
+    pairs, refused, rejected, weak = (
+        read_shards(work.directory, kind, num_shards, schema)
+        for kind, schema in zip(KINDS, schemas, strict=True)
     )
     kept, removed = _split(manifest(work, "data/pool.parquet"), pairs, rejected)
     write_manifest(work.path("kept.parquet"), kept)
-    for name, rows in (("pairs", pairs), ("rejected", removed)):
-        with atomic_path(work.path(f"{name}.parquet")) as temporary:
-            pq.write_table(rows, temporary, compression="zstd")
+    kept_ids = pa.array(kept.ids, pa.string())
+    weak = weak.filter(pc.is_in(weak["image_id"], kept_ids))
+    for name, rows in zip(KINDS, (pairs, refused, removed, weak), strict=True):
+        write_table(work.path(f"{name}.parquet"), rows)
     inside = sorted(f"index/{path.name}" for path in work.path("index").iterdir())
     return Outcome(
-        files=[*TABLES, *inside, *shard_files(num_shards, KINDS)],
+        files=[*FILES, *inside, *shard_files(num_shards, KINDS)],
         counts=_counts(len(pool), len(kept), removed),
         metrics={
             "pairs": pairs.num_rows,
-            "below_floor": weak.num_rows,
+            "too_few_features": weak.num_rows,
+            "canaries": canaries,
             "planted": _planted_recall(table(work, "data/planted.parquet"), pairs),
             **index_counts,
         },
@@ -80,6 +91,26 @@ def _index(work: Work) -> tuple[ValIndex, dict[str, int]]:
         rejected = sum(stats.rejected.values())
         write_json(record, {"val_indexed": stats.num_indexed, "val_rejected": rejected})
     return load_index(work.path("index")), read_json(record)
+
+
+def _canaries(work: Work, index: ValIndex) -> dict[str, list[int]]:
+    """attack -> [found, planted], searched unless a killed run did."""
+    from ppcls_core.dedup.canaries import find_canaries, recall
+
+    path, total, done = work.path("canaries.parquet"), work.recipe.dedup.canaries, 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        work.monitor.progress(done, total, "canaries")
+        check(work.monitor)
+
+    if not path.exists():
+        val = image_set(work, "data/val.parquet")
+        images = dict(zip(val.ids, val.paths, strict=True))
+        workers = work.recipe.run_time.workers
+        write_table(path, find_canaries(lambda ids: images, index, workers, advance))
+    return recall(pq.read_table(path))
 
 
 def _split(pool: Manifest, pairs: pa.Table, rejected: pa.Table) -> tuple[Manifest, pa.Table]:
@@ -120,7 +151,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    2,
+    3,
     ("dedup", "shard_size"),
     ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
     run,

@@ -1,6 +1,6 @@
-"""report: one self-contained page that says what the pipeline did and gained.
+"""report: one self-contained page that says what the pipeline did and gained, and a model card.
 
-Files: report.html.
+Files: report.html, model_card.md.
 """
 # pyright: reportAttributeAccessIssue=false
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import yaml
 
 from data_catalog.files import read_json, write_bytes
 from ppcls_core.data.decode import BadImage, read_image
+from tasks.card import CARD, card
 from tasks.inputs import manifest, num_classes, roots, table
 from tasks.shards import shard_file
 from tasks.stage import Outcome, Stage, Work
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 TRAINED = ("teacher", "baseline", "distill", "finetune", "fix")
 _BINS = 40
-NUM_PAIRS, NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 24, 6, 3, 112
+NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
 
 
 def run(work: Work) -> Outcome:
@@ -57,19 +59,24 @@ def run(work: Work) -> Outcome:
         accuracies=accuracies(work.inputs["evaluate"]),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
-        planted=planted_rows(work.inputs["dedup"]),
+        planted=planted_rows(work.inputs["dedup"], "planted"),
+        canaries=planted_rows(work.inputs["dedup"], "canaries"),
+        too_few_features=work.inputs["dedup"].metrics["too_few_features"],
         selection=selection(work),
         reconciliation=tuple(count_rows(work.inputs)),
         rejected=_rejected(work.inputs["dedup"]),
         settings_yaml=_settings(work),
         versions=last["versions"],
+        card=CARD,
         files={
             name: str(r.directory.relative_to(r.directory.parent.parent))
             for name, r in work.inputs.items()
         },
     )
     write_bytes(work.path("report.html"), render(report).encode())
-    return Outcome(files=["report.html"], volatile=["report.html"])
+    write_bytes(work.path(CARD), card(work, report).encode())
+    files = ["report.html", CARD]
+    return Outcome(files=files, volatile=files)
 
 
 def stage_row(result: Result) -> StageRow:
@@ -118,36 +125,28 @@ def curve(result: Result) -> Curve:
     return Curve(result.stage, series("loss"), series("lr"), series("top1"))
 
 
-def planted_rows(dedup: Result) -> tuple[PlantedRow, ...]:
-    """Recall of planted duplicates by transform."""
+def planted_rows(dedup: Result, metric: str) -> tuple[PlantedRow, ...]:
+    """Recall of planted duplicates by transform; `metric`: `planted` in the pool, or `canaries`."""
     from ppcls_core.report.model import PlantedRow
 
-    planted: Mapping[str, list[int]] = dedup.metrics["planted"]
+    planted: Mapping[str, list[int]] = dedup.metrics[metric]
     return tuple(PlantedRow(name, *score) for name, score in planted.items())
 
 
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
-    """Pairs to look at: first those that nobody planted, the weakest evidence first."""
-    from ppcls_core.report.model import DuplicatePair
+    """Pairs to look at, those that nobody planted before the others."""
+    from ppcls_core.dedup.gallery import Gallery, pictures
 
-    planted = {
-        (row["pool_id"], row["val_id"]): row["transform"]
-        for row in table(work, "data/planted.parquet").to_pylist()
-    }
-    rows = table(work, "dedup/pairs.parquet").drop_columns(["transform"]).to_pylist()
-    rows.sort(key=lambda r: ((r["pool_id"], r["val_id"]) in planted, r["score"], r["pool_id"]))
-    chosen = rows[:NUM_PAIRS]
-    pool = _thumbnails(work, "data/pool.parquet", {row["pool_id"] for row in chosen})
-    val = _thumbnails(work, "data/val.parquet", {row["val_id"] for row in chosen})
-    return tuple(
-        DuplicatePair(
-            **row,
-            pool_image=pool.get(row["pool_id"]),
-            val_image=val.get(row["val_id"]),
-            planted=planted.get((row["pool_id"], row["val_id"])),
-        )
-        for row in chosen
-    )
+    rows = table(work, "data/planted.parquet").to_pylist()
+    planted = {(row["pool_id"], row["val_id"]): row["transform"] for row in rows}
+    gallery = Gallery(planted)
+    pairs, refused = (table(work, f"dedup/{name}.parquet") for name in ("pairs", "refused"))
+    gallery.add(pairs.to_pylist(), refused.to_pylist())
+
+    def find(name: str) -> Callable[[Iterable[str]], dict[str, Path]]:
+        return lambda ids: dict(_paths(work, name, set(ids)))
+
+    return pictures(gallery, find("data/pool.parquet"), find("data/val.parquet"), work.recipe.dedup)
 
 
 def selection(work: Work) -> Selection:
@@ -256,11 +255,8 @@ def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
     """Small pictures of these images; one that cannot be read any more is left out."""
     from ppcls_core.report.figures import thumbnail
 
-    images = manifest(work, name)
-    wanted = pc.is_in(images.table["image_id"], pa.array(sorted(ids), pa.string()))
-    found = images.take(np.asarray(wanted))
     pictures = {}
-    for image_id, path in zip(found.ids, found.resolve(roots(work)), strict=True):
+    for image_id, path in _paths(work, name, ids):
         try:
             pictures[image_id] = thumbnail(read_image(path), THUMBNAIL)
         except BadImage:
@@ -268,9 +264,17 @@ def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
     return pictures
 
 
+def _paths(work: Work, name: str, ids: set[str]) -> Iterator[tuple[str, Path]]:
+    """(id, file) of those of `ids` that are in the manifest `name`."""
+    images = manifest(work, name)
+    wanted = pc.is_in(images.table["image_id"], pa.array(sorted(ids), pa.string()))
+    found = images.take(np.asarray(wanted))
+    yield from zip(found.ids, found.resolve(roots(work)), strict=True)
+
+
 STAGE = Stage(
     "report",
-    2,
+    3,
     (
         "name",
         "seed",
@@ -289,7 +293,7 @@ STAGE = Stage(
         "select/*.parquet",
         *(f"{name}/history.json" for name in TRAINED),
         "evaluate/accuracy.json",
-        "export/inference.yml",
+        "export/sidecar.json",
     ),
     run,
 )

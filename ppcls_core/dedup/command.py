@@ -1,37 +1,32 @@
 """`ppcls dedup`: which images of a pool show an image of another set, or one another.
 
-Files of DIR: `pairs.parquet` (PAIRS), `kept.parquet` (image_id), `rejected.parquet` (image_id,
-reason, detail: a duplicate's is the other image's id), `removed.json` (what others need to verify
-the removal, see `removal.py`), and of the work `search.json` (what is searched), `index/` and
-`shards/`, one JSON file a shard: running again goes on behind the last whole one.
+Files of DIR: `pairs.parquet` and `pairs.csv` (PAIRS), `kept.parquet` (image_id), `rejected.parquet`
+(image_id, reason, detail: a duplicate's is the other image's id), `weak.parquet` (image_id of those
+kept that have too little texture for SIFT), `canaries.parquet` (CANARIES), `pairs.html` (pairs to
+look at), `removed.json` (what others need to verify the removal, see `removal.py`). And of the
+work: `search.json` (what is searched), `pool.arrow`, `val.arrow` (where the images are), `index/`,
+`shards/`, one JSON file a part of the pool: running again goes on behind those that are whole.
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_catalog.config import UserError
-from data_catalog.files import atomic_path, digest_of, read_json, write_json
-from data_catalog.manifest import REJECTED
-from ppcls_core.dedup.collection import Collection, collect
+from data_catalog.files import digest_of, read_json, write_json, write_table
+from ppcls_core.dedup.canaries import find_canaries
+from ppcls_core.dedup.collection import PART, Collection, collect
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import PAIRS, scan
+from ppcls_core.dedup.detect import scan
+from ppcls_core.dedup.gallery import Gallery
 from ppcls_core.dedup.index import FORMAT, ValIndex, build_index, load_index
-from ppcls_core.dedup.removal import write_removal
-from ppcls_core.dedup.within import best_first, keep_one_of_each, one_way
+from ppcls_core.dedup.result import Found, Shard, write_result
 from ppcls_core.monitor import Monitor, check
-
-SHARD = 4096  # images
-KEPT = pa.schema([("image_id", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -49,39 +44,47 @@ class Search:
 def dedup(search: Search, monitor: Monitor) -> dict[str, int]:
     """Search, and leave the result in `search.out`; counts: in = kept + duplicates + each reason.
 
-    `weak` (too few features for SIFT) and `pairs` are counted beside that.
+    Counted beside that: `too_few_features` (of those kept, and searched by hashes alone) and
+    `pairs`. Canaries are in none of these.
 
     Raises:
         UserError: nothing to search, an `out` within the pool or of another search, or in use.
         Interrupted: a stop was requested; finished shards are kept.
     """
-    pool, val = _collections(search)
+    _check_folders(search)
     with _locked(search.out):
+        pool = collect(search.pool, search.out / "pool.arrow")
+        val = collect(search.against, search.out / "val.arrow") if search.against else pool
         _claim(search, pool, val)
-        index = _index(search, val or pool, monitor)
-        shards = list(_shards(search, pool, index, monitor))
-        return _finish(search, pool, val, shards)
+        found = Found(pool, val, _index(search, val, monitor))
+        _plant(search, found, monitor)
+        _search(search, found, monitor)
+        return write_result(search.out, found, lambda number: _shard(search, number))
 
 
-def _collections(search: Search) -> tuple[Collection, Collection | None]:
+def _check_folders(search: Search) -> None:
     out = search.out.resolve()
     for given in (search.pool, search.against):
         if given is not None and given.is_dir() and out.is_relative_to(given.resolve()):
             raise UserError(
                 f"{search.out}: lies in {given}, which is searched; take another folder"
             )
+        if given is not None and not given.exists():
+            raise UserError(f"{given}: no folder, list file or tar there; correct the path")
     if search.out.exists() and not search.out.is_dir():
         raise UserError(f"{search.out}: is a file; give the name of a folder")
-    if search.against is None:
-        return collect(search.pool), None
-    if search.against.exists() and search.pool.resolve() == search.against.resolve():
+    inside = set(search.out.iterdir()) if search.out.exists() else set()
+    foreign = [p for p in inside if not p.name.startswith(".") and p.suffix != ".arrow"]
+    if foreign and search.out / "search.json" not in inside:
+        raise UserError(f"{search.out}: holds other files; take a new folder")
+    if search.against is not None and search.pool.resolve() == search.against.resolve():
         raise UserError(f"{search.pool}: is searched against itself; use --within for that")
-    return collect(search.pool), collect(search.against)
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Exclude other searches of the folder; the kernel releases this when the process dies."""
+    """Exclude other searches of the folder; the kernel releases this when the process dies. What a
+    killed one was writing is removed."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = (out / ".lock").open("w")
@@ -92,13 +95,23 @@ def _locked(out: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{out}: another search writes there; wait or take another") from error
-        yield
+        for folder in (out, out / "index", out / "shards"):
+            for temporary in folder.glob(".tmp-*"):
+                temporary.unlink()
+        try:
+            yield
+        finally:
+            inside = list(out.iterdir())
+            if {path.name for path in inside} <= {".lock", "pool.arrow", "val.arrow"}:
+                for path in inside:  # nothing was begun
+                    path.unlink()
+                out.rmdir()
 
 
-def _claim(search: Search, pool: Collection, val: Collection | None) -> None:
+def _claim(search: Search, pool: Collection, val: Collection) -> None:
     """Refuse a folder that holds the work of another search."""
-    tables = [_digest(pool), val and _digest(val)]
-    claim = {"search": digest_of([FORMAT, SHARD, search.config.model_dump(mode="json"), tables])}
+    digests = [pool.digest, val.digest if search.against else None]
+    claim = {"search": digest_of([FORMAT, PART, search.config.model_dump(mode="json"), digests])}
     record = search.out / "search.json"
     if record.exists() and read_json(record) != claim:
         raise UserError(
@@ -107,84 +120,68 @@ def _claim(search: Search, pool: Collection, val: Collection | None) -> None:
     write_json(record, claim)
 
 
-def _digest(images: Collection) -> str:
-    columns = [images.table[name] for name in ("image_id", "size")]
-    parts = [[c.to_pylist() for c in row] for row in zip(*(c.chunks for c in columns), strict=True)]
-    return digest_of([[digest_of(part) for part in parts], images.damaged.to_pylist()])
-
-
 def _index(search: Search, images: Collection, monitor: Monitor) -> ValIndex:
     """The index, built unless an earlier run left it whole."""
-    path, everything = search.out / "index", range(len(images))
+    path = search.out / "index"
 
     def progress(done: int) -> None:
         monitor.progress(done, len(images), "images indexed")
         check(monitor)
 
     if not (path / "index.json").exists():
-        sources, ids = images.sources(everything), images.ids(everything)
-        build_index(sources, ids, search.config, path, progress)
+        build_index(images.sources, images.ids, search.config, path, progress)
     return load_index(path)
 
 
-def _shards(
-    search: Search, pool: Collection, index: ValIndex, monitor: Monitor
-) -> Iterator[dict[str, Any]]:
-    """The found rows of each shard, by kind; those that an earlier run left are read."""
-    done = 0
+def _plant(search: Search, found: Found, monitor: Monitor) -> None:
+    """Search the canaries, unless an earlier run did."""
+    path, start = search.out / "canaries.parquet", time.monotonic()
+    if path.exists():
+        return
+    advance = _counter(monitor, search.config.canaries, "canaries")
+    canaries = find_canaries(found.val.find, found.index, search.workers, advance)
+    seconds = time.monotonic() - start
+    write_table(path, canaries)
+    if len(canaries):
+        monitor.note(f"{len(canaries)} altered images searched in {seconds:.0f} s: the canaries")
+
+
+def _counter(monitor: Monitor, total: int, unit: str, done: int = 0) -> Callable[[], None]:
+    """To be called once an image."""
 
     def advance() -> None:
         nonlocal done
         done += 1
-        monitor.progress(done, len(pool), "images")
+        monitor.progress(done, total, unit)
         check(monitor)
 
-    for number, start in enumerate(range(0, len(pool), SHARD)):
-        rows = range(start, min(start + SHARD, len(pool)))
-        path = search.out / "shards" / f"{number:05d}.json"
-        shard = read_json(path)
-        if shard is None:
-            found = scan(pool.sources(rows), pool.ids(rows), index, search.workers, advance)
-            tables = {"pairs": found.pairs.to_pylist(), "rejected": found.rejected.to_pylist()}
-            shard = {**tables, "weak": found.weak}
-            write_json(path, shard)
-        done = rows.stop
-        yield shard
+    return advance
 
 
-def _finish(
-    search: Search, pool: Collection, val: Collection | None, shards: list[dict[str, Any]]
-) -> dict[str, int]:
-    pairs, unusable, weak = (
-        [row for shard in shards for row in shard[kind]] for kind in ("pairs", "rejected", "weak")
-    )
-    ids = pool.ids(range(len(pool)))
-    bad = {row["image_id"] for row in unusable}
-    if val is None:
-        order = best_first(search.out / "index", ids)
-        pairs = one_way(pairs, order)
-        duplicates = keep_one_of_each(pairs, order)
-    else:
-        duplicates = {row["pool_id"]: row["val_id"] for row in reversed(pairs)}
-    removed = [{"image_id": i, "reason": "duplicate", "detail": d} for i, d in duplicates.items()]
-    removed.sort(key=lambda row: row["image_id"])
-    kept = [image_id for image_id in ids if image_id not in bad and image_id not in duplicates]
-    rejected = [*removed, *unusable, *pool.damaged.to_pylist()]
-    tables = {
-        "pairs": pa.Table.from_pylist(pairs, PAIRS),
-        "kept": pa.table([kept], KEPT),
-        "rejected": pa.Table.from_pylist(rejected, REJECTED),
-    }
-    for name, table in tables.items():
-        with atomic_path(search.out / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-    others = pool if val is None else val
-    write_removal(
-        search.out / "removed.json", pairs, set(duplicates), (pool, others), search.config
-    )
-    reasons = Counter(row["reason"] for row in rejected)
-    num_duplicates = reasons.pop("duplicate", 0)
-    num_in = len(ids) + pool.damaged.num_rows
-    assert num_in == len(kept) + num_duplicates + sum(reasons.values())
-    counts = {"in": num_in, "kept": len(kept), "duplicates": num_duplicates, **reasons}
-    return {**counts, "weak": len(weak), "pairs": len(pairs)}
+def _search(search: Search, found: Found, monitor: Monitor) -> None:
+    """Make every shard that is not there."""
+    pool = found.pool
+    missing = [number for number in pool.parts if _shard(search, number) is None]
+    if missing and len(missing) < len(pool.parts):
+        monitor.note(f"{len(pool.parts) - len(missing)} of {len(pool.parts)} parts are finished")
+    left = sum(min(PART, len(pool) - number * PART) for number in missing)
+    advance = _counter(monitor, len(pool), "images", len(pool) - left)
+    for number in missing:
+        ids, sources = pool.part(number)
+        result = scan(sources, ids, found.index, search.workers, advance)
+        nearest = Gallery()
+        nearest.add(pairs := result.pairs.to_pylist(), result.refused.to_pylist())
+        rejected, weak = result.rejected.to_pylist(), [{"image_id": i} for i in result.weak]
+        shard = Shard(pairs, nearest.refused, rejected, weak)
+        write_json(_shard_path(search, number), asdict(shard))
+
+
+def _shard_path(search: Search, number: int) -> Path:
+    return search.out / "shards" / f"{number:05d}.json"
+
+
+def _shard(search: Search, number: int) -> Shard | None:
+    """What the search of a part gave; None when it is not there."""
+    data = read_json(_shard_path(search, number))
+    is_whole = isinstance(data, dict) and set(data) == {field.name for field in fields(Shard)}
+    return Shard(**data) if is_whole else None

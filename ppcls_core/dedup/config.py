@@ -21,9 +21,9 @@ class DedupConfig(Config):
     4. sift: at least `min_inliers` keypoints obey one map; the picture laid over the other shares
        `min_overlap` of its own area or of the other's; and over enough of the textured part of
        that the pixels agree. How much is enough depends on `rule`: `strict` asks for 0.55,
-       `balanced` for 0.45, `recall` for 0.35, each for a straight map through many keypoints, and
-       more for a doubtful one, up to 0.9 (`verify.needed`). An overlay leaves the map straight and
-       hides much; in a second photograph taken over the same floor much agrees, but the map bends.
+       `balanced` for 0.45, `recall` for 0.35 where most of many matches obey the map to a pixel,
+       and for more, or too much, where few do, or loosely (`verify.needed`). Overlays hide much
+       of a copy and leave its matches exact; pieces of one brick wall agree well and match badly.
     """
 
     rule: Rule = "balanced"
@@ -34,7 +34,11 @@ class DedupConfig(Config):
     min_features: int = Field(default=8, ge=2)  # with fewer an image is `weak`: no SIFT search
     contrast_threshold: float = Field(default=0.006, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
 
-    num_queries: int = Field(default=256, ge=16, le=10_000)  # of a pool image's features, searched
+    look_side: int = Field(default=128, ge=32, le=2048)  # short side at the first look, pixels
+    look_features: int = Field(default=300, ge=16, le=10_000)  # all searched
+    look_vote: float = Field(default=2.5, ge=0)  # that calls for the full search; 0: always
+
+    num_queries: int = Field(default=400, ge=16, le=10_000)  # of a suspect's features, searched
     num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote
     min_vote: float = Field(default=1.4, ge=0)  # of features of one turn and zoom, to be verified
     num_candidates: int = Field(default=6, ge=1, le=1000)  # best voted val images that are verified
@@ -48,6 +52,8 @@ class DedupConfig(Config):
 
     hash_distance: int = Field(default=10, ge=0, le=32)  # bits of 64
     hash_agreement: float = Field(default=0.8, gt=0, le=1)
+
+    canaries: int = Field(default=200, ge=0)  # altered images planted to estimate the recall
 
     @model_validator(mode="after")
     def _ordered(self) -> DedupConfig:

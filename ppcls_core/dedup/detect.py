@@ -7,9 +7,9 @@ one laid over the other and compared (sift). The rule that decides is documented
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +19,14 @@ from ppcls_core.dedup.hashes import pose, pose_affine, pose_hashes, thumbnail
 from ppcls_core.dedup.index import REJECTED, ValIndex, rejection
 from ppcls_core.dedup.picture import Picture, Source, describe
 from ppcls_core.dedup.pixels import MIN_CORNERS, agreement, compare, num_corners
+from ppcls_core.dedup.rivals import Claim, share_alone
 from ppcls_core.dedup.sift import Features, mirror, negate
 from ppcls_core.dedup.threads import map_threads
 from ppcls_core.dedup.verify import Fit, fit, needed
 
+SURE = 0.9  # score that needs no look at rivals: many val images may show one scene
+NEARLY = 0.15  # of the score: pairs refused by less than this are told
+ENOUGH = 4  # x `min_features`: with fewer the first look decides nothing
 MAX_HASH_HITS = 32  # nearest hashes whose thumbnails are compared
 CHANNELS = ("bytes", "pixels", "phash", "sift")
 PAIRS = pa.schema(
@@ -32,6 +36,7 @@ PAIRS = pa.schema(
         ("channel", pa.string()),
         ("score", pa.float32()),  # share of the common textured area that agrees; 1 when equal
         ("inliers", pa.int32()),  # keypoints that obey the map; 0 but for sift
+        ("margin", pa.float32()),  # the score less what the rule asks for
         ("transform", pa.list_(pa.float32(), 9)),  # 3 x 3, row by row: pool to val pixels
     ]
 )
@@ -55,10 +60,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `weak`: ids of images
-    with too few features for SIFT, searched by the other channels only."""
+    """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `refused` (PAIRS): the
+    pairs that nearly were one; `weak`: ids of images with too few features for SIFT, searched by
+    the other channels only."""
 
     pairs: pa.Table
+    refused: pa.Table
     rejected: pa.Table
     weak: list[str]
 
@@ -82,30 +89,34 @@ def scan(
         try:
             picture = describe(source, index.config)
         except BadImage as error:
-            return _Outcome([], [rejection(image_id, error)], [])
-        pairs = [pair_row(image_id, index.ids[p.row], p) for p in find_pairs(picture, index)]
-        is_weak = len(picture.features) < index.config.min_features
-        return _Outcome(pairs, [], [image_id] * is_weak)
+            return _Outcome([], [], [rejection(image_id, error)], [])
+        pairs, refused = (
+            [pair_row(image_id, index.ids[pair.row], pair) for pair in kind]
+            for kind in judge(picture, index)
+        )
+        is_weak = _too_few(picture)
+        return _Outcome(pairs, refused, [], [image_id] * is_weak)
 
-    found = _Outcome([], [], [])
+    found = _Outcome([], [], [], [])
     for outcome in map_threads(search, zip(ids, sources, strict=True), workers):
-        found.pairs.extend(outcome.pairs)
-        found.rejected.extend(outcome.rejected)
-        found.weak.extend(outcome.weak)
+        for rows, more in zip(found, outcome, strict=True):
+            rows.extend(more)
         on_image()
     tables = (
         pa.Table.from_pylist(found.pairs, PAIRS),
+        pa.Table.from_pylist(found.refused, PAIRS),
         pa.Table.from_pylist(found.rejected, REJECTED),
     )
     return ScanResult(*tables, found.weak)
 
 
 class _Outcome(NamedTuple):
-    """Rows for the three parts of a ScanResult."""
+    """Rows for the parts of a ScanResult."""
 
-    pairs: list[dict[str, object]]
-    rejected: list[dict[str, str]]
-    weak: list[str]
+    pairs: list[Any]
+    refused: list[Any]
+    rejected: list[Any]
+    weak: list[Any]
 
 
 def pair_row(pool_id: str, val_id: str, pair: Pair) -> dict[str, object]:
@@ -116,17 +127,29 @@ def pair_row(pool_id: str, val_id: str, pair: Pair) -> dict[str, object]:
         "channel": pair.channel,
         "score": pair.score,
         "inliers": pair.inliers,
+        "margin": pair.margin,
         "transform": pair.homography.ravel().tolist(),
     }
 
 
 def find_pairs(picture: Picture, index: ValIndex) -> list[Pair]:
     """Every val image that `picture` shows, best first, each by the first channel that finds it."""
+    return judge(picture, index)[0]
+
+
+def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
+    """The pairs of `find_pairs`, and those that the rule refused by at most NEARLY."""
     found: dict[int, Pair] = {}
+    refused: dict[int, Pair] = {}
     for channel in (_equal, _phash, _sift):
         for pair in channel(picture, index):
-            found.setdefault(pair.row, pair)
-    return sorted(found.values(), key=lambda p: (-p.score, CHANNELS.index(p.channel), p.row))
+            (found if pair.margin >= 0 else refused).setdefault(pair.row, pair)
+    nearly = [pair for row, pair in refused.items() if row not in found]
+    first, second = (
+        sorted(pairs, key=lambda p: (-p.score, CHANNELS.index(p.channel), p.row))
+        for pairs in (found.values(), nearly)
+    )
+    return first, second
 
 
 def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
@@ -135,9 +158,10 @@ def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
     by_channel = (
         _equal(picture, index),
         _phash(picture, index),
-        _confirmed(picture, index, ((state, row) for state in _states(picture))),
+        (pair for pair, _ in _confirmed(picture, index, ((s, row) for s in _states(picture)))),
     )
-    return next((pair for pairs in by_channel for pair in pairs if pair.row == row), None)
+    seen = (pair for pairs in by_channel for pair in pairs if pair.row == row)
+    return next((pair for pair in seen if pair.margin >= 0), None)
 
 
 def _equal(picture: Picture, index: ValIndex) -> Iterator[Pair]:
@@ -172,54 +196,93 @@ class _State:
     altered: np.ndarray
 
 
+def _altered(features: Features, width: int) -> list[Features]:
+    """The features of a picture, of its mirror image, and of the negatives of both."""
+    mirrored = mirror(features, width)
+    return [features, mirrored, negate(features), negate(mirrored)]
+
+
 def _states(picture: Picture) -> list[_State]:
     width = picture.grey.shape[1]
     flip = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
-    plain, mirrored = picture.features, mirror(picture.features, width)
-    return [
-        _State(plain, picture.grey, np.eye(3)),
-        _State(mirrored, picture.grey, flip),
-        _State(negate(plain), 255 - picture.grey, np.eye(3)),
-        _State(negate(mirrored), 255 - picture.grey, flip),
-    ]
+    negative = 255 - picture.grey
+    greys = (picture.grey, picture.grey, negative, negative)
+    turns = (np.eye(3), flip, np.eye(3), flip)
+    states = zip(_altered(picture.features + picture.look, width), greys, turns, strict=True)
+    return [_State(*state) for state in states]
+
+
+def _too_few(picture: Picture) -> bool:
+    """Whether the picture shows too little for SIFT."""
+    least = picture.config.min_features
+    return len(picture.look) < least and len(picture.features) < least
+
+
+def _voted(
+    features: Features, width: int, index: ValIndex, asked: tuple[int, float]
+) -> list[tuple[float, int, int]]:
+    """(vote, number of the state, val row) of what `asked` (features, least vote) brings."""
+    votes = index.votes(_altered(features, width), *asked)
+    return [(vote, state, row) for state, of in enumerate(votes) for row, vote in of]
 
 
 def _sift(picture: Picture, index: ValIndex) -> Iterator[Pair]:
-    """Pairs that descriptors vote for, in one of four states, and geometry and pixels confirm."""
+    """Pairs that descriptors vote for, in one of four states, and geometry and pixels confirm.
+
+    Only where a look at a small copy, or too little in it, calls for that: it costs several times
+    more. What lettering hides from one of the two searches the other may see.
+    """
     config = index.config
-    if len(picture.features) < config.min_features:
+    width = picture.grey.shape[1]
+    looked = _voted(picture.look, width, index, (config.look_features, config.look_vote))
+    enough = len(picture.look) >= ENOUGH * config.min_features
+    if (enough and not looked) or len(picture.features) < config.min_features:
         return
+    voted = _voted(picture.features, width, index, (config.num_queries, config.min_vote))
+    ranked = sorted(looked + voted, key=lambda v: (-v[0], *v[1:]))
+    best = list(dict.fromkeys((state, row) for _, state, row in ranked))[: config.num_candidates]
     states = _states(picture)
-    votes = index.votes([state.features for state in states])
-    voted = [(-vote, number, row) for number, of in enumerate(votes) for row, vote in of]
-    best = sorted(voted)[: config.num_candidates]
-    yield from _confirmed(picture, index, ((states[number], row) for _, number, row in best))
+    confirmed = list(_confirmed(picture, index, ((states[n], row) for n, row in best)))
+    for number, (pair, claim) in enumerate(confirmed):
+        others = [c for p, c in confirmed[:number] + confirmed[number + 1 :] if p.row != pair.row]
+        yield _against(pair, claim, others)
+
+
+def _against(pair: Pair, claim: Claim, others: list[Claim]) -> Pair:
+    """The pair, refused when what speaks for it speaks for `others` as well."""
+    if pair.margin < 0 or pair.score >= SURE or not others:
+        return pair
+    share = share_alone(claim, others)
+    margin = pair.margin + share - pair.score
+    return pair if margin >= 0 else replace(pair, score=share, margin=margin)
 
 
 def _confirmed(
-    picture: Picture, index: ValIndex, candidates: Iterator[tuple[_State, int]] | list
-) -> Iterator[Pair]:
+    picture: Picture, index: ValIndex, candidates: Iterable[tuple[_State, int]]
+) -> Iterator[tuple[Pair, Claim]]:
     for state, row in candidates:
         geometry = fit(state.features, index.features(row), index.config)
         if geometry is not None:
-            pair = _confirm(picture, index, row, state, geometry)
-            if pair is not None:
-                yield pair
+            confirmed = _confirm(picture, index, row, state, geometry)
+            if confirmed is not None:
+                yield confirmed
 
 
 def _confirm(
     picture: Picture, index: ValIndex, row: int, state: _State, geometry: Fit
-) -> Pair | None:
-    """The pair, when the pixels agree where `geometry` lays the picture over val image `row`."""
-    config, homography = index.config, geometry.homography @ state.altered
-    seen = compare(state.grey, index.grey(row), homography)
+) -> tuple[Pair, Claim] | None:
+    """The pair, when the pixels agree, or nearly, where `geometry` lays the picture over val image
+    `row`."""
+    config = index.config
+    claim = Claim(state.grey, index.grey(row), geometry.homography @ state.altered)
+    seen = compare(*claim)
     margin = seen.share - needed(geometry, config.rule)
-    if margin < 0 or seen.overlap < config.min_overlap:
+    if margin < -NEARLY or seen.overlap < config.min_overlap:
         return None
     width, height, *reduced = index.sizes[row].tolist()
     pool_scale = np.divide(picture.grey.shape[::-1], picture.size)
-    whole = rescale(homography, pool_scale, np.divide((width, height), reduced))
-    return Pair(row, "sift", seen.share, geometry.inliers, whole, margin)
+    whole = rescale(claim.homography, pool_scale, np.divide((width, height), reduced))
+    return Pair(row, "sift", seen.share, geometry.inliers, whole, margin), claim
 
 
 def rescale(homography: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:

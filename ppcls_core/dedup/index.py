@@ -29,15 +29,12 @@ from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.hashes import perceptual_hash
 from ppcls_core.dedup.picture import Picture, Source, describe
+from ppcls_core.dedup.search import read_search, write_search
 from ppcls_core.dedup.sift import DIMENSION, Features
 from ppcls_core.dedup.threads import map_threads
 
 FORMAT = 2
 GREY_QUALITY = 90  # of the grey copies' JPEG
-CELLS = 4  # x the root of the number of descriptors: cells of the inverted file
-MIN_TRAINING = 64  # descriptors a cell that it is fitted to
-MAX_FLAT_CELLS = 8192  # beyond, the nearest cells are found by a graph
-CODES = 32  # of 4 bits a descriptor, whose distances are then approximate
 CLOSE = 0.95  # below 1: when a val image is there often, all its copies keep some vote
 FAINT = 0.1  # votes below are chance
 TURNS, ZOOMS = 16, 16  # bins of a whole turn, and of octaves
@@ -120,11 +117,12 @@ def build_index(
             on_progress(done)
     pq.write_table(pa.Table.from_pylist(rows, IMAGES), out / "images.parquet")
     pq.write_table(pa.Table.from_pylist(rejected, REJECTED), out / "rejected.parquet")
-    num_descriptors = _write_search(out, config)
+    found = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
+    write_search(found, out / "search.faiss", config)
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
     weak = sum(row["num_features"] < config.min_features for row in rows)
     reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
-    return IndexStats(len(ids), len(rows), weak, num_descriptors, reasons)
+    return IndexStats(len(ids), len(rows), weak, len(found), reasons)
 
 
 def rejection(image_id: str, error: BadImage) -> dict[str, str]:
@@ -156,49 +154,10 @@ def _mapped(path: Path, dtype: type, width: int) -> np.ndarray:
     return np.memmap(path, dtype, "r").reshape(-1, width)
 
 
-def _write_search(out: Path, config: DedupConfig) -> int:
-    """Write the nearest-neighbour structure over all descriptors; their number.
-
-    Training runs on one thread, because faiss' k-means gives other cells with other thread counts.
-    """
-    import faiss
-
-    descriptors = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
-    if len(descriptors) <= config.max_exact:
-        index = faiss.IndexScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_8bit_direct)
-        index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
-    else:
-        index = _trained(descriptors)
-    for start in range(0, len(descriptors), 1 << 18):  # float copies of a part at a time
-        index.add(descriptors[start : start + (1 << 18)].astype(np.float32))
-    faiss.write_index(index, str(out / "search.faiss"))
-    return len(descriptors)
-
-
-def _trained(descriptors: np.ndarray) -> Any:
-    """An empty inverted file whose cells and codes fit a sample of the descriptors."""
-    import faiss
-
-    num = len(descriptors)
-    num_cells = 2 ** int(np.log2(min(CELLS * np.sqrt(num), num / MIN_TRAINING)))
-    graph = "_HNSW32" if num_cells > MAX_FLAT_CELLS else ""
-    index = faiss.index_factory(DIMENSION, f"IVF{num_cells}{graph},PQ{CODES}x4fs")
-    inverted = faiss.extract_index_ivf(index)  # itself, as what it is; lives as long as `index`
-    inverted.cp.niter, inverted.cp.max_points_per_centroid = 8, MIN_TRAINING
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    step = max(1, num // (MIN_TRAINING * num_cells))
-    index.train(descriptors[::step].astype(np.float32))
-    faiss.omp_set_num_threads(threads)
-    return index
-
-
 class ValIndex:
     """A loaded index; safe to search from several threads."""
 
     def __init__(self, path: Path, config: DedupConfig) -> None:
-        import faiss
-
         self.config = config
         self.images = pq.read_table(path / "images.parquet")
         self.ids: list[str] = self.images["image_id"].to_pylist()
@@ -211,9 +170,7 @@ class ValIndex:
             for name in ("num_features", "grey_bytes")
         )
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
-        self._search = faiss.read_index(str(path / "search.faiss"), faiss.IO_FLAG_MMAP)
-        if hasattr(self._search, "nprobe"):
-            self._search.nprobe = config.num_probes  # pyright: ignore[reportAttributeAccessIssue]
+        self._search = read_search(path / "search.faiss", self._descriptors, config)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -247,28 +204,34 @@ class ValIndex:
         part = slice(self._starts[row], self._starts[row + 1])
         return Features(self._points[part], self._descriptors[part])
 
-    def votes(self, states: Sequence[Features]) -> list[list[tuple[int, float]]]:
-        """(row, vote) of the images for which the features of each state speak loudly enough: the
-        first `num_queries` of the first two states, a quarter as many of the others.
+    def votes(
+        self, states: Sequence[Features], num: int, least: float
+    ) -> list[list[tuple[int, float]]]:
+        """(row, vote) of the images for which the features of each state speak with at least
+        `least`: the first `num` of the first two states, a quarter as many of the others.
 
         A neighbour's vote is how much nearer it is than the furthest one found (the adaptive
         criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor. What
         counts are the votes of one turn and zoom (weak geometric consistency, Jegou et al. 2008).
         """
         k = min(self.config.num_neighbours, len(self._owners))
-        num = self.config.num_queries
         asked = [state.part(num if i < 2 else num // 4) for i, state in enumerate(states)]
         if k == 0:
             return [[] for _ in states]
         queries = np.concatenate([state.descriptors for state in asked]).astype(np.float32)
-        found = self._search.search(queries, k)
+        found = self._search(queries, k)
         ends = np.cumsum([len(state) for state in asked])[:-1]
         parts = zip(*(np.split(array, ends) for array in found), strict=True)
-        return [self._votes(state, *part) for state, part in zip(asked, parts, strict=True)]
+        heard = (self._votes(state, *part) for state, part in zip(asked, parts, strict=True))
+        return [
+            list(zip(rows[loud].tolist(), votes[loud].tolist(), strict=True))
+            for rows, votes in heard
+            for loud in (votes >= least,)
+        ]
 
     def _votes(
         self, features: Features, distances: np.ndarray, rows: np.ndarray
-    ) -> list[tuple[int, float]]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         distances[rows < 0] = np.nan  # too few in the probed cells
         limit = np.fmax.reduce(distances, axis=1, keepdims=True, initial=1.0)
         weights = np.nan_to_num(1 - CLOSE * distances / limit)
@@ -278,27 +241,23 @@ class ValIndex:
         points, asking = self._points[rows[query, place]], features.points[query]
         turn = (points[:, 3] - asking[:, 3]) / TURN
         zoom = np.log2(points[:, 2] / asking[:, 2])
-        return self._loudest(owners[query, place], weights[query, place], zoom, turn)
+        return _loudest(owners[query, place], weights[query, place], zoom, turn)
 
-    def _loudest(
-        self, owners: np.ndarray, weights: np.ndarray, zoom: np.ndarray, turn: np.ndarray
-    ) -> list[tuple[int, float]]:
-        """The votes by image, each voice heard in the four bins about its zoom and turn."""
-        low_zoom, low_turn = np.floor(zoom).astype(int), np.floor(turn).astype(int)
-        keys = [
-            (owners.astype(np.int64) * ZOOMS + (low_zoom + i) % ZOOMS) * TURNS
-            + (low_turn + j) % TURNS
-            for i in (0, 1)
-            for j in (0, 1)
-        ]
-        bins, member = np.unique(np.concatenate(keys), return_inverse=True)
-        totals = np.bincount(member, np.tile(weights, 4), minlength=len(bins))
-        loud = totals >= self.config.min_vote
-        best: dict[int, float] = {}
-        for key, vote in zip(bins[loud].tolist(), totals[loud].tolist(), strict=True):
-            row = key // (ZOOMS * TURNS)
-            best[row] = max(vote, best.get(row, 0))
-        return list(best.items())
+
+def _loudest(
+    owners: np.ndarray, weights: np.ndarray, zoom: np.ndarray, turn: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images, their votes), each voice heard in the four bins about its zoom and turn."""
+    low_zoom, low_turn = np.floor(zoom).astype(int), np.floor(turn).astype(int)
+    keys = [
+        (owners.astype(np.int64) * ZOOMS + (low_zoom + i) % ZOOMS) * TURNS + (low_turn + j) % TURNS
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    bins, member = np.unique(np.concatenate(keys), return_inverse=True)
+    totals = np.bincount(member, np.tile(weights, 4), minlength=len(bins))
+    images, starts = np.unique(bins // (ZOOMS * TURNS), return_index=True)
+    return images, np.maximum.reduceat(totals, starts) if len(starts) else totals
 
 
 def load_index(path: Path) -> ValIndex:

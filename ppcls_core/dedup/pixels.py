@@ -64,17 +64,29 @@ def agreement(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) ->
     """Share of the textured pixels (of either picture, within the mask `inside`) whose
     neighbourhoods correlate; 0 when there is too little texture to tell. Changes of brightness and
     contrast do not matter."""
+    same, textured = agreeing(a, b, inside)
+    common = a.size if inside is None else int(np.count_nonzero(inside))
+    return share_of(same, textured, common)
+
+
+def agreeing(
+    a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """bool [H, W] twice: the pixels whose neighbourhoods correlate, those that have texture."""
     x, y = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0) for image in (a, b))
     mean_x, mean_y = _mean(x), _mean(y)
     var_x = np.maximum(_mean(x * x) - mean_x**2, 0)
     var_y = np.maximum(_mean(y * y) - mean_y**2, 0)
     covariance = _mean(x * y) - mean_x * mean_y
     textured = np.maximum(var_x, var_y) > FLAT**2
-    same = covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE))
-    common = a.size
     if inside is not None:
-        within = cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
-        textured, same, common = textured & within, same & within, np.count_nonzero(within)
+        textured &= cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
+    return covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE)), textured
+
+
+def share_of(same: np.ndarray, textured: np.ndarray, common: int) -> float:
+    """Share of the pixels `textured` that are the `same`; 0 when of the `common` ones too few have
+    texture."""
     total = int(np.count_nonzero(textured))
     if total < max(MIN_TEXTURED, MIN_TEXTURED_SHARE * common):
         return 0.0

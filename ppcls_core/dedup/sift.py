@@ -34,6 +34,10 @@ class Features:
         """The first `count` of them."""
         return Features(self.points[:count], self.descriptors[:count])
 
+    def __add__(self, other: Features) -> Features:
+        points = np.concatenate([self.points, other.points])
+        return Features(points, np.concatenate([self.descriptors, other.descriptors]))
+
 
 def reduce(image: np.ndarray, config: DedupConfig) -> np.ndarray:
     """Grey uint8 copy of an RGB picture [H, W, 3] at the size at which features are taken."""
@@ -48,14 +52,23 @@ def reduce(image: np.ndarray, config: DedupConfig) -> np.ndarray:
     return cv2.resize(grey, (width, height), interpolation=how)
 
 
-def extract(grey: np.ndarray, config: DedupConfig) -> Features:
-    """Features of a grey uint8 picture, at most `num_features`, the strongest of each region first;
-    so the first of them stand for the whole picture.
+def shrink(grey: np.ndarray, side: int) -> np.ndarray:
+    """The picture with a short side of at most `side` pixels."""
+    scale = side / min(grey.shape)
+    if scale >= 1:
+        return grey
+    size = [max(1, round(length * scale)) for length in grey.shape[::-1]]
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+
+
+def extract(grey: np.ndarray, config: DedupConfig, count: int) -> Features:
+    """Features of a grey uint8 picture, at most `count`, the strongest of each region first; so the
+    first of them stand for the whole picture.
 
     Lowe 2004; RootSIFT: Arandjelovic and Zisserman 2012.
     """
     sift = cv2.SIFT.create(
-        nfeatures=2 * config.num_features,
+        nfeatures=2 * count,
         contrastThreshold=config.contrast_threshold,
         enable_precise_upscale=True,
     )
@@ -66,7 +79,7 @@ def extract(grey: np.ndarray, config: DedupConfig) -> Features:
     table = np.array(rows, np.float64)
     table[:, :2] += 0.5
     table[:, 3] = np.radians(table[:, 3])
-    kept = _spread(table, grey.shape, config.num_features)
+    kept = _spread(table, grey.shape, count)
     return Features(table[kept, :4].astype(np.float32), _root(raw[kept]))
 
 

@@ -5,44 +5,58 @@ Deterministic without a seed: the hypotheses are enumerated, not drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig, Rule
+from ppcls_core.dedup.maps import (
+    MIN_SPREAD,
+    Solve,
+    fit_affine,
+    fit_homography,
+    fit_similarity,
+    plausible,
+    slopes_of,
+    spread,
+)
 from ppcls_core.dedup.pixels import apply
 from ppcls_core.dedup.sift import Features
 
 NUM_SEEDS = 48  # best matches whose pairs give the hypotheses
 MAX_TURN = np.radians(30)  # a keypoint's orientation obeys the map within this
 MAX_ZOOM = np.log(2)  # and its size within this factor
-SCALES = (0.08, 12.0)  # plausible enlargements of pool over val
-MAX_STRETCH = 2.5  # plausible ratio of the two axes' scales
-MAX_BEND = 3.0  # plausible ratio of a homography's scales over the picture
-MIN_SPREAD = 4.0  # pixels: inliers must not sit on one spot or one line
 MIN_SEEDS = 3  # matches that obey the first map
 UNIT = 512**2  # product of a descriptor with itself
 ALIKE = 0.8  # of that: the product of keypoints that may show the same
+MAX_ALIKE = 20_000  # such pairs that are looked at; repeating texture has ten times as many
 NUM_REFITS = 4
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
-DOUBT_BY_PIXEL, MAX_BENT, DOUBT_BY_INLIER = 1.0, 0.3, 3.0  # see `needed`
-STRAIGHT = 0.1  # pixels of bend that rounding gives
 AGREEMENT: dict[Rule, float] = {"strict": 0.55, "balanced": 0.45, "recall": 0.35}
-SURE_AGREEMENT = 0.9  # enough, whatever the doubt
-
-Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
+DOUBT_BY_MATCH, DOUBT_BY_RANDOM, DOUBT_BY_PIXEL = 3.0, 2.0, 0.4  # see `needed`
+EXACT = 0.75  # pixels of error that compression and blur give to true copies
+STRAIGHT, MAX_BENT = 0.3, 0.2  # pixels of bend that rounding gives; the most doubt it may add
+MANY = 0.4  # of the matches: fewer obey the map when texture repeats
 
 
 @dataclass(frozen=True)
 class Fit:
-    """`homography` float64 [3, 3] maps pool points to val points; `inliers` counts places, not
-    matches; `bend` is the map's median distance, in pixels, from the nearest similarity: copies
-    are seldom bent, second photographs of the same thing nearly always."""
+    """`homography` float64 [3, 3] maps pool points to val points.
+
+    `inliers`: places at which keypoints look alike and obey the map. Of the `matches`, which are
+    each other's nearest among all keypoints, `obeying` do, and `within` lie in the common part of
+    the pictures. `error`: the inliers' median distance from where the map has them, in pixels of
+    the coarser picture; `bend`: the map's own, from the similarity nearest to it. In copies most
+    matches obey, to a fraction of a pixel, a map that is seldom bent. Two pieces of one brick wall
+    look alike at many places, but match at random and fit loosely.
+    """
 
     homography: np.ndarray
     inliers: int
+    obeying: int
+    within: int
+    error: float
     bend: float
 
 
@@ -83,16 +97,16 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     other, matched or not, are compared, and the map gets more freedom the more of them are alike.
     """
     product = similarities(pool.descriptors, val.descriptors)
-    pairs = match(product, config.match_ratio)
-    if len(pairs) < MIN_SEEDS:
+    matches = match(product, config.match_ratio)
+    if len(matches) < MIN_SEEDS:
         return None
     p, v = pool.points.astype(np.float64), val.points.astype(np.float64)
-    obeying = _best_hypothesis(p[pairs[:, 0]], v[pairs[:, 1]], config.tolerance)
-    if obeying is None or obeying.sum() < MIN_SEEDS:
+    seeds = _best_hypothesis(p[matches[:, 0]], v[matches[:, 1]], config.tolerance)
+    if seeds is None or seeds.sum() < MIN_SEEDS:
         return None
     alike = np.argwhere(product > ALIKE * UNIT)
-    alike = alike[np.argsort(-product[tuple(alike.T)], kind="stable")]
-    pairs, best = pairs[obeying], None
+    alike = alike[np.argsort(-product[tuple(alike.T)], kind="stable")][:MAX_ALIKE]
+    pairs, best = matches[seeds], None
     for solve, at_least in _MODELS:
         refined = _refine(p, v, pairs, alike, solve, config) if len(pairs) >= at_least else None
         if refined is None:
@@ -101,7 +115,10 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     count = _places(p, v, pairs)
     if best is None or count < config.min_inliers:
         return None
-    return Fit(best, count, _bend(best, p[pairs[:, 0], :2]))
+    obeying, within = _support(p, v, matches, best, config.tolerance)
+    x, y = p[pairs[:, 0], :2], v[pairs[:, 1], :2]
+    bend = _error(x, apply(best, x), fit_similarity(x, apply(best, x)))
+    return Fit(best, count, obeying, within, _error(x, y, best), bend)
 
 
 def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
@@ -117,7 +134,7 @@ def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
     homography = None
     for _ in range(NUM_REFITS):
         x, y = p[pairs[:, 0], :2], v[pairs[:, 1], :2]
-        homography = solve(x, y) if _spread(x) and _spread(y) else None
+        homography = solve(x, y) if spread(x) and spread(y) else None
         if homography is None or not plausible(homography, x):
             return None
         obeying = _obeying(p[alike[:, 0]], v[alike[:, 1]], homography, config.tolerance)
@@ -131,7 +148,7 @@ def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
 
 def _obeying(p: np.ndarray, v: np.ndarray, homography: np.ndarray, tolerance: float) -> np.ndarray:
     """bool [k]: pairs that the map lays upon each other, in the same turn and size."""
-    slopes = _slopes(homography, p[:, :2])
+    slopes = slopes_of(homography, p[:, :2])
     (a, b), (c, d) = slopes.transpose(1, 2, 0)
     scale = np.sqrt(np.abs(a * d - b * c))
     turn = np.arctan2(c - b, a + d)
@@ -152,20 +169,38 @@ def _one_to_one(pairs: np.ndarray) -> np.ndarray:
     return pairs
 
 
-def _bend(homography: np.ndarray, points: np.ndarray) -> float:
-    """Median distance of the map from the similarity nearest to it, in the coarser's pixels."""
-    mapped = apply(homography, points)
-    similarity = _similarity(points, mapped)
-    scale = float(np.hypot(*similarity[:2, 0]))
-    off = np.linalg.norm(apply(similarity, points) - mapped, axis=1)
-    return float(np.median(off)) / max(1.0, scale)
+def _support(
+    p: np.ndarray, v: np.ndarray, matches: np.ndarray, homography: np.ndarray, tolerance: float
+) -> tuple[int, int]:
+    """(matches that obey the map, matches of the part that both pictures show)."""
+    a, b = p[matches[:, 0]], v[matches[:, 1]]
+    obeying = _obeying(a, b, homography, tolerance)
+    there = _among(apply(homography, a[:, :2]), v)
+    back = _among(apply(np.linalg.inv(homography), b[:, :2]), p)
+    return int(obeying.sum()), int((obeying | there & back).sum())
+
+
+def _among(points: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """bool [n]: points that lie in the rectangle that the keypoints fill."""
+    low, high = keypoints[:, :2].min(axis=0), keypoints[:, :2].max(axis=0)
+    return np.all((points >= low) & (points <= high), axis=1)
+
+
+def _error(p: np.ndarray, v: np.ndarray, homography: np.ndarray) -> float:
+    """Median distance of the points `v` [n, 2] from the mapped `p`, in the coarser's pixels."""
+    off = np.linalg.norm(apply(homography, p) - v, axis=1)
+    scale = np.sqrt(np.abs(np.linalg.det(slopes_of(homography, p))))
+    return float(np.median(off / np.maximum(scale, 1)))
 
 
 def needed(geometry: Fit, rule: Rule) -> float:
-    """Agreement that settles it: more, the fewer keypoints obey the map and the more it bends."""
-    bent = min(DOUBT_BY_PIXEL * max(0.0, geometry.bend - STRAIGHT), MAX_BENT)
-    doubt = bent + DOUBT_BY_INLIER / geometry.inliers
-    return min(AGREEMENT[rule] + doubt, SURE_AGREEMENT)
+    """Share of the pixels that must agree: more, the fewer matches obey the map, the fewer of them
+    all those are, the more loosely they fit, and when the map bends. Above 1 nothing is enough."""
+    few = DOUBT_BY_MATCH / max(1, geometry.obeying)
+    random = DOUBT_BY_RANDOM * max(0.0, MANY - geometry.obeying / max(1, geometry.within))
+    loose = DOUBT_BY_PIXEL * max(0.0, geometry.error - EXACT)
+    bent = min(max(0.0, geometry.bend - STRAIGHT), MAX_BENT)
+    return AGREEMENT[rule] + few + random + loose + bent
 
 
 def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarray | None:
@@ -205,65 +240,8 @@ def _places(p: np.ndarray, v: np.ndarray, pairs: np.ndarray) -> int:
     return min(len(np.unique(np.round(x / 2), axis=0)) for x in places)
 
 
-def _spread(points: np.ndarray) -> bool:
-    centred = points[:, :2] - points[:, :2].mean(axis=0)
-    return float(np.linalg.svd(centred, compute_uv=False)[-1]) / np.sqrt(len(points)) > MIN_SPREAD
-
-
-def _similarity(p: np.ndarray, v: np.ndarray) -> np.ndarray:
-    zp, zv = p[:, 0] + 1j * p[:, 1], v[:, 0] + 1j * v[:, 1]
-    dp, dv = zp - zp.mean(), zv - zv.mean()
-    a = (np.conj(dp) @ dv) / max(float(np.sum(np.abs(dp) ** 2)), 1e-9)
-    b = zv.mean() - a * zp.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]])
-
-
-def _affine(p: np.ndarray, v: np.ndarray) -> np.ndarray:
-    design = np.column_stack([p, np.ones(len(p))])
-    return np.vstack([np.linalg.lstsq(design, v, rcond=None)[0].T, [0, 0, 1]])
-
-
-def _homography(p: np.ndarray, v: np.ndarray) -> np.ndarray | None:
-    return cv2.findHomography(p, v, 0)[0]  # least squares of the distances, from a linear start
-
-
 _MODELS: tuple[tuple[Solve, int], ...] = (
-    (_similarity, 0),
-    (_affine, AFFINE_INLIERS),
-    (_homography, HOMOGRAPHY_INLIERS),
+    (fit_similarity, 0),
+    (fit_affine, AFFINE_INLIERS),
+    (fit_homography, HOMOGRAPHY_INLIERS),
 )
-
-
-def plausible(homography: np.ndarray, points: np.ndarray) -> bool:
-    """Whether the map's scales about `points` (float [n, 2]) are within SCALES and differ by at
-    most MAX_STRETCH between the axes and MAX_BEND from place to place, and nothing is mirrored."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    corners = np.array([low, high, (low[0], high[1]), (high[0], low[1])])
-    scales = _scales(homography, corners)
-    if not np.isfinite(scales).all():
-        return False
-    large, small = scales.T
-    return bool(
-        np.linalg.det(homography) > 0
-        and small.min() >= SCALES[0]
-        and large.max() <= SCALES[1]
-        and (large <= MAX_STRETCH * small).all()
-        and large.max() <= MAX_BEND * large.min()
-    )
-
-
-def _scales(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """float64 [n, 2]: the larger and the smaller scale of the map at each of the points [n, 2]."""
-    slopes = _slopes(homography, points)
-    if not np.isfinite(slopes).all():
-        return np.full((len(points), 2), np.nan)
-    return np.linalg.svd(slopes, compute_uv=False)
-
-
-def _slopes(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """float64 [n, 2, 2]: the map's derivative at each of the points [n, 2]."""
-    depth = points @ homography[2, :2] + homography[2, 2]
-    mapped = apply(homography, points)
-    slope = homography[:2, :2] - mapped[:, :, None] * homography[2, :2]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return slope / depth[:, None, None]

@@ -368,7 +368,7 @@ def _svg(figure: Figure) -> bytes:
 
 
 def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
-    """Contact sheet of duplicates, each pool image beside the validation image it shows, as JPEG.
+    """Contact sheet of pairs, each pool image beside the validation image, as JPEG.
 
     Raises:
         ValueError: no pair.
@@ -378,11 +378,12 @@ def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
     rows = []
     for pair in pairs:
         found = f"{pair.channel}, score {pair.score:.3g}"
-        found += "" if pair.inliers is None else f", {pair.inliers} inliers"
+        found += f", {pair.inliers} inliers" if pair.inliers else ""
         found += "" if pair.planted is None else f", planted: {pair.planted}"
-        lines = (f"{_shorten(pair.pool_id, 26)}  shows  {_shorten(pair.val_id, 26)}", found)
-        rows.append(_Row(lines, (pair.pool_image, pair.val_image)))
-    return _sheet(rows, (3, 2, 160))
+        verb = "does not show" if pair.kind == "refused" else "shows"
+        lines = (f"{_shorten(pair.pool_id, 24)}  {verb}  {_shorten(pair.val_id, 24)}", found)
+        rows.append(_Row(lines, (pair.picture,)))
+    return _sheet(rows, (3, 1), (330, 163))
 
 
 def selection_sheet(samples: Sequence[ClassSample]) -> bytes:
@@ -400,7 +401,7 @@ def selection_sheet(samples: Sequence[ClassSample]) -> bytes:
         gap = (None,) * (NUM_BEST - len(sample.best) + 1)
         images = (*sample.best[:NUM_BEST], *gap, *sample.borderline[:NUM_BORDERLINE])
         rows.append(_Row((_shorten(sample.name, 60), text), images))
-    return _sheet(rows, (1, NUM_BEST + 1 + NUM_BORDERLINE, 112))
+    return _sheet(rows, (1, NUM_BEST + 1 + NUM_BORDERLINE), (112, 112))
 
 
 @dataclass(frozen=True)
@@ -411,13 +412,14 @@ class _Row:
     images: tuple[Image | None, ...]
 
 
-def _sheet(rows: Sequence[_Row], layout: tuple[int, int, int]) -> bytes:
-    """The rows in a grid, as JPEG; `layout` is (columns of rows, tiles a row, side of a tile)."""
+def _sheet(rows: Sequence[_Row], layout: tuple[int, int], tile: tuple[int, int]) -> bytes:
+    """The rows in a grid, as JPEG; `layout`: columns of rows, tiles a row; `tile`: its width and
+    height."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    columns, tiles, side = layout
+    columns, tiles = layout
     gap, head, margin = 4, 38, 16
-    width, height = tiles * (side + gap) + margin, side + head + margin
+    width, height = tiles * (tile[0] + gap) + margin, tile[1] + head + margin
     down = math.ceil(len(rows) / columns)
     canvas = np.full((down * height + margin, columns * width + margin, 3), 255, np.uint8)
     with _settings():
@@ -425,7 +427,7 @@ def _sheet(rows: Sequence[_Row], layout: tuple[int, int, int]) -> bytes:
         for number, row in enumerate(rows):
             top, left = margin + number // columns * height, margin + number % columns * width
             for place, image in enumerate(row.images):
-                _paste(canvas, image, (top + head, left + place * (side + gap), side))
+                _paste(canvas, image, (top + head, left + place * (tile[0] + gap)), tile)
             for line, (text, colour) in enumerate(
                 zip(row.lines, (LIGHT.ink, LIGHT.muted), strict=True)
             ):
@@ -437,15 +439,19 @@ def _sheet(rows: Sequence[_Row], layout: tuple[int, int, int]) -> bytes:
         return jpeg(np.asarray(agg.buffer_rgba())[..., :3], 85)
 
 
-def _paste(canvas: np.ndarray, image: Image | None, box: tuple[int, int, int]) -> None:
-    """`image` in the middle of the square `box` (top, left, side) of `canvas`, on light grey."""
-    top, left, side = box
+def _paste(
+    canvas: np.ndarray, image: Image | None, at: tuple[int, int], tile: tuple[int, int]
+) -> None:
+    """`image` in the middle of a tile (width, height) of `canvas`, whose top left is `at` (y, x),
+    on light grey."""
     if image is None:
         return
-    canvas[top : top + side, left : left + side] = 244
-    small = thumbnail(image, side)
+    (top, left), (wide, high) = at, tile
+    canvas[top : top + high, left : left + wide] = 244
+    height, width = image.shape[:2]
+    small = thumbnail(image, int(max(height, width) * min(wide / width, high / height)))
     height, width = small.shape[:2]
-    y, x = top + (side - height) // 2, left + (side - width) // 2
+    y, x = top + (high - height) // 2, left + (wide - width) // 2
     canvas[y : y + height, x : x + width] = small
 
 

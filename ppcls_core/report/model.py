@@ -10,11 +10,21 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
+
+
+def wilson(share: float, num: int) -> tuple[float, float]:
+    """95 % interval of a `share` seen in `num` trials (Wilson 1927)."""
+    if num <= 0:
+        return share, share
+    z, scale = 1.959964, 1 + 1.959964**2 / num
+    centre = (share + z * z / (2 * num)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)
@@ -56,14 +66,8 @@ class AccuracyRow:
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of `top1` as two fractions: what another validation set of this
-        size could have shown (Wilson 1927)."""
-        if self.num_images <= 0:
-            return self.top1, self.top1
-        z, num = 1.959964, self.num_images
-        scale = 1 + z * z / num
-        centre = (self.top1 + z * z / (2 * num)) / scale
-        half = z / scale * math.sqrt(self.top1 * (1 - self.top1) / num + z * z / (4 * num * num))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        size could have shown."""
+        return wilson(self.top1, self.num_images)
 
 
 @dataclass(frozen=True)
@@ -95,25 +99,30 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class DuplicatePair:
-    """A pool image that shows a validation image, and the evidence."""
+    """Two images, whether one shows the other, and the evidence."""
 
     pool_id: str
     val_id: str
-    channel: str  # what found it: sift, phash
+    channel: str  # what found it: bytes, pixels, phash, sift
     score: float
-    inliers: int | None  # keypoints that agree on one similarity; None outside SIFT
-    pool_image: Image | None
-    val_image: Image | None
+    inliers: int  # keypoints that obey one map; 0 outside SIFT
+    margin: float  # the score less what the rule asks for
+    kind: Literal["accepted", "refused", "sample"]  # the borderline's two sides; any accepted pair
+    picture: Image | None  # both, side by side
     planted: str | None = None  # the transform it was planted with, where that is known
 
 
 @dataclass(frozen=True)
 class PlantedRow:
-    """Of `total` copies planted in the pool with `transform`, `found` were found."""
+    """Of `total` copies planted with `transform`, `found` were found."""
 
     transform: str
     found: int
     total: int
+
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the recall as two fractions."""
+        return wilson(self.found / max(self.total, 1), self.total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +196,26 @@ class Report:
     accuracies: tuple[AccuracyRow, ...] = ()
     curves: tuple[Curve, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
-    planted: tuple[PlantedRow, ...] = ()
+    planted: tuple[PlantedRow, ...] = ()  # in the pool, by those who made it
+    canaries: tuple[PlantedRow, ...] = ()  # by the search itself
+    too_few_features: int | None = None  # pool images kept though SIFT could not search them
     selection: Selection = Selection()
     reconciliation: tuple[CountRow, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
     settings_yaml: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # label -> path relative to the store
+    card: str | None = None  # name of the model card, which lies beside the page
+
+
+@dataclass(frozen=True, eq=False)
+class SearchReport:
+    """All that `page.render_search` shows of a search for duplicates by itself."""
+
+    counts: Mapping[str, int]
+    canaries: tuple[PlantedRow, ...] = ()
+    duplicates: tuple[DuplicatePair, ...] = ()
+    within: bool = False  # whether the pool was searched within
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,13 +23,22 @@ from ppcls_core.report.figures import (
     selection_chart,
     thumbnail,
 )
-from ppcls_core.report.model import Headline, Image, Report, percent, printable, signed
+from ppcls_core.report.model import (
+    Headline,
+    Image,
+    PlantedRow,
+    Report,
+    SearchReport,
+    percent,
+    printable,
+    signed,
+)
 
 T = TypeVar("T")
 
 MAX_PAIRS = 40  # pictures shown; the page says how many it leaves out
 MAX_CLASSES = 40
-PAIR_SIDE, CLASS_SIDE = 200, 140  # pixels of the embedded thumbnails
+PAIR_SIDE, CLASS_SIDE = 536, 140  # pixels of the embedded thumbnails
 DASH = "\u2013"  # where there is no value
 
 
@@ -46,7 +55,7 @@ def render(report: Report) -> str:
         sentence=_sentence(report.headline),
         accuracy=_chart(accuracy_chart, finite) if finite else None,
         curves=_chart(learning_curves, report.curves) if report.curves else None,
-        pairs=report.duplicates[:MAX_PAIRS],
+        duplicates=report.duplicates[:MAX_PAIRS],
         selection=_chart(selection_chart, report.selection) if report.selection.classes else None,
         classes=report.selection.classes[:MAX_CLASSES],
         max_entropy=math.log(max(len(report.selection.classes), 1)),
@@ -57,6 +66,25 @@ def render(report: Report) -> str:
         pair_side=PAIR_SIDE,
         class_side=CLASS_SIDE,
     )
+
+
+def render_search(report: SearchReport) -> str:
+    """`report` of a search for duplicates as one HTML page, in the manner of `render`."""
+    return (
+        _environment()
+        .get_template("search.html")
+        .render(
+            report=report,
+            duplicates=report.duplicates[:MAX_PAIRS],
+            pair_side=PAIR_SIDE,
+            num_best=NUM_BEST,
+            num_borderline=NUM_BORDERLINE,
+        )
+    )
+
+
+def _total(rows: Sequence[PlantedRow]) -> PlantedRow:
+    return PlantedRow("all", sum(row.found for row in rows), sum(row.total for row in rows))
 
 
 def summary(headline: Headline) -> str:
@@ -163,6 +191,11 @@ def _points(value: float | None) -> str | None:
     return None if value is None else signed(value)
 
 
+def _interval(row: PlantedRow) -> str | None:
+    low, high = row.interval()
+    return f"{percent(low)} to {percent(high)}" if row.total else None
+
+
 def _rate(value: float | None) -> str | None:
     """A speed to three significant digits."""
     if value is None or not math.isfinite(value):
@@ -192,5 +225,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent,
     "points": _points,
     "rate": _rate,
+    "interval": _interval,
+    "total": _total,
     "duration": _duration,
 }

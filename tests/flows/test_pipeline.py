@@ -12,6 +12,7 @@ from data_catalog.config import UserError
 from data_catalog.files import read_json
 from data_catalog.manifest import read_manifest
 from flows.status import statuses
+from ppcls_core.dedup.canaries import recall
 from ppcls_core.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import load_recipe
@@ -54,6 +55,22 @@ def test_rejected_rows_name_every_image_that_is_not_kept(finished: Path) -> None
     rejected = pq.read_table(done["dedup"].path("rejected.parquet")).to_pylist()
     assert Counter(pool.ids) == Counter(kept.ids) + Counter(r["image_id"] for r in rejected)
     assert all(row["reason"] and row["detail"] for row in rejected)
+
+
+def test_canaries_are_counted_nowhere_else(finished: Path) -> None:
+    done, _ = run_stages(finished)
+    dedup = done["dedup"]
+    canaries = pq.read_table(dedup.path("canaries.parquet"))
+    assert len(canaries) == 35
+    assert dedup.metrics["canaries"] == recall(canaries)
+    assert sum(found for found, _ in dedup.metrics["canaries"].values()) >= 10
+    pool = set(read_manifest(done["data"].path("pool.parquet")).ids)
+    assert dedup.counts["in"] == len(pool)
+    for name in ("pairs", "refused"):
+        assert set(pq.read_table(dedup.path(f"{name}.parquet"))["pool_id"].to_pylist()) <= pool
+    page = done["report"].path("report.html").read_text()
+    assert "Recall estimate on this data set" in page
+    assert "sticker 40 %" in page
 
 
 def test_selection_is_the_teachers_top_k(finished: Path) -> None:
@@ -197,12 +214,13 @@ def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
     session.run(STAGES["data"], SilentMonitor())
     with pytest.raises(Interrupted):
-        session.run(STAGES["dedup"], Stopper(28 + 40))  # 28 validation images, then 40 of the pool
+        # 28 validation images, 35 canaries, then 40 of the pool
+        session.run(STAGES["dedup"], Stopper(28 + 35 + 40))
     (first,) = tmp_path.glob("dedup/*/shard-00000.json")
     stamp = first.stat().st_mtime_ns
     state, detail = states(tmp_path)["dedup"]
     assert state == "partial"
-    assert "of 77 images" in detail or "of 28" in detail
+    assert "of 77 images" in detail or "of 28" in detail or "of 35" in detail
     session.run(STAGES["dedup"], SilentMonitor())
     assert first.stat().st_mtime_ns == stamp
 

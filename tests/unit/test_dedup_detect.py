@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.config import UserError
+from ppcls_core.dedup.attacks import watermark
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import PAIRS, ScanResult, scan
+from ppcls_core.dedup.detect import PAIRS, ScanResult, find_pairs, scan
 from ppcls_core.dedup.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.picture import describe
 from ppcls_core.dedup.pixels import apply
 
 NUM_VAL = 8
@@ -197,6 +200,49 @@ def test_the_same_frame_and_watermark_make_no_pair(tmp_path: Path) -> None:
     others = [framed(picture(50 + i)) for i in range(4)]
     plain = framed(np.full((240, 320, 3), 200, np.uint8))
     assert search_images(tmp_path / "pool", [*others, plain], val).pairs.num_rows == 0
+
+
+def test_one_dense_watermark_over_different_pictures_makes_no_pair(tmp_path: Path) -> None:
+    val = make_index(tmp_path, [watermark(picture(i)) for i in range(5)])
+    pool = [watermark(picture(60 + i)) for i in range(4)] + [watermark(picture(0))[:, 30:]]
+    pairs = search_images(tmp_path / "pool", pool, val).pairs
+    assert list(zip(*(pairs[c].to_pylist() for c in ("pool_id", "val_id")), strict=True)) == [
+        ("p4", "v0")
+    ]
+
+
+def test_a_first_look_spares_the_full_features_of_unrelated_pictures(tmp_path: Path) -> None:
+    few = DedupConfig(look_vote=15)  # among so few val images chance votes loudly
+    index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], few)
+    images = {"copy": picture(1)[20:200, 30:300], "other": picture(70)}
+    pictures = {
+        name: describe(save(tmp_path / f"{name}.png", image), index.config)
+        for name, image in images.items()
+    }
+    found = {name: find_pairs(seen, index) for name, seen in pictures.items()}
+    assert [pair.row for pair in found["copy"]] == [1]
+    assert found["other"] == []
+    assert "features" in vars(pictures["copy"])
+    assert "features" not in vars(pictures["other"])
+
+
+def test_a_gpu_searches_all_descriptors(
+    index: ValIndex, pool: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faiss
+
+    large = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], DedupConfig(max_exact=100))
+    fakes = {
+        "get_num_gpus": lambda: 1,
+        "StandardGpuResources": object,
+        "GpuClonerOptions": SimpleNamespace,
+        "index_cpu_to_gpu": lambda resources, device, on_cpu, options: on_cpu,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(faiss, name, fake, raising=False)
+    on_gpu = load_index(tmp_path / "i")
+    assert search(pool, on_gpu).pairs == search(pool, index).pairs
+    assert large.ids == on_gpu.ids
 
 
 def test_a_picture_of_several_val_images_gives_several_pairs(

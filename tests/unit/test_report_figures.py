@@ -43,7 +43,7 @@ CURVES = (
     Curve("distill", loss=Series((1, 2), (1.5, 0.75))),
 )  # fmt: skip
 PAIRS = tuple(
-    DuplicatePair(f"pool/{i}.jpg", f"val/{i}.jpg", "sift", 0.9, 31, picture(i), picture(i + 50))
+    DuplicatePair(f"p/{i}.jpg", f"v/{i}.jpg", "sift", 0.9, 31, 0.4, "accepted", picture(i))
     for i in range(4)
 )
 SAMPLES = (
@@ -179,15 +179,15 @@ def test_nothing_to_draw_is_an_error(draw: Callable[[list], bytes], noun: str) -
 
 def test_sheets_hold_the_pictures() -> None:
     red, blue = (np.full((160, 160, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200)))
-    pair = replace(PAIRS[0], pool_image=red, val_image=blue)
+    pair = replace(PAIRS[0], picture=np.hstack([red, blue]))
     sheet = np.asarray(Image.open(io.BytesIO(figures.pair_sheet([pair] * 4)))).astype(int)
-    for index, (x, y) in enumerate([(16, 54), (360, 54), (704, 54), (16, 268)]):
+    for index, (x, y) in enumerate([(16, 54), (366, 54), (716, 54), (16, 271)]):
         assert abs(sheet[y + 80, x + 80] - (200, 0, 0)).max() < 12, index
         assert abs(sheet[y + 80, x + 244] - (0, 0, 200)).max() < 12, index
 
 
 def test_a_missing_picture_leaves_its_tile_empty() -> None:
-    sheet = figures.pair_sheet([replace(PAIRS[0], pool_image=None)])
+    sheet = figures.pair_sheet([replace(PAIRS[0], picture=None)])
     pixels = np.asarray(Image.open(io.BytesIO(sheet)))
     assert (pixels[60:200, 20:170] == 255).all()
 

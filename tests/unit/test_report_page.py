@@ -22,6 +22,7 @@ from ppcls_core.report.model import (
     Histogram,
     PlantedRow,
     Report,
+    SearchReport,
     Selection,
     Series,
     StageRow,
@@ -103,10 +104,15 @@ def full_report() -> Report:
         ),
         curves=(Curve("teacher", series, series, series),),
         duplicates=(
-            DuplicatePair("p/1.jpg", "v/1.jpg", "sift", 0.93, 1031, best[0], best[1], "crop50"),
-            DuplicatePair("p/2.jpg", "v/2.jpg", "phash", 0.51, None, None, best[1]),
+            DuplicatePair(
+                "p/1.jpg", "v/1.jpg", "sift", 0.93, 1031, 0.4, "accepted", best[0], "crop50"
+            ),
+            DuplicatePair("p/2.jpg", "v/2.jpg", "sift", 0.51, 9, -0.04, "refused", None),
+            DuplicatePair("p/3.jpg", "v/3.jpg", "phash", 0.95, 0, 0.15, "sample", best[1]),
         ),
         planted=(PlantedRow("crop50", 9, 10), PlantedRow("blur", 5, 6)),
+        canaries=(PlantedRow("jpeg 30", 190, 200),),
+        too_few_features=12,
         selection=Selection(
             "best",
             (
@@ -134,8 +140,12 @@ def hostile_report() -> Report:
         stages=(StageRow(word, word, 1, 1, 1.0, 1.0, word, word),),
         accuracies=(replace(report.accuracies[0], label=word, architecture=word),),
         curves=(replace(report.curves[0], stage=word, x_name=word),),
-        duplicates=(DuplicatePair(word, word, word, 1.0, 9, picture(0), None, word),),
+        duplicates=(
+            DuplicatePair(word, word, word, 1.0, 9, 0.1, "accepted", picture(0), word),
+            DuplicatePair(word, word, word, 1.0, 9, 0.1, "sample", None, word),
+        ),
         planted=(PlantedRow(word, 1, 2),),
+        canaries=(PlantedRow(word, 1, 2),),
         selection=replace(
             report.selection, classes=(replace(report.selection.classes[0], name=word),)
         ),
@@ -207,13 +217,13 @@ def test_user_text_never_becomes_markup(hostile_html: str) -> None:
 
 def test_user_text_stays_inside_its_alt_text(hostile_html: str) -> None:
     alts = [a["alt"] for tag, a in Page(hostile_html).elements if tag == "img"]
-    assert f"pool image {SEEN}" in alts
+    assert f"pool image {SEEN} beside validation image {SEEN}" in alts
     assert f"among the highest scores of {SEEN}" in alts
 
 
 def test_every_picture_has_an_alt_text_and_decodes(full: Page) -> None:
     pictures = [a for tag, a in full.elements if tag == "img"]
-    assert len(pictures) == 3 + 3 + 9  # charts, pairs (one picture is missing), class
+    assert len(pictures) == 3 + 2 + 9  # charts, pairs (one picture is missing), class
     for attributes in pictures:
         assert attributes["alt"].strip()
         head, _, body = attributes["src"].partition(";base64,")
@@ -245,14 +255,42 @@ def test_stage_numbers_are_the_models(full: Page) -> None:
 
 def test_contamination_numbers_are_the_models(full: Page) -> None:
     assert full.body("contamination") == [
-        ["crop50", "10", "9", "90.0", ""],
-        ["blur", "6", "5", "83.3", ""],
-        ["all", "16", "14", "87.5", ""],
+        ["crop50", "10", "9", "90.0", "59.6 to 98.2"],
+        ["blur", "6", "5", "83.3", "43.6 to 97.0"],
+        ["all", "16", "14", "87.5", "64.0 to 96.5"],
+        ["Transform", "Planted", "Found", "Recall, %", "Interval, %"],
+        ["jpeg 30", "200", "190", "95.0", "91.0 to 97.3"],
+        ["all", "200", "190", "95.0", "91.0 to 97.3"],
     ]
     text = " ".join(full.text["contamination"].split())
     assert "Found in this run: 43." in text
-    assert "p/1.jpg v/1.jpg sift, score 0.93, 1,031 inliers; planted: crop50" in text
-    assert "picture not available p/2.jpg v/2.jpg phash, score 0.51" in text
+    assert "searched by hashes alone: 12." in text
+    accepted, refused, sample = (
+        text.index(title) for title in ("Accepted by the", "Refused by the", "Some of each channel")
+    )
+    assert accepted < refused < sample
+    found = "p/1.jpg v/1.jpg sift, score 0.930, margin +0.400, 1,031 inliers; planted: crop50"
+    assert found in text[accepted:refused]
+    near = "picture not available p/2.jpg v/2.jpg sift, score 0.510, margin -0.040, 9 inliers"
+    assert near in text[refused:sample]
+    assert "p/3.jpg v/3.jpg phash, score 0.950, margin +0.150" in text[sample:]
+
+
+def test_a_search_by_itself_has_a_page() -> None:
+    report = SearchReport(
+        {"in": 1200, "duplicates": 3, "not_an_image": 7},
+        (PlantedRow(HOSTILE, 5, 6),),
+        (*full_report().duplicates, *hostile_report().duplicates),
+    )
+    content = Page(page.render_search(report))
+    assert content.body("counts")[0] == ["in", "1,200"]
+    assert content.body("recall")[0][:4] == [SEEN, "6", "5", "83.3"]
+    assert content.text["pairs"].count(SEEN) == 8
+    assert {tag for tag, _ in content.elements} <= ELEMENTS
+    assert all(not key.startswith("on") for _, attributes in content.elements for key in attributes)
+    empty = Page(page.render_search(SearchReport({"in": 0, "duplicates": 0}, within=True)))
+    assert "No canaries were planted" in empty.text["recall"]
+    assert "nor nearly" in empty.text["pairs"]
 
 
 def test_selection_numbers_are_the_models(full: Page) -> None:
@@ -383,13 +421,13 @@ def test_odd_numbers_do_not_break_the_page() -> None:
     dash = "\u2013"
     assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, "224", "0", "0"]]
     assert content.body("stages") == [["s", "failed", "0", "0", dash, dash, dash, ""]]
-    assert content.body("contamination")[0] == ["none", "0", "0", dash, ""]
+    assert content.body("contamination")[0] == ["none", "0", "0", dash, dash]
     assert "no picture" in content.text["selection"]
 
 
 def test_more_than_can_be_shown_is_counted() -> None:
     report, num_pairs, num_classes = full_report(), page.MAX_PAIRS + 1, page.MAX_CLASSES + 1
-    pair, sample = replace(report.duplicates[0], pool_image=None, val_image=None), ClassSample
+    pair, sample = replace(report.duplicates[0], picture=None), ClassSample
     many = replace(
         Report("many", "now"),
         duplicates=(pair,) * num_pairs,
@@ -398,7 +436,7 @@ def test_more_than_can_be_shown_is_counted() -> None:
         ),
     )
     content = Page(page.render(many))
-    assert f"The first {page.MAX_PAIRS} of {num_pairs} pairs." in content.text["contamination"]
+    assert f"The first {page.MAX_PAIRS} of {num_pairs} pairs " in content.text["contamination"]
     assert f"The first {page.MAX_CLASSES} of {num_classes} classes." in content.text["selection"]
     assert f"The first {page.MAX_CLASSES} of {num_classes}." in content.text["selection"]
     assert len(content.body("selection")) == page.MAX_CLASSES
@@ -414,7 +452,8 @@ def photo_like(seed: int) -> np.ndarray:
 
 def test_forty_pairs_and_fifteen_classes_stay_under_three_megabytes() -> None:
     report, images = full_report(), [photo_like(seed) for seed in range(4)]
-    pair = replace(report.duplicates[0], pool_image=images[0], val_image=images[1])
+    both = np.repeat(np.repeat(np.hstack(images[:2]), 2, axis=0), 2, axis=1)[:264, :536]
+    pair = replace(report.duplicates[0], picture=both)
     sample = ClassSample("dress", 9, 9, 0.5, (images[2],) * 6, (images[3],) * 3)
     selection = Selection(classes=(sample,) * 15)
     html = page.render(replace(report, duplicates=(pair,) * 40, selection=selection))

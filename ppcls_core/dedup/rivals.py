@@ -1,0 +1,46 @@
+"""What several different images have in common shows none of them: a frame, a watermark, lettering.
+
+Where a picture agrees with one validation image as it does with another that is not the same, the
+agreement is put down to what they share, and each is judged by the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ppcls_core.dedup.pixels import COARSE, agreeing, agreement, lay_over, share_of
+
+SAME_PICTURE = 0.8  # agreement of two val images where the picture claims to show both
+
+
+class Claim(NamedTuple):
+    """The picture `pool` seems to show `val` (both grey uint8) where `homography` lays it."""
+
+    pool: np.ndarray
+    val: np.ndarray
+    homography: np.ndarray
+
+
+def share_alone(claim: Claim, others: Sequence[Claim]) -> float:
+    """Share of the textured pixels that agree, but for those that agree with a rival as well."""
+    same, textured = _agreeing(claim)
+    common = textured.size
+    for other in others:
+        if not _same_picture(claim, other):
+            also, there = _agreeing(other)
+            textured = textured & ~(also & there)
+    return share_of(same, textured, common)
+
+
+def _agreeing(claim: Claim) -> tuple[np.ndarray, np.ndarray]:
+    """In the pool picture's frame, at half its size."""
+    back = np.linalg.inv(claim.homography)
+    return agreeing(*lay_over(claim.val, claim.pool, back, COARSE))
+
+
+def _same_picture(a: Claim, b: Claim) -> bool:
+    between = b.homography @ np.linalg.inv(a.homography)
+    return agreement(*lay_over(a.val, b.val, between, COARSE)) >= SAME_PICTURE
