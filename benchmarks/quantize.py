@@ -24,8 +24,9 @@ from rich.table import Table
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.engine import EngineOptions
 from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import Exported, Sidecar
+from ppcls_core.deploy.exported import Exported
 from ppcls_core.deploy.quantize import Calibration, quantize
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.deploy.variants import Variant, latencies, variants_of
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.models.registry import build_model

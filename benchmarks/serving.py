@@ -52,7 +52,7 @@ from pathlib import Path
 import paddle
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
 paddle.seed(0)
 classes = tuple(map(str, range(1000)))

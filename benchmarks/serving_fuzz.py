@@ -451,7 +451,7 @@ def export_tiny(folder: Path) -> None:
 
     from ppcls_core.data.transforms import Preprocess
     from ppcls_core.deploy.export import export
-    from ppcls_core.deploy.exported import Sidecar
+    from ppcls_core.deploy.sidecar import Sidecar
     from ppcls_core.models.registry import build_model
 
     paddle.seed(0)

@@ -15,7 +15,7 @@ from tasks.training import student_of
 def run(work: Work) -> Outcome:
     """Export the student as the fix stage left it."""
     from ppcls_core.deploy.export import export
-    from ppcls_core.deploy.exported import FILES, Sidecar
+    from ppcls_core.deploy.sidecar import FILES, Sidecar
 
     student, name = student_of(work, "fix"), work.recipe.student.name
     classes = manifest(work, "data/train.parquet").classes

@@ -19,8 +19,9 @@ from ppcls_core.commands.paddle import start_paddle
 from ppcls_core.terminal import escaped
 
 if TYPE_CHECKING:
-    from ppcls_core.deploy.exported import Logits, Sidecar
+    from ppcls_core.deploy.exported import Logits
     from ppcls_core.deploy.predict import Row
+    from ppcls_core.deploy.sidecar import Sidecar
 
 Images = Annotated[
     list[str],

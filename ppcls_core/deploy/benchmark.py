@@ -23,10 +23,10 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy import onnx
 from ppcls_core.deploy.engine import EngineOptions, has_fast_bf16, has_gpu, open_predictor
 from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import Sidecar
 from ppcls_core.deploy.inputs import Picture
 from ppcls_core.deploy.predict import Classifier
 from ppcls_core.deploy.quantize import Calibration, quantize
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.complexity import count_operations, count_parameters
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import (

@@ -14,8 +14,8 @@ from paddle.base import core
 from pydantic import Field
 
 from data_catalog.config import Config, UserError
-from ppcls_core.deploy.exported import PROGRAM, WEIGHTS
 from ppcls_core.deploy.int8 import OPERATORS, int8_files, quiet
+from ppcls_core.deploy.sidecar import PROGRAM, WEIGHTS
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 GPU_MEMORY_MB = 256  # taken at the start; the pool grows with need

@@ -17,7 +17,8 @@ import paddle
 from paddle.base import framework
 
 from data_catalog.config import UserError
-from ppcls_core.deploy.exported import PROGRAM, Exported, Logits, Sidecar
+from ppcls_core.deploy.exported import Exported, Logits
+from ppcls_core.deploy.sidecar import PROGRAM, Sidecar
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.models.registry import num_classes_of
 

@@ -1,4 +1,4 @@
-"""An exported model as it lies in a folder: program, weights, and the sidecar explaining them."""
+"""A folder that `export` wrote, and the ways to run the model in it."""
 
 from __future__ import annotations
 
@@ -7,51 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field, ValidationError
 
-from data_catalog.config import Config, UserError
-from data_catalog.files import digest_of, sha256_file, write_bytes
-from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, Preprocess
+from data_catalog.config import UserError
+from ppcls_core.deploy.sidecar import (
+    FILES,
+    PROGRAM,
+    SIDECAR,
+    WEIGHTS,
+    digest_in,
+    read_sidecar,
+)
 
 if TYPE_CHECKING:
     from ppcls_core.deploy.engine import EngineOptions, Precision
 
-PROGRAM, WEIGHTS, SIDECAR = "inference.json", "inference.pdiparams", "sidecar.json"
-FILES = (PROGRAM, WEIGHTS, SIDECAR)
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C]
-
-
-class Sidecar(Config):
-    """What one has to know to use an exported model; in the file all of it is stated.
-
-    Its `preprocess.interpolation` null means by area to shrink, linear to enlarge.
-    """
-
-    architecture: str
-    classes: tuple[str, ...] = Field(min_length=1)  # names in the order of the logits
-    preprocess: Preprocess
-    mean: tuple[float, float, float] = MEAN  # of RGB values in [0, 1]
-    std: tuple[float, float, float] = STD
-    digest: str | None = None  # of program and weights; `write` sets it
-
-    def write(self, directory: Path) -> None:
-        """Write it into `directory`, beside program and weights, atomically."""
-        whole = self.model_copy(update={"digest": _digest(directory)})
-        write_bytes(directory / SIDECAR, whole.text().encode())
-
-    def text(self) -> str:
-        """As JSON, with the short side that `preprocess` takes by default."""
-        short = self.preprocess.short or round(self.preprocess.size / CROP_RATIO)
-        stated = self.preprocess.model_copy(update={"short": short})
-        return self.model_copy(update={"preprocess": stated}).model_dump_json(indent=1) + "\n"
-
-    def normalized(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [N, 3, S, S] to float32 of the same shape, as the exported program takes it."""
-        mean = np.array(self.mean, np.float32).reshape(3, 1, 1)
-        std = np.array(self.std, np.float32).reshape(3, 1, 1)
-        images = pixels * (1 / (255 * std))
-        images -= mean / std
-        return images
 
 
 class Exported:
@@ -64,9 +34,9 @@ class Exported:
                 raise UserError(
                     f"{directory}: has no {name}; expected a folder written by `ppcls export`"
                 )
-        self.directory, self.sidecar = directory, _read(directory / SIDECAR)
+        self.directory, self.sidecar = directory, read_sidecar(directory / SIDECAR)
         # Paddle opens other weights without a word, and gives noise.
-        if self.sidecar.digest != _digest(directory):
+        if self.sidecar.digest != digest_in(directory):
             raise UserError(
                 f"{directory}: {PROGRAM} and {WEIGHTS} are not those that {SIDECAR} was written "
                 "for; copy the three together, or export again"
@@ -120,17 +90,3 @@ def check_width(logits: np.ndarray, classes: tuple[str, ...], source: Path) -> N
         raise UserError(
             f"{source}: names {len(classes)} classes, but the model has {logits.shape[1]}"
         )
-
-
-def _digest(directory: Path) -> str:
-    return digest_of([sha256_file(directory / name) for name in (PROGRAM, WEIGHTS)])
-
-
-def _read(path: Path) -> Sidecar:
-    try:
-        return Sidecar.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(
-            f"{path}: is not the sidecar of an exported model ({error.error_count()} mistakes); "
-            "export it again"
-        ) from error

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from data_catalog.config import Config, UserError
 from data_catalog.files import digest_of, sha256_file, write_bytes
-from ppcls_core.deploy import exported
+from ppcls_core.deploy import sidecar
 
 PROGRAM, WEIGHTS, RECORD = "int8.pdmodel", "int8.pdiparams", "int8.json"
 OPERATORS = frozenset({"conv2d", "depthwise_conv2d", "fused_conv2d", "fc"})
@@ -63,7 +63,7 @@ def int8_files(directory: Path) -> tuple[Path, Path]:
 
 
 def _digest(directory: Path) -> str:
-    names = (PROGRAM, WEIGHTS, exported.PROGRAM, exported.WEIGHTS)
+    names = (PROGRAM, WEIGHTS, sidecar.PROGRAM, sidecar.WEIGHTS)
     return digest_of([sha256_file(directory / name) for name in names])
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from data_catalog.config import UserError
 from data_catalog.files import write_bytes
 from ppcls_core.deploy.export import check
-from ppcls_core.deploy.exported import PROGRAM, WEIGHTS, Exported, Logits
+from ppcls_core.deploy.exported import Exported, Logits
+from ppcls_core.deploy.sidecar import PROGRAM, WEIGHTS
 
 if TYPE_CHECKING:
     import paddle

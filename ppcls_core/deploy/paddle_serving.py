@@ -25,8 +25,8 @@ from ppcls_core.deploy.export import (
     deviation,
     random_pixels,
 )
-from ppcls_core.deploy.exported import SIDECAR, Sidecar
 from ppcls_core.deploy.quantize import save_former
+from ppcls_core.deploy.sidecar import SIDECAR, Sidecar
 from ppcls_core.engine.evaluator import predict_logits
 
 if TYPE_CHECKING:

@@ -24,9 +24,10 @@ from data_catalog.config import UserError
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import INPUT, save_program
-from ppcls_core.deploy.exported import Exported, Sidecar
+from ppcls_core.deploy.exported import Exported
 from ppcls_core.deploy.inputs import Picture
 from ppcls_core.deploy.int8 import PROGRAM, WEIGHTS, quiet, write_record
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.randomness import generator
 

@@ -12,7 +12,7 @@ from data_catalog.config import Config, UserError, override, parse
 from data_catalog.lists import read_classes
 from data_catalog.published import published_weights, static_names
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.job import MAX_SIDE, Job, load_job
 from ppcls_core.models.registry import (
     ModelConfig,

@@ -19,7 +19,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from data_catalog.config import Config
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.serving.access import Access
 from ppcls_core.serving.batching import Batcher, Load

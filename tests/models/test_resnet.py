@@ -11,7 +11,7 @@ import pytest
 from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import TOLERANCE, export
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.networks import resnet
 from ppcls_core.models.networks.acnet import AsymmetricConv, fused_state
 from ppcls_core.models.networks.layers import SqueezeExcite

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy.exported import Logits, Sidecar
+from ppcls_core.deploy.exported import Logits
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.serving.access import access_to
 from ppcls_core.serving.app import Model, Service
 from ppcls_core.serving.config import ServeConfig

@@ -11,7 +11,8 @@ import pytest
 from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.deploy.export import TOLERANCE, export
-from ppcls_core.deploy.exported import FILES, Exported, Sidecar
+from ppcls_core.deploy.exported import Exported
+from ppcls_core.deploy.sidecar import FILES, Sidecar
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
 

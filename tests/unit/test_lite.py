@@ -13,7 +13,7 @@ from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy import lite
 from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of

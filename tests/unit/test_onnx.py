@@ -13,8 +13,9 @@ from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy import onnx
 from ppcls_core.deploy.export import deviation, export, random_pixels
-from ppcls_core.deploy.exported import Exported, Sidecar
+from ppcls_core.deploy.exported import Exported
 from ppcls_core.deploy.paddle_serving import _message_class, export_serving
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.models.registry import build_model
 

@@ -15,11 +15,11 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy import int8
 from ppcls_core.deploy.engine import EngineOptions
 from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import WEIGHTS, Sidecar
 from ppcls_core.deploy.inputs import pictures
 from ppcls_core.deploy.int8 import int8_files
 from ppcls_core.deploy.qat import LR_SHARE, qat_training, round_in_training, train_aware
 from ppcls_core.deploy.quantize import Calibration, quantize, read_calibration
+from ppcls_core.deploy.sidecar import WEIGHTS, Sidecar
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.job import Job, load_job
 from ppcls_core.models.registry import build_model

@@ -3,7 +3,7 @@
 import re
 
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.model import AccuracyRow, CountRow, Headline, PlantedRow, Report
 

@@ -18,7 +18,7 @@ import pytest
 
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import Sidecar
+from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
 from tests.conftest import PROJECT
 from tests.unit.images import write_jpeg
