@@ -59,7 +59,7 @@ def _duplicates(session: Session, result: Result) -> None:
 
     pairs = report.duplicate_pairs(_finished_work(session, result))
     if pairs:
-        _image(pair_sheet(pairs), "jpeg", "duplicates", "Pool images that show a validation image")
+        _image(pair_sheet(pairs), "jpeg", "duplicates", "Pairs nearest the rule, on both sides")
 
 
 def _selection(session: Session, result: Result) -> None:
