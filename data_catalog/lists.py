@@ -139,7 +139,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         UserError: no such file, no names, or the same name twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: class names cannot be read ({error}); correct it") from error
     names = [line.strip() for line in text.splitlines() if line.strip()]

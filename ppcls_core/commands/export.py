@@ -58,6 +58,7 @@ def export(  # noqa: PLR0913 - a command's options
     if onnx:
         onnx_files.check_installed()
     network = trained.network()
+    (out / onnx_files.FILE).unlink(missing_ok=True)  # of what was exported here before
     found = export_model(network, trained.sidecar(), out)
     log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
     if onnx:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from data_catalog.config import parse
+from data_catalog.config import UserError, parse
 from ppcls_core.commands.console import console
 from ppcls_core.commands.export import Classes, Model, Overrides, Size, Weights
 from ppcls_core.commands.paddle import start_paddle
@@ -60,12 +60,18 @@ class _Asked:
 
     def check(self) -> None:
         """Raise UserError if the results have no place; before anything is computed."""
-        from ppcls_core.deploy.outputs import form_of
+        from ppcls_core.deploy.outputs import check_target, form_of
         from ppcls_core.deploy.sheet import check_sheet
 
         form_of(self.form, self.out)
+        if self.out:
+            check_target(self.out, self.images)
         if self.sheet:
             check_sheet(self.sheet)
+            if self.sheet.resolve() in {Path(name).resolve() for name in self.images}:
+                raise UserError(f"--sheet {self.sheet}: is an input; give another name")
+            if self.out and self.sheet.resolve() == self.out.resolve():
+                raise UserError(f"--out and --sheet are both {self.out}: give two names")
 
 
 def predict(  # noqa: PLR0913 - a command's options

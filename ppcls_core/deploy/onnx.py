@@ -114,7 +114,21 @@ def write(directory: Path, target: Path) -> None:
     model = paddle2onnx.export(
         str(directory / PROGRAM), str(directory / WEIGHTS), opset_version=OPSET
     )
-    write_bytes(target, model)
+    write_bytes(target, _with_zero_padding(model))
+
+
+def _with_zero_padding(model: bytes) -> bytes:
+    """`model` with zeros where its Pad nodes pad: paddle2onnx 2.1 leaves there what memory held."""
+    import onnx
+
+    proto = onnx.load_model_from_string(model)
+    pads = (node for node in proto.graph.node if node.op_type == "Pad")
+    padding = {node.input[2] for node in pads if len(node.input) > 2}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.output[0] in padding:
+            zero = onnx.numpy_helper.from_array(np.zeros((), np.float32))
+            node.attribute[0].t.CopyFrom(zero)
+    return proto.SerializeToString()
 
 
 if __name__ == "__main__":

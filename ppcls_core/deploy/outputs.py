@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO, get_args
@@ -16,6 +17,7 @@ from rich.table import Table
 from data_catalog.config import UserError
 from data_catalog.files import atomic_path
 from ppcls_core.deploy.predict import Row
+from ppcls_core.deploy.sidecar import FILES, SIDECAR
 from ppcls_core.terminal import escaped
 
 Form = Literal["table", "json", "csv"]
@@ -111,6 +113,7 @@ def _record(row: Row) -> dict[str, object]:
 
 
 WRITERS: dict[Form, type[Writer]] = {"table": Tables, "json": JsonLines, "csv": Csv}
+RESULTS = (".txt", ".csv", ".json", ".jsonl")
 _BY_SUFFIX: dict[str, Form] = {".json": "json", ".jsonl": "json", ".csv": "csv"}
 
 
@@ -126,6 +129,21 @@ def form_of(form: str | None, out: Path | None) -> Form:
         if form == known:
             return known
     return _BY_SUFFIX.get(out.suffix.lower(), "table") if out else "table"
+
+
+def check_target(out: Path, inputs: Iterable[str]) -> None:
+    """Raise UserError if writing `out` would destroy what is no earlier result."""
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not out.is_file():
+        raise UserError(f"--out {out}: is a link or a device; give the name of a file")
+    is_model = out.name in FILES and (out.parent / SIDECAR).is_file()
+    is_input = out.resolve() in {Path(name).resolve() for name in inputs}
+    if is_model or is_input or out.suffix.lower() not in RESULTS:
+        raise UserError(
+            f"--out {out}: is there and is no earlier result ({', '.join(RESULTS)}, and no input); "
+            "give another name, or remove it"
+        )
 
 
 @contextmanager

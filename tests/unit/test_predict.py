@@ -16,7 +16,7 @@ from PIL import Image
 from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.inputs import Picture, pictures
-from ppcls_core.deploy.outputs import PAGE, WRITERS, form_of, opened
+from ppcls_core.deploy.outputs import PAGE, WRITERS, check_target, form_of, opened
 from ppcls_core.deploy.predict import Classifier, Guess, Row, classify
 from ppcls_core.deploy.sheet import MAX_TILES, check_sheet, write_sheet
 from tests.unit.images import write_jpeg
@@ -202,3 +202,16 @@ def test_a_sheet_is_a_picture(tmp_path):
     for path in (tmp_path / "sheet.gif", tmp_path / "sheet"):
         with pytest.raises(UserError, match=r"ends in \.png or \.jpg"):
             check_sheet(path)
+
+
+def test_results_go_over_earlier_results_alone(tmp_path):
+    for name in ("rows.csv", "list.txt", "photo.jpg", "w.pdparams", "sidecar.json"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link.csv").symlink_to("rows.csv")
+    check_target(tmp_path / "rows.csv", ["photo.jpg"])
+    check_target(tmp_path / "new.dat", [])
+    for name in ("list.txt", "photo.jpg", "w.pdparams", "sidecar.json", "link.csv"):
+        with pytest.raises(UserError, match="give"):
+            check_target(tmp_path / name, [str(tmp_path / "list.txt")])
+    with pytest.raises(UserError, match="a device"):
+        check_target(Path("/dev/null"), [])
