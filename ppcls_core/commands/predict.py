@@ -42,6 +42,13 @@ Sheet = Annotated[
     Path | None, typer.Option(help="Draw the first 60 images with their classes (.png, .jpg).")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16", "int8"],
+    typer.Option(help="What the engine computes in; int8 after `ppcls quantize`."),
+]
+Device = Annotated[
+    Literal["cpu", "gpu"] | None, typer.Option(help="By default a GPU where there is one.")
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
 ]
@@ -83,13 +90,8 @@ def predict(  # noqa: PLR0913 - a command's options
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
     threads: Threads = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "int8"],
-        typer.Option(help="What the engine computes in; int8 after `ppcls quantize`."),
-    ] = "fp32",
-    device: Annotated[
-        Literal["cpu", "gpu"] | None, typer.Option(help="By default a GPU where there is one.")
-    ] = None,
+    precision: Precision = "fp32",
+    device: Device = None,
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="On a GPU.")] = False,
     no_onednn: Annotated[
         bool, typer.Option("--no-onednn", help="Without Intel's kernels.")

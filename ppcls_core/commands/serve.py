@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from data_catalog.config import override, parse
 from ppcls_core.commands.console import log
-from ppcls_core.commands.predict import Folder, Form, Images, Out, Threads, TopK
+from ppcls_core.commands.predict import (
+    Device,
+    Folder,
+    Form,
+    Images,
+    Out,
+    Precision,
+    Threads,
+    TopK,
+)
 
 TOKEN = "SSLD_TOKEN"
 TokenFile = Annotated[
@@ -26,13 +35,8 @@ def serve(  # noqa: PLR0913 - a command's options
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
     token_file: TokenFile = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "int8"],
-        typer.Option(help="What the engine computes in; int8 after `ppcls quantize`."),
-    ] = "fp32",
-    device: Annotated[
-        Literal["cpu", "gpu"] | None, typer.Option(help="By default a GPU where there is one.")
-    ] = None,
+    precision: Precision = "fp32",
+    device: Device = None,
     threads: Threads = None,
     overrides: Annotated[
         list[str] | None,
@@ -77,11 +81,13 @@ def client(  # noqa: PLR0913 - a command's options
     An image that has none is a row with the reason; then the exit status is 1.
     """
     from ppcls_core.deploy.inputs import pictures
-    from ppcls_core.deploy.outputs import form_of, opened
+    from ppcls_core.deploy.outputs import check_target, form_of, opened
     from ppcls_core.serving.access import read_token
     from ppcls_core.serving.client import Client, classify_all
 
     written_as, num, bad = form_of(form, out), 0, 0
+    if out:
+        check_target(out, images)
     token = read_token(token_file, os.environ.get(TOKEN))
     with Client(url, token, concurrency) as server, opened(written_as, out, top_k) as writer:
         for row in classify_all(server, pictures(images), top_k, concurrency):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +14,7 @@ import numpy as np
 import paddle
 
 from data_catalog.config import UserError
-from data_catalog.files import write_bytes
+from data_catalog.files import write_csv
 from data_catalog.published import PublishedWeights, published_weights
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.transforms import Preprocess
@@ -233,8 +231,4 @@ def _bound(engine: Callable[[np.ndarray], object], images: np.ndarray) -> Run:
 
 def write_measured(path: Path, rows: Iterable[Measured]) -> None:
     """Write the rows to `path` as CSV with a header, atomically; what is not known is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Measured)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_bytes(path, text.getvalue().encode())
+    write_csv(path, [field.name for field in fields(Measured)], (asdict(row) for row in rows))

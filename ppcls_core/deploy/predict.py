@@ -47,19 +47,22 @@ class Classifier:
     top_k: int
 
     def rank(self, logits: np.ndarray) -> list[list[Guess]]:
-        """The best classes of each row of float [N, C] logits; of equal ones the lower number.
+        """The best classes of each row of float [N, C] logits; see `rank`."""
+        return rank(logits, self.classes, self.top_k)
 
-        A row with an infinity or NaN has none.
-        """
-        good = np.asarray(np.isfinite(logits).all(axis=1))
-        best = np.argsort(-logits, axis=1, kind="stable")[:, : self.top_k]
-        shares = np.exp(log_softmax(np.where(good[:, None], logits, 0)))
-        return [
-            [Guess(int(c), self.classes[c], float(shares[row, c])) for c in best[row]]
-            if good[row]
-            else []
-            for row in range(len(logits))
-        ]
+
+def rank(logits: np.ndarray, classes: tuple[str, ...], top_k: int) -> list[list[Guess]]:
+    """The best classes of each row of float [N, C] logits; of equal ones the lower number.
+
+    A row with an infinity or NaN has none.
+    """
+    good = np.asarray(np.isfinite(logits).all(axis=1))
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :top_k].tolist()
+    shares = np.exp(log_softmax(np.where(good[:, None], logits, 0)))
+    return [
+        [Guess(c, classes[c], float(shares[row, c])) for c in best[row]] if good[row] else []
+        for row in range(len(logits))
+    ]
 
 
 def classify(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Sequence
@@ -13,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.config import UserError
-from data_catalog.files import write_bytes
+from data_catalog.files import write_csv
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import ImageSet, read_batches
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy import exported, int8
+from ppcls_core.deploy import int8, sidecar
 from ppcls_core.deploy.engine import EngineOptions, Precision, has_fast_bf16
 from ppcls_core.deploy.exported import Exported, Logits
 from ppcls_core.engine.evaluator import BATCH_SIZE, Accuracy, count_hits
@@ -36,7 +34,7 @@ class Variant:
     @property
     def num_bytes(self) -> int:
         """Of program and weights on disk; bf16 is made of fp32's when they are loaded."""
-        part = int8 if self.precision == "int8" else exported
+        part = int8 if self.precision == "int8" else sidecar
         return sum((self.directory / name).stat().st_size for name in (part.PROGRAM, part.WEIGHTS))
 
 
@@ -122,8 +120,4 @@ def latencies(predict: Sequence[Logits], size: int, batch_size: int = 1) -> list
 
 def write_compared(path: Path, rows: Sequence[Compared]) -> None:
     """Write the rows to `path` as CSV with a header, atomically; what is not known is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Compared)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_bytes(path, text.getvalue().encode())
+    write_csv(path, [field.name for field in fields(Compared)], (asdict(row) for row in rows))

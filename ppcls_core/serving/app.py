@@ -19,8 +19,8 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from data_catalog.config import Config
+from ppcls_core.deploy.predict import rank
 from ppcls_core.deploy.sidecar import Sidecar
-from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.serving.access import Access
 from ppcls_core.serving.batching import Batcher, Load
 from ppcls_core.serving.config import ServeConfig
@@ -175,11 +175,10 @@ class Service:
         return image
 
     def _best(self, logits: np.ndarray, top_k: int) -> list[Guess]:
-        if not np.isfinite(logits).all():
+        (best,) = rank(logits[None], self._model.sidecar.classes, top_k)
+        if not best:
             raise Refused(500, "logits that are not finite", "numbers", "train or export it anew")
-        names, shares = self._model.sidecar.classes, np.exp(log_softmax(logits[None])[0])
-        best = np.argsort(-logits, kind="stable")[:top_k].tolist()
-        return [Guess(number=i, name=names[i], probability=float(shares[i])) for i in best]
+        return [Guess(number=g.number, name=g.name, probability=g.probability) for g in best]
 
 
 async def health() -> dict[str, str]:
