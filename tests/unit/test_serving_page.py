@@ -26,8 +26,8 @@ def test_a_dropped_picture_gets_its_classes(tmp_path: Path):
     picture.write_bytes(encoded("green", ".png"))
     (tmp_path / "broken.jpg").write_bytes(encoded("red")[:-20])
     with running() as server, open_tab(tmp_path, server.url) as tab:
-        assert tab.wait("find('model').innerText") == "Colours"
         tab.wait("find('about').innerText.startsWith('3 classes')")
+        assert tab.value("find('model').innerText") == "Colours"
         tab.drop(picture, 200, 200)
         tab.wait("document.querySelectorAll('li').length === 3")
         assert names(tab)[0] == "green"
