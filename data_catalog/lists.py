@@ -136,13 +136,17 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """Class names of a file with one a line, or `index name` lines numbered from 0.
 
     Raises:
-        UserError: no such file, no names, or the same name twice.
+        UserError: no such file, no names, a blank line before one, or the same name twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: class names cannot be read ({error}); correct it") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.strip() for line in text.rstrip().splitlines()]
+    if "" in names:  # without it those that follow would be other classes
+        raise UserError(
+            f"{path}:{names.index('') + 1}: is blank; name the class, or remove the line"
+        )
     parts = [name.split(maxsplit=1) for name in names]
     if all(len(p) == 2 and p[0] == str(i) for i, p in enumerate(parts)):
         names = [name for _, name in parts]

@@ -3,7 +3,8 @@
 Files: kept.parquet (manifest of the pool's rest), pairs.parquet (PAIRS), refused.parquet (PAIRS:
 those nearly accepted), rejected.parquet (image_id, reason, detail: duplicates have the reason
 `duplicate` and the matched val_id as detail), weak.parquet (image_id of those kept that have too
-few features for SIFT), canaries.parquet (CANARIES: altered validation images that the stage asks
+few features for SIFT to be relied on), val_weak.parquet (of validation images with too few for SIFT
+to find their copies), canaries.parquet (CANARIES: altered validation images that the stage asks
 for itself; they are in no other table or count), index/ (of the validation images), shards.
 """
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from ppcls_core.dedup.index import ValIndex
 
 KINDS = ("pairs", "refused", "rejected", "weak")
-FILES = (*(f"{kind}.parquet" for kind in KINDS), "kept.parquet", "canaries.parquet")
-WEAK = pa.schema([("image_id", pa.string())])
+TABLES = (*KINDS, "val_weak", "kept", "canaries")
+IDS = pa.schema([("image_id", pa.string())])
 
 
 def run(work: Work) -> Outcome:
@@ -46,12 +47,12 @@ def run(work: Work) -> Outcome:
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
         paths, ids = pool.paths[rows.start : rows.stop], pool.ids[rows.start : rows.stop]
         found = scan(paths, ids, index, work.recipe.run_time.workers, advance)
-        weak = pa.table([pa.array(found.weak, pa.string())], schema=WEAK)
+        weak = pa.table([pa.array(found.weak, pa.string())], schema=IDS)
         tables = (found.pairs, found.refused, found.rejected, weak)
         return dict(zip(KINDS, tables, strict=True))
 
     num_shards = run_shards(work, len(pool), process)
-    schemas = (PAIRS, PAIRS, REJECTED, WEAK)
+    schemas = (PAIRS, PAIRS, REJECTED, IDS)
     pairs, refused, rejected, weak = (
         read_shards(work.directory, kind, num_shards, schema)
         for kind, schema in zip(KINDS, schemas, strict=True)
@@ -62,13 +63,15 @@ def run(work: Work) -> Outcome:
     weak = weak.filter(pc.is_in(weak["image_id"], kept_ids))
     for name, rows in zip(KINDS, (pairs, refused, removed, weak), strict=True):
         write_table(work.path(f"{name}.parquet"), rows)
+    write_table(work.path("val_weak.parquet"), pa.table([index.weak], schema=IDS))
     inside = sorted(f"index/{path.name}" for path in work.path("index").iterdir())
     return Outcome(
-        files=[*FILES, *inside, *shard_files(num_shards, KINDS)],
+        files=[*(f"{name}.parquet" for name in TABLES), *inside, *shard_files(num_shards, KINDS)],
         counts=_counts(len(pool), len(kept), removed),
         metrics={
             "pairs": pairs.num_rows,
             "too_few_features": weak.num_rows,
+            "val_too_few_features": len(index.weak),
             "canaries": canaries,
             "planted": _planted_recall(table(work, "data/planted.parquet"), pairs),
             **index_counts,
@@ -151,7 +154,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    3,
+    4,
     ("dedup", "shard_size"),
     ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
     run,

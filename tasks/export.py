@@ -27,4 +27,4 @@ def run(work: Work) -> Outcome:
     return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
 
 
-STAGE = Stage("export", 2, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)
+STAGE = Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)

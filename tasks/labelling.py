@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from data_catalog.config import UserError
 from data_catalog.files import read_json, write_json, write_table
 from data_catalog.manifest import REJECTED
 from tasks.children import Make, children
@@ -116,6 +117,8 @@ def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
     elif not path.exists():
         with children(1, _start_comparing, teacher_of(work), views, _threads(work)) as (compare,):
             (row,) = compare(sample, lambda: None)["agreement"].to_pylist()
+        if refused := row.pop("refused"):
+            work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
         write_json(path, row)
         if row["top1"] is not None:
             work.monitor.note(
@@ -143,7 +146,7 @@ def _threads(work: Work) -> int:
 
 def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) -> Make:
     from ppcls_core.labels.labeller import batches
-    from ppcls_core.labels.teacher import fastest_precision
+    from ppcls_core.labels.teacher import Agreement, fastest_precision
 
     def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
         ((_, pixels, _),) = batches(sample, views, len(sample), threads)
@@ -152,8 +155,10 @@ def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) 
             return teacher.predictor(precision, threads)
 
         precision, found = fastest_precision(predictor, pixels)
-        top1, kl = (found.top1, found.kl) if found else (None, None)
-        return {"agreement": pa.table({"precision": [precision], "top1": [top1], "kl": [kl]})}
+        top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
+        refused = str(found) if isinstance(found, UserError) else None
+        columns = {"precision": precision, "top1": top1, "kl": kl, "refused": refused}
+        return {"agreement": pa.table({name: [value] for name, value in columns.items()})}
 
     return compare
 

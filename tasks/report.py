@@ -62,6 +62,7 @@ def run(work: Work) -> Outcome:
         planted=planted_rows(work.inputs["dedup"], "planted"),
         canaries=planted_rows(work.inputs["dedup"], "canaries"),
         too_few_features=work.inputs["dedup"].metrics["too_few_features"],
+        val_too_few_features=work.inputs["dedup"].metrics["val_too_few_features"],
         selection=selection(work),
         reconciliation=tuple(count_rows(work.inputs)),
         rejected=_rejected(work.inputs["dedup"]),

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from data_catalog.config import UserError
 from ppcls_core.commands.console import log
 from ppcls_core.commands.paddle import start_paddle
 
@@ -48,13 +47,15 @@ def export(  # noqa: PLR0913 - a command's options
     """
     from ppcls_core.deploy.trained import Choice, find_trained
 
-    _check_folder(out)
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
     start_paddle(None)
     from ppcls_core.deploy import onnx as onnx_files
     from ppcls_core.deploy.export import export as export_model
     from ppcls_core.deploy.exported import Exported
+    from ppcls_core.deploy.outputs import check_folder
+    from ppcls_core.deploy.sidecar import FILES
 
+    check_folder(out, (*FILES, onnx_files.FILE), trained.weights)
     if onnx:
         onnx_files.check_installed()
     network = trained.network()
@@ -79,17 +80,13 @@ def export_serving(  # noqa: PLR0913 - a command's options
     The program is of Paddle 2's format, which Paddle Serving 0.9 reads; its logits are checked.
     Classes and preprocessing are in serving_client/sidecar.json.
     """
+    from ppcls_core.deploy.outputs import check_folder
     from ppcls_core.deploy.trained import Choice, find_trained
 
-    _check_folder(out)
+    check_folder(out, (), None)
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
     start_paddle(None)
     from ppcls_core.deploy.paddle_serving import export_serving as export_folders
 
     found = export_folders(trained.network(), trained.sidecar(), out)
     log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file; give the name of a folder")

@@ -201,7 +201,7 @@ def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
             shown += rows[: MAX_TILES - len(shown)] if asked.sheet else []
     if asked.sheet:
         write_sheet(asked.sheet, shown)
-    _report(counts, asked)
+    report(counts, asked.out, asked.sheet)
 
 
 def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
@@ -225,12 +225,15 @@ def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     console.print(f"of batches of {num}; preprocess reads and decodes, on one thread")
 
 
-def _report(counts: Counter[str], asked: _Asked) -> None:
-    """Say on standard error what was done, so that it does not mix with the results."""
+def report(counts: Counter[str], *paths: Path | None) -> None:
+    """Say on standard error what was done, so that it does not mix with the results.
+
+    `counts` is of the images' reasons. Exits with 1 if one has a reason.
+    """
     num, bad = counts.total(), {reason: n for reason, n in sorted(counts.items()) if reason}
     said = f"{num:,} images, {counts['']:,} predicted"
     said += "".join(f", {reason} {n:,}" for reason, n in bad.items())
-    written = [str(path) for path in (asked.out, asked.sheet) if path]
+    written = [str(path) for path in paths if path]
     said += f"; written: {', '.join(written)}" if written else ""
     sys.stdout.flush()
     print(escaped(said), file=sys.stderr)

@@ -54,11 +54,16 @@ def quantize(  # noqa: PLR0913 - a command's options
     `ppcls predict --precision int8`; with --qat another such folder in it, `trained`. The
     comparison, on the YAML file's validation images, goes to compared.csv too.
     """
+    from ppcls_core.deploy import int8, sidecar
+    from ppcls_core.deploy.outputs import check_folder
     from ppcls_core.deploy.trained import Choice, find_trained
     from ppcls_core.job import load_job
 
-    _check_folder(out)
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
+    files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
+    check_folder(out, (*files, TABLE), trained.weights)
+    if qat:
+        check_folder(out / AWARE, files, trained.weights)
     job = load_job(Path(model), overrides or []) if Path(model).is_file() else None
     num_threads = start_paddle(threads)
     from ppcls_core.deploy.export import export
@@ -182,8 +187,3 @@ def lite_benchmark(
     start_paddle(max(counts))
     for line in lines(opened, precision, counts, Repeats(warmup, repeats)):
         log(line)
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file; give the name of a folder")

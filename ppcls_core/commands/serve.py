@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from ppcls_core.commands.predict import (
     Precision,
     Threads,
     TopK,
+    report,
 )
 
 TOKEN = "SSLD_TOKEN"
@@ -85,15 +86,12 @@ def client(  # noqa: PLR0913 - a command's options
     from ppcls_core.serving.access import read_token
     from ppcls_core.serving.client import Client, classify_all
 
-    written_as, num, bad = form_of(form, out), 0, 0
+    written_as, counts = form_of(form, out), Counter[str]()
     if out:
         check_target(out, images)
     token = read_token(token_file, os.environ.get(TOKEN))
     with Client(url, token, concurrency) as server, opened(written_as, out, top_k) as writer:
         for row in classify_all(server, pictures(images), top_k, concurrency):
             writer.write([row])
-            num, bad = num + 1, bad + bool(row.reason)
-    sys.stdout.flush()
-    print(f"{num:,} images, {num - bad:,} predicted", file=sys.stderr)
-    if bad:
-        raise typer.Exit(1)
+            counts[row.reason] += 1
+    report(counts, out)

@@ -16,14 +16,15 @@ class DedupConfig(Config):
 
     A pair is accepted by the first of four channels that holds:
     1. bytes, 2. pixels: the files, or the decoded pixels, are equal.
-    3. phash: hashes within `hash_distance` bits in one of eight poses, and the thumbnails agree
-       over `hash_agreement` of their textured area.
+    3. phash: hashes within `hash_distance` bits in one of eight poses, and over `hash_agreement` of
+       either's texture the thumbnails agree.
     4. sift: at least `min_inliers` keypoints obey one map; the picture laid over the other shares
-       `min_overlap` of its own area or of the other's; and over enough of the textured part of
-       that the pixels agree. How much is enough depends on `rule`: `strict` asks for 0.55,
-       `balanced` for 0.45, `recall` for 0.35 where most of many matches obey the map to a pixel,
-       and for more, or too much, where few do, or loosely (`verify.needed`). Overlays hide much
-       of a copy and leave its matches exact; pieces of one brick wall agree well and match badly.
+       `min_overlap` of its own area or of the other's; and over enough of the texture that one of
+       them has there the pixels agree. How much is enough depends on `rule`: `strict` asks for
+       0.64, `balanced` for 0.56, `recall` for 0.5 where many matches obey the map, and for more,
+       or too much, where few do, where as many obey another or where less is common
+       (`verify.needed`). Overlays hide much of a copy and leave its matches exact; pieces of one
+       brick wall agree well and match anyhow.
     """
 
     rule: Rule = "balanced"
@@ -31,12 +32,12 @@ class DedupConfig(Config):
     side: int = Field(default=256, ge=64, le=2048)  # longest short side before extraction, pixels
     min_side: int = Field(default=160, ge=32, le=2048)  # smaller pictures are enlarged to this
     num_features: int = Field(default=500, ge=16, le=10_000)  # strongest keypoints kept an image
-    min_features: int = Field(default=8, ge=2)  # with fewer an image is `weak`: no SIFT search
+    min_features: int = Field(default=30, ge=2)  # with fewer a val image is not found by SIFT
     contrast_threshold: float = Field(default=0.006, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
 
     look_side: int = Field(default=128, ge=32, le=2048)  # short side at the first look, pixels
     look_features: int = Field(default=300, ge=16, le=10_000)  # all searched
-    look_vote: float = Field(default=2.5, ge=0)  # that calls for the full search; 0: always
+    look_vote: float = Field(default=1.4, ge=0)  # that calls for the full search; 0: always
 
     num_queries: int = Field(default=400, ge=16, le=10_000)  # of a suspect's features, searched
     num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote
@@ -51,7 +52,7 @@ class DedupConfig(Config):
     min_overlap: float = Field(default=0.5, gt=0, le=1)
 
     hash_distance: int = Field(default=10, ge=0, le=32)  # bits of 64
-    hash_agreement: float = Field(default=0.8, gt=0, le=1)
+    hash_agreement: float = Field(default=0.94, gt=0, le=1)
 
     canaries: int = Field(default=200, ge=0)  # altered images planted to estimate the recall
 

@@ -18,15 +18,22 @@ from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.hashes import pose, pose_affine, pose_hashes, thumbnail
 from ppcls_core.dedup.index import REJECTED, ValIndex, rejection
 from ppcls_core.dedup.picture import Picture, Source, describe
-from ppcls_core.dedup.pixels import MIN_CORNERS, agreement, compare, num_corners
+from ppcls_core.dedup.pixels import (
+    COARSE,
+    MIN_CORNERS,
+    compare,
+    lay_over,
+    num_corners,
+    shares,
+)
 from ppcls_core.dedup.rivals import Claim, share_alone
 from ppcls_core.dedup.sift import Features, mirror, negate
 from ppcls_core.dedup.threads import map_threads
 from ppcls_core.dedup.verify import Fit, fit, needed
 
-SURE = 0.9  # score that needs no look at rivals: many val images may show one scene
+SURE = 0.95  # score that needs no look at rivals: many val images may show one scene
 NEARLY = 0.15  # of the score: pairs refused by less than this are told
-ENOUGH = 4  # x `min_features`: with fewer the first look decides nothing
+ENOUGH = 2  # x `min_features`: with fewer the first look decides nothing
 MAX_HASH_HITS = 32  # nearest hashes whose thumbnails are compared
 CHANNELS = ("bytes", "pixels", "phash", "sift")
 PAIRS = pa.schema(
@@ -61,8 +68,8 @@ class Pair:
 @dataclass(frozen=True)
 class ScanResult:
     """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `refused` (PAIRS): the
-    pairs that nearly were one; `weak`: ids of images with too few features for SIFT, searched by
-    the other channels only."""
+    pairs that nearly were one; `weak`: ids of images with too few features for SIFT to be relied
+    on."""
 
     pairs: pa.Table
     refused: pa.Table
@@ -178,7 +185,8 @@ def _phash(picture: Picture, index: ValIndex) -> Iterator[Pair]:
         return
     near = near[np.argsort(bits[tuple(near.T)], kind="stable")][:MAX_HASH_HITS]
     for turn, row in near.tolist():
-        share = agreement(pose(picture.thumb, turn), thumbnail(index.grey(row)))
+        both = lay_over(pose(picture.thumb, turn), thumbnail(index.grey(row)), np.eye(3), COARSE)
+        share = min(shares(*both))
         margin = share - index.config.hash_agreement
         if margin >= 0:
             unit = np.vstack([pose_affine(turn), [0, 0, 1]])
@@ -235,8 +243,7 @@ def _sift(picture: Picture, index: ValIndex) -> Iterator[Pair]:
     config = index.config
     width = picture.grey.shape[1]
     looked = _voted(picture.look, width, index, (config.look_features, config.look_vote))
-    enough = len(picture.look) >= ENOUGH * config.min_features
-    if (enough and not looked) or len(picture.features) < config.min_features:
+    if not looked and len(picture.look) >= ENOUGH * config.min_features:
         return
     voted = _voted(picture.features, width, index, (config.num_queries, config.min_vote))
     ranked = sorted(looked + voted, key=lambda v: (-v[0], *v[1:]))
@@ -276,7 +283,7 @@ def _confirm(
     config = index.config
     claim = Claim(state.grey, index.grey(row), geometry.homography @ state.altered)
     seen = compare(*claim)
-    margin = seen.share - needed(geometry, config.rule)
+    margin = seen.share - needed(geometry, seen.overlap, config.rule)
     if margin < -NEARLY or seen.overlap < config.min_overlap:
         return None
     width, height, *reduced = index.sizes[row].tolist()

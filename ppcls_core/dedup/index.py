@@ -66,12 +66,10 @@ class _Entry:
 
 @dataclass(frozen=True)
 class IndexStats:
-    """Outcome of `build_index`: num_images = num_indexed + the sum of `rejected` (count by reason);
-    `num_weak` of the indexed have too few features for SIFT."""
+    """Outcome of `build_index`: num_images = num_indexed + the sum of `rejected` (by reason)."""
 
     num_images: int
     num_indexed: int
-    num_weak: int
     num_descriptors: int
     rejected: dict[str, int]
 
@@ -120,9 +118,8 @@ def build_index(
     found = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
     write_search(found, out / "search.faiss", config)
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
-    weak = sum(row["num_features"] < config.min_features for row in rows)
     reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
-    return IndexStats(len(ids), len(rows), weak, len(found), reasons)
+    return IndexStats(len(ids), len(rows), len(found), reasons)
 
 
 def rejection(image_id: str, error: BadImage) -> dict[str, str]:
@@ -169,6 +166,7 @@ class ValIndex:
             np.concatenate([[0], np.cumsum(self.images[name].to_numpy(), dtype=np.int64)])
             for name in ("num_features", "grey_bytes")
         )
+        self._told = np.diff(self._starts) >= config.min_features
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
         self._search = read_search(path / "search.faiss", self._descriptors, config)
 
@@ -193,6 +191,11 @@ class ValIndex:
         for row, digest in enumerate(self.images["digest"].to_pylist()):
             rows[digest].append(row)
         return dict(rows)
+
+    @property
+    def weak(self) -> list[str]:
+        """Ids of the images with too few features to be told from others by them."""
+        return [self.ids[row] for row in np.flatnonzero(~self._told)]
 
     def grey(self, row: int) -> np.ndarray:
         """uint8 [reduced height, reduced width]: the reduced grey copy of one val image."""
@@ -226,7 +229,7 @@ class ValIndex:
         return [
             list(zip(rows[loud].tolist(), votes[loud].tolist(), strict=True))
             for rows, votes in heard
-            for loud in (votes >= least,)
+            for loud in ((votes >= least) & self._told[rows],)
         ]
 
     def _votes(

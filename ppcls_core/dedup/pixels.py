@@ -22,8 +22,8 @@ NUM_PROBES = 32  # points a side for which is asked whether they lie in the othe
 
 @dataclass(frozen=True)
 class Agreement:
-    """`share` of the textured pixels that agree; `overlap`: the common part's share of either
-    picture's area, the larger of the two."""
+    """`share` of either picture's textured pixels that agree, the larger of the two; `overlap`: the
+    common part's share of either picture's area, the larger of the two."""
 
     share: float
     overlap: float
@@ -33,14 +33,13 @@ def compare(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> Agreem
     """Agreement of two grey uint8 pictures where `homography` [3, 3] lays `pool` over `val`.
 
     They are compared in val's frame, at the size of whichever shows less, and at half of that: the
-    better counts.
+    better counts. So does the better of the pictures: what is laid over a copy hides some of the
+    original, but adds more texture of its own.
     """
     common = overlap(pool.shape, val.shape, homography)
     detail = min(1.0, 1 / _scale(homography, pool.shape))
-    shares = [
-        agreement(*lay_over(pool, val, homography, detail * level)) for level in (1.0, COARSE)
-    ]
-    return Agreement(max(shares), common)
+    found = [shares(*lay_over(pool, val, homography, detail * level)) for level in (1.0, COARSE)]
+    return Agreement(max(map(max, found)), common)
 
 
 def overlap(
@@ -60,28 +59,28 @@ def apply(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
         return np.where(mapped[:, 2:] > 0, mapped[:, :2] / mapped[:, 2:], np.nan)
 
 
-def agreement(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) -> float:
-    """Share of the textured pixels (of either picture, within the mask `inside`) whose
-    neighbourhoods correlate; 0 when there is too little texture to tell. Changes of brightness and
-    contrast do not matter."""
-    same, textured = agreeing(a, b, inside)
+def shares(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) -> tuple[float, float]:
+    """Of each picture, the share of its textured pixels (within the mask `inside`) whose
+    neighbourhoods correlate with the other's; 0 when there is too little texture to tell. Changes
+    of brightness and contrast do not matter."""
+    same, of_a, of_b = agreeing(a, b, inside)
     common = a.size if inside is None else int(np.count_nonzero(inside))
-    return share_of(same, textured, common)
+    return share_of(same, of_a, common), share_of(same, of_b, common)
 
 
 def agreeing(
     a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """bool [H, W] twice: the pixels whose neighbourhoods correlate, those that have texture."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """bool [H, W] thrice: the pixels whose neighbourhoods correlate, those of `a` that have texture
+    and those of `b`."""
     x, y = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0) for image in (a, b))
     mean_x, mean_y = _mean(x), _mean(y)
     var_x = np.maximum(_mean(x * x) - mean_x**2, 0)
     var_y = np.maximum(_mean(y * y) - mean_y**2, 0)
     covariance = _mean(x * y) - mean_x * mean_y
-    textured = np.maximum(var_x, var_y) > FLAT**2
-    if inside is not None:
-        textured &= cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
-    return covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE)), textured
+    same = covariance > SAME * np.sqrt((var_x + NOISE) * (var_y + NOISE))
+    within = True if inside is None else cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0
+    return same, (var_x > FLAT**2) & within, (var_y > FLAT**2) & within
 
 
 def share_of(same: np.ndarray, textured: np.ndarray, common: int) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.files import write_bytes
+from data_catalog.files import write_bytes, write_table
 from data_catalog.manifest import REJECTED
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.dedup.collection import Collection
@@ -94,6 +94,9 @@ def write_result(out: Path, found: Found, read: Callable[[int], Shard | None]) -
         counts.update(row["reason"] for row in found.pool.damaged)
     write_csv(out / "pairs.parquet", out / "pairs.csv")
     summary = _counts(counts, len(found.pool) + len(found.pool.damaged))
+    if not found.within:
+        write_table(out / "val_weak.parquet", pa.table([found.index.weak], schema=IDS))
+        summary["val_too_few_features"] = len(found.index.weak)
     _write_page(out, found, gallery, summary)
     return summary
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.pixels import COARSE, agreeing, agreement, lay_over, share_of
+from ppcls_core.dedup.pixels import COARSE, agreeing, lay_over, share_of, shares
 
 SAME_PICTURE = 0.8  # agreement of two val images where the picture claims to show both
 
@@ -25,17 +25,18 @@ class Claim(NamedTuple):
 
 
 def share_alone(claim: Claim, others: Sequence[Claim]) -> float:
-    """Share of the textured pixels that agree, but for those that agree with a rival as well."""
-    same, textured = _agreeing(claim)
-    common = textured.size
+    """Share of either picture's textured pixels that agree, but for those that agree with a rival
+    as well; the larger of the two."""
+    same, *textured = _agreeing(claim)
+    shared = np.zeros_like(same)
     for other in others:
         if not _same_picture(claim, other):
-            also, there = _agreeing(other)
-            textured = textured & ~(also & there)
-    return share_of(same, textured, common)
+            also, of_val, of_pool = _agreeing(other)
+            shared |= also & (of_val | of_pool)
+    return max(share_of(same, of & ~shared, same.size) for of in textured)
 
 
-def _agreeing(claim: Claim) -> tuple[np.ndarray, np.ndarray]:
+def _agreeing(claim: Claim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """In the pool picture's frame, at half its size."""
     back = np.linalg.inv(claim.homography)
     return agreeing(*lay_over(claim.val, claim.pool, back, COARSE))
@@ -43,4 +44,4 @@ def _agreeing(claim: Claim) -> tuple[np.ndarray, np.ndarray]:
 
 def _same_picture(a: Claim, b: Claim) -> bool:
     between = b.homography @ np.linalg.inv(a.homography)
-    return agreement(*lay_over(a.val, b.val, between, COARSE)) >= SAME_PICTURE
+    return min(shares(*lay_over(a.val, b.val, between, COARSE))) >= SAME_PICTURE

@@ -33,11 +33,11 @@ ALIKE = 0.8  # of that: the product of keypoints that may show the same
 MAX_ALIKE = 20_000  # such pairs that are looked at; repeating texture has ten times as many
 NUM_REFITS = 4
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
-AGREEMENT: dict[Rule, float] = {"strict": 0.55, "balanced": 0.45, "recall": 0.35}
-DOUBT_BY_MATCH, DOUBT_BY_RANDOM, DOUBT_BY_PIXEL = 3.0, 2.0, 0.4  # see `needed`
-EXACT = 0.75  # pixels of error that compression and blur give to true copies
-STRAIGHT, MAX_BENT = 0.3, 0.2  # pixels of bend that rounding gives; the most doubt it may add
-MANY = 0.4  # of the matches: fewer obey the map when texture repeats
+AGREEMENT: dict[Rule, float] = {"strict": 0.64, "balanced": 0.56, "recall": 0.5}
+CHANCE = 2  # matches that obey another map: any two do
+DOUBT_BY_RANDOM, MANY = 1.3, 0.45  # of the matches: fewer obey the map when texture repeats
+DOUBT_BY_PART, WHOLE = 1.2, 0.9  # of a picture's area: copies seldom share less
+ELSEWHERE = 4  # x the tolerance: so far off a match speaks for another map
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,16 @@ class Fit:
 
     `inliers`: places at which keypoints look alike and obey the map. Of the `matches`, which are
     each other's nearest among all keypoints, `obeying` do, and `within` lie in the common part of
-    the pictures. `error`: the inliers' median distance from where the map has them, in pixels of
-    the coarser picture; `bend`: the map's own, from the similarity nearest to it. In copies most
-    matches obey, to a fraction of a pixel, a map that is seldom bent. Two pieces of one brick wall
-    look alike at many places, but match at random and fit loosely.
+    the pictures; of the others `rival` obey one other map. In copies most matches obey one map and
+    few any other. Two pieces of one brick wall match at random, and by one brick further on as
+    well.
     """
 
     homography: np.ndarray
     inliers: int
     obeying: int
     within: int
-    error: float
-    bend: float
+    rival: int
 
 
 def similarities(pool: np.ndarray, val: np.ndarray) -> np.ndarray:
@@ -115,10 +113,7 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     count = _places(p, v, pairs)
     if best is None or count < config.min_inliers:
         return None
-    obeying, within = _support(p, v, matches, best, config.tolerance)
-    x, y = p[pairs[:, 0], :2], v[pairs[:, 1], :2]
-    bend = _error(x, apply(best, x), fit_similarity(x, apply(best, x)))
-    return Fit(best, count, obeying, within, _error(x, y, best), bend)
+    return Fit(best, count, *_support(p, v, matches, best, config.tolerance))
 
 
 def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
@@ -171,13 +166,17 @@ def _one_to_one(pairs: np.ndarray) -> np.ndarray:
 
 def _support(
     p: np.ndarray, v: np.ndarray, matches: np.ndarray, homography: np.ndarray, tolerance: float
-) -> tuple[int, int]:
-    """(matches that obey the map, matches of the part that both pictures show)."""
+) -> tuple[int, int, int]:
+    """Matches that obey the map, those of the part that both pictures show, and those that obey
+    another map."""
     a, b = p[matches[:, 0]], v[matches[:, 1]]
     obeying = _obeying(a, b, homography, tolerance)
     there = _among(apply(homography, a[:, :2]), v)
     back = _among(apply(np.linalg.inv(homography), b[:, :2]), p)
-    return int(obeying.sum()), int((obeying | there & back).sum())
+    far = ~_obeying(a, b, homography, ELSEWHERE * tolerance)
+    other = _best_hypothesis(a[far], b[far], tolerance)
+    rival = 0 if other is None else other.sum()
+    return int(obeying.sum()), int((obeying | there & back).sum()), int(rival)
 
 
 def _among(points: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
@@ -186,21 +185,14 @@ def _among(points: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     return np.all((points >= low) & (points <= high), axis=1)
 
 
-def _error(p: np.ndarray, v: np.ndarray, homography: np.ndarray) -> float:
-    """Median distance of the points `v` [n, 2] from the mapped `p`, in the coarser's pixels."""
-    off = np.linalg.norm(apply(homography, p) - v, axis=1)
-    scale = np.sqrt(np.abs(np.linalg.det(slopes_of(homography, p))))
-    return float(np.median(off / np.maximum(scale, 1)))
-
-
-def needed(geometry: Fit, rule: Rule) -> float:
-    """Share of the pixels that must agree: more, the fewer matches obey the map, the fewer of them
-    all those are, the more loosely they fit, and when the map bends. Above 1 nothing is enough."""
-    few = DOUBT_BY_MATCH / max(1, geometry.obeying)
+def needed(geometry: Fit, overlap: float, rule: Rule) -> float:
+    """Share of the texture that must agree: more, the fewer matches obey the map beside those that
+    obey another, the fewer of all those are, and the smaller the pictures' common part (`overlap`).
+    Above 1 nothing is enough."""
+    doubt = max(CHANCE, geometry.rival) / max(1, geometry.obeying)
     random = DOUBT_BY_RANDOM * max(0.0, MANY - geometry.obeying / max(1, geometry.within))
-    loose = DOUBT_BY_PIXEL * max(0.0, geometry.error - EXACT)
-    bent = min(max(0.0, geometry.bend - STRAIGHT), MAX_BENT)
-    return AGREEMENT[rule] + few + random + loose + bent
+    partial = DOUBT_BY_PART * max(0.0, WHOLE - overlap)
+    return AGREEMENT[rule] + doubt + random + partial
 
 
 def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarray | None:

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_catalog.config import UserError
-from ppcls_core.deploy.sidecar import (
-    FILES,
-    PROGRAM,
-    SIDECAR,
-    WEIGHTS,
-    digest_in,
-    read_sidecar,
-)
+from ppcls_core.deploy.sidecar import FILES, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 
 if TYPE_CHECKING:
     from ppcls_core.deploy.engine import EngineOptions, Precision
@@ -28,18 +21,19 @@ class Exported:
     """A folder that `export` wrote."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises UserError if a file is missing, or they are not those that belong together."""
+        """Raises UserError if a file is missing, or they are not as they were written together."""
         for name in FILES:
             if not (directory / name).is_file():
                 raise UserError(
                     f"{directory}: has no {name}; expected a folder written by `ppcls export`"
                 )
         self.directory, self.sidecar = directory, read_sidecar(directory / SIDECAR)
-        # Paddle opens other weights without a word, and gives noise.
-        if self.sidecar.digest != digest_in(directory):
+        # Paddle opens other weights without a word, and gives noise; so does another image size.
+        if self.sidecar.digest != self.sidecar.digest_in(directory):
             raise UserError(
-                f"{directory}: {PROGRAM} and {WEIGHTS} are not those that {SIDECAR} was written "
-                "for; copy the three together, or export again"
+                f"{directory}: {PROGRAM}, {WEIGHTS} and {SIDECAR} are not as they were exported "
+                "together; copy the three together, or export again (--classes and --size set what "
+                "the last one says)"
             )
 
     def predictor(self, precision: Precision, threads: int, device: int = 0) -> Logits:

@@ -59,7 +59,10 @@ def pictures(given: Sequence[str]) -> Iterator[Picture]:
     for number, (path, label) in enumerate(found):
         yield Picture(number, path, label)
     if number < 0:
-        raise UserError(f"no image in {', '.join(given)}; expected {', '.join(SUFFIXES)}")
+        places = ", ".join("standard input" if name == STDIN else name for name in given)
+        raise UserError(
+            f"no image in {places}; expected {', '.join(SUFFIXES)}, or a list with a path a line"
+        )
 
 
 def _found(given: str) -> Iterator[tuple[Path, int | None]]:

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from data_catalog.config import UserError
 from data_catalog.files import atomic_path
+from ppcls_core.deploy.inputs import STDIN
 from ppcls_core.deploy.predict import Row
-from ppcls_core.deploy.sidecar import FILES, SIDECAR
+from ppcls_core.deploy.sidecar import FILES, SIDECAR, read_sidecar
 from ppcls_core.terminal import escaped
 
 Form = Literal["table", "json", "csv"]
@@ -73,13 +74,13 @@ class Tables(Writer):
 
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            name = escaped(row.picture.name)
+            name = _cell(row.picture.name)
             for guess in row.guesses:
                 share = f"{guess.probability:.4f}"
-                self._table.add_row(name, str(guess.number), escaped(guess.name), share)
+                self._table.add_row(name, str(guess.number), _cell(guess.name), share)
                 name = ""
             if row.reason:
-                self._table.add_row(name, "-", escaped(f"{row.reason}: {row.detail}"), "")
+                self._table.add_row(name, "-", _cell(f"{row.reason}: {row.detail}"), "")
             self._num += 1
             if self._num == PAGE:
                 self.close()
@@ -88,6 +89,11 @@ class Tables(Writer):
         if self._num:
             self._console.print(self._table)
         self._table, self._num = _table(), 0
+
+
+def _cell(text: str) -> str:
+    """`text` on one line."""
+    return escaped(text).replace("\n", "\\n")
 
 
 def _table() -> Table:
@@ -132,7 +138,9 @@ def form_of(form: str | None, out: Path | None) -> Form:
 
 
 def check_target(out: Path, inputs: Iterable[str]) -> None:
-    """Raise UserError if writing `out` would destroy what is no earlier result."""
+    """Raise UserError if writing `out` would destroy what is no earlier result, or `out` is -."""
+    if str(out) == STDIN:
+        raise UserError("--out -: leave it out to write to standard output, or name a file")
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_file():
@@ -144,6 +152,33 @@ def check_target(out: Path, inputs: Iterable[str]) -> None:
             f"--out {out}: is there and is no earlier result ({', '.join(RESULTS)}, and no input); "
             "give another name, or remove it"
         )
+
+
+def check_folder(out: Path, names: Iterable[str], weights: Path | None) -> None:
+    """Raise UserError if writing `names` into `out` would destroy what is no earlier export.
+
+    `weights` are those that are exported: they are never written over.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; give the name of a folder")
+    for name in names:
+        path = out / name
+        if not os.path.lexists(path):
+            continue
+        is_weights = weights and weights.exists() and path.exists() and path.samefile(weights)
+        if is_weights or path.is_symlink() or not path.is_file() or not _is_export(out):
+            raise UserError(
+                f"--out {out}: {name} is there and is {'the weights' if is_weights else 'foreign'}"
+                "; give another folder, or move it away"
+            )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        read_sidecar(folder / SIDECAR)
+    except (UserError, OSError):
+        return False
+    return True
 
 
 @contextmanager

@@ -26,18 +26,26 @@ class Sidecar(Config):
     preprocess: Preprocess
     mean: tuple[float, float, float] = MEAN  # of RGB values in [0, 1]
     std: tuple[float, float, float] = STD
-    digest: str | None = None  # of program and weights; `write` sets it
+    digest: str | None = None  # of the rest, the program and the weights; `write` sets it
 
     def write(self, directory: Path) -> None:
         """Write it into `directory`, beside program and weights, atomically."""
-        whole = self.model_copy(update={"digest": digest_in(directory)})
+        whole = self.model_copy(update={"digest": self.digest_in(directory)})
         write_bytes(directory / SIDECAR, whole.text().encode())
 
     def text(self) -> str:
         """As JSON, with the short side that `preprocess` takes by default."""
+        return self._stated().model_dump_json(indent=1) + "\n"
+
+    def digest_in(self, directory: Path) -> str:
+        """Of what is said here, and of the program and the weights in `directory`."""
+        said = self._stated().model_dump(mode="json", exclude={"digest"})
+        return digest_of([said, *(sha256_file(directory / name) for name in (PROGRAM, WEIGHTS))])
+
+    def _stated(self) -> Sidecar:
         short = self.preprocess.short or round(self.preprocess.size / CROP_RATIO)
-        stated = self.preprocess.model_copy(update={"short": short})
-        return self.model_copy(update={"preprocess": stated}).model_dump_json(indent=1) + "\n"
+        preprocess = self.preprocess.model_copy(update={"short": short})
+        return self.model_copy(update={"preprocess": preprocess})
 
     def normalized(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [N, 3, S, S] to float32 of the same shape, as the exported program takes it."""
@@ -46,11 +54,6 @@ class Sidecar(Config):
         images = pixels * (1 / (255 * std))
         images -= mean / std
         return images
-
-
-def digest_in(directory: Path) -> str:
-    """Of the program and the weights in `directory`."""
-    return digest_of([sha256_file(directory / name) for name in (PROGRAM, WEIGHTS)])
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -42,7 +42,7 @@ class Trained(Config):
 
     model: ModelConfig
     weights: Path | None
-    """As for `load_state`; None: those published under the model's name."""
+    """As for `load_state`, without a ~; None: those published under the model's name."""
     classes: tuple[str, ...] = Field(min_length=1)
     preprocess: Preprocess
 
@@ -60,8 +60,7 @@ class Trained(Config):
 
             model = build_model(name, num_classes=num_classes, spec=self.model.spec)
             names = static_names().get(architecture_of(name), ())
-            path = self.weights.expanduser()
-            load_weights(model, path, allow_other_classes=False, static_names=names)
+            load_weights(model, self.weights, allow_other_classes=False, static_names=names)
         model.eval()
         return model
 
@@ -120,7 +119,7 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
             f"model {job.model.name}: the published weights are for {PUBLISHED_CLASSES} classes, "
             f"asked for {job.num_classes}; give --weights FILE"
         )
-    return weights
+    return weights and weights.expanduser()
 
 
 def _preprocess(job: Job, size: int | None) -> Preprocess:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from data_catalog.config import Config
+from data_catalog.config import Config, UserError
 from ppcls_core.data.transforms import normalize
 from ppcls_core.deploy.engine import (
     EngineOptions,
@@ -89,11 +89,18 @@ def on_engine(
 
 def fastest_precision(
     open_in: Callable[[Precision], Predict], pixels: np.ndarray
-) -> tuple[Precision, Agreement | None]:
-    """bf16 where the device computes in it and agrees with fp32 on uint8 `pixels`, else fp32."""
+) -> tuple[Precision, Agreement | UserError | None]:
+    """bf16 where the device computes in it and agrees with fp32 on uint8 `pixels`, else fp32.
+
+    With it how they agree, or with what error the engine refuses bf16 (None: nothing was tried).
+    """
     if not has_fast_bf16() or not len(pixels):
         return "fp32", None
-    found = agreement(*(_in_batches(open_in(dtype), pixels) for dtype in ("fp32", "bf16")))
+    fp32 = _in_batches(open_in("fp32"), pixels)
+    try:
+        found = agreement(fp32, _in_batches(open_in("bf16"), pixels))
+    except UserError as refused:
+        return "fp32", refused
     return ("bf16" if found.is_close else "fp32"), found
 
 

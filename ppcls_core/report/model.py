@@ -198,7 +198,8 @@ class Report:
     duplicates: tuple[DuplicatePair, ...] = ()
     planted: tuple[PlantedRow, ...] = ()  # in the pool, by those who made it
     canaries: tuple[PlantedRow, ...] = ()  # by the search itself
-    too_few_features: int | None = None  # pool images kept though SIFT could not search them
+    too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
+    val_too_few_features: int | None = None  # validation images whose copies SIFT cannot find
     selection: Selection = Selection()
     reconciliation: tuple[CountRow, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images

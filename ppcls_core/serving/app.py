@@ -16,9 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
-from data_catalog.config import Config
+from data_catalog.config import Config, closest
 from ppcls_core.deploy.predict import rank
 from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.serving.access import Access
@@ -30,6 +31,7 @@ from ppcls_core.serving.page import page
 from ppcls_core.serving.pictures import JSON, MULTIPART, Picture, network_input, read_pictures
 from ppcls_core.serving.refused import Refused, cut
 
+QUERY = ("top_k",)  # parameters of /predict
 BODY = {
     "requestBody": {
         "required": True,
@@ -147,6 +149,7 @@ class Service:
         self, request: Request, top_k: Annotated[int, Query(ge=1, le=1_000_000)] = 5
     ) -> Answer:
         """The best classes of each image, `top_k` of them or as many as there are."""
+        _check_query(request.query_params)
         self.batcher.check_room()  # before a body is taken in
         body = await request.body()
         pictures = read_pictures(request.headers.get("content-type", ""), body, self.config)
@@ -179,6 +182,15 @@ class Service:
         if not best:
             raise Refused(500, "logits that are not finite", "numbers", "train or export it anew")
         return [Guess(number=g.number, name=g.name, probability=g.probability) for g in best]
+
+
+def _check_query(query: QueryParams) -> None:
+    for name in query:
+        if name not in QUERY:
+            known = closest(name, QUERY).removeprefix("; ")
+            raise Refused(422, f"query parameter {cut(name)}", " or ".join(QUERY), known)
+        if len(query.getlist(name)) > 1:
+            raise Refused(422, f"query parameter {cut(name)} twice", "it once", "give one value")
 
 
 async def health() -> dict[str, str]:

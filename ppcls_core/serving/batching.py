@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -58,9 +58,10 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after what waits."""
+        """End the thread after what waits; while it loads it is left to end with the process."""
         self._queue.put(None)
-        self._thread.join(self._config.stop_seconds)
+        if self.ready.done():
+            self._thread.join(self._config.stop_seconds)
 
     def check_room(self, num: int = 1) -> None:
         """Raises Refused (503) if the model is not loaded or the queue has no room for `num`."""
@@ -111,7 +112,8 @@ class Batcher:
                     self._answer(predict, batch, loop)
         except BaseException as error:  # noqa: BLE001 - whoever waits for `ended` gets it
             self.ended.set_exception(error)
-            loop.call_soon_threadsafe(self._abandon)
+            with suppress(RuntimeError):  # the loop has ended: nobody waits
+                loop.call_soon_threadsafe(self._abandon)
         else:
             self.ended.set_result(None)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from data_catalog.config import UserError
-from ppcls_core.data.decode import BadImage, read_bytes
+from ppcls_core.data.decode import REASONS, BadImage, read_bytes
 from ppcls_core.deploy.inputs import Picture
 from ppcls_core.deploy.predict import Guess, Row
 from ppcls_core.serving.access import is_loopback
@@ -59,10 +59,10 @@ class Client:
         response = self._post(picture.path.name, data, top_k)
         if response.status_code == 200:
             return Row(picture, self._guesses(response))
-        message = _message(response)
+        reason, message = _refusal(response)
         if response.status_code in HOPELESS:
             raise UserError(f"{self.url}: {message}")
-        return Row(picture, (), REFUSED, message)
+        return Row(picture, (), reason, message)
 
     def _post(self, name: str, data: bytes, top_k: int) -> httpx.Response:
         # Without a type httpx guesses one by the name.
@@ -105,12 +105,15 @@ def _wait(response: httpx.Response) -> float:
     return min(float(asked), MAX_WAIT) if asked.isdecimal() else 1.0
 
 
-def _message(response: httpx.Response) -> str:
+def _refusal(response: httpx.Response) -> tuple[str, str]:
+    """(reason as `predict` gives it if it is the image's fault, else REFUSED; what is said)."""
     try:
         error = response.json()["error"]
-        return f"got {error['got']}, expected {error['expected']}; {error['remedy']}"
+        said = f"got {error['got']}, expected {error['expected']}; {error['remedy']}"
     except (ValueError, LookupError, TypeError):
-        return f"answered with status {response.status_code}; see that `ppcls serve` is there"
+        status = response.status_code
+        return REFUSED, f"answered with status {status}; see that `ppcls serve` is there"
+    return error["reason"] if error.get("reason") in REASONS else REFUSED, said
 
 
 def classify_all(

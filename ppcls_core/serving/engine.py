@@ -6,6 +6,7 @@ be received, decoded or answered meanwhile, and /health would wait for a batch.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -49,6 +50,7 @@ def engine(asked: Asked) -> Iterator[Logits]:
     env = {**ENVIRONMENT, **os.environ}
     with theirs:
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=env)
+    atexit.register(process.kill)  # a stop does not wait until it has loaded
     with Connection(ours.detach()) as pipe:
         try:
             _exchange(pipe, process, asked)
@@ -60,6 +62,7 @@ def engine(asked: Asked) -> Iterator[Logits]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            atexit.unregister(process.kill)
 
 
 def _exchange(pipe: Connection, process: subprocess.Popen[bytes], message: object) -> np.ndarray:
@@ -92,6 +95,7 @@ def main() -> None:
             if callable(answer):  # loaded
                 run, answer = answer, None
             pipe.send(answer)
+    os._exit(0)  # Paddle takes half a second of computing to end, for which a stop would wait
 
 
 def _load(asked: Asked) -> Logits:

@@ -16,6 +16,7 @@ from ppcls_core.serving.config import ServeConfig
 from ppcls_core.serving.refused import Refused, cut
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
+FIELD = "image"  # of a form, as often as there are images
 SHAPE = '{"images": [BASE64, ...]}'
 MAX_BOUNDARY = 70  # bytes, by RFC 2046
 MAX_HEAD = 4096  # bytes of a part's header
@@ -91,6 +92,15 @@ def _of_part(number: int, part: bytes) -> Picture:
     for line in part[:end].split(b"\r\n"):
         name, _, value = line.partition(b":")
         headers[name.strip().lower()] = value.strip()
+    options = parse_options_header(headers.get(b"content-disposition", b""))[1]
+    field = options.get(b"name", b"").decode(errors="replace")
+    if field != FIELD:
+        raise Refused(
+            422,
+            f"part {number + 1} as field {cut(field)}",
+            f"images alone, each as field {FIELD!r}",
+            "rename it; options such as top_k go into the query: /predict?top_k=3",
+        )
     kind = headers.get(b"content-type", b"").lower()
     if kind and not kind.startswith((b"image/", b"application/octet-stream")):
         raise Refused(
@@ -99,8 +109,8 @@ def _of_part(number: int, part: bytes) -> Picture:
             "image/* or application/octet-stream",
             "send images alone",
         )
-    name = parse_options_header(headers.get(b"content-disposition", b""))[1].get(b"filename", b"")
-    return Picture(name.decode(errors="replace") or str(number), part[end + 4 :])
+    file_name = options.get(b"filename", b"").decode(errors="replace")
+    return Picture(file_name or str(number), part[end + 4 :])
 
 
 def _of_json(body: bytes, config: ServeConfig) -> list[Picture]:
@@ -146,7 +156,8 @@ def network_input(picture: Picture, preprocess: Preprocess, max_pixels: int) -> 
         status = 413 if error.reason == "decompression_bomb" else 400
         raise Refused(
             status,
-            f"image {cut(picture.name)}: {error}",
+            f"image {cut(picture.name)}: {error.detail}",
             "a whole image file",
             REMEDIES[error.reason],
+            reason=error.reason,
         ) from error

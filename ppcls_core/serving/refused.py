@@ -17,15 +17,21 @@ class Refused(Exception):
     expected: str
     remedy: str
     retry_after: float | None = None  # seconds
+    reason: str | None = None  # BadImage's, where it is the image's fault
 
     def response(self) -> JSONResponse:
-        """{"error": {"status", "got", "expected", "remedy"}}, with Retry-After if it may pass."""
+        """{"error": {"status", "got", "expected", "remedy"}}, and "reason" if there is one.
+
+        With Retry-After if it may pass.
+        """
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         parts = {"got": self.got, "expected": self.expected, "remedy": self.remedy}
+        if self.reason is not None:
+            parts["reason"] = self.reason
         return JSONResponse({"error": {"status": self.status, **parts}}, self.status, headers)
 
 

@@ -81,7 +81,7 @@ def test_a_pool_against_a_set(sets: Path, tmp_path: Path) -> None:
     counts = run(sets / "pool", sets / "val", tmp_path)
     assert counts == {
         **{"in": 8, "kept": 3, "duplicates": 3, "empty": 1, "not_an_image": 1},
-        **{"too_few_features": 0, "pairs": 3},
+        **{"too_few_features": 0, "pairs": 3, "val_too_few_features": 0},
     }
     assert column(tmp_path / "kept.parquet", "image_id") == [f"b/other{i}.png" for i in range(3)]
     rejected = {
@@ -411,6 +411,7 @@ def test_bad_images_are_counted_by_reason_and_weak_ones_named(sets: Path, tmp_pa
     assert counts == {
         **{"in": 6, "kept": 1, "duplicates": 1, "decompression_bomb": 1, "missing": 1},
         **{"too_small": 1, "truncated": 1, "too_few_features": 1, "pairs": 1},
+        **{"val_too_few_features": 0},
     }
     assert column(tmp_path / "out" / "weak.parquet", "image_id") == ["black.png"]
     assert column(tmp_path / "out" / "pairs.parquet", "pool_id") == ["moves.gif"]

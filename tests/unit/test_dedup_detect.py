@@ -170,6 +170,19 @@ def test_pictures_without_texture_give_no_pair(tmp_path: Path) -> None:
     assert set(result.weak) >= {"p0", "p1", "p2", "p3"}
 
 
+def digit(angle: float) -> np.ndarray:
+    image = np.zeros((200, 200, 3), np.uint8)
+    cv2.putText(image, "4", (50, 160), 0, 5, (255, 255, 255), 14)
+    return cv2.warpAffine(image, cv2.getRotationMatrix2D((100, 100), angle, 0.9), (200, 200))
+
+
+def test_two_writings_of_one_digit_are_too_little_to_tell(tmp_path: Path) -> None:
+    val = make_index(tmp_path, [digit(0), picture(1)])
+    result = search_images(tmp_path / "pool", [digit(12), picture(1)[40:200, 60:280]], val)
+    assert result.pairs["val_id"].to_pylist() == ["v1"]
+    assert val.weak == ["v0"]
+
+
 def sign(words: str, size: tuple[int, int] = (200, 300)) -> np.ndarray:
     """Black lettering on white."""
     image = np.full((*size, 3), 255, np.uint8)

@@ -19,7 +19,7 @@ from ppcls_core.dedup.hashes import (
     pose_affine,
     pose_hashes,
 )
-from ppcls_core.dedup.pixels import MIN_CORNERS, agreement, apply, compare, num_corners
+from ppcls_core.dedup.pixels import MIN_CORNERS, apply, compare, num_corners, shares
 from ppcls_core.dedup.sift import MIRROR, Features, extract, mirror, negate, reduce
 from ppcls_core.dedup.verify import (
     AGREEMENT,
@@ -164,8 +164,8 @@ def test_unrelated_features_fit_nothing_that_pixels_confirm() -> None:
         for b in range(a):
             geometry = fit(features[a], features[b], CONFIG)
             if geometry is not None:
-                share = compare(pictures[a], pictures[b], geometry.homography).share
-                assert share < needed(geometry, CONFIG.rule)
+                seen = compare(pictures[a], pictures[b], geometry.homography)
+                assert seen.share < needed(geometry, seen.overlap, CONFIG.rule)
 
 
 def test_matching_needs_descriptors_on_both_sides() -> None:
@@ -183,14 +183,29 @@ def test_a_descriptor_near_two_others_is_no_match() -> None:
     assert len(match(similarities(one, both), 0.9)) == 0
 
 
-def test_fewer_looser_and_random_matches_need_more_agreement() -> None:
-    sure = Fit(np.eye(3), 100, 90, 100, 0.3, 0.1)
-    doubtful = [replace(sure, obeying=6, within=7), replace(sure, within=400)]
-    doubtful += [replace(sure, error=1.5), replace(sure, bend=3.0)]
+def test_few_rivalled_and_random_matches_need_more_agreement() -> None:
+    sure = Fit(np.eye(3), inliers=100, obeying=90, within=100, rival=2)
+    doubtful = [
+        replace(sure, obeying=6, within=7),
+        replace(sure, rival=40),
+        replace(sure, within=400),
+    ]
     for rule in ("strict", "balanced", "recall"):
-        assert AGREEMENT[rule] < needed(sure, rule) < AGREEMENT[rule] + 0.05
-        assert all(needed(fit, rule) > needed(sure, rule) + 0.15 for fit in doubtful)
-    assert needed(sure, "strict") > needed(sure, "balanced") > needed(sure, "recall")
+        least = needed(sure, 1, rule)
+        assert AGREEMENT[rule] < least < AGREEMENT[rule] + 0.05
+        assert all(needed(fit, 1, rule) > least + 0.15 for fit in doubtful)
+        assert needed(sure, 0.7, rule) > least + 0.15
+        assert needed(replace(sure, rival=0), 1, rule) == least  # any two matches obey some map
+    assert AGREEMENT["strict"] > AGREEMENT["balanced"] > AGREEMENT["recall"]
+
+
+def test_what_is_laid_over_a_copy_is_no_rival() -> None:
+    image = texture(4)
+    lettered = image.copy()
+    cv2.putText(lettered, "SAMPLE", (10, 100), 0, 1.8, (255,), 5)
+    geometry = fit(features_of(lettered), features_of(image), CONFIG)
+    assert geometry is not None
+    assert geometry.rival < 0.1 * geometry.obeying
 
 
 def test_pieces_of_one_wall_match_at_random() -> None:
@@ -205,9 +220,10 @@ def test_pieces_of_one_wall_match_at_random() -> None:
     )
     here, there = (part.clip(0, 255).astype(np.uint8) for part in (wall[:200], wall[200:]))
     geometry = fit(features_of(here), features_of(there), CONFIG)
-    if geometry is not None:
-        share = compare(here, there, geometry.homography).share
-        assert share < needed(geometry, "balanced")
+    assert geometry is not None
+    assert geometry.rival > 0.3 * geometry.obeying
+    seen = compare(here, there, geometry.homography)
+    assert seen.share < needed(geometry, seen.overlap, "balanced")
 
 
 @settings(max_examples=15, deadline=None)
@@ -236,25 +252,29 @@ def test_fit_finds_a_homography(seed: int) -> None:
     assert np.abs(apply(geometry.homography, corners) - moved).max() < 2
 
 
-def test_agreement_ignores_brightness_and_sees_other_pictures() -> None:
+def test_shares_ignore_brightness_and_see_other_pictures() -> None:
     image = texture(2, THUMB, THUMB)
-    assert agreement(image, (image * 0.5 + 60).astype(np.uint8)) > 0.99
-    assert agreement(image, texture(3, THUMB, THUMB)) < 0.5
-    assert agreement(image, 255 - image) < 0.1
+    assert min(shares(image, (image * 0.5 + 60).astype(np.uint8))) > 0.99
+    assert max(shares(image, texture(3, THUMB, THUMB))) < 0.5
+    assert max(shares(image, 255 - image)) < 0.1
 
 
-def test_agreement_beside_an_overlay_is_not_lost() -> None:
+def test_texture_added_to_a_copy_counts_against_the_copy_alone() -> None:
     image = texture(2, THUMB, THUMB)
+    image[:, : THUMB // 2] = 128  # one half is smooth,
     lettered = image.copy()
-    lettered[::16] = 255  # a thin line every 16 pixels
-    assert agreement(image, lettered) > 0.6
+    lettered[::16, : THUMB // 2] = 255  # and lettered in the copy
+    of_image, of_copy = shares(image, lettered)
+    assert of_image > 0.95
+    assert of_copy < 0.7
+    assert compare(lettered, image, np.eye(3)).share > 0.95
 
 
 def test_without_texture_nothing_agrees() -> None:
     flat = np.full((THUMB, THUMB), 120, np.uint8)
     noisy = flat + np.random.default_rng(0).integers(0, 2, flat.shape, np.uint8)
     ramp = np.tile(np.arange(THUMB, dtype=np.uint8), (THUMB, 1))
-    assert agreement(flat, flat) == agreement(flat, noisy) == 0
+    assert shares(flat, flat) == shares(flat, noisy) == (0, 0)
     assert max(num_corners(image) for image in (flat, noisy, ramp)) == 0
 
 

@@ -1,6 +1,7 @@
 """The exported model is the network, and the export notices when it is not."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,9 +13,12 @@ from data_catalog.config import UserError
 from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.deploy.export import TOLERANCE, export
 from ppcls_core.deploy.exported import Exported
+from ppcls_core.deploy.outputs import check_folder
 from ppcls_core.deploy.sidecar import FILES, Sidecar
 from ppcls_core.models.registry import build_model
+from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
+from tests.conftest import PROJECT
 
 CLASSES = ("tench", "großer weißer Hai", "yes: no", "12")
 SIDECAR = Sidecar(architecture="ResNet18_vd", classes=CLASSES, preprocess=Preprocess(size=48))
@@ -134,8 +138,55 @@ def test_weights_of_another_network_are_refused(exported, tmp_path):
     # Of equal shapes: Paddle would take them.
     export(network(1), SIDECAR, tmp_path)
     (tmp_path / "sidecar.json").write_bytes((exported[0] / "sidecar.json").read_bytes())
-    with pytest.raises(UserError, match="are not those that"):
+    with pytest.raises(UserError, match="are not as they were exported together"):
         Exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "edited"),
+    [('"tench"', '"trench"'), ('"size": 48', '"size": 64'), ('"short": 55', '"short": 48')],
+)
+def test_an_edited_sidecar_is_refused(exported, tmp_path, said, edited):
+    path = copied(exported, tmp_path) / "sidecar.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps(json.loads(text)), encoding="utf-8")  # says the same
+    assert Exported(tmp_path).sidecar.classes == CLASSES
+    assert said in text
+    path.write_text(text.replace(said, edited), encoding="utf-8")
+    with pytest.raises(UserError, match=r"or export again \(--classes and --size"):
+        Exported(tmp_path)
+
+
+def test_an_export_goes_over_an_earlier_one_alone(exported, tmp_path):
+    names = (*FILES, "model.onnx")
+    check_folder(tmp_path / "new", names, None)
+    (tmp_path / "model.onnx").write_text("foreign")
+    (tmp_path / "notes.txt").write_text("not in the way")
+    with pytest.raises(UserError, match=r"model\.onnx is there and is foreign; give another"):
+        check_folder(tmp_path, names, None)
+    copied(exported, tmp_path)
+    check_folder(tmp_path, names, None)
+    path = tmp_path / "sidecar.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("tench", "trench"), encoding="utf-8")
+    check_folder(tmp_path, names, None)  # it is to be exported again
+    path.write_text('{"of": "something else"}')
+    with pytest.raises(UserError, match=r"inference\.json is there and is foreign"):
+        check_folder(tmp_path, names, None)
+
+
+def test_an_export_goes_over_no_weights_and_no_link(exported, tmp_path):
+    weights = copied(exported, tmp_path) / "inference.pdiparams"
+    (tmp_path / "same").hardlink_to(weights)
+    for given in (weights, tmp_path / "same"):
+        with pytest.raises(UserError, match=r"inference\.pdiparams is there and is the weights"):
+            check_folder(tmp_path, FILES, given)
+    check_folder(tmp_path, FILES, tmp_path / "others.pdparams")
+    weights.unlink()
+    weights.symlink_to("same")
+    with pytest.raises(UserError, match=r"inference\.pdiparams is there and is foreign"):
+        check_folder(tmp_path, FILES, None)
+    with pytest.raises(UserError, match="is a file; give the name of a folder"):
+        check_folder(tmp_path / "same", FILES, None)
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])
@@ -156,6 +207,30 @@ def test_other_than_the_model_s_classes_are_refused(exported, tmp_path, names):
     pixels = np.zeros((1, 3, 48, 48), np.uint8)
     with pytest.raises(UserError, match=f"names {len(names)} classes, but the model has 4"):
         Exported(tmp_path).on_training_engine()(pixels)
+
+
+def test_the_command_spares_what_it_did_not_write(tmp_path):
+    save_state(tmp_path / "w.pdparams", state_of(network()))
+    spec = "{depths: [1, 1, 1, 1], width: 4}"
+    job = f"model: {{name: ResNet18_vd, spec: {spec}}}\nnum_classes: 4\npreprocess: {{size: 48}}\n"
+    (tmp_path / "job.yaml").write_text(job)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.onnx").write_text("foreign")
+    command = ("export", "job.yaml", "--weights", "w.pdparams", "--out", "out")
+    for status in (2, 0, 0):  # the third goes over what the second wrote
+        done = subprocess.run(
+            [sys.executable, "-m", "ppcls_core.cli", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        if status:
+            assert "model.onnx is there and is foreign" in done.stderr
+            assert (tmp_path / "out" / "model.onnx").read_text() == "foreign"
+            (tmp_path / "out" / "model.onnx").unlink()
 
 
 def test_the_network_keeps_its_weights_and_can_go_on(exported):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from data_catalog.config import UserError
 from ppcls_core.labels.teacher import Agreement, agreement, fastest_precision
 from tests.conftest import PROJECT
 
@@ -67,6 +68,22 @@ def test_bf16_is_taken_when_it_agrees(monkeypatch, noise, precision):
     got, found = fastest_precision(open_in, np.zeros((64, 3, 32, 32), np.uint8))
     assert got == precision
     assert isinstance(found, Agreement)
+
+
+def test_fp32_is_taken_when_the_engine_refuses_bf16(monkeypatch):
+    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)
+    refused = UserError("Paddle cannot run it in bf16")
+
+    def open_in(dtype):
+        def predict(pixels):
+            if dtype == "bf16":
+                raise refused
+            return np.zeros((len(pixels), 3), np.float32)
+
+        return predict
+
+    pixels = np.zeros((4, 3, 32, 32), np.uint8)
+    assert fastest_precision(open_in, pixels) == ("fp32", refused)
 
 
 def test_without_bf16_there_is_nothing_to_compare(monkeypatch):

@@ -107,7 +107,9 @@ def test_pool_folder_has_no_labels(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("text", ["tench, Tinca\ngold fish\n", "0 tench, Tinca\n\n1 gold fish"])
+@pytest.mark.parametrize(
+    "text", ["tench, Tinca\ngold fish\n", "0 tench, Tinca\n1 gold fish\n \n\n"]
+)
 def test_classes_with_or_without_index(tmp_path, text):
     (tmp_path / "c.txt").write_text(text)
     assert read_classes(tmp_path / "c.txt") == ("tench, Tinca", "gold fish")
@@ -120,7 +122,14 @@ def test_names_that_only_start_with_numbers_are_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "holds no class name"), ("a\nb\na\n", "classes 0 and 2 are both named 'a'")],
+    [
+        ("", "holds no class name"),
+        ("\n \n", "holds no class name"),
+        ("a\n\nb\n", r"c\.txt:2: is blank; name the class"),
+        ("\na\n", r"c\.txt:1: is blank"),
+        ("0 a\n1 b\n \n2 c", r"c\.txt:3: is blank"),
+        ("a\nb\na\n", "classes 0 and 2 are both named 'a'"),
+    ],
 )
 def test_bad_classes(tmp_path, text, words):
     (tmp_path / "c.txt").write_text(text)

@@ -82,6 +82,12 @@ def test_no_image_is_an_error(tmp_path):
             found(given)
 
 
+def test_an_empty_standard_input_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(UserError, match=r"standard input; .* or a list with a path a line"):
+        found("-")
+
+
 def predicted(logits, top_k=3):
     """Of each image its row of `logits`, by its brightness."""
     return Classifier(lambda pixels: logits[: len(pixels)], Preprocess(size=16), NAMES, top_k)
@@ -169,6 +175,18 @@ def test_tables_come_a_page_at_a_time_and_steer_no_terminal(tmp_path):
     assert "\x1b" not in text
 
 
+def test_a_name_of_several_lines_stays_in_its_row(tmp_path):
+    guess = Guess(0, "two\nlines\tof\rthem", 0.5)
+    rows = [
+        Row(Picture(0, Path("a\nb.jpg"), None), [guess]),
+        Row(Picture(1, Path("c.jpg"), None), (), "missing", "No such\nfile"),
+    ]
+    lines = written("table", tmp_path / "x", rows).splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == ["a\\nb.jpg", "c.jpg"]
+    assert r"two\nlines\tof\rthem" in lines[1]
+    assert r"missing: No such\nfile" in lines[2]
+
+
 def test_a_file_is_whole_or_absent(tmp_path):
     for form in WRITERS:
         with pytest.raises(RuntimeError), opened(form, tmp_path / "x", 3) as writer:
@@ -213,5 +231,7 @@ def test_results_go_over_earlier_results_alone(tmp_path):
     for name in ("list.txt", "photo.jpg", "w.pdparams", "sidecar.json", "link.csv"):
         with pytest.raises(UserError, match="give"):
             check_target(tmp_path / name, [str(tmp_path / "list.txt")])
+    with pytest.raises(UserError, match="leave it out to write to standard output"):
+        check_target(Path("-"), [])
     with pytest.raises(UserError, match="a device"):
         check_target(Path("/dev/null"), [])

@@ -113,6 +113,7 @@ def full_report() -> Report:
         planted=(PlantedRow("crop50", 9, 10), PlantedRow("blur", 5, 6)),
         canaries=(PlantedRow("jpeg 30", 190, 200),),
         too_few_features=12,
+        val_too_few_features=3,
         selection=Selection(
             "best",
             (

@@ -53,7 +53,7 @@ def names(response: httpx.Response) -> list[str]:
 def error(response: httpx.Response, status: int) -> str:
     """What the refusal says it got."""
     assert response.status_code == status, response.text
-    assert set(response.json()["error"]) == {"status", "got", "expected", "remedy"}
+    assert set(response.json()["error"]) - {"reason"} == {"status", "got", "expected", "remedy"}
     return response.json()["error"]["got"]
 
 
@@ -82,6 +82,20 @@ def test_top_k(server):
     (image,) = send(server, "red", params={"top_k": 2}).json()["images"]
     assert len(image["predictions"]) == 2
     assert "query.top_k: '0'" in error(send(server, "red", params={"top_k": 0}), 422)
+
+
+@pytest.mark.parametrize(
+    ("query", "got", "remedy"),
+    [
+        ("top-k=2", "query parameter 'top-k'", "did you mean 'top_k'?"),
+        ("top_k=2&size=3", "query parameter 'size'", "known: top_k"),
+        ("top_k=2&top_k=3", "query parameter 'top_k' twice", "give one value"),
+    ],
+)
+def test_a_query_that_would_be_ignored_is_refused(server, query, got, remedy):
+    response = send(server, "red", params=query)
+    assert error(response, 422) == got
+    assert response.json()["error"]["remedy"] == remedy
 
 
 @pytest.mark.parametrize(
@@ -349,12 +363,16 @@ def test_the_client_keeps_the_order_and_tells_what_is_wrong(server, tmp_path: Pa
     for number, colour in enumerate(COLOURS * 4):
         (tmp_path / f"{number:02}.png").write_bytes(encoded(colour, ".png"))
     (tmp_path / "broken.png").write_bytes(encoded("red", ".png")[:-30])
+    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "vast.png").write_bytes(encoded("red", ".png") + bytes(100_000))
     found = pictures([str(tmp_path), str(tmp_path / "none.jpg")])
     with Client(server.url, None, 3) as client:
         rows = list(classify_all(client, found, 1, 3))
     assert [row.guesses[0].name for row in rows[:12]] == list(COLOURS * 4)
-    assert [row.reason for row in rows[12:]] == ["refused", "missing"]
-    assert "truncated" in rows[12].detail
+    reasons = [row.reason for row in rows[12:]]
+    assert reasons == ["truncated", "not_an_image", "refused", "missing"]
+    assert "expected a whole image file; send the whole file" in rows[12].detail
+    assert "a body of" in rows[14].detail
 
 
 def test_the_client_comes_again_to_a_busy_server(tmp_path: Path):

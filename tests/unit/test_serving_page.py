@@ -39,7 +39,7 @@ def test_a_dropped_picture_gets_its_classes(tmp_path: Path):
         check_looks(tab)
         tab.drop(tmp_path / "broken.jpg", 200, 200)
         said = tab.wait("document.querySelector('.bad')?.innerText")
-        assert "truncated" in said
+        assert "expected a whole image file" in said
         assert "Send the whole file." in said
 
 

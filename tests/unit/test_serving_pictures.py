@@ -53,6 +53,16 @@ def test_json_gives_the_files_that_went_into_it(files):
     assert [(p.name, p.data) for p in found] == [(str(n), d) for n, d in enumerate(files)]
 
 
+def test_another_field_is_told_which_is_expected():
+    for data in ({"file": b"1"}, {"image": b"1", "top_k": b"3"}):
+        request = httpx.Request("POST", "http://x", files=data)
+        with pytest.raises(Refused) as caught:
+            read_pictures(request.headers["content-type"], request.read(), CONFIG)
+        assert caught.value.status == 422
+        assert caught.value.got == f"part {len(data)} as field '{list(data)[-1]}'"
+        assert caught.value.expected == "images alone, each as field 'image'"
+
+
 PIECES = st.sampled_from(
     [b"--x", b"\r\n", b"--", b"\r\n\r\n", b"Content-Disposition: form-data", b'; name="', b":"]
 )
@@ -83,6 +93,12 @@ def test_json_of_another_shape_is_refused(value):
     assert caught.value.status in (400, 413, 422)
 
 
+HTML = (
+    b'--x\r\nContent-Disposition: form-data; name="image"\r\nContent-Type: text/html\r\n\r\n1'
+    b"\r\n--x--"
+)
+
+
 @pytest.mark.parametrize(
     ("content_type", "body", "status", "got"),
     [
@@ -94,7 +110,8 @@ def test_json_of_another_shape_is_refused(value):
         (FORM, b"--x--", 422, "no image"),
         (FORM, b"--x\r\n\r\n1\r\n" * 4 + b"--x--", 413, "4 images or more"),
         (FORM, b"--x\r\n\r\n1\r\n" * 900, 413, "4 images or more"),
-        (FORM, b"--x\r\nContent-Type: text/html\r\n\r\n1\r\n--x--", 415, "part 1 of type"),
+        (FORM, b"--x\r\nContent-Type: image/png\r\n\r\n1\r\n--x--", 422, "part 1 as field ''"),
+        (FORM, HTML, 415, "part 1 of type"),
         (JSON, b"{", 400, "not JSON"),
         (JSON, b"[" * 100_000, 422, "another shape"),
         (JSON, b"[]", 422, "JSON with 'list'"),
@@ -130,8 +147,9 @@ def scans(num: int) -> bytes:
 def test_too_many_pixels_are_refused_by_the_header(suffix):
     picture = Picture("x", encoded("red", suffix, 50))
     assert network_input(picture, Preprocess(size=32), 2500).shape == (3, 32, 32)
-    with pytest.raises(Refused, check=lambda refused: refused.status == 413):
+    with pytest.raises(Refused, check=lambda refused: refused.status == 413) as caught:
         network_input(picture, Preprocess(size=32), 2499)
+    assert caught.value.reason == "decompression_bomb"
 
 
 def test_a_jpeg_of_many_scans_is_refused():

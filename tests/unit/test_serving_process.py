@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import paddle
 import pytest
 
@@ -20,6 +22,7 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.deploy.export import export
 from ppcls_core.deploy.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
+from ppcls_core.serving.engine import Asked, engine
 from tests.conftest import PROJECT
 from tests.unit.images import write_jpeg
 
@@ -67,15 +70,17 @@ def ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline().startswith("ready after ")
 
 
-def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model):
+def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model, tmp_path):
     with serve(model) as (url, process):
         ready(process)
         asked = ppcls("client", url, model / "photo.jpg", "--format", "json")
         assert asked.returncode == 0, asked.stderr
+        written = ppcls("client", url, model / "photo.jpg", "--out", tmp_path / "rows.csv")
         process.terminate()
         out, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert out == "stopped\n"
+    assert written.stderr == f"1 images, 1 predicted; written: {tmp_path}/rows.csv\n"
     assert "Traceback" not in errors
     told = ppcls("predict", model, model / "photo.jpg", "--format", "json")
     want, got = (json.loads(done.stdout)["predictions"] for done in (told, asked))
@@ -88,8 +93,9 @@ def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model):
 def test_a_signal_while_the_model_loads_ends_it_too(model, number):
     with serve(model) as (_, process):
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=60)
     assert process.returncode == 0
+    assert out == "stopped\n"  # and not yet ready
     assert "Traceback" not in errors
 
 
@@ -122,16 +128,34 @@ def test_a_model_that_does_not_load_ends_the_server(model, tmp_path):
     assert "Traceback" not in errors
 
 
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+
+
+def seconds_of(pid: int) -> float:
+    """Of computing."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_inference_process_takes_no_time_to_end(model):
+    # Of the processor, which does not depend on what else runs here.
+    others, before = children(os.getpid()), resource.getrusage(resource.RUSAGE_CHILDREN)
+    with engine(Asked(model, {"precision": "fp32", "threads": 1, "device": "cpu"})) as predict:
+        predict(np.zeros((1, 3, 48, 48), np.uint8))
+        (child,) = children(os.getpid()) - others
+        running = seconds_of(child)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert whole - running < 0.2
+
+
 def test_a_server_whose_inference_process_dies_ends(model):
     with serve(model) as (url, process):
         ready(process)
-        found = [
-            int(child)
-            for task in Path(f"/proc/{process.pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-        assert len(found) == 1
-        os.kill(found[0], signal.SIGKILL)
+        (child,) = children(process.pid)
+        os.kill(child, signal.SIGKILL)
         with (model / "photo.jpg").open("rb") as photo:
             response = httpx.post(f"{url}/predict", files={"image": photo}, trust_env=False)
         assert response.status_code == 503
