@@ -1,68 +1,82 @@
-"""What the duplicate search costs: by setting, workers, size of the pool and of the val set.
+"""What the duplicate search costs, by workers and by size of the pool and of the val set.
 
-    python benchmarks/dedup_scale.py [--val DIR] [--pool DIR] [--num 150] [--settings]
+    python benchmarks/dedup_scale.py [--val DIR] [--pool DIR] [--num 150]
 
-Times are CPU time, so that a busy machine does not change them; shares are of figures measured in
-turns in one run. The last lines are the plan of 14.2 M images against 50,000.
+A real pool shows few val images. A first scan finds those that this one shows, and they are left
+out: all costs are of a pool without duplicates. Times are CPU time, so that a busy machine changes
+them little; wall time is given where other processes left the machine alone. A larger pool is the
+same images again. Memory is `own` (resident but of no file, the most at any image; in a process of
+its own) and what is mapped of the index. The last lines are the plan of 14.2 M images against
+50,000. What the search finds, by setting: `benchmarks/dedup_settings.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
-import resource
+import random
 import tempfile
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
+import faiss
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.config import parse
-from ppcls_core.data.decode import read_image
-from ppcls_core.dedup.attacks import ATTACKS, COMMON
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import check_pair, find_pairs, scan
+from ppcls_core.dedup.detect import find_pairs, scan
 from ppcls_core.dedup.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.picture import describe
 from ppcls_core.dedup.threads import map_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-HARD = ("crop 20 %", "blur 4", "text", "screenshot", "picture in picture 20 %", "jpeg 10")
-SETTINGS = [  # of the full search, without a first look
-    {"side": side, "num_features": features, "contrast_threshold": low}
-    for side in (128, 192, 256, 320)
-    for features in (300, 500)
-    for low in (0.006, 0.015)
-]
-LOOKS = [  # of the first look; the first makes none
-    {"look_vote": 0.0},
-    *(
-        {"look_side": side, "look_features": features, "look_vote": vote}
-        for side, features in ((96, 200), (128, 200), (128, 300), (160, 300))
-        for vote in (1.0, 1.2, 1.4)
-    ),
-]
-FULL_POOL, FULL_VAL = 14_200_000, 50_000
+SIZES = (1, 4, 16)  # x the number of pool images
+SPARE = 2  # x that: val images which the pool may show
+IDLE = 0.1  # cores that other processes may use
+FULL_POOL, FULL_VAL, FULL_CORES = 14_200_000, 50_000, 64
 console = Console(width=120)
 
 
-def cpu_ms(work: Callable[[], object], count: int) -> float:
-    """CPU milliseconds of all threads for each of `count` items."""
-    start = time.process_time()
+@dataclass(frozen=True)
+class Spent:
+    """Milliseconds an image, and how many cores other processes had meanwhile."""
+
+    cpu: float
+    wall: float
+    others: float
+
+
+def spent(work: Callable[[], object], count: int) -> Spent:
+    """The time of all threads for each of `count` items."""
+    machine, cpu, wall = machine_seconds(), time.process_time(), time.monotonic()
     work()
-    return (time.process_time() - start) * 1000 / count
+    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    others = (machine_seconds() - machine - cpu) / wall
+    return Spent(cpu * 1000 / count, wall * 1000 / count, others)
+
+
+def machine_seconds() -> float:
+    """CPU time of all processes since the machine began."""
+    jiffies = Path("/proc/stat").read_text().split()[1:4]  # user, nice, system
+    return sum(map(int, jiffies)) / os.sysconf("SC_CLK_TCK")
+
+
+def own_mb() -> float:
+    """Resident memory that is no file's."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def index_of(files: list[Path], config: DedupConfig, folder: Path) -> float:
     """Build an index; CPU milliseconds an image."""
     ids = [file.name for file in files]
-    return cpu_ms(lambda: build_index(files, ids, config, folder, lambda done: None), len(files))
+    return spent(lambda: build_index(files, ids, config, folder, lambda done: None), len(files)).cpu
 
 
 def bytes_in(folder: Path) -> int:
@@ -70,169 +84,187 @@ def bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def describe_all(files: list[Path], config: DedupConfig, workers: int) -> None:
-    """Extraction alone, of the full search's features: read, decode, reduce, SIFT."""
-    for _ in map_threads(lambda file: describe(file, config).features, files, workers):
-        pass
-
-
-def attacked(files: list[Path], names: Iterable[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, picture) of each attack of each of the files."""
-    images = [read_image(file) for file in files]
-    for name in names:
-        for row, image in enumerate(images):
-            rng = np.random.default_rng(zlib.crc32(f"{name} {row}".encode()))
-            yield row, np.ascontiguousarray(ATTACKS[name](image, images[row - 7], rng))
-
-
-def recall(
-    files: list[Path], index: ValIndex, folder: Path, names: Iterable[str]
-) -> tuple[float, float, float]:
-    """(recall, extraction ms, ms of all else) of attacked pictures; extraction is the full one."""
-    hits, spent = [], np.zeros(2)
-    for row, image in attacked(files, names):
-        cv2.imwrite(str(folder / "picture.jpg"), image[..., ::-1])
-        picture = describe(folder / "picture.jpg", index.config)
-        times = [time.thread_time()]
-        assert picture.features is not None
-        times.append(time.thread_time())
-        hits.append(any(pair.row == row for pair in find_pairs(picture, index)))
-        spent += np.diff([*times, time.thread_time()])
-    extraction, search = (spent * 1000 / len(hits)).tolist()
-    return float(np.mean(hits)), extraction, search
-
-
-def settings_table(files: list[Path], folder: Path) -> Table:
-    """Recall of the hard attacks against milliseconds, by setting. OpenCV always enlarges twice
-    before extraction: half the `side` is what extraction without that sees."""
-    table = Table("side", "features", "contrast", "recall", "extraction ms", "search ms")
-    for setting in SETTINGS:
-        least = min(setting["side"], DedupConfig().min_side)
-        values = {**setting, "min_side": least, "look_side": least, "look_vote": 0.0}
-        index_of(files, parse(DedupConfig, values, "setting"), folder)
-        found, extraction, search = recall(files, load_index(folder), folder, HARD)
-        figures = (f"{found:.3f}", f"{extraction:.1f}", f"{search:.1f}")
-        table.add_row(*map(str, setting.values()), *figures)
-    return table
-
-
-def looks_table(files: list[Path], others: list[Path], folder: Path) -> Table:
-    """Recall of the hard attacks, and CPU time of `others` (of which the index has none), by what
-    the first look is."""
-    table = Table("first look", "recall", "of others: full search", "ms, decoding included")
-    for look in LOOKS:
-        index_of(files, parse(DedupConfig, look, "look"), folder)
-        index = load_index(folder)
-        found, _, _ = recall(files, index, folder, HARD)
-        pictures = [describe(file, index.config) for file in others]
-        spent = cpu_ms(lambda p=pictures, i=index: [find_pairs(x, i) for x in p], len(others))
-        decoding = cpu_ms(lambda c=index.config: [describe(f, c) for f in others], len(others))
-        full = np.mean(["features" in vars(picture) for picture in pictures])
-        name = ", ".join(f"{value:g}" for value in look.values())
-        table.add_row(name, f"{found:.3f}", f"{full:.2f}", f"{decoding + spent:.1f}")
-    return table
-
-
-def worker_table(pool: list[Path], index_folder: Path) -> Table:
-    """Extraction alone (of all images, for the full search) against the whole scan, in turns, by
-    workers."""
-    table = Table("workers", "extraction ms", "scan ms", "throughput of extraction's (CPU)")
-    index = load_index(index_folder)
-    ids = [file.name for file in pool]
-    for workers in (1, 2):
-        alone, whole = [], []
-        for _ in range(2):
-            alone.append(cpu_ms(lambda w=workers: describe_all(pool, index.config, w), len(pool)))
-            run = lambda w=workers: scan(pool, ids, index, w, lambda: None)  # noqa: E731
-            whole.append(cpu_ms(run, len(pool)))
-        ratio = min(alone) / min(whole)
-        table.add_row(str(workers), f"{min(alone):.1f}", f"{min(whole):.1f}", f"{ratio:.2f}")
-    return table
-
-
-def shortlist(pool: list[Path], folder: Path) -> str:
-    """How many attacked pictures of the pool, whose sources the index has, are lost by the first
-    look and the inverted file: found when compared with their source, not by the search."""
-    index, seen, lost = load_index(folder), 0, 0
-    for row, image in attacked(pool, COMMON):
-        cv2.imwrite(str(folder / "picture.jpg"), image[..., ::-1])
-        picture = describe(folder / "picture.jpg", index.config)
-        if any(pair.row == row for pair in find_pairs(picture, index)):
-            seen += 1
-        elif check_pair(picture, index, row) is not None:
-            seen, lost = seen + 1, lost + 1
-    asked = len(pool) * len(COMMON)
-    return f"of {asked} attacked pictures {seen} show their source when compared; lost: {lost}"
+def unrelated(pool: list[Path], val: list[Path], folder: Path) -> list[Path]:
+    """The val images that no pool image shows, by the most lenient rule."""
+    index_of(val, DedupConfig(rule="recall"), folder)
+    index, ids = load_index(folder), [file.name for file in pool]
+    pairs = scan(pool, ids, index, 1, lambda: None).pairs
+    shown, showing = (set(pairs[name].to_pylist()) for name in ("val_id", "pool_id"))
+    console.print(f"{len(showing)} of {len(pool)} pool images show {len(shown)} of {len(val)} val")
+    return [file for file in val if file.name not in shown]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """By size of the val set: milliseconds an image to index it, of the whole scan of a pool image,
-    of that behind the first look's extraction; bytes of the index."""
+    """By size of the val set: milliseconds an image to index it, of a pool image's decoding and
+    first look, of all else, and of that if every image were searched in full; own MB."""
 
     num_val: int
     index: float
-    scan: float
+    first: float
     search: float
-    size: int
+    whole: float
+    own: float
 
 
-def growth(val: list[Path], pool: list[Path], folder: Path) -> tuple[Table, list[Cost]]:
+def scan_apart(pool: list[Path], folder: Path) -> tuple[float, float, float]:
+    """A scan in a process of its own: (CPU ms an image, own MB at the 64th image, the most)."""
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        return process.apply(_scan, (pool, folder))
+
+
+def _scan(pool: list[Path], folder: Path) -> tuple[float, float, float]:
+    index, ids, own = load_index(folder), [str(number) for number in range(len(pool))], []
+    once = spent(lambda: scan(pool, ids, index, 1, lambda: own.append(own_mb())), len(pool))
+    return once.cpu, own[:64][-1], max(own)
+
+
+def search_all(pool: list[Path], index: ValIndex) -> tuple[float, float, set[Path]]:
+    """(CPU ms of decoding and first look, of all else; those that needed the full search)."""
+    times, full = np.zeros(2), set()
+    for file in pool:
+        start = time.thread_time()
+        picture = describe(file, index.config)
+        _ = picture.look
+        looked = time.thread_time()
+        find_pairs(picture, index)
+        times += looked - start, time.thread_time() - looked
+        full |= {file} if "features" in vars(picture) else set()
+    first, search = (times * 1000 / len(pool)).tolist()
+    return first, search, full
+
+
+def val_growth(val: list[Path], pool: list[Path], folder: Path) -> list[Cost]:
     """The cost by size of the val set, all by the inverted file."""
-    names = ("val images", "index ms", "scan ms", "search ms", "full search", "index MB", "RSS MB")
-    table, rows, ids = Table(*names), [], [file.name for file in pool]
-    for times in (1, 4, 16):
-        part, inside = val[: len(val) * times // 16], folder / str(times)
+    names = ("val images", "index ms", "decode + look ms", "search ms", "searched in full")
+    table, costs = Table(*names, "search ms, if all were", "index MB", "own MB"), []
+    for times in SIZES:
+        part, inside = val[: len(val) * times // SIZES[-1]], folder / str(times)
         built = index_of(part, DedupConfig(max_exact=0), inside)
-        index = load_index(inside)
-        whole = cpu_ms(lambda i=index: scan(pool, ids, i, 1, lambda: None), len(pool))
-        pictures = [describe(file, index.config) for file in pool]
-        assert all(picture.look is not None for picture in pictures)
-        search = cpu_ms(lambda p=pictures, i=index: [find_pairs(x, i) for x in p], len(pool))
-        full = np.mean(["features" in vars(picture) for picture in pictures])
-        rows.append(Cost(len(part), built, whole, search, bytes_in(inside)))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        figures = (built, whole, search, full, rows[-1].size / 1e6, peak)
+        first, search, full = search_all(pool, load_index(inside))
+        _, whole, _ = search_all(pool, ValIndex(inside, DedupConfig(max_exact=0, look_vote=0.0)))
+        own = scan_apart(pool, inside)[2]
+        costs.append(Cost(len(part), built, first, search, whole, own))
+        figures = (built, first, search, len(full) / len(pool), whole, bytes_in(inside) / 1e6, own)
         table.add_row(str(len(part)), *(f"{figure:.2f}" for figure in figures))
-    return table, rows
+    console.print(table)
+    return costs
 
 
-def main() -> None:
-    """Command line."""
+def pool_growth(pool: list[Path], folder: Path) -> Table:
+    """Cost and memory by size of the pool."""
+    table = Table("pool images", "scan ms", "own MB at the 64th image", "own MB, the most")
+    for times in SIZES:
+        figures = scan_apart(list(islice(cycle(pool), times * len(pool))), folder)
+        table.add_row(str(times * len(pool)), *(f"{figure:.1f}" for figure in figures))
+    return table
+
+
+def throughput(pool: list[Path], index: ValIndex) -> Table:
+    """Scan against extraction alone, in turns, by workers: extraction of every image for the full
+    search, and just the extraction that the scan does (first looks, and the full one of some)."""
+    config, ids = index.config, [file.name for file in pool]
+    full = search_all(pool, index)[2]
+    title = "least of two turns; scan's throughput / that of extraction, by CPU time (wall time)"
+    names = ("workers", "extraction ms", "its own extraction ms", "scan ms", "of extraction")
+    table = Table(*names, "of its own", title=title)
+
+    def everything(file: Path) -> object:
+        return describe(file, config).features
+
+    def its_own(file: Path) -> object:
+        picture = describe(file, config)
+        return picture.look, picture.features if file in full else None
+
+    for workers in (1, 2):
+        works = (
+            lambda n=workers: list(map_threads(everything, pool, n)),
+            lambda n=workers: list(map_threads(its_own, pool, n)),
+            lambda n=workers: scan(pool, ids, index, n, lambda: None),
+        )
+        turns = [[spent(work, len(pool)) for work in works] for _ in range(2)]
+        cpu = np.min([[one.cpu for one in turn] for turn in turns], axis=0)
+        wall = np.min([[one.wall for one in turn] for turn in turns], axis=0)
+        idle = max(one.others for turn in turns for one in turn) < IDLE
+        ratios = (
+            f"{by_cpu:.2f} ({f'{by_wall:.2f}' if idle else 'machine busy'})"
+            for by_cpu, by_wall in zip((cpu / cpu[2])[:2], (wall / wall[2])[:2], strict=True)
+        )
+        table.add_row(str(workers), *(f"{figure:.1f}" for figure in cpu), *ratios)
+    return table
+
+
+def at_full(sizes: np.ndarray, figures: list[float]) -> tuple[float, float]:
+    """(figure at FULL_VAL, x): the last figure grown as val^x, fitted to all, never falling."""
+    exponent = max(0.0, np.polyfit(np.log(sizes), np.log(figures), 1)[0])
+    return figures[-1] * (FULL_VAL / sizes[-1]) ** exponent, exponent
+
+
+def plan(costs: list[Cost], index_ms: float, folder: Path) -> str:
+    """What the full sizes cost, with val images like the pool's: `folder` has an index of those, in
+    `index_ms` each."""
+    index = load_index(folder)
+    short, long = np.median(np.sort(index.sizes[:, :2]), axis=0)
+    sizes = np.array([cost.num_val for cost in costs], float)
+    first = costs[-1].first
+    search, exponent = at_full(sizes, [cost.search for cost in costs])
+    whole, steeper = at_full(sizes, [cost.whole for cost in costs])
+    hours, most = (FULL_POOL * (first + each) / 3.6e6 for each in (search, whole))
+    cells = np.polyfit(np.sqrt(sizes), [cost.index for cost in costs], 1)[0]
+    built = index_ms + max(0, cells) * (np.sqrt(FULL_VAL) - np.sqrt(sizes[0]))
+    slope = max(0.0, np.polyfit(sizes, [cost.own for cost in costs], 1)[0])
+    own = (costs[-1].own + slope * (FULL_VAL - sizes[-1])) / 1000
+    image_bytes = bytes_in(folder) / len(index)
+    disk = image_bytes * FULL_VAL / 1e9
+    return (
+        f"planned, {FULL_POOL:,} images against {FULL_VAL:,}, all of {long:.0f} x {short:.0f}:\n"
+        f"  scan: {first:.1f} ms decoding and first look + {search:.1f} ms search (val^"
+        f"{exponent:.2f} through the sizes above) = {hours:,.0f} core-hours, "
+        f"{hours / FULL_CORES:,.1f} hours on {FULL_CORES} cores;\n"
+        f"    were every image searched in full: {whole:.1f} ms search (val^{steeper:.2f}) = "
+        f"{most:,.0f} core-hours, {most / FULL_CORES:,.1f} hours\n"
+        f"  index: {built:.1f} ms an image ({index_ms:.1f} measured; the rest for cells, as the "
+        f"root of val) = {built * FULL_VAL / 3.6e6:.1f} core-hours\n"
+        f"  disk: {image_bytes / 1000:.0f} kB a val image = {disk:.1f} GB\n"
+        f"  memory: {own:.2f} GB own ({slope * 1000:.1f} kB a val image, by the sizes above) "
+        f"+ up to {disk:.1f} GB of the index, mapped"
+    )
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """The options that say where the images are."""
     shared = Path(os.environ.get("SSLD_SHARED", REPOSITORY.parent / "shared")) / "data"
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--val", type=Path, default=shared / "clothing" / "images")
     parser.add_argument("--pool", type=Path, default=shared / "photos")
     parser.add_argument("--num", type=int, default=150, help="pool images; 16 times as many val")
-    parser.add_argument("--settings", action="store_true", help="the table of settings as well")
-    options = parser.parse_args()
+    return parser
+
+
+def images_of(options: argparse.Namespace, folder: Path) -> tuple[list[Path], list[Path]]:
+    """(pool, val) files, the latter in random order and without those that the pool shows."""
+    cv2.setNumThreads(1)
+    faiss.omp_set_num_threads(1)
     pool, val = (
         sorted(path for path in folder.iterdir() if path.is_file())
         for folder in (options.pool, options.val)
     )
-    pool, val = pool[: options.num], val[: 16 * options.num]
-    cv2.setNumThreads(1)
+    random.Random(0).shuffle(val)
+    pool, most = pool[: options.num], SIZES[-1] * options.num
+    return pool, unrelated(pool, val[: most + SPARE * options.num], folder)[:most]
+
+
+def main() -> None:
+    """Command line."""
+    options = parser_of((__doc__ or "").splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.settings:
-            console.print(settings_table(pool[:16], folder / "settings"))
-            console.print(looks_table(pool[:16], val[: options.num], folder / "looks"))
-        table, rows = growth(val, pool, folder)
-        console.print(table)
-        console.print(worker_table(pool, folder / "16"))
-        few = pool[:24] + val[: 4 * options.num]
-        index_of(few, DedupConfig(max_exact=0), folder / "few")
-        console.print(shortlist(pool[:24], folder / "few"))
-    small, large = rows[0], rows[-1]
-    exponent = max(0.0, np.log(large.search / small.search) / np.log(large.num_val / small.num_val))
-    search = large.search * (FULL_VAL / large.num_val) ** exponent
-    each = large.scan - large.search + search
-    console.print(
-        f"search grows as val^{exponent:.2f}; planned: {FULL_POOL:,} against {FULL_VAL:,}: "
-        f"{each:.1f} ms an image = {FULL_POOL * each / 3.6e6:,.0f} core-hours, index "
-        f"{large.index * FULL_VAL / 3.6e6:.1f} core-hours and "
-        f"{large.size / large.num_val * FULL_VAL / 1e9:.1f} GB of disk, memory-mapped"
-    )
+        pool, val = images_of(options, folder / "first")
+        costs = val_growth(val, pool, folder)
+        console.print(pool_growth(pool, folder / "1"))
+        console.print(throughput(pool, load_index(folder / str(SIZES[-1]))))
+        index_ms = index_of(pool, DedupConfig(max_exact=0), folder / "pool")
+        console.print(plan(costs, index_ms, folder / "pool"))
 
 
 if __name__ == "__main__":
