@@ -52,7 +52,7 @@ class DedupConfig(Config):
     min_overlap: float = Field(default=0.5, gt=0, le=1)
 
     hash_distance: int = Field(default=10, ge=0, le=32)  # bits of 64
-    hash_agreement: float = Field(default=0.94, gt=0, le=1)
+    hash_agreement: float = Field(default=0.93, gt=0, le=1)
 
     canaries: int = Field(default=200, ge=0)  # altered images planted to estimate the recall
 

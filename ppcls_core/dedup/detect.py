@@ -7,7 +7,7 @@ one laid over the other and compared (sift). The rule that decides is documented
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ppcls_core.data.decode import BadImage
-from ppcls_core.dedup.hashes import pose, pose_affine, pose_hashes, thumbnail
+from ppcls_core.dedup.hashes import THUMB, pose_affine, pose_hashes, thumbnail
 from ppcls_core.dedup.index import REJECTED, ValIndex, rejection
 from ppcls_core.dedup.picture import Picture, Source, describe
 from ppcls_core.dedup.pixels import (
@@ -29,7 +29,7 @@ from ppcls_core.dedup.pixels import (
 from ppcls_core.dedup.rivals import Claim, share_alone
 from ppcls_core.dedup.sift import Features, mirror, negate
 from ppcls_core.dedup.threads import map_threads
-from ppcls_core.dedup.verify import Fit, fit, needed
+from ppcls_core.dedup.verify import fit, needed
 
 SURE = 0.95  # score that needs no look at rivals: many val images may show one scene
 NEARLY = 0.15  # of the score: pairs refused by less than this are told
@@ -165,7 +165,7 @@ def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
     by_channel = (
         _equal(picture, index),
         _phash(picture, index),
-        (pair for pair, _ in _confirmed(picture, index, ((s, row) for s in _states(picture)))),
+        (found[0] for state in _states(picture) if (found := _judged(picture, index, state, row))),
     )
     seen = (pair for pairs in by_channel for pair in pairs if pair.row == row)
     return next((pair for pair in seen if pair.margin >= 0), None)
@@ -184,14 +184,25 @@ def _phash(picture: Picture, index: ValIndex) -> Iterator[Pair]:
     if len(near) == 0 or num_corners(picture.thumb) < MIN_CORNERS:
         return
     near = near[np.argsort(bits[tuple(near.T)], kind="stable")][:MAX_HASH_HITS]
-    for turn, row in near.tolist():
-        both = lay_over(pose(picture.thumb, turn), thumbnail(index.grey(row)), np.eye(3), COARSE)
-        share = min(shares(*both))
+    yield from _beside_rivals(list(_alike(picture, index, near)))
+
+
+def _alike(
+    picture: Picture, index: ValIndex, candidates: np.ndarray
+) -> Iterator[tuple[Pair, Claim]]:
+    """Those of the `candidates` (int [n, 2]: pose, row) whose thumbnails agree, or nearly."""
+    for turn, row in candidates.tolist():
+        unit = np.vstack([pose_affine(turn), [0, 0, 1]])
+        across = rescale(unit, np.full(2, 1 / THUMB), np.full(2, THUMB))
+        claim = Claim(picture.thumb, thumbnail(index.grey(row)), across)
+        share = min(shares(*lay_over(*claim, COARSE)))
         margin = share - index.config.hash_agreement
-        if margin >= 0:
-            unit = np.vstack([pose_affine(turn), [0, 0, 1]])
-            homography = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
-            yield Pair(row, "phash", share, 0, homography, margin)
+        if margin >= -NEARLY:
+            whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
+            yield Pair(row, "phash", share, 0, whole, margin), claim
+
+
+_Vote = tuple[float, int, int]  # how loud, number of the state, val row
 
 
 @dataclass(frozen=True)
@@ -228,7 +239,7 @@ def _too_few(picture: Picture) -> bool:
 
 def _voted(
     features: Features, width: int, index: ValIndex, asked: tuple[int, float]
-) -> list[tuple[float, int, int]]:
+) -> list[_Vote]:
     """(vote, number of the state, val row) of what `asked` (features, least vote) brings."""
     votes = index.votes(_altered(features, width), *asked)
     return [(vote, state, row) for state, of in enumerate(votes) for row, vote in of]
@@ -246,46 +257,50 @@ def _sift(picture: Picture, index: ValIndex) -> Iterator[Pair]:
     if not looked and len(picture.look) >= ENOUGH * config.min_features:
         return
     voted = _voted(picture.features, width, index, (config.num_queries, config.min_vote))
-    ranked = sorted(looked + voted, key=lambda v: (-v[0], *v[1:]))
-    best = list(dict.fromkeys((state, row) for _, state, row in ranked))[: config.num_candidates]
+    candidates = _best(picture, looked + voted)
+    judged = (_judged(picture, index, *candidate) for candidate in candidates)
+    near = [found for found in judged if found and found[0].margin >= -NEARLY]
+    yield from _beside_rivals(near)
+
+
+def _best(picture: Picture, votes: list[_Vote]) -> Iterator[tuple[_State, int]]:
+    """The candidates with the highest votes."""
+    ranked = sorted(votes, key=lambda v: (-v[0], *v[1:]))
+    best = dict.fromkeys((state, row) for _, state, row in ranked)
     states = _states(picture)
-    confirmed = list(_confirmed(picture, index, ((states[n], row) for n, row in best)))
-    for number, (pair, claim) in enumerate(confirmed):
-        others = [c for p, c in confirmed[:number] + confirmed[number + 1 :] if p.row != pair.row]
-        yield _against(pair, claim, others)
+    for number, row in list(best)[: picture.config.num_candidates]:
+        yield states[number], row
+
+
+def _beside_rivals(claimed: list[tuple[Pair, Claim]]) -> Iterator[Pair]:
+    """The pairs, each judged with regard to those of other val images."""
+    for pair, claim in claimed:
+        yield _against(pair, claim, [c for other, c in claimed if other.row != pair.row])
 
 
 def _against(pair: Pair, claim: Claim, others: list[Claim]) -> Pair:
     """The pair, refused when what speaks for it speaks for `others` as well."""
     if pair.margin < 0 or pair.score >= SURE or not others:
         return pair
-    share = share_alone(claim, others)
+    share = min(pair.score, share_alone(claim, others))
     margin = pair.margin + share - pair.score
     return pair if margin >= 0 else replace(pair, score=share, margin=margin)
 
 
-def _confirmed(
-    picture: Picture, index: ValIndex, candidates: Iterable[tuple[_State, int]]
-) -> Iterator[tuple[Pair, Claim]]:
-    for state, row in candidates:
-        geometry = fit(state.features, index.features(row), index.config)
-        if geometry is not None:
-            confirmed = _confirm(picture, index, row, state, geometry)
-            if confirmed is not None:
-                yield confirmed
-
-
-def _confirm(
-    picture: Picture, index: ValIndex, row: int, state: _State, geometry: Fit
+def _judged(
+    picture: Picture, index: ValIndex, state: _State, row: int
 ) -> tuple[Pair, Claim] | None:
-    """The pair, when the pixels agree, or nearly, where `geometry` lays the picture over val image
-    `row`."""
+    """The pair with val image `row`, by how the pixels agree where keypoints lay the picture over
+    it; None where they lay it nowhere, or the common part is too small."""
     config = index.config
+    geometry = fit(state.features, index.features(row), config)
+    if geometry is None:
+        return None
     claim = Claim(state.grey, index.grey(row), geometry.homography @ state.altered)
     seen = compare(*claim)
-    margin = seen.share - needed(geometry, seen.overlap, config.rule)
-    if margin < -NEARLY or seen.overlap < config.min_overlap:
+    if seen.overlap < config.min_overlap:
         return None
+    margin = seen.share - needed(geometry, seen.overlap, config.rule)
     width, height, *reduced = index.sizes[row].tolist()
     pool_scale = np.divide(picture.grey.shape[::-1], picture.size)
     whole = rescale(claim.homography, pool_scale, np.divide((width, height), reduced))

@@ -23,14 +23,11 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
 
 
-def pose(thumb: np.ndarray, index: int) -> np.ndarray:
-    """The thumbnail in pose `index`: mirrored when odd, after `index // 2` quarter turns."""
-    turned = np.rot90(thumb, index // 2)
-    return np.ascontiguousarray(turned[:, ::-1] if index % 2 else turned)
-
-
 def pose_affine(index: int) -> np.ndarray:
-    """float64 [2, 3]: where `pose` takes the points of the unit square (x right, y down)."""
+    """float64 [2, 3]: where pose `index` takes the points of the unit square (x right, y down).
+
+    Odd poses are mirrored, after `index // 2` quarter turns.
+    """
     affine = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
     turn = np.array([[0.0, 1, 0], [-1, 0, 1], [0, 0, 1]])  # np.rot90: right edge to the top
     for _ in range(index // 2):
@@ -46,7 +43,7 @@ def perceptual_hash(thumb: np.ndarray) -> int:
 
 
 def pose_hashes(thumb: np.ndarray) -> np.ndarray:
-    """uint64 [NUM_POSES]: `perceptual_hash(pose(thumb, i))`, from one DCT."""
+    """uint64 [NUM_POSES]: `perceptual_hash` of the thumbnail in each pose, from one DCT."""
     spectrum = _spectrum(thumb)
     signs = np.where(np.arange(8) % 2, -1.0, 1.0).astype(np.float32)  # mirroring negates odd waves
     result = []

@@ -16,9 +16,10 @@ import numpy as np
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.sift import DIMENSION
 
-CELLS = 2  # x the root of the number of descriptors: cells of the inverted file
+CELLS = 0.5  # x the root of the number of descriptors: cells of the inverted file
 MIN_TRAINING = 64  # descriptors a cell that it is fitted to
-MAX_FLAT_CELLS = 8192  # beyond, the nearest cells are found by a graph
+MAX_FLAT_CELLS = 512  # beyond, a graph finds the nearest cells, so that more of them
+FINER = 4  # x as many cost no more
 CODES = 32  # of 4 bits a descriptor, whose distances are then approximate
 PART = 1 << 18  # descriptors of which float copies are made at a time
 
@@ -80,8 +81,9 @@ def _trained(descriptors: np.ndarray) -> Any:
     import faiss
 
     num = len(descriptors)
-    num_cells = 2 ** int(np.log2(min(CELLS * np.sqrt(num), num / MIN_TRAINING)))
+    num_cells = 2 ** round(np.log2(min(CELLS * np.sqrt(num), num / MIN_TRAINING)))
     graph = "_HNSW32" if num_cells > MAX_FLAT_CELLS else ""
+    num_cells *= FINER if graph else 1
     index = faiss.index_factory(DIMENSION, f"IVF{num_cells}{graph},PQ{CODES}x4fs")
     inverted = faiss.extract_index_ivf(index)  # itself, as what it is; lives as long as `index`
     inverted.cp.niter, inverted.cp.max_points_per_centroid = 8, MIN_TRAINING
