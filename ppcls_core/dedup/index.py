@@ -166,6 +166,9 @@ class ValIndex:
             np.concatenate([[0], np.cumsum(self.images[name].to_numpy(), dtype=np.int64)])
             for name in ("num_features", "grey_bytes")
         )
+        lengths = (len(self._points), len(self._descriptors), len(self._greys))
+        if lengths != (self._starts[-1], self._starts[-1], self._grey_starts[-1]):
+            raise ValueError("its files are not as long as its table says")
         self._told = np.diff(self._starts) >= config.min_features
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
         self._search = read_search(path / "search.faiss", self._descriptors, config)
@@ -267,9 +270,14 @@ def load_index(path: Path) -> ValIndex:
     """The index that `build_index` left in the directory `path`.
 
     Raises:
-        UserError: there is no index, or one of another format.
+        UserError: there is no index, or one of another format, or a damaged one.
     """
     head = read_json(path / "index.json")
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise UserError(f"{path}: no index of format {FORMAT} there; build it anew")
-    return ValIndex(path, parse(DedupConfig, head["config"], str(path)))
+    try:
+        return ValIndex(path, parse(DedupConfig, head["config"], str(path)))
+    except (OSError, ValueError, RuntimeError) as error:  # of the files, of Arrow, of faiss
+        raise UserError(
+            f"{path}: the index is damaged ({error}); remove this folder and run again"
+        ) from error

@@ -393,3 +393,16 @@ def test_planted_copies_of_clothing_photographs_are_found(tmp_path: Path) -> Non
     result = scan(images, [path.name for path in images], load_index(tmp_path), 2, lambda: None)
     pairs = list(zip(*(result.pairs[c].to_pylist() for c in ("pool_id", "val_id")), strict=True))
     assert pairs == [(row["pool_image"], row["val_image"]) for row in planted]
+
+
+@pytest.mark.parametrize("name", ["search.faiss", "images.parquet", "points.bin", "greys.bin"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_index_is_refused(name: str, cut: bool, tmp_path: Path) -> None:
+    make_index(tmp_path, [picture(0)])
+    file = tmp_path / "i" / name
+    if cut:
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match="damaged"):
+        load_index(tmp_path / "i")
