@@ -3,10 +3,11 @@
 Files of DIR: `pairs.parquet` and `pairs.csv` (PAIRS), `kept.parquet` (image_id), `rejected.parquet`
 (image_id, reason, detail: a duplicate's is the other image's id), `weak.parquet` (image_id of those
 kept that have too little texture for SIFT to be relied on), `val_weak.parquet` (image_id of those
-whose copies SIFT cannot find for that reason), `canaries.parquet` (CANARIES), `pairs.html` (pairs
-to look at), `removed.json` (what others need to verify the removal, see `removal.py`). And of the
-work: `search.json` (what is searched), `pool.arrow`, `val.arrow` (where the images are), `index/`,
-`shards/`, one JSON file a part of the pool: running again goes on behind those that are whole.
+searched for that have too little; not within a pool), `canaries.parquet` (CANARIES), `pairs.html`
+(pairs to look at), `removed.json` (what others need to verify the removal, see `removal.py`). And
+of the work: `search.json` (what is searched), `pool.arrow`, `val.arrow` (where the images are),
+`index/`, `shards/`, one JSON file a part of the pool: running again goes on behind those that are
+whole.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Search:
 def dedup(search: Search, monitor: Monitor) -> dict[str, int]:
     """Search, and leave the result in `search.out`; counts: in = kept + duplicates + each reason.
 
-    Counted beside that: `too_few_features` (of those kept, for SIFT to be relied on), `pairs` and
-    `val_too_few_features`. Canaries are in none of these.
+    Counted beside that: `too_few_features` (of those kept, for SIFT to be relied on), `pairs` and,
+    but within a pool, `val_too_few_features`. Canaries are in none of these.
 
     Raises:
         UserError: nothing to search, an `out` within the pool or of another search, or in use.
@@ -171,7 +172,9 @@ def _search(search: Search, found: Found, monitor: Monitor) -> None:
         ids, sources = pool.part(number)
         result = scan(sources, ids, found.index, search.workers, advance)
         nearest = Gallery()
-        nearest.add(pairs := result.pairs.to_pylist(), result.refused.to_pylist())
+        pairs = result.pairs.to_pylist()
+        others = [row for row in pairs if not (found.within and row["pool_id"] == row["val_id"])]
+        nearest.add(others, result.refused.to_pylist())
         rejected, weak = result.rejected.to_pylist(), [{"image_id": i} for i in result.weak]
         shard = Shard(pairs, nearest.refused, rejected, weak)
         write_json(_shard_path(search, number), asdict(shard))

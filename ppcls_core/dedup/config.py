@@ -16,8 +16,8 @@ class DedupConfig(Config):
 
     A pair is accepted by the first of four channels that holds:
     1. bytes, 2. pixels: the files, or the decoded pixels, are equal.
-    3. phash: hashes within `hash_distance` bits in one of eight poses, and over `hash_agreement` of
-       either's texture the thumbnails agree.
+    3. phash: hashes within `hash_distance` bits in one of eight poses, and the thumbnails agree
+       over `hash_agreement` of the texture of each.
     4. sift: at least `min_inliers` keypoints obey one map; the picture laid over the other shares
        `min_overlap` of its own area or of the other's; and over enough of the texture that one of
        them has there the pixels agree. How much is enough depends on `rule`: `strict` asks for

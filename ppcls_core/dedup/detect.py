@@ -33,7 +33,7 @@ from ppcls_core.dedup.verify import fit, needed
 
 SURE = 0.95  # score that needs no look at rivals: many val images may show one scene
 NEARLY = 0.15  # of the score: pairs refused by less than this are told
-ENOUGH = 2  # x `min_features`: with fewer the first look decides nothing
+ENOUGH = 3  # x `min_features`: with fewer the first look decides nothing
 MAX_HASH_HITS = 32  # nearest hashes whose thumbnails are compared
 CHANNELS = ("bytes", "pixels", "phash", "sift")
 PAIRS = pa.schema(
@@ -67,9 +67,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `refused` (PAIRS): the
-    pairs that nearly were one; `weak`: ids of images with too few features for SIFT to be relied
-    on."""
+    """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `refused` (PAIRS): what
+    nearly was a pair, or is none for rivals; `weak`: ids of images with too few features for SIFT
+    to be relied on."""
 
     pairs: pa.Table
     refused: pa.Table
@@ -145,12 +145,15 @@ def find_pairs(picture: Picture, index: ValIndex) -> list[Pair]:
 
 
 def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
-    """The pairs of `find_pairs`, and those that the rule refused by at most NEARLY."""
+    """The pairs of `find_pairs`, and those refused by at most NEARLY, or for rivals."""
     found: dict[int, Pair] = {}
     refused: dict[int, Pair] = {}
     for channel in (_equal, _phash, _sift):
         for pair in channel(picture, index):
-            (found if pair.margin >= 0 else refused).setdefault(pair.row, pair)
+            if pair.margin >= 0:
+                found.setdefault(pair.row, pair)
+            elif pair.row not in refused or pair.margin > refused[pair.row].margin:
+                refused[pair.row] = pair
     nearly = [pair for row, pair in refused.items() if row not in found]
     first, second = (
         sorted(pairs, key=lambda p: (-p.score, CHANNELS.index(p.channel), p.row))
@@ -184,7 +187,7 @@ def _phash(picture: Picture, index: ValIndex) -> Iterator[Pair]:
     if len(near) == 0 or num_corners(picture.thumb) < MIN_CORNERS:
         return
     near = near[np.argsort(bits[tuple(near.T)], kind="stable")][:MAX_HASH_HITS]
-    yield from _beside_rivals(list(_alike(picture, index, near)))
+    yield from _beside_rivals(picture, index, list(_alike(picture, index, near)))
 
 
 def _alike(
@@ -260,7 +263,7 @@ def _sift(picture: Picture, index: ValIndex) -> Iterator[Pair]:
     candidates = _best(picture, looked + voted)
     judged = (_judged(picture, index, *candidate) for candidate in candidates)
     near = [found for found in judged if found and found[0].margin >= -NEARLY]
-    yield from _beside_rivals(near)
+    yield from _beside_rivals(picture, index, near)
 
 
 def _best(picture: Picture, votes: list[_Vote]) -> Iterator[tuple[_State, int]]:
@@ -272,10 +275,15 @@ def _best(picture: Picture, votes: list[_Vote]) -> Iterator[tuple[_State, int]]:
         yield states[number], row
 
 
-def _beside_rivals(claimed: list[tuple[Pair, Claim]]) -> Iterator[Pair]:
-    """The pairs, each judged with regard to those of other val images."""
+def _beside_rivals(
+    picture: Picture, index: ValIndex, claimed: list[tuple[Pair, Claim]]
+) -> Iterator[Pair]:
+    """The pairs, each judged with regard to those of other val images; but the picture itself, of
+    which it has all, is no rival of its copies."""
+    itself = index.by_digest.get(picture.digest, [])
+    rivals = [(pair.row, claim) for pair, claim in claimed if pair.row not in itself]
     for pair, claim in claimed:
-        yield _against(pair, claim, [c for other, c in claimed if other.row != pair.row])
+        yield _against(pair, claim, [rival for row, rival in rivals if row != pair.row])
 
 
 def _against(pair: Pair, claim: Claim, others: list[Claim]) -> Pair:

@@ -277,7 +277,7 @@ def load_index(path: Path) -> ValIndex:
         raise UserError(f"{path}: no index of format {FORMAT} there; build it anew")
     try:
         return ValIndex(path, parse(DedupConfig, head["config"], str(path)))
-    except (OSError, ValueError, RuntimeError) as error:  # of the files, of Arrow, of faiss
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # faiss raises the last
         raise UserError(
             f"{path}: the index is damaged ({error}); remove this folder and run again"
         ) from error

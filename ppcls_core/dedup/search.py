@@ -18,6 +18,7 @@ from ppcls_core.dedup.sift import DIMENSION
 
 CELLS = 0.5  # x the root of the number of descriptors: cells of the inverted file
 MIN_TRAINING = 64  # descriptors a cell that it is fitted to
+MIN_DESCRIPTORS = 1024  # with fewer the codes cannot be fitted
 MAX_FLAT_CELLS = 512  # beyond, a graph finds the nearest cells, so that more of them
 FINER = 4  # x as many cost no more
 CODES = 32  # of 4 bits a descriptor, whose distances are then approximate
@@ -33,7 +34,7 @@ def write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> No
     """
     import faiss
 
-    if len(descriptors) <= config.max_exact:
+    if len(descriptors) <= max(config.max_exact, MIN_DESCRIPTORS):
         index = faiss.IndexScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_8bit_direct)
         index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
     else:
@@ -49,6 +50,8 @@ def read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> Sea
     if faiss.get_num_gpus() and len(descriptors):
         return _on_gpu(descriptors)
     index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    if index.ntotal != len(descriptors):
+        raise ValueError(f"search.faiss holds {index.ntotal} descriptors of {len(descriptors)}")
     if hasattr(index, "nprobe"):
         index.nprobe = config.num_probes
     return index.search

@@ -406,3 +406,29 @@ def test_a_damaged_index_is_refused(name: str, cut: bool, tmp_path: Path) -> Non
         file.unlink()
     with pytest.raises(UserError, match="damaged"):
         load_index(tmp_path / "i")
+
+
+def test_an_index_of_other_images_is_refused(tmp_path: Path) -> None:
+    for name, count in (("a", 1), ("b", 2)):
+        make_index(tmp_path / name, [picture(i) for i in range(count)])
+    mixed = tmp_path / "a" / "i"
+    (tmp_path / "b" / "i" / "search.faiss").replace(mixed / "search.faiss")
+    with pytest.raises(UserError, match="damaged"):
+        load_index(mixed)
+    (mixed / "index.json").write_text('{"format": 2}')
+    with pytest.raises(UserError, match="damaged"):
+        load_index(mixed)
+
+
+def test_few_descriptors_are_compared_exactly(tmp_path: Path) -> None:
+    index = make_index(tmp_path, [picture(0)[:80, :80]], DedupConfig(max_exact=0))
+    (pair,) = search_images(tmp_path / "pool", [picture(0)[:70, 5:80]], index).pairs.to_pylist()
+    assert pair["val_id"] == "v0"
+
+
+def test_a_picture_itself_is_no_rival_of_its_copies(tmp_path: Path) -> None:
+    """Within a pool every image is among those searched."""
+    index = make_index(tmp_path, [picture(0), lettered(picture(0)), picture(1)])
+    for image in (picture(0), lettered(picture(0))):
+        pairs = search_images(tmp_path / "pool", [image], index).pairs
+        assert set(pairs["val_id"].to_pylist()) == {"v0", "v1"}
