@@ -55,9 +55,9 @@ SETTINGS = [
 LOOKS = [
     {"look_side": side, "look_features": features, "look_vote": vote}
     for side, features, vote in (
-        *((128, 300, vote) for vote in (0.0, 1.0, 1.2, 1.4, 1.7, 2.0)),
-        *((side, 300, 1.4) for side in (96, 160)),
-        *((128, features, 1.4) for features in (200, 500)),
+        *((112, 300, vote) for vote in (0.0, 1.0, 1.2, 1.4, 1.7, 2.0)),
+        *((side, 300, 1.4) for side in (96, 128, 160)),
+        *((112, features, 1.4) for features in (200, 500)),
     )
 ]
 

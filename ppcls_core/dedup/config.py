@@ -35,7 +35,7 @@ class DedupConfig(Config):
     min_features: int = Field(default=30, ge=2)  # with fewer a val image is not found by SIFT
     contrast_threshold: float = Field(default=0.006, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
 
-    look_side: int = Field(default=128, ge=32, le=2048)  # short side at the first look, pixels
+    look_side: int = Field(default=112, ge=32, le=2048)  # short side at the first look, pixels
     look_features: int = Field(default=300, ge=16, le=10_000)  # all searched
     look_vote: float = Field(default=1.4, ge=0)  # that calls for the full search; 0: always
 
