@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +58,15 @@ class Searched:
     seconds: float  # of this thread
 
 
-def attacked(images: list[np.ndarray]) -> Iterator[tuple[str, int, np.ndarray]]:
-    """(attack, number, picture) of every attack of every picture."""
-    for name, attack in ATTACKS.items():
+def attacked(
+    images: list[np.ndarray], names: Iterable[str] = ATTACKS
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(attack, number, picture) of each of the attacks of every picture."""
+    for name in names:
         for number, image in enumerate(images):
             rng = np.random.default_rng(zlib.crc32(f"{name} {number}".encode()))
             other = images[(number + PASTED) % len(images)]
-            yield name, number, np.ascontiguousarray(attack(image, other, rng))
+            yield name, number, np.ascontiguousarray(ATTACKS[name](image, other, rng))
 
 
 def plain_pictures(rng: np.random.Generator) -> Iterator[np.ndarray]:

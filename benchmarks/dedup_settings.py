@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import comb
@@ -20,12 +19,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from dedup_recall import attacked
 from dedup_scale import console, images_of, index_of, parser_of, search_all
 from rich.table import Table
 
 from data_catalog.config import parse
 from ppcls_core.data.decode import read_image
-from ppcls_core.dedup.attacks import ATTACKS, COMMON
+from ppcls_core.dedup.attacks import COMMON
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.detect import check_pair, find_pairs
 from ppcls_core.dedup.index import ValIndex, load_index
@@ -64,15 +64,9 @@ LOOKS = [
 
 def plant(files: list[Path], names: Iterable[str], path: Path) -> Iterator[int]:
     """Write each attack of each of the files to `path`, in turn; the file's number."""
-    images = [read_image(file) for file in files]
-    for name in names:
-        for row, image in enumerate(images):
-            rng = np.random.default_rng(zlib.crc32(f"{name} {row}".encode()))
-            altered = np.ascontiguousarray(
-                ATTACKS[name](image, images[(row + 7) % len(images)], rng)
-            )
-            cv2.imwrite(str(path), altered[..., ::-1])
-            yield row
+    for _, row, altered in attacked([read_image(file) for file in files], names):
+        cv2.imwrite(str(path), altered[..., ::-1])
+        yield row
 
 
 def finds(picture: Picture, index: ValIndex, row: int) -> bool:

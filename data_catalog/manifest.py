@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+IDS = pa.schema([("image_id", pa.string())])
 REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 Roots = dict[str, str]  # name of a root -> absolute folder on this machine

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.files import read_json, write_json, write_table
-from data_catalog.manifest import REJECTED, Manifest, write_manifest
+from data_catalog.manifest import IDS, REJECTED, Manifest, write_manifest
 from ppcls_core.monitor import check
 from tasks.inputs import image_set, manifest, table
 from tasks.shards import Advance, read_shards, run_shards, shard_files
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 KINDS = ("pairs", "refused", "rejected", "weak")
 TABLES = (*KINDS, "val_weak", "kept", "canaries")
-IDS = pa.schema([("image_id", pa.string())])
 
 
 def run(work: Work) -> Outcome:
@@ -47,7 +46,7 @@ def run(work: Work) -> Outcome:
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
         paths, ids = pool.paths[rows.start : rows.stop], pool.ids[rows.start : rows.stop]
         found = scan(paths, ids, index, work.recipe.run_time.workers, advance)
-        weak = pa.table([pa.array(found.weak, pa.string())], schema=IDS)
+        weak = pa.table([found.weak], schema=IDS)
         tables = (found.pairs, found.refused, found.rejected, weak)
         return dict(zip(KINDS, tables, strict=True))
 

@@ -18,14 +18,7 @@ from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.hashes import THUMB, pose_affine, pose_hashes, thumbnail
 from ppcls_core.dedup.index import REJECTED, ValIndex, rejection
 from ppcls_core.dedup.picture import Picture, Source, describe
-from ppcls_core.dedup.pixels import (
-    COARSE,
-    MIN_CORNERS,
-    compare,
-    lay_over,
-    num_corners,
-    shares,
-)
+from ppcls_core.dedup.pixels import COARSE, MIN_CORNERS, compare, lay_over, num_corners, shares
 from ppcls_core.dedup.rivals import Claim, share_alone
 from ppcls_core.dedup.sift import Features, mirror, negate
 from ppcls_core.dedup.threads import map_threads
@@ -195,7 +188,7 @@ def _alike(
 ) -> Iterator[tuple[Pair, Claim]]:
     """Those of the `candidates` (int [n, 2]: pose, row) whose thumbnails agree, or nearly."""
     for turn, row in candidates.tolist():
-        unit = np.vstack([pose_affine(turn), [0, 0, 1]])
+        unit = pose_affine(turn)
         across = rescale(unit, np.full(2, 1 / THUMB), np.full(2, THUMB))
         claim = Claim(picture.thumb, thumbnail(index.grey(row)), across)
         share = min(shares(*lay_over(*claim, COARSE)))

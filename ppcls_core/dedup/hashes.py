@@ -24,7 +24,7 @@ def thumbnail(grey: np.ndarray) -> np.ndarray:
 
 
 def pose_affine(index: int) -> np.ndarray:
-    """float64 [2, 3]: where pose `index` takes the points of the unit square (x right, y down).
+    """float64 [3, 3]: where pose `index` takes the points of the unit square (x right, y down).
 
     Odd poses are mirrored, after `index // 2` quarter turns.
     """
@@ -34,7 +34,7 @@ def pose_affine(index: int) -> np.ndarray:
         affine = turn @ affine
     if index % 2:
         affine = np.array([[-1.0, 0, 1], [0, 1, 0], [0, 0, 1]]) @ affine
-    return affine[:2]
+    return affine
 
 
 def perceptual_hash(thumb: np.ndarray) -> int:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.files import write_bytes, write_table
-from data_catalog.manifest import REJECTED
+from data_catalog.manifest import IDS, REJECTED
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.dedup.collection import Collection
 from ppcls_core.dedup.detect import PAIRS
@@ -26,7 +26,6 @@ from ppcls_core.dedup.removal import Evidence, Removed, removal_to, sha256_of
 from ppcls_core.dedup.tables import rows_to, write_csv
 from ppcls_core.dedup.within import best_first, keep_one_of_each, one_way
 
-IDS = pa.schema([("image_id", pa.string())])
 TABLES = {"pairs": PAIRS, "kept": IDS, "rejected": REJECTED, "weak": IDS}
 Row = dict[str, Any]
 
@@ -95,8 +94,9 @@ def write_result(out: Path, found: Found, read: Callable[[int], Shard | None]) -
     write_csv(out / "pairs.parquet", out / "pairs.csv")
     summary = _counts(counts, len(found.pool) + len(found.pool.damaged))
     if not found.within:
-        write_table(out / "val_weak.parquet", pa.table([found.index.weak], schema=IDS))
-        summary["val_too_few_features"] = len(found.index.weak)
+        weak = found.index.weak
+        write_table(out / "val_weak.parquet", pa.table([weak], schema=IDS))
+        summary["val_too_few_features"] = len(weak)
     _write_page(out, found, gallery, summary)
     return summary
 
