@@ -27,8 +27,9 @@ from rich.table import Table
 from data_catalog.manifest import REJECTED
 from ppcls_core.dedup import command
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import PAIRS, ScanResult
+from ppcls_core.dedup.detect import ScanResult
 from ppcls_core.dedup.index import ValIndex
+from ppcls_core.dedup.pairs import PAIRS
 from ppcls_core.dedup.picture import Source
 from ppcls_core.monitor import SilentMonitor
 

@@ -37,8 +37,9 @@ from ppcls_core.dedup.attacks import (
     watermark,
 )
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import Pair, find_pairs
+from ppcls_core.dedup.detect import find_pairs
 from ppcls_core.dedup.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.pairs import Pair
 from ppcls_core.dedup.picture import describe
 from ppcls_core.dedup.verify import AGREEMENT
 

@@ -37,7 +37,8 @@ TABLES = (*KINDS, "val_weak", "kept", "canaries")
 
 def run(work: Work) -> Outcome:
     """Scan the pool against the validation images, shard by shard."""
-    from ppcls_core.dedup.detect import PAIRS, scan
+    from ppcls_core.dedup.detect import scan
+    from ppcls_core.dedup.pairs import PAIRS
 
     index, index_counts = _index(work)
     canaries = _canaries(work, index)
@@ -153,7 +154,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    4,
+    5,
     ("dedup", "shard_size"),
     ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
     run,

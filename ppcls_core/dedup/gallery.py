@@ -14,7 +14,7 @@ import numpy as np
 
 from ppcls_core.data.decode import BadImage, decode
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import CHANNELS
+from ppcls_core.dedup.pairs import CHANNELS
 from ppcls_core.dedup.picture import Find, read_source
 from ppcls_core.dedup.pixels import apply
 from ppcls_core.dedup.sift import extract, mirror, negate, reduce

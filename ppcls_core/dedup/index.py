@@ -200,6 +200,10 @@ class ValIndex:
         """Ids of the images with too few features to be told from others by them."""
         return [self.ids[row] for row in np.flatnonzero(~self._told)]
 
+    def is_told(self, row: int) -> bool:
+        """Whether one val image has enough features to be told from others by them."""
+        return bool(self._told[row])
+
     def grey(self, row: int) -> np.ndarray:
         """uint8 [reduced height, reduced width]: the reduced grey copy of one val image."""
         data = self._greys[self._grey_starts[row] : self._grey_starts[row + 1]]

@@ -18,9 +18,9 @@ from data_catalog.files import write_bytes, write_table
 from data_catalog.manifest import IDS, REJECTED
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.dedup.collection import Collection
-from ppcls_core.dedup.detect import PAIRS
 from ppcls_core.dedup.gallery import Gallery, pictures
 from ppcls_core.dedup.index import ValIndex
+from ppcls_core.dedup.pairs import PAIRS
 from ppcls_core.dedup.picture import Source
 from ppcls_core.dedup.removal import Evidence, Removed, removal_to, sha256_of
 from ppcls_core.dedup.tables import rows_to, write_csv

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.files import atomic_path
-from ppcls_core.dedup.detect import PAIRS
+from ppcls_core.dedup.pairs import PAIRS
 
 ROWS = 1 << 13  # of a row group: those that are held
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet runs a cell that begins so

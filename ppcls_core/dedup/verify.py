@@ -30,6 +30,7 @@ MAX_ZOOM = np.log(2)  # and its size within this factor
 MIN_SEEDS = 3  # matches that obey the first map
 UNIT = 512**2  # product of a descriptor with itself
 ALIKE = 0.8  # of that: the product of keypoints that may show the same
+REACH = 48.0  # pixels: how far the first map may be off
 MAX_ALIKE = 4_000  # such pairs that are looked at; repeating texture has far more
 NUM_REFITS = 4
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
@@ -102,8 +103,7 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     seeds = _best_hypothesis(p[matches[:, 0]], v[matches[:, 1]], config.tolerance)
     if seeds is None or seeds.sum() < MIN_SEEDS:
         return None
-    alike = np.argwhere(product > ALIKE * UNIT)
-    alike = alike[np.argsort(-product[tuple(alike.T)], kind="stable")][:MAX_ALIKE]
+    alike = _alike(p, v, product, matches[seeds])
     pairs, best = matches[seeds], None
     for solve, at_least in _MODELS:
         refined = _refine(p, v, pairs, alike, solve, config) if len(pairs) >= at_least else None
@@ -114,6 +114,20 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     if best is None or count < config.min_inliers:
         return None
     return Fit(best, count, *_support(p, v, matches, best, config.tolerance))
+
+
+def _alike(p: np.ndarray, v: np.ndarray, product: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """int64 [k, 2]: keypoints with `product` above ALIKE that the similarity through `pairs` lays
+    within REACH of each other, best first."""
+    similarity = fit_similarity(p[pairs[:, 0], :2], v[pairs[:, 1], :2])
+    x, y = apply(similarity, p[:, :2]).T.astype(np.float32)
+    to_x, to_y = v[:, :2].T.astype(np.float32)
+    rows, columns = np.nonzero(product > ALIKE * UNIT)
+    zoom = np.hypot(*similarity[:2, 0])
+    near = np.hypot(x[rows] - to_x[columns], y[rows] - to_y[columns]) < REACH * np.clip(zoom, 1, 2)
+    rows, columns = rows[near], columns[near]
+    order = np.argsort(-product[rows, columns], kind="stable")[:MAX_ALIKE]
+    return np.stack([rows, columns], axis=1)[order]
 
 
 def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
@@ -143,17 +157,18 @@ def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
 
 def _obeying(p: np.ndarray, v: np.ndarray, homography: np.ndarray, tolerance: float) -> np.ndarray:
     """bool [k]: pairs that the map lays upon each other, in the same turn and size."""
-    slopes = slopes_of(homography, p[:, :2])
-    (a, b), (c, d) = slopes.transpose(1, 2, 0)
+    off = np.hypot(*(apply(homography, p[:, :2]) - v[:, :2]).T)
+    obeys = off < 2 * tolerance  # False behind the horizon
+    p, v, off = p[obeys], v[obeys], off[obeys]
+    (a, b), (c, d) = slopes_of(homography, p[:, :2]).transpose(1, 2, 0)
     scale = np.sqrt(np.abs(a * d - b * c))
     turn = np.arctan2(c - b, a + d)
-    off = np.hypot(*(apply(homography, p[:, :2]) - v[:, :2]).T)
-    with np.errstate(invalid="ignore"):  # behind the horizon nothing obeys
-        return (
-            (off < tolerance * np.clip(scale, 1, 2))
-            & (np.abs(np.log(v[:, 2] / p[:, 2] / scale)) < MAX_ZOOM)
-            & (np.abs(_wrap(v[:, 3] - p[:, 3] - turn)) < MAX_TURN)
-        )
+    obeys[obeys] = (
+        (off < tolerance * np.clip(scale, 1, 2))
+        & (np.abs(np.log(v[:, 2] / p[:, 2] / scale)) < MAX_ZOOM)
+        & (np.cos(v[:, 3] - p[:, 3] - turn) > np.cos(MAX_TURN))
+    )
+    return obeys
 
 
 def _one_to_one(pairs: np.ndarray) -> np.ndarray:
@@ -201,7 +216,7 @@ def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarr
     With points as complex numbers a similarity is v = a p + b.
     """
     zp, zv = p[:, 0] + 1j * p[:, 1], v[:, 0] + 1j * v[:, 1]
-    zoom, turn = np.log(v[:, 2] / p[:, 2]), v[:, 3] - p[:, 3]
+    zoom, turn = np.log(v[:, 2] / p[:, 2]), np.exp(1j * (v[:, 3] - p[:, 3]))
     i, j = np.triu_indices(min(len(p), NUM_SEEDS), 1)
     span = zp[j] - zp[i]
     apart = (np.abs(span) > MIN_SPREAD) & (np.abs(zv[j] - zv[i]) > MIN_SPREAD)
@@ -210,7 +225,7 @@ def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarr
     obeys = np.ones(len(a), bool)
     for k in (i, j):
         obeys &= np.abs(zoom[k] - np.log(np.abs(a))) < MAX_ZOOM
-        obeys &= np.abs(_wrap(turn[k] - np.angle(a))) < MAX_TURN
+        obeys &= _turned(turn[k], a)
     a, i = a[obeys], i[obeys]
     if len(a) == 0:
         return None
@@ -218,12 +233,13 @@ def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarr
     size = np.abs(a)[:, None]
     near = np.abs(a[:, None] * zp + b[:, None] - zv) < tolerance * np.clip(size, 0.4, 2)
     near &= np.abs(zoom - np.log(size)) < MAX_ZOOM
-    near &= np.abs(_wrap(turn - np.angle(a)[:, None])) < MAX_TURN
+    near &= _turned(turn, a[:, None])
     return near[near.sum(axis=1).argmax()]
 
 
-def _wrap(angle: np.ndarray) -> np.ndarray:
-    return (angle + np.pi) % (2 * np.pi) - np.pi
+def _turned(turn: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Whether `turn`, of absolute value 1, is about that of `a`."""
+    return np.real(turn * np.conj(a)) > np.cos(MAX_TURN) * np.abs(a)
 
 
 def _places(p: np.ndarray, v: np.ndarray, pairs: np.ndarray) -> int:

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.config import UserError
+from ppcls_core.dedup import by_hash, by_sift
 from ppcls_core.dedup.attacks import watermark
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import PAIRS, ScanResult, find_pairs, scan
+from ppcls_core.dedup.detect import ScanResult, check_pair, find_pairs, scan
 from ppcls_core.dedup.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.pairs import PAIRS
 from ppcls_core.dedup.picture import describe
 from ppcls_core.dedup.pixels import apply
 
@@ -225,8 +227,7 @@ def test_one_dense_watermark_over_different_pictures_makes_no_pair(tmp_path: Pat
 
 
 def test_a_first_look_spares_the_full_features_of_unrelated_pictures(tmp_path: Path) -> None:
-    few = DedupConfig(look_vote=15)  # among so few val images chance votes loudly
-    index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], few)
+    index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], DedupConfig(look_vote=15))
     images = {"copy": picture(1)[20:200, 30:300], "other": picture(70)}
     pictures = {
         name: describe(save(tmp_path / f"{name}.png", image), index.config)
@@ -237,6 +238,46 @@ def test_a_first_look_spares_the_full_features_of_unrelated_pictures(tmp_path: P
     assert found["other"] == []
     assert "features" in vars(pictures["copy"])
     assert "features" not in vars(pictures["other"])
+
+
+def test_the_look_alone_refutes_other_pictures_of_one_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_room(number: int) -> np.ndarray:
+        room = picture(0)
+        room[28:220, 25:297] = picture(number)[28:220, 25:297]
+        return room
+
+    index = make_index(tmp_path, [in_room(70), *(picture(i) for i in range(1, 30))])
+    path = save(tmp_path / "other.png", in_room(71))
+    spared, suspected = (describe(path, index.config) for _ in range(2))
+    assert find_pairs(spared, index) == []
+    assert "features" not in vars(spared)
+    monkeypatch.setattr(by_sift, "REFUTED", 0.0)
+    assert find_pairs(suspected, index) == []
+    assert "features" in vars(suspected)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_hashes_hint_at_what_lettering_hides_from_the_look(
+    mirrored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind = DedupConfig(look_vote=1000)
+    index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], blind)
+    copy = lettered(picture(2)[:, ::-1] if mirrored else picture(2))
+    path = save(tmp_path / "copy.png", copy)
+    assert [(p.row, p.channel) for p in find_pairs(describe(path, blind), index)] == [(2, "sift")]
+    monkeypatch.setattr(by_hash, "HINT_SHARE", 2.0)
+    assert find_pairs(describe(path, blind), index) == []
+
+
+def test_below_the_floor_sift_finds_nothing_whoever_asks(tmp_path: Path) -> None:
+    demanding = DedupConfig(min_features=600)
+    index = make_index(tmp_path, [picture(0)], demanding)
+    assert index.weak == ["v0"]
+    crop = describe(save(tmp_path / "crop.png", picture(0)[40:210, 60:286]), demanding)
+    assert check_pair(crop, index, 0) is None
+    assert find_pairs(crop, index) == []
 
 
 def test_a_gpu_searches_all_descriptors(

@@ -1,0 +1,74 @@
+"""The channel phash: perceptual hashes of the picture's eight poses, then the thumbnails compared.
+
+Where the hashes are near but the thumbnails agree only in part, as under lettering, that is a hint
+for the channel sift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppcls_core.dedup.hashes import THUMB, pose_affine, pose_hashes, thumbnail
+from ppcls_core.dedup.index import ValIndex
+from ppcls_core.dedup.pairs import NEARLY, Pair, rescale
+from ppcls_core.dedup.picture import Picture
+from ppcls_core.dedup.pixels import COARSE, MIN_CORNERS, lay_over, num_corners, shares
+from ppcls_core.dedup.rivals import Claim, beside_rivals
+
+MAX_NEAR = 16  # nearest hashes whose thumbnails are compared
+HINT_BITS = 2  # more than `hash_distance`: so far off a hash hints,
+HINT_SHARE = 0.7  # where the thumbnails agree over this share of the texture of one of them
+
+
+@dataclass(frozen=True)
+class Near:
+    """A val image `bits` apart from the picture in one of its poses, `mirrored` or not: the `pair`
+    and its `claim` by the thumbnails, `hint`: the share of the one that agrees better."""
+
+    bits: int
+    mirrored: bool
+    pair: Pair
+    claim: Claim
+    hint: float
+
+
+def near_hashes(picture: Picture, index: ValIndex) -> list[Near]:
+    """Val images whose hashes are near, nearest first; none where there is little texture."""
+    bits = np.bitwise_count(pose_hashes(picture.thumb)[:, None] ^ index.hashes)
+    near = np.argwhere(bits <= index.config.hash_distance + HINT_BITS)
+    if len(near) == 0 or num_corners(picture.thumb) < MIN_CORNERS:
+        return []
+    apart = bits[tuple(near.T)]
+    first = np.argsort(apart, kind="stable")[:MAX_NEAR]
+    return [
+        _compared(picture, index, number, pose, row)
+        for number, (pose, row) in zip(apart[first].tolist(), near[first].tolist(), strict=True)
+    ]
+
+
+def _compared(picture: Picture, index: ValIndex, bits: int, pose: int, row: int) -> Near:
+    unit = pose_affine(pose)
+    across = rescale(unit, np.full(2, 1 / THUMB), np.full(2, THUMB))
+    claim = Claim(picture.thumb, thumbnail(index.grey(row)), across)
+    less, more = sorted(shares(*lay_over(*claim, COARSE)))
+    whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
+    pair = Pair(row, "phash", less, 0, whole, less - index.config.hash_agreement)
+    return Near(bits, pose % 2 == 1, pair, claim, more)
+
+
+def by_hash(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
+    """Pairs of the `near` whose thumbnails agree, or nearly (`margin` below 0)."""
+    claimed = [
+        (one.pair, one.claim)
+        for one in near
+        if one.bits <= index.config.hash_distance and one.pair.margin >= -NEARLY
+    ]
+    yield from beside_rivals(picture, index, claimed)
+
+
+def hints(near: Sequence[Near]) -> Iterator[Near]:
+    """Those of the `near` that SIFT should look at."""
+    return (one for one in near if one.hint >= HINT_SHARE and one.pair.margin < 0)
