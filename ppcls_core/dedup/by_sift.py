@@ -22,8 +22,8 @@ from ppcls_core.dedup.verify import Fit, fit, needed
 
 ENOUGH = 3  # x `min_features`: with fewer the first look decides nothing
 SOLID = 12  # inliers of a map that can refute a pair,
-RIVAL = 0.5  # x the matches that obey it: so few obey another,
-REFUTED = 0.45  # and the pixels agree less
+RIVAL = 0.35  # x the matches that obey it: so few obey another,
+REFUTED = 0.42  # and the pixels agree less
 _Candidate = tuple[int, int]  # number of the state, val row
 _Vote = tuple[float, int, int]  # how loud, number of the state, val row
 

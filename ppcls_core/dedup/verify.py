@@ -30,7 +30,6 @@ MAX_ZOOM = np.log(2)  # and its size within this factor
 MIN_SEEDS = 3  # matches that obey the first map
 UNIT = 512**2  # product of a descriptor with itself
 ALIKE = 0.8  # of that: the product of keypoints that may show the same
-REACH = 48.0  # pixels: how far the first map may be off
 MAX_ALIKE = 4_000  # such pairs that are looked at; repeating texture has far more
 NUM_REFITS = 4
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
@@ -103,7 +102,7 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     seeds = _best_hypothesis(p[matches[:, 0]], v[matches[:, 1]], config.tolerance)
     if seeds is None or seeds.sum() < MIN_SEEDS:
         return None
-    alike = _alike(p, v, product, matches[seeds])
+    alike = _alike(product)
     pairs, best = matches[seeds], None
     for solve, at_least in _MODELS:
         refined = _refine(p, v, pairs, alike, solve, config) if len(pairs) >= at_least else None
@@ -116,18 +115,15 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     return Fit(best, count, *_support(p, v, matches, best, config.tolerance))
 
 
-def _alike(p: np.ndarray, v: np.ndarray, product: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """int64 [k, 2]: keypoints with `product` above ALIKE that the similarity through `pairs` lays
-    within REACH of each other, best first."""
-    similarity = fit_similarity(p[pairs[:, 0], :2], v[pairs[:, 1], :2])
-    x, y = apply(similarity, p[:, :2]).T.astype(np.float32)
-    to_x, to_y = v[:, :2].T.astype(np.float32)
+def _alike(product: np.ndarray) -> np.ndarray:
+    """int64 [k, 2]: keypoints with `product` above ALIKE, best first; of many the MAX_ALIKE best
+    (and those as good as the last)."""
     rows, columns = np.nonzero(product > ALIKE * UNIT)
-    zoom = np.hypot(*similarity[:2, 0])
-    near = np.hypot(x[rows] - to_x[columns], y[rows] - to_y[columns]) < REACH * np.clip(zoom, 1, 2)
-    rows, columns = rows[near], columns[near]
-    order = np.argsort(-product[rows, columns], kind="stable")[:MAX_ALIKE]
-    return np.stack([rows, columns], axis=1)[order]
+    found = product[rows, columns]
+    if len(found) > MAX_ALIKE:
+        best = found >= np.partition(found, -MAX_ALIKE)[-MAX_ALIKE]
+        rows, columns, found = rows[best], columns[best], found[best]
+    return np.stack([rows, columns], axis=1)[np.argsort(-found, kind="stable")]
 
 
 def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
