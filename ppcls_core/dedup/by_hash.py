@@ -1,7 +1,6 @@
 """The channel phash: perceptual hashes of the picture's eight poses, then the thumbnails compared.
 
-Where the hashes are near but the thumbnails agree only in part, as under lettering, that is a hint
-for the channel sift.
+Where the thumbnails agree only in part, as under lettering, that is a hint for the channel sift.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.hashes import THUMB, pose_affine, pose_hashes, thumbnail
 from ppcls_core.dedup.index import ValIndex
 from ppcls_core.dedup.pairs import NEARLY, Pair, rescale
@@ -19,20 +19,20 @@ from ppcls_core.dedup.pixels import COARSE, MIN_CORNERS, lay_over, num_corners, 
 from ppcls_core.dedup.rivals import Claim, beside_rivals
 
 MAX_NEAR = 16  # nearest hashes whose thumbnails are compared
-HINT_BITS = 2  # more than `hash_distance`: so far off a hash hints,
-HINT_SHARE = 0.7  # where the thumbnails agree over this share of the texture of one of them
+HINT_BITS = 2  # more than `hash_distance`: as far as hashes are looked at for hints
+HINT_SHARE = 0.7  # of the texture of one of the thumbnails: so much agrees under lettering
 
 
 @dataclass(frozen=True)
 class Near:
-    """A val image `bits` apart from the picture in one of its poses, `mirrored` or not: the `pair`
-    and its `claim` by the thumbnails, `hint`: the share of the one that agrees better."""
+    """A val image `bits` apart from the picture in one of its poses, at most HINT_BITS more than
+    `hash_distance`: the `pair` and its `claim` by the thumbnails, and the `share` of the one that
+    agrees better."""
 
     bits: int
-    mirrored: bool
     pair: Pair
     claim: Claim
-    hint: float
+    share: float
 
 
 def near_hashes(picture: Picture, index: ValIndex) -> list[Near]:
@@ -56,7 +56,7 @@ def _compared(picture: Picture, index: ValIndex, bits: int, pose: int, row: int)
     less, more = sorted(shares(*lay_over(*claim, COARSE)))
     whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
     pair = Pair(row, "phash", less, 0, whole, less - index.config.hash_agreement)
-    return Near(bits, pose % 2 == 1, pair, claim, more)
+    return Near(bits, pair, claim, more)
 
 
 def by_hash(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
@@ -69,6 +69,9 @@ def by_hash(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator
     yield from beside_rivals(picture, index, claimed)
 
 
-def hints(near: Sequence[Near]) -> Iterator[Near]:
-    """Those of the `near` that SIFT should look at."""
-    return (one for one in near if one.hint >= HINT_SHARE and one.pair.margin < 0)
+def hints(near: Sequence[Near], config: DedupConfig) -> bool:
+    """Whether any of the `near` that is no pair may be one under lettering."""
+    return any(
+        one.share >= HINT_SHARE and (one.pair.margin < 0 or one.bits > config.hash_distance)
+        for one in near
+    )

@@ -6,7 +6,7 @@ mirrored, and the negatives of both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,29 +61,26 @@ def too_few(picture: Picture) -> bool:
 
 
 def by_sift(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
-    """Pairs that descriptors vote for, or that hashes hint at, and geometry and pixels confirm.
+    """Pairs that descriptors vote for, and geometry and pixels confirm.
 
-    The picture is searched in full, which costs several times more, only where a hint calls for
-    that, a look at a small copy finds what it cannot refute, or the look shows too little. What
+    The picture is searched in full, which costs several times more, only where a look at a small
+    copy finds what it cannot refute, the look shows too little, or the hashes hint at a copy. What
     lettering hides from one of the two searches the other may see.
     """
     config = index.config
-    hinted = [(one.hint, int(one.mirrored), one.pair.row) for one in hints(near)]
     looked = _voted(picture, picture.look, index, (config.look_features, config.look_vote))
     tells = config.look_vote > 0 and len(picture.look) >= ENOUGH * config.min_features
-    if tells and not hinted:
+    if tells and not hints(near, config):
         suspects = _candidates(looked)[: config.num_candidates]
         if all(_refuted(picture, index, suspects)):
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
-    candidates = dict.fromkeys(_candidates(hinted) + _candidates(looked + voted))
+    candidates = _candidates(looked + voted)[: config.num_candidates]
     states = _states(picture, picture.features + picture.look)
-    judged = (
-        _judged(picture, index, states[state], row)
-        for state, row in list(candidates)[: config.num_candidates]
-    )
+    judged = (_judged(picture, index, states[state], row) for state, row in candidates)
     claimed = [one for one in judged if one and one[0].margin >= -NEARLY]
-    yield from beside_rivals(picture, index, claimed)
+    for pair in beside_rivals(picture, index, claimed):
+        yield from (replace(pair, row=twin) for twin in index.twins(pair.row))
 
 
 def with_row(picture: Picture, index: ValIndex, row: int) -> Iterator[Pair]:
@@ -102,8 +99,8 @@ def _voted(
 
 
 def _candidates(votes: list[_Vote]) -> list[_Candidate]:
-    """The loudest first."""
-    return [vote[1:] for vote in sorted(votes, key=lambda v: (-v[0], *v[1:]))]
+    """Each once, the loudest first."""
+    return list(dict.fromkeys(v[1:] for v in sorted(votes, key=lambda v: (-v[0], *v[1:]))))
 
 
 def _refuted(picture: Picture, index: ValIndex, suspects: list[_Candidate]) -> Iterator[bool]:

@@ -37,9 +37,9 @@ class DedupConfig(Config):
 
     look_side: int = Field(default=112, ge=32, le=2048)  # short side at the first look, pixels
     look_features: int = Field(default=300, ge=16, le=10_000)  # all searched
-    look_vote: float = Field(default=1.6, ge=0)  # that calls for the full search; 0: always
+    look_vote: float = Field(default=1.4, ge=0)  # of a suspect; 0: all are searched in full
 
-    num_queries: int = Field(default=300, ge=16, le=10_000)  # of a suspect's features, searched
+    num_queries: int = Field(default=300, ge=16, le=10_000)  # of the features, in the full search
     num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote
     min_vote: float = Field(default=1.4, ge=0)  # of features of one turn and zoom, to be verified
     num_candidates: int = Field(default=6, ge=1, le=1000)  # best voted val images that are verified

@@ -3,7 +3,8 @@
 Files of an index: `index.json` (settings), `images.parquet` and `rejected.parquet` (one row an
 image), `greys.bin` (their reduced grey copies as JPEG), `points.bin` float32 [features, 4],
 `descriptors.bin` uint8 [features, 128] (each the images' one after the other) and `search.faiss`.
-All but the tables is memory-mapped.
+All but the tables is memory-mapped. Of images with equal pixels only the first has features there:
+a descriptor that is there as often as neighbours are asked for would speak for none.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ppcls_core.dedup.search import read_search, write_search
 from ppcls_core.dedup.sift import DIMENSION, Features
 from ppcls_core.dedup.threads import map_threads
 
-FORMAT = 2
+FORMAT = 3
 GREY_QUALITY = 90  # of the grey copies' JPEG
-CLOSE = 0.95  # below 1: when a val image is there often, all its copies keep some vote
+CLOSE = 0.95  # of the furthest neighbour's distance; one nearly as far has next to no vote
 FAINT = 0.1  # votes below are chance
 TURNS, ZOOMS = 16, 16  # bins of a whole turn, and of octaves
 TURN = 2 * np.pi / TURNS
@@ -49,7 +50,7 @@ IMAGES = pa.schema(
         ("bytes_digest", pa.string()),  # sha256 of the file
         ("digest", pa.string()),  # of the pixels
         ("hash", pa.uint64()),
-        ("num_features", pa.int32()),
+        ("num_features", pa.int32()),  # 0 where an earlier image has the same pixels
         ("grey_bytes", pa.int32()),
     ]
 )
@@ -57,7 +58,7 @@ IMAGES = pa.schema(
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the index keeps of one image; `row` as in IMAGES."""
+    """What the index keeps of one image; `row` as in IMAGES but for the number of features."""
 
     row: dict[str, Any]
     grey: bytes
@@ -97,7 +98,7 @@ def build_index(
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
-    rows, rejected = [], []
+    rows, rejected, seen = [], [], set[str]()
     entries = map_threads(read, zip(ids, sources, strict=True), os.cpu_count() or 1)
     with ExitStack() as stack:
         greys, points, descriptors = (
@@ -106,10 +107,13 @@ def build_index(
         )
         for done, entry in enumerate(entries, 1):
             if isinstance(entry, _Entry):
-                rows.append(entry.row)
+                again = entry.row["digest"] in seen
+                features = entry.features.part(0) if again else entry.features
+                seen.add(entry.row["digest"])
+                rows.append({**entry.row, "num_features": len(features)})
                 greys.write(entry.grey)
-                points.write(entry.features.points.tobytes())
-                descriptors.write(entry.features.descriptors.tobytes())
+                points.write(features.points.tobytes())
+                descriptors.write(features.descriptors.tobytes())
             else:
                 rejected.append(entry)
             on_progress(done)
@@ -138,7 +142,6 @@ def _entry(image_id: str, picture: Picture) -> _Entry:
         "bytes_digest": picture.bytes_digest,
         "digest": picture.digest,
         "hash": perceptual_hash(picture.thumb),
-        "num_features": len(picture.features),
         "grey_bytes": len(grey),
     }
     return _Entry(row, grey.tobytes(), picture.features)
@@ -169,7 +172,8 @@ class ValIndex:
         lengths = (len(self._points), len(self._descriptors), len(self._greys))
         if lengths != (self._starts[-1], self._starts[-1], self._grey_starts[-1]):
             raise ValueError("its files are not as long as its table says")
-        self._told = np.diff(self._starts) >= config.min_features
+        self._first = _first_of(self.images["digest"])
+        self._told = np.diff(self._starts)[self._first] >= config.min_features
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
         self._search = read_search(path / "search.faiss", self._descriptors, config)
 
@@ -200,6 +204,10 @@ class ValIndex:
         """Ids of the images with too few features to be told from others by them."""
         return [self.ids[row] for row in np.flatnonzero(~self._told)]
 
+    def twins(self, row: int) -> list[int]:
+        """The rows of the val images with the pixels of one of them, that one among them."""
+        return np.flatnonzero(self._first == self._first[row]).tolist()
+
     def is_told(self, row: int) -> bool:
         """Whether one val image has enough features to be told from others by them."""
         return bool(self._told[row])
@@ -211,6 +219,7 @@ class ValIndex:
 
     def features(self, row: int) -> Features:
         """Features of one val image."""
+        row = self._first[row]
         part = slice(self._starts[row], self._starts[row + 1])
         return Features(self._points[part], self._descriptors[part])
 
@@ -223,6 +232,7 @@ class ValIndex:
         A neighbour's vote is how much nearer it is than the furthest one found (the adaptive
         criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor. What
         counts are the votes of one turn and zoom (weak geometric consistency, Jegou et al. 2008).
+        The first of images with equal pixels stands for all.
         """
         k = min(self.config.num_neighbours, len(self._owners))
         asked = [state.part(num if i < 2 else num // 4) for i, state in enumerate(states)]
@@ -268,6 +278,13 @@ def _loudest(
     totals = np.bincount(member, np.tile(weights, 4), minlength=len(bins))
     images, starts = np.unique(bins // (ZOOMS * TURNS), return_index=True)
     return images, np.maximum.reduceat(totals, starts) if len(starts) else totals
+
+
+def _first_of(values: pa.ChunkedArray) -> np.ndarray:
+    """int64: for each value the place of the first that equals it."""
+    codes = values.combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+    return first[which]
 
 
 def load_index(path: Path) -> ValIndex:

@@ -116,14 +116,14 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
 
 
 def _alike(product: np.ndarray) -> np.ndarray:
-    """int64 [k, 2]: keypoints with `product` above ALIKE, best first; of many the MAX_ALIKE best
-    (and those as good as the last)."""
+    """int64 [k, 2]: keypoints with `product` above ALIKE, best first, at most MAX_ALIKE."""
     rows, columns = np.nonzero(product > ALIKE * UNIT)
     found = product[rows, columns]
-    if len(found) > MAX_ALIKE:
+    if len(found) > MAX_ALIKE:  # sorting all would cost more than the rest of the fit
         best = found >= np.partition(found, -MAX_ALIKE)[-MAX_ALIKE]
         rows, columns, found = rows[best], columns[best], found[best]
-    return np.stack([rows, columns], axis=1)[np.argsort(-found, kind="stable")]
+    order = np.argsort(-found, kind="stable")[:MAX_ALIKE]
+    return np.stack([rows, columns], axis=1)[order]
 
 
 def _refine(  # noqa: PLR0913 - two tables of points, two of pairs

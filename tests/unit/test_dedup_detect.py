@@ -17,7 +17,7 @@ from ppcls_core.dedup import by_hash, by_sift
 from ppcls_core.dedup.attacks import watermark
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.detect import ScanResult, check_pair, find_pairs, scan
-from ppcls_core.dedup.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.index import FORMAT, ValIndex, build_index, load_index
 from ppcls_core.dedup.pairs import PAIRS
 from ppcls_core.dedup.picture import describe
 from ppcls_core.dedup.pixels import apply
@@ -309,6 +309,18 @@ def test_a_picture_of_several_val_images_gives_several_pairs(
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.parametrize("max_exact", [0, 1 << 30])
+def test_copies_of_what_val_holds_many_times_are_found(max_exact: int, tmp_path: Path) -> None:
+    often = DedupConfig(num_neighbours=4, max_exact=max_exact)
+    index = make_index(tmp_path, [picture(i) for i in (0, 1, 1, 1, 1, 1, 2, 3)], often)
+    copy = describe(save(tmp_path / "crop.png", lettered(picture(1))[40:210, 60:286]), often)
+    found = find_pairs(copy, index)
+    assert sorted(pair.row for pair in found) == [1, 2, 3, 4, 5]
+    assert {pair.channel for pair in found} == {"sift"}
+    assert check_pair(copy, index, 4) is not None
+    assert index.weak == []
+
+
 def test_copies_inside_val_are_all_found(tmp_path: Path) -> None:
     val = make_index(tmp_path, [picture(0)] * 3 + [picture(1)])
     crop = picture(0)[30:200, 40:260]
@@ -456,7 +468,7 @@ def test_an_index_of_other_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b" / "i" / "search.faiss").replace(mixed / "search.faiss")
     with pytest.raises(UserError, match="damaged"):
         load_index(mixed)
-    (mixed / "index.json").write_text('{"format": 2}')
+    (mixed / "index.json").write_text(f'{{"format": {FORMAT}}}')
     with pytest.raises(UserError, match="damaged"):
         load_index(mixed)
 
