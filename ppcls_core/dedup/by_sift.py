@@ -1,6 +1,5 @@
 """The channel sift: descriptors vote for val images, a map between the two pictures is fitted, one
-laid over the other and the pixels compared. The picture is searched in four states: as it is,
-mirrored, and the negatives of both.
+laid over the other and the pixels compared.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from ppcls_core.dedup.rivals import Claim, beside_rivals
 from ppcls_core.dedup.sift import Features, mirror, negate
 from ppcls_core.dedup.verify import Fit, fit, needed
 
+NUM_STATES = 4  # as it is, mirrored, and the negatives of both
 ENOUGH = 3  # x `min_features`: with fewer the first look decides nothing
 SOLID = 12  # inliers of a map that can refute a pair,
 RIVAL = 0.35  # x the matches that obey it: so few obey another,
@@ -38,20 +38,22 @@ class _State:
     altered: np.ndarray
 
 
-def _altered(features: Features, width: int) -> list[Features]:
-    """The features of a picture, of its mirror image, and of the negatives of both."""
-    mirrored = mirror(features, width)
-    return [features, mirrored, negate(features), negate(mirrored)]
-
-
-def _states(picture: Picture, features: Features) -> list[_State]:
+def _state(picture: Picture, features: Features, number: int) -> _State:
+    """The picture with these of its features in one of its states."""
+    is_negative, is_mirrored = divmod(number, 2)
     width = picture.grey.shape[1]
-    flip = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
-    negative = 255 - picture.grey
-    greys = (picture.grey, picture.grey, negative, negative)
-    turns = (np.eye(3), flip, np.eye(3), flip)
-    states = zip(_altered(features, width), greys, turns, strict=True)
-    return [_State(*state) for state in states]
+    return _State(
+        _altered(features, width, number),
+        255 - picture.grey if is_negative else picture.grey,
+        np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) if is_mirrored else np.eye(3),
+    )
+
+
+def _altered(features: Features, width: int, number: int) -> Features:
+    is_negative, is_mirrored = divmod(number, 2)
+    if is_mirrored:
+        features = mirror(features, width)
+    return negate(features) if is_negative else features
 
 
 def too_few(picture: Picture) -> bool:
@@ -76,8 +78,7 @@ def by_sift(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
     candidates = _candidates(looked + voted)[: config.num_candidates]
-    states = _states(picture, picture.features + picture.look)
-    judged = (_judged(picture, index, states[state], row) for state, row in candidates)
+    judged = (_judged(picture, index, *candidate) for candidate in candidates)
     claimed = [one for one in judged if one and one[0].margin >= -NEARLY]
     for pair in beside_rivals(picture, index, claimed):
         yield from (replace(pair, row=twin) for twin in index.twins(pair.row))
@@ -85,8 +86,7 @@ def by_sift(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator
 
 def with_row(picture: Picture, index: ValIndex, row: int) -> Iterator[Pair]:
     """The pairs with val image `row`, by each of the states."""
-    states = _states(picture, picture.features + picture.look)
-    judged = (_judged(picture, index, state, row) for state in states)
+    judged = (_judged(picture, index, number, row) for number in range(NUM_STATES))
     return (pair for pair, _ in filter(None, judged))
 
 
@@ -94,8 +94,10 @@ def _voted(
     picture: Picture, features: Features, index: ValIndex, asked: tuple[int, float]
 ) -> list[_Vote]:
     """What `asked` (features, least vote) brings."""
-    votes = index.votes(_altered(features, picture.grey.shape[1]), *asked)
-    return [(vote, state, row) for state, of in enumerate(votes) for row, vote in of]
+    width = picture.grey.shape[1]
+    states = [_altered(features, width, number) for number in range(NUM_STATES)]
+    votes = index.votes(states, *asked)
+    return [(vote, number, row) for number, of in enumerate(votes) for row, vote in of]
 
 
 def _candidates(votes: list[_Vote]) -> list[_Candidate]:
@@ -106,9 +108,8 @@ def _candidates(votes: list[_Vote]) -> list[_Candidate]:
 def _refuted(picture: Picture, index: ValIndex, suspects: list[_Candidate]) -> Iterator[bool]:
     """Of each suspect: whether the look alone tells that the pictures are others. Many keypoints
     lay one over the other, as of one room, and the pixels do not agree."""
-    states = _states(picture, picture.look) if suspects else []
     for number, row in suspects:
-        laid = _laid(index, states[number], row)
+        laid = _laid(index, _state(picture, picture.look, number), row)
         yield (
             laid is not None
             and laid.geometry.inliers >= SOLID
@@ -138,11 +139,10 @@ def _laid(index: ValIndex, state: _State, row: int) -> _Laid | None:
     return _Laid(geometry, claim, seen) if seen.overlap >= index.config.min_overlap else None
 
 
-def _judged(
-    picture: Picture, index: ValIndex, state: _State, row: int
-) -> tuple[Pair, Claim] | None:
-    """The pair with val image `row`, by how the pixels agree, if the picture can be laid over."""
-    laid = _laid(index, state, row)
+def _judged(picture: Picture, index: ValIndex, number: int, row: int) -> tuple[Pair, Claim] | None:
+    """The pair with val image `row`, by how the pixels agree, if the picture in state `number` can
+    be laid over it."""
+    laid = _laid(index, _state(picture, picture.features + picture.look, number), row)
     if laid is None:
         return None
     score = laid.seen.share
