@@ -295,7 +295,7 @@ def load_index(path: Path) -> ValIndex:
     """
     head = read_json(path / "index.json")
     if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise UserError(f"{path}: no index of format {FORMAT} there; build it anew")
+        raise UserError(f"{path}: no index of format {FORMAT}; remove this folder and run again")
     try:
         return ValIndex(path, parse(DedupConfig, head["config"], str(path)))
     except (OSError, KeyError, ValueError, RuntimeError) as error:  # faiss raises the last

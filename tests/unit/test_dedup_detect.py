@@ -429,7 +429,7 @@ def test_an_empty_pool_and_an_empty_val_set(
 
 
 def test_a_missing_index_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="build it anew"):
+    with pytest.raises(UserError, match="remove this folder and run again"):
         load_index(tmp_path)
 
 
