@@ -56,9 +56,9 @@ SETTINGS = [
 LOOKS = [
     {"look_side": side, "look_features": features, "look_vote": vote}
     for side, features, vote in (
-        *((112, 200, vote) for vote in (0.0, 1.2, 1.4, 1.6, 2.0)),
-        *((side, 200, 1.4) for side in (96, 128, 160)),
-        *((112, features, 1.4) for features in (150, 300, 500)),
+        *((112, 200, vote) for vote in (0.0, 1.2, 1.4, 1.5, 1.7, 2.0)),
+        *((side, 200, 1.5) for side in (96, 128, 160)),
+        *((112, features, 1.5) for features in (150, 300, 500)),
     )
 ]
 

@@ -37,7 +37,7 @@ class DedupConfig(Config):
 
     look_side: int = Field(default=112, ge=32, le=2048)  # short side at the first look, pixels
     look_features: int = Field(default=200, ge=16, le=10_000)  # all searched
-    look_vote: float = Field(default=1.4, ge=0)  # of a suspect; 0: all are searched in full
+    look_vote: float = Field(default=1.5, ge=0)  # of a suspect; 0: all are searched in full
 
     num_queries: int = Field(default=300, ge=16, le=10_000)  # of the features, in the full search
     num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote
