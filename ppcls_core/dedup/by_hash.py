@@ -44,8 +44,8 @@ def near_hashes(picture: Picture, index: ValIndex) -> list[Near]:
     apart = bits[tuple(near.T)]
     first = np.argsort(apart, kind="stable")[:MAX_NEAR]
     return [
-        _compared(picture, index, number, pose, row)
-        for number, (pose, row) in zip(apart[first].tolist(), near[first].tolist(), strict=True)
+        _compared(picture, index, distance, pose, row)
+        for distance, (pose, row) in zip(apart[first].tolist(), near[first].tolist(), strict=True)
     ]
 
 

@@ -206,7 +206,7 @@ class ValIndex:
 
     def twins(self, row: int) -> list[int]:
         """The rows of the val images with the pixels of one of them, that one among them."""
-        return np.flatnonzero(self._first == self._first[row]).tolist()
+        return self.by_digest[self.images["digest"][row].as_py()]
 
     def is_told(self, row: int) -> bool:
         """Whether one val image has enough features to be told from others by them."""
