@@ -24,10 +24,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.images.manifest import REJECTED
+from data_catalog.images.columns import REJECTED, Source
 from ppcls_core.dedup import run as command
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Source
 from ppcls_core.dedup.match.detect import ScanResult
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import PAIRS

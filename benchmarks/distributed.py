@@ -50,7 +50,8 @@ def train(name: str, folder: Path, steps: int, accumulate: int):  # noqa: ANN201
     """(time of each step's end, its loss, the model)."""
     import paddle
 
-    from ppcls_core.data.loader import ImageSet, TrainLoader
+    from data_catalog.images.columns import loose_images
+    from ppcls_core.data.loader import TrainLoader
     from ppcls_core.engine.config import CLASSIC, TrainConfig
     from ppcls_core.engine.distributed import world
     from ppcls_core.engine.objectives import cross_entropy
@@ -62,7 +63,7 @@ def train(name: str, folder: Path, steps: int, accumulate: int):  # noqa: ANN201
 
     paths = sorted((folder / "images").glob("*.jpg"))
     labels = np.arange(len(paths), dtype=np.int32) % 10
-    images = ImageSet(paths, [path.name for path in paths], labels)
+    images = loose_images(folder / "images", [path.name for path in paths], labels)
     epochs = steps * BATCH // NUM_IMAGES
     config = TrainConfig(
         epochs=epochs, batch_size=BATCH, image_size=SIZE, lr=0.1, accumulate=accumulate

@@ -95,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = labelled(arguments.recipe, arguments.settings)
     config = work.recipe.distill
-    loader = loader_of(work, "select/train.parquet", config)
+    loader = loader_of(work, "select/train.arrow", config)
     stored = replayed(work, loader)
     ways = {
         "online": (distillation([teacher_model(work)], config.loss, "running"), loader),

@@ -57,7 +57,8 @@ def train(job: Job) -> None:
     """Train to the end, from a checkpoint if there is one."""
     import paddle
 
-    from ppcls_core.data.loader import ImageSet, TrainLoader
+    from data_catalog.images.columns import loose_images
+    from ppcls_core.data.loader import TrainLoader
     from ppcls_core.engine import checkpoint
     from ppcls_core.engine.config import CLASSIC, TrainConfig
     from ppcls_core.engine.evaluator import evaluate
@@ -69,7 +70,7 @@ def train(job: Job) -> None:
 
     names = [f"{row:03}.jpg" for row in range(NUM_IMAGES)]
     labels = np.arange(NUM_IMAGES, dtype=np.int32) % 3
-    images = ImageSet([job.images / name for name in names], names, labels)
+    images = loose_images(job.images, names, labels)
     config = TrainConfig.model_validate(
         {
             "epochs": 4,

@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of
+from data_catalog.images.columns import Images, columns_of
 from data_catalog.images.lists import (
     BATCH,
     Rows,
@@ -24,7 +25,6 @@ from data_catalog.images.lists import (
     read_list,
     read_planted,
 )
-from data_catalog.images.manifest import SCHEMA, Manifest, Roots
 
 LABELLED = ("train", "val", "teacher")
 MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
@@ -35,17 +35,16 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 class Splits:
     """What a data set consists of; a split that it does not have is None.
 
-    `teacher` is what a teacher learns from where that is not `train`. `roots` maps the rows' `root`
-    to a folder. `planted` is the truth of duplicates hidden in the pool: string columns `pool_id`,
+    `teacher` is what a teacher learns from where that is not `train`. `planted` is the truth of
+    duplicates hidden in the pool: string columns `pool_id`,
     `val_id` (image ids of those splits) and `transform`.
     """
 
-    train: Manifest | None
-    val: Manifest | None
-    pool: Manifest | None
-    roots: Roots
+    train: Images | None
+    val: Images | None
+    pool: Images | None
     planted: pa.Table | None
-    teacher: Manifest | None = None
+    teacher: Images | None = None
 
 
 class Dataset(Protocol):
@@ -128,13 +127,12 @@ class FilesDataset:
                 _check_labels(split_rows, len(classes), self.config.classes)
         total = sum(map(len, rows.values()))
         tick = _counter(progress, total)
-        found = {split: self._manifest(r, classes, tick) for split, r in rows.items()}
+        found = {split: self._images(r, classes, tick) for split, r in rows.items()}
         planted = None
         if self.config.planted:
             planted = read_planted(self.root / self.config.planted, found["pool"], found["val"])
         train, val, pool = found.get("train"), found.get("val"), found.get("pool")
-        roots = {self.name: str(self.root)}
-        return Splits(train, val, pool, roots, planted, found.get("teacher"))
+        return Splits(train, val, pool, planted, found.get("teacher"))
 
     def _class_names(self) -> tuple[str, ...]:
         """Names from the classes file, else the class folders' names, else ()."""
@@ -177,12 +175,10 @@ class FilesDataset:
             )
         return rows
 
-    def _manifest(
-        self, rows: Rows, classes: tuple[str, ...], tick: Callable[[int], None]
-    ) -> Manifest:
+    def _images(self, rows: Rows, classes: tuple[str, ...], tick: Callable[[int], None]) -> Images:
         sizes = file_sizes(self.root, rows.paths, tick)
-        columns = [rows.paths, pa.repeat(self.name, len(rows)), rows.paths, sizes, rows.labels]
-        return Manifest(pa.table(columns, schema=SCHEMA), classes)
+        table = columns_of(self.name, rows.paths, sizes, rows.labels)
+        return Images(table, {self.name: str(self.root)}, classes)
 
 
 def _some(names: set[str]) -> str:
@@ -231,9 +227,9 @@ def _digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(table), BATCH):
         for column in table.slice(start, BATCH).columns:
-            if pa.types.is_string(column.type):
-                digest.update("\0".join(column.to_pylist()).encode())
-            else:
+            if pa.types.is_integer(column.type):
                 digest.update(column.fill_null(-1).to_numpy().tobytes())
+            else:
+                digest.update(repr(column.to_pylist()).encode())
             digest.update(b"\0\0")
     return digest.hexdigest()

@@ -41,8 +41,8 @@ from data_catalog.embedded.patch_images import (
     encode,
     relight,
 )
+from data_catalog.images.columns import Images, Roots, columns_of
 from data_catalog.images.lists import PLANTED_SCHEMA
-from data_catalog.images.manifest import SCHEMA, Manifest
 from data_catalog.sources import Progress, Splits
 
 VERSION = 1  # raised when the same settings would give other images
@@ -159,12 +159,11 @@ class PhotoPatches:
         }
         everything = [job for split in jobs.values() for job in split]
         sizes = _write(out, everything, progress)
-        found = {split: self._manifest(split_jobs, sizes) for split, split_jobs in jobs.items()}
+        root = {self.name: str(out.absolute())}
+        found = {split: self._images(split_jobs, sizes, root) for split, split_jobs in jobs.items()}
         truth = [{"pool_id": job[0], **truth} for job, truth in planted]
         table = pa.Table.from_pylist(truth, schema=PLANTED_SCHEMA)
-        root = {self.name: str(out.absolute())}
-        splits = (found["train"], found["val"], found["pool"])
-        return Splits(*splits, root, table, found.get("teacher"))
+        return Splits(found["train"], found["val"], found["pool"], table, found.get("teacher"))
 
     def _pieces(self, kind: str, regions: tuple[int, ...], per_class: int) -> list[Job]:
         def job(label: int, name: str, index: int) -> Job:
@@ -209,10 +208,10 @@ class PhotoPatches:
     def _encoded(self, kind: str, regions: tuple[int, ...], photo: int, index: int) -> bytes:
         return encode(self._piece(kind, regions, photo, index))
 
-    def _manifest(self, jobs: list[Job], sizes: dict[str, int]) -> Manifest:
-        paths, labels = [job[0] for job in jobs], [job[1] for job in jobs]
-        columns = [paths, [self.name] * len(jobs), paths, [sizes[p] for p in paths], labels]
-        return Manifest(pa.table(columns, schema=SCHEMA), tuple(CLASSES))
+    def _images(self, jobs: list[Job], sizes: dict[str, int], roots: Roots) -> Images:
+        paths, labels = [job[0] for job in jobs], pa.array([job[1] for job in jobs], pa.int32())
+        table = columns_of(self.name, pa.array(paths), [sizes[p] for p in paths], labels)
+        return Images(table, roots, tuple(CLASSES))
 
 
 def _write(out: Path, jobs: list[Job], progress: Progress) -> dict[str, int]:

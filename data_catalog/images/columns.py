@@ -1,8 +1,8 @@
 """A set of images as the columns of one Arrow table, memory-mapped: no Python object a row.
 
-14.2 million rows take 1.4 GB on disk and next to none in memory; as Path objects they would take
-4.6 GB. Rows are positions in the table. Files are written once (`write_images`) and mapped when they
-are read (`read_images`), so that every process of a machine shares them.
+14.2 million rows take 1.2 GB on disk and next to none in memory; as Path objects they would take
+4.6 GB. Rows are positions in the table. Files are written once (`write_images`) and mapped when
+they are read (`read_images`), so that every process of a machine shares them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SCHEMA = pa.schema(
     ]
 )
 """`image_id`: unique in a set; the path relative to the root, of an image within a tar TAR/member;
-bytes that are not UTF-8 are written out (\\xff). `root`: the *name* of a root folder, so that a table
-does not depend on where the data lies. `path`: of the file, or of the tar that holds the image,
-relative to the root; null where it is the id. `offset`: of the image's first byte within the tar;
-null for a whole file. `size`: bytes, -1 where there is no such file. `label`: null where unknown.
+bytes that are not UTF-8 are written out (\\xff). `root`: the *name* of a root folder, so that a
+table does not depend on where the data lies. `path`: of the file, or of the tar that holds the
+image, relative to the root; null where it is the id. `offset`: of the image's first byte within
+the tar; null for a whole file. `size`: bytes, -1 where there is no such file. `label`: null where unknown.
 `content`: the first 16 bytes of the sha256 of the image's bytes; null where they cannot be read."""
 
 REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
@@ -144,8 +144,34 @@ class Images:
         return dict(zip(found.ids, found.sources(), strict=True))
 
 
+def loose_images(
+    root: Path, names: Sequence[str], labels: Sequence[int | None] | np.ndarray | None = None
+) -> Images:
+    """The files `names`, which are also the ids, under `root`; their sizes are asked for."""
+    num = len(names)
+    texts = pa.array(names, pa.string())
+    sizes = [path.stat().st_size if path.is_file() else -1 for path in map(root.joinpath, names)]
+    numbers = pa.nulls(num) if labels is None else pa.array(labels, pa.int32())
+    return Images(columns_of("images", texts, sizes, numbers), {"images": str(root.absolute())})
+
+
+def columns_of(root: str, ids: Any, sizes: Any, labels: Any) -> pa.Table:
+    """The table of loose files under the root of that name, whose ids are their paths."""
+    num = len(ids)
+    columns = {
+        "image_id": ids,
+        "root": pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([root])),
+        "path": pa.nulls(num, pa.binary()),
+        "offset": pa.nulls(num, pa.int64()),
+        "size": pa.array(sizes, pa.int64()) if isinstance(sizes, list) else sizes,
+        "label": labels,
+        "content": pa.nulls(num, pa.binary(16)),
+    }
+    return pa.table(columns).cast(SCHEMA)
+
+
 def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """These rows of a table; ascending ones batch by batch, for Arrow would copy the whole table."""
+    """These rows; ascending ones batch by batch, for Arrow would copy the whole table."""
     if len(rows) > 1 and (np.diff(rows) < 0).any():
         return table.take(pa.array(rows))
     parts, start = [table.schema.empty_table()], 0

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError, closest
-from data_catalog.images.manifest import Manifest
+from data_catalog.images.columns import Images
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 PLANTED = ("pool_image", "val_image", "transform")
@@ -188,7 +188,7 @@ def _size(path: str) -> int:
         return -1
 
 
-def read_planted(path: Path, pool: Manifest, val: Manifest) -> pa.Table:
+def read_planted(path: Path, pool: Images, val: Images) -> pa.Table:
     """Truth of planted duplicates from a csv file with the columns PLANTED, as PLANTED_SCHEMA.
 
     Raises:
@@ -207,9 +207,9 @@ def read_planted(path: Path, pool: Manifest, val: Manifest) -> pa.Table:
     return pa.table([*ids, transforms], schema=PLANTED_SCHEMA)
 
 
-def _ids(path: Path, names: list[str], manifest: Manifest, split: str) -> list[str]:
+def _ids(path: Path, names: list[str], images: Images, split: str) -> list[str]:
     """The image ids that `names`, ids or unique file names, stand for."""
-    column = manifest.table["image_id"]
+    column = images.table["image_id"]
     wanted = pa.array(sorted(set(names)), pa.string())
     known = set(column.filter(pc.is_in(column, wanted)).to_pylist())
     file_names = pc.replace_substring_regex(column, r"^.*/", "")

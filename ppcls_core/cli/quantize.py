@@ -105,7 +105,8 @@ def _pictures(calibration: Path | None, job: Job | None) -> list[Picture]:
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
         )
-    paths = images_of(job.train, job.num_classes).paths
+    sources = images_of(job.train, job.num_classes).sources()
+    paths = [source for source in sources if isinstance(source, Path)]
     return [Picture(number, path, None) for number, path in enumerate(paths)]
 
 

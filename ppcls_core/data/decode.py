@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from typing import Literal, get_args
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
+from data_catalog.images.columns import Made, Member, Source
 from ppcls_core.data.jpeg import Frame, frame_of, scan_start
 
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
+MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixels takes
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, at cv2's import
@@ -61,15 +64,35 @@ class BadImage(Exception):
         self.reason, self.detail = reason, detail
 
 
-def read_bytes(path: Path) -> bytes:
-    """Content of an image file. Raises BadImage (`missing`, `empty`)."""
+def read_bytes(source: Source) -> bytes:
+    """The bytes of an image file, wherever it is.
+
+    Raises:
+        BadImage: `missing`, `empty`, `truncated` (a tar that ends within it), `decompression_bomb`.
+    """
+    if isinstance(source, Made):
+        return source.make()
+    path = source if isinstance(source, Path) else source.archive
     try:
-        data = path.read_bytes()
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+                raise BadImage("missing", "no regular file")
+            offset, size = source[1:] if isinstance(source, Member) else (0, status.st_size)
+            if size > MAX_BYTES:
+                raise BadImage("decompression_bomb", f"{size:,} bytes, at most {MAX_BYTES:,}")
+            data = os.pread(file.fileno(), size, offset)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise BadImage("missing", getattr(error, "strerror", None) or str(error)) from error
-    if not data:
+    if not size:
         raise BadImage("empty", "the file has 0 bytes")
+    if len(data) < size:
+        raise BadImage("truncated", f"{path.name} ends within it")
     return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without writer would block its opening
 
 
 def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -100,9 +123,9 @@ def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXE
     return _by_opencv(data, kind, part.divisor)
 
 
-def read_image(path: Path, needed: Needed | None = None) -> np.ndarray:
-    """Pixels of the image file `path`, as `decode` gives them. Raises BadImage."""
-    return decode(read_bytes(path), needed)
+def read_image(source: Source, needed: Needed | None = None) -> np.ndarray:
+    """Pixels of an image file, as `decode` gives them. Raises BadImage."""
+    return decode(read_bytes(source), needed)
 
 
 def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.images.manifest import Manifest, Roots
+from data_catalog.images.columns import Images
 from ppcls_core.data.augment import BatchOperator, Operator
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import BadImage
@@ -30,24 +29,6 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """The images of a manifest on this machine; rows are positions in the manifest."""
-
-    paths: Sequence[Path]
-    ids: Sequence[str]
-    labels: np.ndarray  # int32 [rows], -1 unknown
-    classes: Sequence[str] = ()  # their names, by label
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @staticmethod
-    def of(manifest: Manifest, roots: Roots) -> ImageSet:
-        """The images of `manifest`, found under `roots`."""
-        return ImageSet(manifest.resolve(roots), manifest.ids, manifest.labels, manifest.classes)
 
 
 @dataclass
@@ -93,7 +74,7 @@ class TrainLoader:
     within the part, so its result depends on P, as PaddleClas's depends on the number of cards.
     """
 
-    images: ImageSet
+    images: Images
     batch_size: int
     image_size: int
     augmentation: Sequence[Operator] | Preprocess  # test-time preprocessing: in Fix
@@ -180,7 +161,7 @@ class TrainLoader:
                 rejected.append((image_id, error))
                 row = seed_of(self.seed, epoch, image_id, attempt) % len(self.images)
         raise UserError(
-            f"100 images drawn in a row cannot be read, the last: {self.images.paths[row]}; "
+            f"100 images drawn in a row cannot be read, the last: {self.images.source(row)}; "
             "check the data set's root"
         )
 
@@ -191,7 +172,7 @@ class TrainLoader:
 
     def _pixels(self, row: int, epoch: int) -> np.ndarray:
         """uint8 [3, S, S] of an image. Raises BadImage."""
-        return self._views.pixels(self.images.paths[row], self.images.ids[row], self._view(epoch))
+        return self._views.pixels(self.images.source(row), self.images.ids[row], self._view(epoch))
 
 
 def read_batches(

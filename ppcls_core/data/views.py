@@ -7,13 +7,13 @@ first epoch, view 2 in the second and so on.
 from __future__ import annotations
 
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError
+from data_catalog.images.columns import Source
 from ppcls_core.data.augment import Operator, sized
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.transforms import Preprocess, needed, train_transform
@@ -26,9 +26,9 @@ class TestView(Config):
     name: Literal["TestView"] = "TestView"
     preprocess: Preprocess
 
-    def pixels(self, path: Path, image_id: str, number: int) -> np.ndarray:
+    def pixels(self, source: Source, image_id: str, number: int) -> np.ndarray:
         """uint8 [3, S, S], whatever the number: Fix knows no other view. Raises BadImage."""
-        return self.preprocess(read_image(path))
+        return self.preprocess(read_image(source))
 
     def seed(self, image_id: str, number: int) -> int:
         """0: nothing is random."""
@@ -44,10 +44,10 @@ class AugmentedViews(Config):
     root_seed: int
     num: int
 
-    def pixels(self, path: Path, image_id: str, number: int) -> np.ndarray:
+    def pixels(self, source: Source, image_id: str, number: int) -> np.ndarray:
         """uint8 [3, S, S]. Raises BadImage."""
         fresh = partial(generator, *self._key(image_id, number))
-        image = read_image(path, lambda shape: needed(self.operators, shape, fresh))
+        image = read_image(source, lambda shape: needed(self.operators, shape, fresh))
         pixels = train_transform(image, self.operators, fresh(), (number - 1) / self.num)
         if pixels.shape[1:] != (self.image_size, self.image_size):
             raise UserError(

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from ppcls_core.data.decode import decode
+from data_catalog.images.columns import Made, Source
+from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import ATTACKS
-from ppcls_core.dedup.features.picture import Find, Made, Source, read_source
+from ppcls_core.dedup.features.picture import Find
 from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.runtime.randomness import generator
@@ -75,7 +76,7 @@ def recall(canaries: pa.Table) -> dict[str, list[int]]:
 
 
 def _altered(images: Mapping[str, Source], attack: str, val_id: str, other: str) -> bytes:
-    image, ground = (decode(read_source(images[name])) for name in (val_id, other))
+    image, ground = (read_image(images[name]) for name in (val_id, other))
     made = ATTACKS[attack](image, ground, generator("canaries", attack, val_id))
     _, data = cv2.imencode(".png", np.ascontiguousarray(made[..., ::-1]), FASTEST)
     return data.tobytes()

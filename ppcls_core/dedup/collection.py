@@ -27,9 +27,9 @@ import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path, digest_of
+from data_catalog.images.columns import Member, Source
 from data_catalog.images.lists import IMAGE_SUFFIXES
 from data_catalog.images.tars import COMPRESSED, UNPACK, read_tar
-from ppcls_core.dedup.features.picture import Member, Source
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 PART = 2048  # images whose rows are held at a time

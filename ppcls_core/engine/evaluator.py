@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import ImageSet, Rejections, read_batches
+from ppcls_core.data.loader import Rejections, read_batches
 from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
@@ -51,7 +52,7 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
 
 def evaluate(
     model: paddle.nn.Layer,
-    images: ImageSet,
+    images: Images,
     preprocess: Preprocess,
     workers: int,
     monitor: Monitor,
@@ -68,7 +69,7 @@ def evaluate(
     mine = range(rank, len(images), world().size)
 
     def read(row: int) -> np.ndarray:
-        return preprocess(read_image(images.paths[row]))
+        return preprocess(read_image(images.source(row)))
 
     with eval_mode(model):
         for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, workers):

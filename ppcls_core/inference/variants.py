@@ -12,8 +12,9 @@ import numpy as np
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_csv
+from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import ImageSet, read_batches
+from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.evaluator import BATCH_SIZE, Accuracy, count_hits
 from ppcls_core.inference import int8, sidecar
@@ -65,7 +66,7 @@ def variants_of(directory: Path, aware: Path | None) -> list[Variant]:
     return found
 
 
-def compare(variants: Sequence[Variant], images: ImageSet | None, threads: int) -> list[Compared]:
+def compare(variants: Sequence[Variant], images: Images | None, threads: int) -> list[Compared]:
     """A row for each variant, on the CPU with `threads` threads; unreadable images do not count."""
     opened = [Exported(x.directory) for x in variants]
     options = [
@@ -89,13 +90,13 @@ def compare(variants: Sequence[Variant], images: ImageSet | None, threads: int) 
 
 
 def _hits(
-    predict: Sequence[Logits], images: ImageSet, preprocess: Preprocess, threads: int
+    predict: Sequence[Logits], images: Images, preprocess: Preprocess, threads: int
 ) -> list[Accuracy]:
     """The accuracy of each; every image is read once."""
     counts: list[np.ndarray] = []
 
     def read(row: int) -> np.ndarray:
-        return preprocess(read_image(images.paths[row]))
+        return preprocess(read_image(images.source(row)))
 
     for rows, pixels, _ in read_batches(range(len(images)), read, BATCH_SIZE, threads):
         if rows:

@@ -18,8 +18,9 @@ import paddle
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_bytes, write_json
+from data_catalog.images.columns import Images, loose_images
 from data_catalog.sources import FilesConfig, FilesDataset
-from ppcls_core.data.loader import ImageSet, TrainLoader
+from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import normalize, train_transform
 from ppcls_core.data.views import AugmentedViews
 from ppcls_core.engine.distributed import world
@@ -121,7 +122,7 @@ def try_out(job: Job, log: Callable[[str], None]) -> None:
     config = job.learning.model_copy(update=small)
     num = config.batch_size
     labels = np.arange(num, dtype=np.int32) % job.num_classes
-    images = ImageSet([Path()] * num, [str(row) for row in range(num)], labels)
+    images = loose_images(Path(), [str(row) for row in range(num)], labels)
     field = "training" if job.training else "distill"
     trial = job.model_copy(update={field: config, "teacher": _untrained(job)})
     loader = _loader(trial, images, _SyntheticLoader)
@@ -139,7 +140,7 @@ def try_out(job: Job, log: Callable[[str], None]) -> None:
     )
 
 
-def images_of(source: ImageList, num_classes: int) -> ImageSet:
+def images_of(source: ImageList, num_classes: int) -> Images:
     """The images of a list file.
 
     Raises:
@@ -149,7 +150,7 @@ def images_of(source: ImageList, num_classes: int) -> ImageSet:
     config = FilesConfig(kind="files", root=str(root), train=str(listed))
     splits = FilesDataset("images", config, root).build(root, lambda done, total: None)
     assert splits.train is not None
-    images = ImageSet.of(splits.train, splits.roots)
+    images = splits.train
     for label in (int(images.labels.min()), int(images.labels.max())):
         if not 0 <= label < num_classes:
             raise UserError(
@@ -204,7 +205,7 @@ def _objective(job: Job) -> Objective:
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 
-def _loader(job: Job, images: ImageSet, kind: type[TrainLoader] = TrainLoader) -> TrainLoader:
+def _loader(job: Job, images: Images, kind: type[TrainLoader] = TrainLoader) -> TrainLoader:
     config = job.learning
     assert config
     return kind(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.images.manifest import read_manifest
+from data_catalog.images.columns import read_images
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.labels.labeller import Item, batches
@@ -69,12 +69,11 @@ def _sample(folder: Path, source: Source, num: int) -> list[Item]:
         for image_id, view in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     ]
     chosen = sorted(found)[:num]
-    images = read_manifest(source.images)
-    paths = dict(zip(images.ids, images.resolve(source.roots), strict=True))
-    unknown = [image_id for _, image_id, _ in chosen if image_id not in paths]
+    places = read_images(source.images, source.roots).find(image_id for _, image_id, _ in chosen)
+    unknown = [image_id for _, image_id, _ in chosen if image_id not in places]
     if unknown:
         raise UserError(
             f"{source.images}: does not have image {unknown[0]}, whose label is in {folder}; the "
             "manifest is another than that which was labelled"
         )
-    return [(image_id, paths[image_id], view) for _, image_id, view in chosen]
+    return [(image_id, places[image_id], view) for _, image_id, view in chosen]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.images.manifest import REJECTED
+from data_catalog.images.columns import REJECTED, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.views import Views
 from ppcls_core.labels.shard import Header, label_table
 from ppcls_core.labels.teacher import Predict
 
-Item = tuple[str, Path, int]  # id and file of an image, number of its view
+Item = tuple[str, Source, int]  # id and place of an image, number of its view
 Batches = Iterator[tuple[list[Item], np.ndarray, list[tuple[Item, BadImage]]]]
 
 
@@ -23,8 +22,8 @@ def batches(items: Sequence[Item], views: Views, batch_size: int, workers: int) 
     """The views `items`, loaded by `workers` threads."""
 
     def read(item: Item) -> np.ndarray:
-        image_id, path, number = item
-        return views.pixels(path, image_id, number)
+        image_id, source, number = item
+        return views.pixels(source, image_id, number)
 
     return read_batches(items, read, batch_size, workers)
 

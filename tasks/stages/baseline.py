@@ -15,7 +15,7 @@ def run(work: Work) -> Outcome:
 
     config, model = work.recipe.baseline, new_student(work)
     model.train()
-    loader = loader_of(work, "data/train.parquet", config)
+    loader = loader_of(work, "data/train.arrow", config)
     return train(work, model, cross_entropy(config.label_smoothing), loader, config)
 
 
@@ -23,6 +23,6 @@ STAGE = Stage(
     "baseline",
     3,
     ("seed", "student", "baseline"),
-    ("data/train.parquet", "data/val.parquet"),
+    ("data/train.arrow", "data/val.arrow"),
     run,
 )

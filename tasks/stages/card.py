@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.run.stage import Work
-from tasks.stages.inputs import manifest
+from tasks.stages.inputs import images
 
 if TYPE_CHECKING:
     from ppcls_core.report.model import Report
@@ -20,9 +20,9 @@ def card(work: Work, report: Report) -> str:
 
     done = work.inputs
     names = ("train", "teacher", "val", "pool")
-    files = {name: f"{name}.parquet" for name in names}
+    files = {name: f"{name}.arrow" for name in names}
     data = [
-        DataRow(name, len(manifest(work, f"data/{file}")), done["data"].files[file].sha256)
+        DataRow(name, len(images(work, f"data/{file}")), done["data"].files[file].sha256)
         for name, file in files.items()
     ]
     provenance = [

@@ -1,7 +1,7 @@
-"""data: what the recipe's data sets hold, as manifests train, teacher, val and pool.
+"""data: what the recipe's data sets hold, as images train, teacher, val and pool.
 
-Files: train.parquet, teacher.parquet (what a teacher is trained on: train, unless the data set has
-more for it), val.parquet, pool.parquet (data_catalog.images.manifest), planted.parquet (pool_id,
+Files: train.arrow, teacher.arrow (what a teacher is trained on: train, unless the data set has
+more for it), val.arrow, pool.arrow (data_catalog.images.columns), planted.parquet (pool_id,
 val_id, transform: the truth of planted duplicates, empty where none is known), the images of a
 generated set, roots.json (where each root lies, relative paths being the stage's own).
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json, write_table
-from data_catalog.catalog import Dataset, Splits, load_dataset
+from data_catalog.catalog import Dataset, load_dataset
+from data_catalog.images.columns import Images, Roots, write_images
 from data_catalog.images.lists import PLANTED_SCHEMA
-from data_catalog.images.manifest import Manifest, Roots, write_manifest
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Stage, Work
@@ -53,32 +53,33 @@ def run(work: Work) -> Outcome:
         "val": _required(first.val, "val", work.recipe.data.labelled),
         "pool": _required(second.pool, "pool", work.recipe.data.pool),
     }
-    for name, manifest in splits.items():
-        write_manifest(work.path(f"{name}.parquet"), manifest)
+    for name, images in splits.items():
+        write_images(work.path(f"{name}.arrow"), images)
     planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
     write_table(work.path("planted.parquet"), planted.cast(PLANTED_SCHEMA))
-    write_json(work.path("roots.json"), _relative(_roots(first, second), work.directory))
+    write_json(work.path("roots.json"), _relative(_roots(*splits.values()), work.directory))
     inner = (p for p in work.directory.rglob("*") if p.is_file() and p.parent != work.directory)
     made = [str(path.relative_to(work.directory)) for path in sorted(inner)]
     return Outcome(
-        files=[*(f"{name}.parquet" for name in (*splits, "planted")), "roots.json", *made],
+        files=[*(f"{name}.arrow" for name in splits), "planted.parquet", "roots.json", *made],
         volatile=["roots.json"],
-        counts={name: len(manifest) for name, manifest in splits.items()},
+        counts={name: len(images) for name, images in splits.items()},
         metrics={"classes": len(splits["train"].classes), "planted": planted.num_rows},
     )
 
 
-def _required(manifest: Manifest | None, split: str, name: str) -> Manifest:
-    if manifest is None:
+def _required(images: Images | None, split: str, name: str) -> Images:
+    if images is None:
         raise UserError(f"data set '{name}' has no split '{split}', which the recipe needs; add it")
-    return manifest
+    return images
 
 
-def _roots(first: Splits, second: Splits) -> Roots:
-    for name in set(first.roots) & set(second.roots):
-        if first.roots[name] != second.roots[name]:
+def _roots(*sets: Images) -> Roots:
+    roots: Roots = {}
+    for name, folder in (entry for images in sets for entry in images.roots.items()):
+        if roots.setdefault(name, folder) != folder:
             raise UserError(f"labelled set and pool are both named '{name}': rename one of them")
-    return {**first.roots, **second.roots}
+    return roots
 
 
 def _relative(roots: Roots, directory: Path) -> Roots:

@@ -1,6 +1,6 @@
 """dedup: which pool images show a validation image, which are unusable, which are kept.
 
-Files: kept.parquet (manifest of the pool's rest), pairs.parquet (PAIRS), refused.parquet (PAIRS:
+Files: kept.arrow (images of the pool's rest), pairs.parquet (PAIRS), refused.parquet (PAIRS:
 those nearly accepted), rejected.parquet (image_id, reason, detail: duplicates have the reason
 `duplicate` and the matched val_id as detail), weak.parquet (image_id of those kept that have too
 few features for SIFT to be relied on), val_weak.parquet (of validation images with too few for SIFT
@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.base.files import read_json, write_json, write_table
-from data_catalog.images.manifest import IDS, REJECTED, Manifest, write_manifest
+from data_catalog.images.columns import IDS, REJECTED, Images, write_images
 from ppcls_core.runtime.monitor import check
 from tasks.run.shards import Advance, read_shards, run_shards, shard_files
 from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import image_set, manifest, table
+from tasks.stages.inputs import images, table
 
 if TYPE_CHECKING:
     from ppcls_core.dedup.match.index import ValIndex
@@ -42,11 +42,11 @@ def run(work: Work) -> Outcome:
 
     index, index_counts = _index(work)
     canaries = _canaries(work, index)
-    pool = image_set(work, "data/pool.parquet")
+    pool = images(work, "data/pool.arrow")
 
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
-        paths, ids = pool.paths[rows.start : rows.stop], pool.ids[rows.start : rows.stop]
-        found = scan(paths, ids, index, work.recipe.run_time.workers, advance)
+        part = pool.part(rows.start, rows.stop)
+        found = scan(part.sources(), part.ids, index, work.recipe.run_time.workers, advance)
         weak = pa.table([found.weak], schema=IDS)
         tables = (found.pairs, found.refused, found.rejected, weak)
         return dict(zip(KINDS, tables, strict=True))
@@ -57,8 +57,8 @@ def run(work: Work) -> Outcome:
         read_shards(work.directory, kind, num_shards, schema)
         for kind, schema in zip(KINDS, schemas, strict=True)
     )
-    kept, removed = _split(manifest(work, "data/pool.parquet"), pairs, rejected)
-    write_manifest(work.path("kept.parquet"), kept)
+    kept, removed = _split(images(work, "data/pool.arrow"), pairs, rejected)
+    write_images(work.path("kept.arrow"), kept)
     kept_ids = pa.array(kept.ids, pa.string())
     weak = weak.filter(pc.is_in(weak["image_id"], kept_ids))
     for name, rows in zip(KINDS, (pairs, refused, removed, weak), strict=True):
@@ -83,14 +83,14 @@ def _index(work: Work) -> tuple[ValIndex, dict[str, int]]:
     """The index of the validation images, built unless a killed run left it whole."""
     from ppcls_core.dedup.match.index import build_index, load_index
 
-    val, record = image_set(work, "data/val.parquet"), work.path("index/built.json")
+    val, record = images(work, "data/val.arrow"), work.path("index/built.json")
 
     def progress(done: int) -> None:
         work.monitor.progress(done, len(val), "validation images")
         check(work.monitor)
 
     if not record.exists():
-        stats = build_index(val.paths, val.ids, work.recipe.dedup, work.path("index"), progress)
+        stats = build_index(val.sources(), val.ids, work.recipe.dedup, work.path("index"), progress)
         rejected = sum(stats.rejected.values())
         write_json(record, {"val_indexed": stats.num_indexed, "val_rejected": rejected})
     return load_index(work.path("index")), read_json(record)
@@ -109,15 +109,14 @@ def _canaries(work: Work, index: ValIndex) -> dict[str, list[int]]:
         check(work.monitor)
 
     if not path.exists():
-        val = image_set(work, "data/val.parquet")
-        images = dict(zip(val.ids, val.paths, strict=True))
+        val = images(work, "data/val.arrow")
         workers = work.recipe.run_time.workers
-        write_table(path, find_canaries(lambda ids: images, index, workers, advance))
+        write_table(path, find_canaries(val.find, index, workers, advance))
     return recall(pq.read_table(path))
 
 
-def _split(pool: Manifest, pairs: pa.Table, rejected: pa.Table) -> tuple[Manifest, pa.Table]:
-    """(the manifest of what is kept, a row per image that is not, with the reason)."""
+def _split(pool: Images, pairs: pa.Table, rejected: pa.Table) -> tuple[Images, pa.Table]:
+    """(the images of what is kept, a row per image that is not, with the reason)."""
     matched = dict(
         zip(*(reversed(pairs[c].to_pylist()) for c in ("pool_id", "val_id")), strict=True)
     )
@@ -156,6 +155,6 @@ STAGE = Stage(
     "dedup",
     5,
     ("dedup", "shard_size"),
-    ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
+    ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
     run,
 )

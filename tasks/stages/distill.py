@@ -11,15 +11,13 @@ from tasks.stages.training import distill_from_teacher, new_student
 
 def run(work: Work) -> Outcome:
     """Train the student on the teacher's outputs; labels are not used."""
-    return distill_from_teacher(
-        work, new_student(work), "select/train.parquet", work.recipe.distill
-    )
+    return distill_from_teacher(work, new_student(work), "select/train.arrow", work.recipe.distill)
 
 
 STAGE = Stage(
     "distill",
     3,
     ("seed", "student", "distill"),
-    ("select/train.parquet", "data/val.parquet", "teacher/model.pdparams", "views/*"),
+    ("select/train.arrow", "data/val.arrow", "teacher/model.pdparams", "views/*"),
     run,
 )

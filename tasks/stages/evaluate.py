@@ -18,7 +18,7 @@ from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.transforms import Preprocess
 from tasks.recipe import ModelConfig, Recipe
 from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import image_set, trained_model
+from tasks.stages.inputs import images, trained_model
 
 if TYPE_CHECKING:
     from ppcls_core.engine.evaluator import Accuracy
@@ -55,7 +55,7 @@ def candidates(recipe: Recipe) -> list[Candidate]:
 
 def run(work: Work) -> Outcome:
     """Measure top-1 and top-5."""
-    val = image_set(work, "data/val.parquet")
+    val = images(work, "data/val.arrow")
     rows: list[dict[str, Any]] = []
     classes: list[pa.Table] = []
     for candidate in candidates(work.recipe):
@@ -82,7 +82,7 @@ def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy
     model = trained_model(
         work, candidate.model, work.inputs[candidate.stage].path("model.pdparams")
     )
-    val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
+    val, workers = images(work, "data/val.arrow"), work.recipe.run_time.workers
     accuracy = evaluate(model, val, candidate.preprocess, workers, work.monitor)
     if accuracy.num_images == 0:
         raise UserError(f"none of the {len(val)} validation images can be read; check the data set")
@@ -111,7 +111,7 @@ STAGE = Stage(
     2,
     ("teacher", "student", *STUDENTS),
     (
-        "data/val.parquet",
+        "data/val.arrow",
         "teacher/model.pdparams",
         *(f"{name}/model.pdparams" for name in STUDENTS),
     ),

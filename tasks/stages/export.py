@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from data_catalog.base.files import write_bytes
 from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import manifest
+from tasks.stages.inputs import images
 from tasks.stages.training import student_of
 
 
@@ -18,7 +18,7 @@ def run(work: Work) -> Outcome:
     from ppcls_core.inference.sidecar import FILES, Sidecar
 
     student, name = student_of(work, "fix"), work.recipe.student.name
-    classes = manifest(work, "data/train.parquet").classes
+    classes = images(work, "data/train.arrow").classes
     preprocess = work.recipe.fix.preprocess
     sidecar = Sidecar(architecture=name, classes=classes, preprocess=preprocess)
     deviation = export(student, sidecar, work.directory)
@@ -27,4 +27,4 @@ def run(work: Work) -> Outcome:
     return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
 
 
-STAGE = Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)
+STAGE = Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.arrow"), run)

@@ -12,7 +12,7 @@ from tasks.stages.training import distill_from_teacher, student_of
 def run(work: Work) -> Outcome:
     """Train the distilled student further."""
     student = student_of(work, "distill")
-    return distill_from_teacher(work, student, "data/train.parquet", work.recipe.finetune)
+    return distill_from_teacher(work, student, "data/train.arrow", work.recipe.finetune)
 
 
 STAGE = Stage(
@@ -21,8 +21,8 @@ STAGE = Stage(
     ("seed", "student", "finetune"),
     (
         "distill/model.pdparams",
-        "data/train.parquet",
-        "data/val.parquet",
+        "data/train.arrow",
+        "data/val.arrow",
         "teacher/model.pdparams",
         "views/*",
     ),

@@ -19,7 +19,7 @@ def run(work: Work) -> Outcome:
     learning = {id(p) for p in classifier_parameters(student)}
     for parameter in student.parameters():
         parameter.stop_gradient = id(parameter) not in learning
-    loader = loader_of(work, "data/train.parquet", config)
+    loader = loader_of(work, "data/train.arrow", config)
     return train(work, student, cross_entropy(0.0), loader, config)
 
 
@@ -27,6 +27,6 @@ STAGE = Stage(
     "fix",
     3,
     ("seed", "student", "fix"),
-    ("finetune/model.pdparams", "data/train.parquet", "data/val.parquet"),
+    ("finetune/model.pdparams", "data/train.arrow", "data/val.arrow"),
     run,
 )

@@ -10,12 +10,11 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
-from data_catalog.images.manifest import Manifest, Roots, read_manifest
+from data_catalog.images.columns import Images, Roots, read_images
 from tasks.recipe import ModelConfig
 from tasks.run.stage import Work
 
 if TYPE_CHECKING:
-    from ppcls_core.data.loader import ImageSet
     from ppcls_core.models.networks.layers import Network
 
 
@@ -31,9 +30,9 @@ def roots(work: Work) -> Roots:
     return {name: str(work.inputs["data"].directory / path) for name, path in recorded.items()}
 
 
-def manifest(work: Work, name: str) -> Manifest:
-    """The manifest `stage/file`."""
-    return read_manifest(input_path(work, name))
+def images(work: Work, name: str) -> Images:
+    """The images of the file `stage/file`."""
+    return read_images(input_path(work, name), roots(work))
 
 
 def table(work: Work, name: str) -> pa.Table:
@@ -41,16 +40,9 @@ def table(work: Work, name: str) -> pa.Table:
     return pq.read_table(input_path(work, name))
 
 
-def image_set(work: Work, name: str) -> ImageSet:
-    """The images of the manifest `stage/file`."""
-    from ppcls_core.data.loader import ImageSet
-
-    return ImageSet.of(manifest(work, name), roots(work))
-
-
 def num_classes(work: Work) -> int:
     """Number of classes of the labelled set."""
-    return len(manifest(work, "data/train.parquet").classes)
+    return len(images(work, "data/train.arrow").classes)
 
 
 def new_model(work: Work, model: ModelConfig, role: str) -> Network:

@@ -22,7 +22,7 @@ def origin(work: Work) -> Origin:
 
 def run(work: Work) -> Outcome:
     """Label the pool, shard by shard."""
-    return label_views(work, "dedup/kept.parquet", _views(work), range(1))
+    return label_views(work, "dedup/kept.arrow", _views(work), range(1))
 
 
 def _views(work: Work) -> TestView:
@@ -35,6 +35,6 @@ STAGE = Stage(
     "label",
     2,
     ("label.batch_size", "label.encoding", "label.k", "label.precision", "teacher", "shard_size"),
-    ("dedup/kept.parquet", "teacher/model.pdparams"),
+    ("dedup/kept.arrow", "teacher/model.pdparams"),
     run,
 )

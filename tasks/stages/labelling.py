@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
-from data_catalog.images.manifest import REJECTED
+from data_catalog.images.columns import REJECTED
 from tasks.run.children import Make, children
 from tasks.run.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import image_set, input_path, manifest, num_classes, roots
+from tasks.stages.inputs import images, input_path, num_classes, roots
 
 if TYPE_CHECKING:
     from ppcls_core.data.views import Views
@@ -43,12 +43,12 @@ class _Means:
     batch_size: int
 
 
-def label_views(work: Work, images: str, views: Views, numbers: range) -> Outcome:
-    """Label the views `numbers` of every image of the manifest `stage/file`, shard by shard."""
+def label_views(work: Work, name: str, views: Views, numbers: range) -> Outcome:
+    """Label the views `numbers` of every image of `stage/file`, shard by shard."""
     from ppcls_core.labels.source import FILE
 
-    total = len(manifest(work, images)) * len(numbers)
-    num_shards = _label_shards(work, images, views, numbers) if total else 0
+    total = len(images(work, name)) * len(numbers)
+    num_shards = _label_shards(work, name, views, numbers) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, FILE] if total else []
@@ -64,20 +64,20 @@ def label_views(work: Work, images: str, views: Views, numbers: range) -> Outcom
     )
 
 
-def _label_shards(work: Work, images: str, views: Views, numbers: range) -> int:
+def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     from ppcls_core.labels.shard import Header, write_labels
     from ppcls_core.labels.source import Source, write_source
 
-    found, per_image = image_set(work, images), len(numbers)
+    found, per_image = images(work, name), len(numbers)
 
     def items(rows: range) -> list[Item]:
         places = (divmod(row, per_image) for row in rows)
-        return [(found.ids[row], found.paths[row], numbers[number]) for row, number in places]
+        return [(found.ids[row], found.source(row), numbers[number]) for row, number in places]
 
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    where = {"images": input_path(work, images), "roots": roots(work)}
+    where = {"images": input_path(work, name), "roots": roots(work)}
     write_source(work.directory, Source(teacher=teacher_of(work), views=views, **where))
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))

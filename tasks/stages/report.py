@@ -10,21 +10,20 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes
+from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
 from tasks.run.shards import shard_file
 from tasks.run.stage import Outcome, Stage, Work
 from tasks.run.store import Result
 from tasks.stages.card import CARD, card
-from tasks.stages.inputs import manifest, num_classes, roots, table
+from tasks.stages.inputs import images, num_classes, table
 
 if TYPE_CHECKING:
     from ppcls_core.report.model import (
@@ -144,10 +143,10 @@ def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     pairs, refused = (table(work, f"dedup/{name}.parquet") for name in ("pairs", "refused"))
     gallery.add(pairs.to_pylist(), refused.to_pylist())
 
-    def find(name: str) -> Callable[[Iterable[str]], dict[str, Path]]:
+    def find(name: str) -> Callable[[Iterable[str]], dict[str, Source]]:
         return lambda ids: dict(_paths(work, name, set(ids)))
 
-    return pictures(gallery, find("data/pool.parquet"), find("data/val.parquet"), work.recipe.dedup)
+    return pictures(gallery, find("data/pool.arrow"), find("data/val.arrow"), work.recipe.dedup)
 
 
 def selection(work: Work) -> Selection:
@@ -169,18 +168,18 @@ def class_samples(work: Work, rows: pa.Table) -> tuple[ClassSample, ...]:
     from ppcls_core.report.model import ClassSample
     from ppcls_core.report.page import MAX_CLASSES
 
-    classes, k = manifest(work, "data/train.parquet").classes, work.recipe.select.k
+    classes, k = images(work, "data/train.arrow").classes, work.recipe.select.k
     bounds = np.searchsorted(rows["class_id"].to_numpy(), np.arange(len(classes) + 1)).tolist()
     parts = [rows.slice(first, end - first) for first, end in pairwise(bounds)]
     ids = [part["image_id"].to_pylist() for part in parts[:MAX_CLASSES]]
     best = [part[:NUM_BEST] for part in ids]
     borderline = [part[NUM_BEST:][-NUM_BORDERLINE:] for part in ids]
-    images = _thumbnails(
-        work, "dedup/kept.parquet", {i for part in best + borderline for i in part}
+    thumbnails = _thumbnails(
+        work, "dedup/kept.arrow", {i for part in best + borderline for i in part}
     )
 
     def pictures(groups: list[list[str]], c: int) -> tuple[np.ndarray, ...]:
-        return tuple(images[i] for i in groups[c] if i in images) if c < len(groups) else ()
+        return tuple(thumbnails[i] for i in groups[c] if i in thumbnails) if c < len(groups) else ()
 
     return tuple(
         ClassSample(
@@ -265,12 +264,9 @@ def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
     return pictures
 
 
-def _paths(work: Work, name: str, ids: set[str]) -> Iterator[tuple[str, Path]]:
-    """(id, file) of those of `ids` that are in the manifest `name`."""
-    images = manifest(work, name)
-    wanted = pc.is_in(images.table["image_id"], pa.array(sorted(ids), pa.string()))
-    found = images.take(np.asarray(wanted))
-    yield from zip(found.ids, found.resolve(roots(work)), strict=True)
+def _paths(work: Work, name: str, ids: set[str]) -> Iterator[tuple[str, Source]]:
+    """(id, file) of those of `ids` that are in the images `name`."""
+    yield from images(work, name).find(ids).items()
 
 
 STAGE = Stage(
@@ -290,6 +286,8 @@ STAGE = Stage(
     (
         "data/*.parquet",
         "dedup/*.parquet",
+        "dedup/kept.arrow",
+        "data/*.arrow",
         "label/*.parquet",
         "select/*.parquet",
         *(f"{name}/history.json" for name in TRAINED),

@@ -1,6 +1,6 @@
 """select: the top-k pool images per class, merged with the labelled images.
 
-Files: selection.parquet (image_id, class_id, score; by class, best first), train.parquet (manifest:
+Files: selection.parquet (image_id, class_id, score; by class, best first), train.arrow (images:
 the labelled images, then the selected ones without label). No image is in it twice: neither a file
 nor an image id; of two files with one content the dedup stage knows as far as it searches for them.
 """
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.files import write_table
-from data_catalog.images.manifest import Manifest, write_manifest
+from data_catalog.images.columns import Images, write_images
 from ppcls_core.labels.select import Selection, select
 from ppcls_core.labels.shard import open_shard
 from tasks.run.shards import shard_file
 from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import manifest, num_classes
+from tasks.stages.inputs import images, num_classes
 from tasks.stages.label import origin
 
 
@@ -31,12 +31,12 @@ def run(work: Work) -> Outcome:
     else:
         found = Selection.nothing(0, num_classes(work))
     write_table(work.path("selection.parquet"), found.table)
-    labelled, pool = manifest(work, "data/train.parquet"), manifest(work, "dedup/kept.parquet")
+    labelled, pool = images(work, "data/train.arrow"), images(work, "dedup/kept.arrow")
     merged = merge(labelled, pool, found.table["image_id"])
-    write_manifest(work.path("train.parquet"), merged)
+    write_images(work.path("train.arrow"), merged)
     num_added = len(merged) - len(labelled)
     return Outcome(
-        files=["selection.parquet", "train.parquet"],
+        files=["selection.parquet", "train.arrow"],
         counts={
             "in": found.num_offered,
             "kept": num_added,
@@ -51,7 +51,7 @@ def run(work: Work) -> Outcome:
     )
 
 
-def merge(labelled: Manifest, pool: Manifest, ids: pa.ChunkedArray) -> Manifest:
+def merge(labelled: Images, pool: Images, ids: pa.ChunkedArray) -> Images:
     """`labelled`, then the images of `pool` in `ids`, without label.
 
     Those left out whose file or image id is among the labelled.
@@ -61,12 +61,16 @@ def merge(labelled: Manifest, pool: Manifest, ids: pa.ChunkedArray) -> Manifest:
     added = chosen.filter(pc.invert(pc.or_(*known)))
     position = added.schema.get_field_index("label")
     added = added.set_column(position, "label", pa.nulls(added.num_rows, pa.int32()))
-    return Manifest(pa.concat_tables([labelled.table, added]), labelled.classes)
+    table = pa.concat_tables([labelled.table, added])
+    return Images(table, pool.roots | labelled.roots, labelled.classes)
 
 
 def _places(images: pa.Table) -> pa.ChunkedArray:
-    """Root and path of each, as one text."""
-    return pc.binary_join_element_wise(images["root"], images["path"], "\0")
+    """Root, file and offset of each, as one text."""
+    path = pc.coalesce(images["path"], images["image_id"].cast(pa.binary()))
+    columns = (images["root"].cast(pa.string()), path, images["offset"].cast(pa.string()))
+    texts = [pc.coalesce(c.cast(pa.binary()), pa.scalar(b"")) for c in columns]
+    return pc.binary_join_element_wise(*texts, pa.scalar(b"\0"))
 
 
 def _ids(images: pa.Table) -> pa.ChunkedArray:
@@ -79,8 +83,8 @@ STAGE = Stage(
     ("select",),
     (
         "label/shard-*.labels.parquet",
-        "dedup/kept.parquet",
-        "data/train.parquet",
+        "dedup/kept.arrow",
+        "data/train.arrow",
     ),
     run,
 )

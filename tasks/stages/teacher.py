@@ -10,7 +10,7 @@ from pathlib import Path
 from data_catalog.base.files import sha256_file, write_json
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import image_set, new_model, trained_model
+from tasks.stages.inputs import images, new_model, trained_model
 from tasks.stages.training import FILES, loader_of, train
 
 
@@ -31,7 +31,7 @@ def run(work: Work) -> Outcome:
     model = new_model(work, config.model, "teacher")
     model.train()
     objective = cross_entropy(config.train.label_smoothing)
-    loader = loader_of(work, "data/teacher.parquet", config.train)
+    loader = loader_of(work, "data/teacher.arrow", config.train)
     return train(work, model, objective, loader, config.train)
 
 
@@ -41,7 +41,7 @@ def _adopt(work: Work, weights: Path) -> Outcome:
     from ppcls_core.models.weights.state import state_of
 
     model = trained_model(work, work.recipe.teacher.model, weights)
-    val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
+    val, workers = images(work, "data/val.arrow"), work.recipe.run_time.workers
     preprocess = work.recipe.teacher.preprocess
     accuracy = evaluate(model, val, preprocess, workers, work.monitor)
     save_state(work.path("model.pdparams"), state_of(model))
@@ -53,7 +53,7 @@ STAGE = Stage(
     "teacher",
     4,
     ("seed", "teacher"),
-    ("data/teacher.parquet", "data/val.parquet"),
+    ("data/teacher.arrow", "data/val.arrow"),
     run,
     given_weights,
 )

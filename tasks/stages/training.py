@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data_catalog.base.files import write_json
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import image_set, new_model, trained_model
+from tasks.stages.inputs import images, new_model, trained_model
 
 if TYPE_CHECKING:
     import paddle
@@ -39,7 +39,7 @@ def train(
     from ppcls_core.models.weights.files import save_state
     from ppcls_core.models.weights.state import state_of
 
-    val, run_time = image_set(work, "data/val.parquet"), work.recipe.run_time
+    val, run_time = images(work, "data/val.arrow"), work.recipe.run_time
 
     def validate(model: paddle.nn.Layer) -> float:
         return evaluate(model, val, config.preprocess, run_time.workers, work.monitor).top1
@@ -54,14 +54,14 @@ def train(
 
 
 def loader_of(work: Work, name: str, config: TrainConfig) -> TrainLoader:
-    """Training batches of the manifest `name`; Fix, not augmenting, sees them as in a test."""
+    """Training batches of the images `name`; Fix, not augmenting, sees them as in a test."""
     from ppcls_core.data.loader import TrainLoader
     from ppcls_core.engine.config import DistillTraining, LabelTraining
     from ppcls_core.runtime.randomness import seed_of
 
     augments = isinstance(config, LabelTraining | DistillTraining)
     return TrainLoader(
-        image_set(work, name),
+        images(work, name),
         config.batch_size,
         config.image_size,
         config.augmentation if augments else config.preprocess,
@@ -73,13 +73,13 @@ def loader_of(work: Work, name: str, config: TrainConfig) -> TrainLoader:
 
 
 def distill_from_teacher(
-    work: Work, student: Network, train_manifest: str, config: DistillTraining
+    work: Work, student: Network, train_images: str, config: DistillTraining
 ) -> Outcome:
-    """Train `student` on the teacher's outputs for the images of a manifest."""
+    """Train `student` on the teacher's outputs for images."""
     from ppcls_core.engine.objectives import distillation, replay
 
     student.train()
-    loader = loader_of(work, train_manifest, config)
+    loader = loader_of(work, train_images, config)
     if config.teacher == "replay":
         loader = replayed(work, loader)
         return train(work, student, replay(config.loss), loader, config)

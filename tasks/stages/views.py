@@ -24,7 +24,7 @@ def origin(work: Work) -> Origin:
 def run(work: Work) -> Outcome:
     """Label the views, shard by shard."""
     numbers = range(1, work.recipe.label.views + 1)
-    return label_views(work, "select/train.parquet", augmented_views(work), numbers)
+    return label_views(work, "select/train.arrow", augmented_views(work), numbers)
 
 
 def augmented_views(work: Work) -> AugmentedViews:
@@ -45,6 +45,6 @@ STAGE = Stage(
     "views",
     1,
     ("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size", "shard_size"),
-    ("select/train.parquet", "teacher/model.pdparams"),
+    ("select/train.arrow", "teacher/model.pdparams"),
     run,
 )

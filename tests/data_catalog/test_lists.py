@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import loose_images
 from data_catalog.images.lists import (
     PLANTED_SCHEMA,
     class_folders,
@@ -13,7 +16,6 @@ from data_catalog.images.lists import (
     read_list,
     read_planted,
 )
-from data_catalog.images.manifest import SCHEMA, Manifest
 
 
 def listed(folder, text):
@@ -154,8 +156,7 @@ def test_file_sizes_in_order_and_missing_is_minus_one(tmp_path):
 
 
 def manifest(*ids):
-    table = pa.table([ids, ["r"] * len(ids), ids, [1] * len(ids), [None] * len(ids)], schema=SCHEMA)
-    return Manifest(table)
+    return loose_images(Path(), ids)
 
 
 POOL = manifest("p/x.jpg", "p/y.jpg", "q/y.jpg")

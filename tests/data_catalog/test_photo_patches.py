@@ -118,16 +118,16 @@ def test_splits(tmp_path):
     assert splits.train.classes == tuple(CLASSES)
     assert calls[-1] == (3 * num + num + 28, 3 * num + num + 28)
     for split in (splits.train, splits.val, splits.pool):
-        files = split.resolve(splits.roots)
+        files = split.resolve(splits.pool.roots)
         assert [f.stat().st_size for f in files] == split.table["size"].to_pylist()
-    assert all(read_image(f).shape == (48, 48, 3) for f in splits.val.resolve(splits.roots))
+    assert all(read_image(f).shape == (48, 48, 3) for f in splits.val.sources())
 
 
 @needs_photos
 def test_rejects_are_one_of_each_kind(tmp_path):
     splits = build(tmp_path)
     reasons = []
-    for path in splits.pool.resolve(splits.roots):
+    for path in splits.pool.sources():
         try:
             read_image(path)
         except BadImage as error:

@@ -57,7 +57,7 @@ def test_lists(root):
     assert splits.train.classes == splits.val.classes == splits.pool.classes == ("cat", "dog")
     assert splits.pool.labels.tolist() == [-1, 0, -1]
     assert splits.pool.table["size"].to_pylist() == [4, 5, -1]
-    assert splits.pool.resolve(splits.roots)[0].read_bytes() == b"xxxx"
+    assert splits.pool.source(0).read_bytes() == b"xxxx"
     assert splits.planted.to_pylist() == [
         {"pool_id": "img/3.jpg", "val_id": "img/2.jpg", "transform": "crop"}
     ]
@@ -234,4 +234,4 @@ def test_clothing():
     assert len(splits.planted) == 100
     assert set(splits.planted["pool_id"].to_pylist()) <= set(splits.pool.ids)
     assert set(splits.planted["val_id"].to_pylist()) <= set(splits.val.ids)
-    assert all(path.is_file() for path in splits.val.resolve(splits.roots))
+    assert all(path.is_file() for path in splits.val.sources())

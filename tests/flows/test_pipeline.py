@@ -10,7 +10,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
-from data_catalog.images.manifest import read_manifest
+from data_catalog.images.columns import read_images
 from flows.status import statuses
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
@@ -50,8 +50,8 @@ def test_all_stages_finish_and_count(finished: Path) -> None:
 
 def test_rejected_rows_name_every_image_that_is_not_kept(finished: Path) -> None:
     done, _ = run_stages(finished)
-    pool = read_manifest(done["data"].path("pool.parquet"))
-    kept = read_manifest(done["dedup"].path("kept.parquet"))
+    pool = read_images(done["data"].path("pool.arrow"), {})
+    kept = read_images(done["dedup"].path("kept.arrow"), {})
     rejected = pq.read_table(done["dedup"].path("rejected.parquet")).to_pylist()
     assert Counter(pool.ids) == Counter(kept.ids) + Counter(r["image_id"] for r in rejected)
     assert all(row["reason"] and row["detail"] for row in rejected)
@@ -64,7 +64,7 @@ def test_canaries_are_counted_nowhere_else(finished: Path) -> None:
     assert len(canaries) == 35
     assert dedup.metrics["canaries"] == recall(canaries)
     assert sum(found for found, _ in dedup.metrics["canaries"].values()) >= 20
-    pool = set(read_manifest(done["data"].path("pool.parquet")).ids)
+    pool = set(read_images(done["data"].path("pool.arrow"), {}).ids)
     assert dedup.counts["in"] == len(pool)
     for name in ("pairs", "refused"):
         assert set(pq.read_table(dedup.path(f"{name}.parquet"))["pool_id"].to_pylist()) <= pool
@@ -78,7 +78,7 @@ def test_selection_is_the_teachers_top_k(finished: Path) -> None:
     selection = pq.read_table(done["select"].path("selection.parquet"))
     per_class = np.bincount(selection["class_id"].to_numpy(), minlength=14)
     assert per_class.max() <= 4
-    merged = read_manifest(done["select"].path("train.parquet"))
+    merged = read_images(done["select"].path("train.arrow"), {})
     assert len(set(merged.ids)) == len(merged)
     assert set(selection["image_id"].to_pylist()) <= set(merged.ids)
 
@@ -93,7 +93,7 @@ def test_report_page_holds_the_accuracies(finished: Path) -> None:
 def test_hits_of_the_classes_add_up_to_the_accuracies(finished: Path) -> None:
     done, _ = run_stages(finished)
     table = pq.read_table(done["evaluate"].path("per_class.parquet")).to_pylist()
-    names = read_manifest(done["data"].path("val.parquet")).classes
+    names = read_images(done["data"].path("val.arrow"), {}).classes
     for row in read_json(done["evaluate"].path("accuracy.json")):
         own = [line for line in table if line["model"] == row["label"]]
         assert [line["class"] for line in own] == list(names)
@@ -130,7 +130,7 @@ def test_run_time_settings_change_nothing(store: Path) -> None:
     [
         ("teacher", "model.pdparams"),
         ("label", "shard-00001.labels.parquet"),
-        ("data", "val.parquet"),
+        ("data", "val.arrow"),
     ],
 )
 @pytest.mark.parametrize("how", ["deleted", "altered", "truncated"])

@@ -39,7 +39,7 @@ def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
     done, _ = run_stages(store, settings, until="views")
     recipe = load_recipe(str(TINY), settings)
     work = Work("distill", recipe, store, "", done, SilentMonitor())
-    loader = loader_of(work, "select/train.parquet", recipe.distill)
+    loader = loader_of(work, "select/train.arrow", recipe.distill)
     student = new_student(work)
     student.train()
     both = (

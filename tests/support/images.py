@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ppcls_core.data.loader import ImageSet
+from data_catalog.images.columns import Images, loose_images
 
 
 def write_jpeg(path: Path, seed: int, height: int = 40, width: int = 48) -> None:
@@ -14,7 +14,7 @@ def write_jpeg(path: Path, seed: int, height: int = 40, width: int = 48) -> None
     cv2.imwrite(str(path), cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-def image_set(folder: Path, num: int, num_classes: int = 3, bad: tuple[int, ...] = ()) -> ImageSet:
+def image_set(folder: Path, num: int, num_classes: int = 3, bad: tuple[int, ...] = ()) -> Images:
     """`num` JPEGs in `folder`, labelled 0, 1, ... in turn; those at rows `bad` are cut short."""
     for row in range(num):
         path = folder / f"{row:03}.jpg"
@@ -23,4 +23,4 @@ def image_set(folder: Path, num: int, num_classes: int = 3, bad: tuple[int, ...]
             path.write_bytes(path.read_bytes()[:-100])
     names = [f"{row:03}.jpg" for row in range(num)]
     labels = np.arange(num, dtype=np.int32) % num_classes
-    return ImageSet([folder / name for name in names], names, labels)
+    return loose_images(folder, names, labels)

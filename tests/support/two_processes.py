@@ -17,8 +17,9 @@ import numpy as np
 import paddle
 
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images, loose_images
 from ppcls_core.data.augment import CutMix
-from ppcls_core.data.loader import ImageSet, TrainLoader
+from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import CLASSIC, TrainConfig
 from ppcls_core.engine.distributed import join, world
@@ -60,11 +61,11 @@ class Stopper(SilentMonitor):
         self.stop_requested = done >= self.step
 
 
-def listed_images(folder: Path) -> ImageSet:
+def listed_images(folder: Path) -> Images:
     """The images that the test has written."""
     paths = sorted(folder.glob("*.jpg"))
     labels = np.arange(len(paths), dtype=np.int32) % 3
-    return ImageSet(paths, [path.name for path in paths], labels)
+    return loose_images(folder, [path.name for path in paths], labels)
 
 
 def new_training(folder: Path, name: str = "ResNet18_vd", seed: int = 1) -> Training:

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.data.decode import BadImage, decode, read_bytes
+from data_catalog.images.columns import Source
+from ppcls_core.data.decode import decode, read_bytes
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.hashes import pixel_digest, thumbnail
 from ppcls_core.dedup.features.sift import Features, extract, reduce, shrink
 
-
-class Member(NamedTuple):
-    """An image within a tar, which is read in place: `size` bytes from `offset` on."""
-
-    archive: Path
-    offset: int
-    size: int
-
-
-class Made(NamedTuple):
-    """An image that no file holds: `make` gives the bytes of one, or raises BadImage."""
-
-    make: Callable[[], bytes]
-
-
-Source = Path | Member | Made
 Find = Callable[[Iterable[str]], Mapping[str, Source]]  # ids -> where those images are
-MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixels takes
 
 
 @dataclass(frozen=True)
@@ -70,40 +50,9 @@ class Picture:
         return thumbnail(self.grey)
 
 
-def read_source(source: Source) -> bytes:
-    """The bytes of an image file.
-
-    Raises BadImage (`missing`, `empty`, `truncated`, `decompression_bomb`).
-    """
-    if isinstance(source, Made):
-        return source.make()
-    path = source if isinstance(source, Path) else source.archive
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-            raise BadImage("missing", "no regular file")
-        offset, size = source[1:] if isinstance(source, Member) else (0, status.st_size)
-        if size > MAX_BYTES:
-            raise BadImage("decompression_bomb", f"{size:,} bytes, at most {MAX_BYTES:,}")
-        data = read_bytes(path) if isinstance(source, Path) else _part(path, offset, size)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise BadImage("missing", getattr(error, "strerror", None) or str(error)) from error
-    if not size:
-        raise BadImage("empty", "the file has 0 bytes")
-    if len(data) < size:
-        raise BadImage("truncated", f"{path.name} ends within it")
-    return data
-
-
-def _part(path: Path, offset: int, size: int) -> bytes:
-    """`size` bytes from `offset` on, or fewer where the file ends."""
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), size, offset)
-
-
 def describe(source: Source, config: DedupConfig) -> Picture:
     """Read and describe one image. Raises BadImage."""
-    data = read_source(source)
+    data = read_bytes(source)
     image = decode(data)
     grey = reduce(image, config)
     size = (image.shape[1], image.shape[0])

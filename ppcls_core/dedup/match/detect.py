@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.images.manifest import REJECTED
+from data_catalog.images.columns import REJECTED, Source
 from ppcls_core.data.decode import BadImage
-from ppcls_core.dedup.features.picture import Picture, Source, describe
+from ppcls_core.dedup.features.picture import Picture, describe
 from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
 from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
 from ppcls_core.dedup.match.index import ValIndex, rejection

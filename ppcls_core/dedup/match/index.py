@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError, parse
 from data_catalog.base.files import read_json, write_json
-from data_catalog.images.manifest import REJECTED
+from data_catalog.images.columns import REJECTED, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.hashes import perceptual_hash
-from ppcls_core.dedup.features.picture import Picture, Source, describe
+from ppcls_core.dedup.features.picture import Picture, describe
 from ppcls_core.dedup.features.sift import DIMENSION, Features
 from ppcls_core.dedup.match.search import read_search, write_search
 from ppcls_core.runtime.threads import map_threads

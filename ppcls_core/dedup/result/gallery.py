@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from ppcls_core.data.decode import BadImage, decode
+from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Find, read_source
+from ppcls_core.dedup.features.picture import Find
 from ppcls_core.dedup.features.sift import extract, mirror, negate, reduce
 from ppcls_core.dedup.match.pairs import CHANNELS
 from ppcls_core.dedup.match.pixels import apply
@@ -95,7 +95,7 @@ def pictures(
     def drawn(row: Row) -> np.ndarray | None:
         try:
             sources = (place[name] for place, name in zip(places, _key(row), strict=True))
-            first, second = (decode(read_source(source)) for source in sources)
+            first, second = (read_image(source) for source in sources)
         except (BadImage, KeyError):
             return None
         return draw(first, second, row["transform"], config)

@@ -26,10 +26,11 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import atomic_path, digest_of, read_json
-from ppcls_core.data.decode import BadImage
+from data_catalog.images.columns import Source
+from ppcls_core.data.decode import BadImage, read_bytes
 from ppcls_core.dedup.collection import Collection, collect
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Source, describe, read_source
+from ppcls_core.dedup.features.picture import describe
 from ppcls_core.dedup.match.detect import check_pair
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pixels import apply
@@ -124,7 +125,7 @@ def removal_to(
 def sha256_of(source: Source) -> str:
     """sha256 (hex) of an image file; empty when it has gone since it was searched."""
     try:
-        return hashlib.sha256(read_source(source)).hexdigest()
+        return hashlib.sha256(read_bytes(source)).hexdigest()
     except BadImage:
         return ""
 

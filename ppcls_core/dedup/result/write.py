@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.base.files import write_bytes, write_table
-from data_catalog.images.manifest import IDS, REJECTED
+from data_catalog.images.columns import IDS, REJECTED, Source
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.dedup.collection import Collection
-from ppcls_core.dedup.features.picture import Source
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import PAIRS
 from ppcls_core.dedup.match.within import best_first, keep_one_of_each, one_way

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from data_catalog.images.columns import loose_images
 from ppcls_core.data.augment import RandomCrop, RandomFlip, Resize
 from ppcls_core.data.decode import READ_AS, REASONS, BadImage, Part, decode, read_image
-from ppcls_core.data.loader import ImageSet, TrainLoader
+from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import needed, reduction
 from ppcls_core.runtime.randomness import generator
 
@@ -379,10 +380,10 @@ def test_training_images_are_nearly_those_of_the_whole_picture(tmp_path, orienta
     for name in names:
         data = encoded("JPEG", picture(300, 400), exif=oriented(orientation), quality=95)
         (tmp_path / name).write_bytes(data)
-    images = ImageSet([tmp_path / name for name in names], names, np.arange(8, dtype=np.int32))
+    images = loose_images(tmp_path, names, range(8))
     crop = RandomCrop(size=24, interpolation="area")
     (batch,) = TrainLoader(images, 8, 24, (crop,), 0, 1).batches(0, 0)
-    whole, distances, others = decode(images.paths[0].read_bytes()), [], []
+    whole, distances, others = decode((tmp_path / names[0]).read_bytes()), [], []
     for image, row in zip(batch.pixels.astype(int), batch.labels.tolist(), strict=True):
         draws = [generator(0, 0, names[row]) for _ in range(3)]
         expected = crop(whole, draws.pop(), 0.0).transpose(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images, loose_images
 from ppcls_core.data import loader, transforms, views
 from ppcls_core.data.augment import CutMix, RandomCrop, Resize
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import ImageSet, Rejections, TrainLoader
+from ppcls_core.data.loader import Rejections, TrainLoader
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import CLASSIC
 from tests.support.images import image_set
@@ -113,7 +115,7 @@ def test_without_augmentation_pixels_are_those_of_test_time(images):
     fixed = Preprocess(size=32, short=40)
     for batch in train_loader(images, augmentation=fixed).batches(0, 0):
         for image, row in zip(batch.pixels, batch.labels, strict=True):
-            expected = transforms.test_transform(read_image(images.paths[row]), 32, 40)
+            expected = transforms.test_transform(read_image(images.source(row)), 32, 40)
             assert np.array_equal(image, expected)
 
 
@@ -154,7 +156,7 @@ def test_nothing_but_bad_images_is_an_error_that_names_one(tmp_path):
 
 
 def test_too_few_images_for_a_batch():
-    images = ImageSet([], [], np.empty(0, np.int32))
+    images = loose_images(Path(), [], [])
     with pytest.raises(UserError, match=r"batch_size is 4, but there are only 0 images.*lower it"):
         train_loader(images)
 
@@ -199,7 +201,7 @@ def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
 @given(st.lists(st.integers(0, NUM - 1), unique=True), st.integers(1, 6), st.integers(1, 3))
 def test_read_batches_give_the_items_in_order(images, rows, batch_size, workers):
     def read(row):
-        return Preprocess(size=16)(read_image(images.paths[row]))
+        return Preprocess(size=16)(read_image(images.source(row)))
 
     seen, bad_rows = [], []
     for good, pixels, bad in loader.read_batches(iter(rows), read, batch_size, workers):
@@ -212,7 +214,7 @@ def test_read_batches_give_the_items_in_order(images, rows, batch_size, workers)
         assert len(good) + len(bad) <= batch_size
         for row, image in zip(good, pixels, strict=True):
             assert np.array_equal(
-                image, transforms.test_transform(read_image(images.paths[row]), 16)
+                image, transforms.test_transform(read_image(images.source(row)), 16)
             )
         seen += good
         bad_rows += [(row, error.reason) for row, error in bad]
@@ -226,13 +228,13 @@ def test_rejections_count_each_image_once():
     assert rejected.counts() == {"empty": 2, "missing": 1}
 
 
-def test_several_epochs_are_the_epochs_one_after_the_other(good: ImageSet) -> None:
+def test_several_epochs_are_the_epochs_one_after_the_other(good: Images) -> None:
     loader = train_loader(good)
     one_by_one = [batch for epoch in (2, 3, 4) for batch in loader.batches(epoch, epoch == 2)]
     assert_equal(one_by_one, list(loader.batches(2, 1, num_epochs=3)))
 
 
-def test_mixed_batches_depend_neither_on_workers_nor_on_the_first_step(good: ImageSet) -> None:
+def test_mixed_batches_depend_neither_on_workers_nor_on_the_first_step(good: Images) -> None:
     def batches(workers: int, first: int) -> list[Batch]:
         loader = TrainLoader(good, 2, 32, (RandomCrop(),), 5, workers, CutMix(alpha=1.0), 2)
         return list(loader.batches(0, first, 2))
@@ -246,13 +248,13 @@ def test_mixed_batches_depend_neither_on_workers_nor_on_the_first_step(good: Ima
     assert len({batch.weight.tobytes() for batch in whole}) > 1
 
 
-def test_an_augmentation_of_another_size_is_an_error(good: ImageSet) -> None:
+def test_an_augmentation_of_another_size_is_an_error(good: Images) -> None:
     loader = TrainLoader(good, 2, 32, (Resize(size=48),), 5, 1)
     with pytest.raises(UserError, match="gives images of 48 x 48 pixels, but image_size is 32"):
         next(loader.batches(0, 0))
 
 
-def test_an_image_without_a_stored_output_is_replaced(good: ImageSet) -> None:
+def test_an_image_without_a_stored_output_is_replaced(good: Images) -> None:
     class Store:
         """Outputs of all images but one."""
 

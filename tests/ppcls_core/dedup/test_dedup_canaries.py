@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from data_catalog.images.columns import Source
 from ppcls_core.data.decode import decode
 from ppcls_core.dedup.attacks import ATTACKS
 from ppcls_core.dedup.canaries import CANARIES, _altered, find_canaries, plan, recall
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Source
 from ppcls_core.dedup.match.index import build_index, load_index
 from tests.ppcls_core.dedup.test_dedup_command import picture, save
 

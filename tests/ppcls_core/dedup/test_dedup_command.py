@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from data_catalog.base.config import UserError
+from ppcls_core.data.decode import read_bytes
 from ppcls_core.dedup import collection
 from ppcls_core.dedup import run as command
 from ppcls_core.dedup.collection import collect
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import read_source
 from ppcls_core.dedup.match.within import keep_one_of_each, one_way
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
 from ppcls_core.dedup.run import Search, dedup
@@ -114,7 +114,7 @@ def test_tars_give_what_their_files_give(sets: Path, tmp_path: Path) -> None:
     assert sorted(p for p in tmp_path.rglob("*") if "out" not in p.parts) == before
     images = collect(tmp_path / "tars" / "a.tar", tmp_path / "rows.arrow")
     source, _ = images.sources
-    assert read_source(source) == (sets / "pool" / "a" / "crop.jpg").read_bytes()
+    assert read_bytes(source) == (sets / "pool" / "a" / "crop.jpg").read_bytes()
 
 
 def test_a_tar_that_ends_too_soon_is_a_row(sets: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from data_catalog.base.config import UserError
 from data_catalog.images.tars import TarImages, read_tar
+from ppcls_core.data.decode import read_bytes
 from ppcls_core.dedup.collection import collect
-from ppcls_core.dedup.features.picture import read_source
 
 SUFFIXES = (".jpg", ".png")
 DATA = {"a.jpg": b"A" * 700, "deep/er/b.png": b"B" * 512, "readme.txt": b"no image"}
@@ -158,7 +158,7 @@ def test_a_collection_names_what_is_wrong(tmp_path: Path) -> None:
         ("bad.tar", "damaged_tar"),
         ("packed.tar.gz", "compressed_tar"),
     ]
-    assert read_source(found.find(["good.tar/a.jpg"])["good.tar/a.jpg"]) == DATA["a.jpg"]
+    assert read_bytes(found.find(["good.tar/a.jpg"])["good.tar/a.jpg"]) == DATA["a.jpg"]
     assert found.sources[2] == found.find(["good.tar/deep/er/b.png"])["good.tar/deep/er/b.png"]
     with pytest.raises(UserError, match="is compressed, and tars are read in place; uncompress it"):
         collect(pool / "packed.tar.gz", tmp_path / "rows.arrow")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ppcls_core.data.loader import ImageSet
+from data_catalog.images.columns import loose_images
 from ppcls_core.data.transforms import MEAN, STD, Preprocess
 from ppcls_core.engine import evaluator
 from ppcls_core.engine.evaluator import evaluate, predict_logits
@@ -50,7 +50,7 @@ def grey_images(folder, labels, bad=()):
         cv2.imwrite(str(path), np.full((40, 50, 3), 10 * i + 5, np.uint8))
         if i in bad:
             path.write_bytes(b"")
-    return ImageSet(paths, [path.name for path in paths], np.array(labels, np.int32))
+    return loose_images(folder, [path.name for path in paths], labels)
 
 
 def assert_equals_brute_force(accuracy, table, labels, bad=()):
@@ -127,7 +127,7 @@ def test_network_equals_its_logits_one_image_at_a_time(tmp_path, network):
 
     images = image_set(tmp_path, 30, num_classes=7)
     network.eval()
-    pixels = [transform(read_image(path), 32)[None] for path in images.paths]
+    pixels = [transform(read_image(path), 32)[None] for path in images.sources()]
     logits = np.concatenate([predict_logits(network, p) for p in pixels])
     assert logits.dtype == np.float32
     accuracy = evaluate(network, images, Preprocess(size=32), 2, SilentMonitor())

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from data_catalog.images.manifest import SCHEMA, Manifest
+from data_catalog.images.columns import SCHEMA, Images
 from tasks.stages.select import merge
 
 
@@ -10,9 +10,11 @@ def images(*rows):
     """(image id, root, path, label) of each."""
     columns = zip(*rows, strict=True)
     ids, root, path, label = columns
-    arrays = [ids, root, path, [1] * len(rows), label]
-    return Manifest(pa.table([pa.array(a, t) for a, t in zip(arrays, SCHEMA.types, strict=True)],
-        schema=SCHEMA), ("cat", "dog"))  # fmt: skip
+    paths = [name.encode() for name in path]
+    columns = (ids, root, paths, [None] * len(rows), [1] * len(rows), label, [None] * len(rows))
+    kinds = [pa.string(), pa.string(), *SCHEMA.types[2:]]
+    arrays = [pa.array(c, kind) for c, kind in zip(columns, kinds, strict=True)]
+    return Images(pa.table(arrays, SCHEMA.names).cast(SCHEMA), {}, ("cat", "dog"))
 
 
 LABELLED = images(("a", "train", "a.jpg", 1), ("b", "train", "b.jpg", 0))
@@ -40,4 +42,4 @@ def test_neither_a_file_nor_an_id_is_in_it_twice():
 
 def test_nothing_selected():
     merged = merge(LABELLED, images(("z", "pool", "z.jpg", 1)), pa.chunked_array([], pa.string()))
-    assert merged.table.equals(LABELLED.table)
+    assert merged.table.to_pylist() == LABELLED.table.to_pylist()
