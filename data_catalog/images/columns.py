@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("root", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("path", pa.binary()),
+        pa.field("path", pa.dictionary(pa.int32(), pa.binary())),
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("label", pa.int32()),
@@ -39,11 +39,13 @@ SCHEMA = pa.schema(
 bytes that are not UTF-8 are written out (\\xff). `root`: the *name* of a root folder, so that a
 table does not depend on where the data lies. `path`: of the file, or of the tar that holds the
 image, relative to the root; null where it is the id. `offset`: of the image's first byte within
-the tar; null for a whole file. `size`: bytes, -1 where there is no such file. `label`: null where unknown.
-`content`: the first 16 bytes of the sha256 of the image's bytes; null where they cannot be read."""
+the tar; null for a whole file. `size`: bytes, -1 where there is no such file. `label`: null where
+unknown. `content`: the first 16 bytes of the sha256 of the image's bytes; null where they cannot be
+read."""
 
 REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 IDS = pa.schema([("image_id", pa.string())])
+NUM_EXAMPLES = 10  # names kept of what is passed over for one reason
 PART = 16_384  # rows of a record batch: what is decoded at a time
 _PLACE = ("root", "image_id", "path", "offset", "size")
 
@@ -69,11 +71,45 @@ Source = Path | Member | Made  # where the bytes of an image come from
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Files of one kind that a reader met and that are no row: how many, and the first few."""
+    """Files of one kind that a reader met and that are no row: how many, and the first few names.
+
+    Reasons: `tar` (its members are counted each), `not_an_image`, `hidden`, `same_file` (another
+    name of a row), `same_folder` (the files of a folder that is linked to or met again),
+    `special_file` (pipe, socket, device), `broken_link`, `unreadable`, `outside_classes`; within
+    a tar also `replaced` (a later member has its name) and `too_deep`.
+    """
 
     reason: str
     count: int
     examples: tuple[str, ...] = ()
+
+
+class Tally:
+    """Counts files that are passed over, by reason, and keeps the first few names of each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, examples: Sequence[str], count: int | None = None) -> None:
+        """Count `count` files, by default those named."""
+        self._counts[reason] = self._counts.get(reason, 0) + (
+            len(examples) if count is None else count
+        )
+        kept = self._examples.setdefault(reason, [])
+        kept += examples[: NUM_EXAMPLES - len(kept)]
+
+    def add_all(self, passed_over: Iterable[PassedOver], prefix: str = "") -> None:
+        """Count what was passed over before; `prefix` comes in front of the examples."""
+        for entry in passed_over:
+            self.add(entry.reason, [prefix + name for name in entry.examples], entry.count)
+
+    def result(self) -> tuple[PassedOver, ...]:
+        """The counts, sorted by reason."""
+        return tuple(
+            PassedOver(reason, count, tuple(self._examples[reason]))
+            for reason, count in sorted(self._counts.items())
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +197,7 @@ def columns_of(root: str, ids: Any, sizes: Any, labels: Any) -> pa.Table:
     columns = {
         "image_id": ids,
         "root": pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([root])),
-        "path": pa.nulls(num, pa.binary()),
+        "path": pa.nulls(num, SCHEMA.field("path").type),
         "offset": pa.nulls(num, pa.int64()),
         "size": pa.array(sizes, pa.int64()) if isinstance(sizes, list) else sizes,
         "label": labels,
@@ -218,7 +254,11 @@ def write_images(path: Path, images: Images) -> None:
         ),
         "damaged": json.dumps(images.damaged.to_pylist(), ensure_ascii=False),
     }
-    table = images.table.select(SCHEMA.names).cast(SCHEMA).unify_dictionaries()
+    table = images.table.select(SCHEMA.names).cast(SCHEMA)
+    for at, entry in enumerate(SCHEMA):
+        if pa.types.is_dictionary(entry.type):  # one for all rows, and of values that are there
+            plain = table[entry.name].cast(entry.type.value_type)
+            table = table.set_column(at, entry, plain.dictionary_encode())
     schema = SCHEMA.with_metadata(metadata)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
         for start in range(0, len(table), PART):

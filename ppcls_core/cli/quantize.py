@@ -17,7 +17,7 @@ from ppcls_core.runtime.monitor import SilentMonitor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ppcls_core.inference.inputs import Picture
+    from data_catalog.images.columns import Images
     from ppcls_core.inference.quantize import Calibration
     from ppcls_core.inference.variants import Compared
     from ppcls_core.jobs.job import Job
@@ -78,8 +78,9 @@ def quantize(  # noqa: PLR0913 - a command's options
     if qat and job:
         qat_training(job, qat)
     val = images_of(job.val, job.num_classes) if job and job.val else None
-    found = _pictures(calibration, job)
-    images = read_calibration(found, trained.preprocess, num_images, num_threads)
+    images = read_calibration(
+        _images(calibration, job), trained.preprocess, num_images, num_threads
+    )
     _say_calibration(images, num_images)
     models = {out: trained.network()}
     if qat and job:  # before the inference engine has run, which gives trainings other bits
@@ -93,21 +94,22 @@ def quantize(  # noqa: PLR0913 - a command's options
     log(f"{num_threads} threads, single images; written: {out}")
 
 
-def _pictures(calibration: Path | None, job: Job | None) -> list[Picture]:
+def _images(calibration: Path | None, job: Job | None) -> Images:
     """The images to choose from. Raises UserError if there are none."""
-    from ppcls_core.inference.inputs import Picture, pictures
+    from ppcls_core.inference.inputs import given_images
     from ppcls_core.jobs.train import images_of
 
     if calibration:
-        return list(pictures([str(calibration)]))
+        given = given_images([str(calibration)])
+        if given.lost:
+            log(given.lost)
+        return given.sets[0][1]
     if job is None or job.train is None:
         raise UserError(
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
         )
-    sources = images_of(job.train, job.num_classes).sources()
-    paths = [source for source in sources if isinstance(source, Path)]
-    return [Picture(number, path, None) for number, path in enumerate(paths)]
+    return images_of(job.train, job.num_classes)
 
 
 def _say_calibration(images: Calibration, asked: int) -> None:
