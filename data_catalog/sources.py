@@ -59,10 +59,8 @@ class Dataset(Protocol):
         """Its name, for messages."""
         ...
 
-    @property
-    def is_made(self) -> bool:
-        """Whether `build` makes the images, which its settings alone decide."""
-        ...
+    is_made: ClassVar[bool]
+    """Whether `build` makes the images, which its settings alone decide."""
 
     def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) that changes when `build` would give other images or labels; `splits`

@@ -34,7 +34,7 @@ _IMAGE = re.compile(
 
 
 def kind_of(name: bytes, head: Callable[[], bytes]) -> Kind:
-    """The kind of a file; `head` gives its first HEAD bytes and is called if the name is no image's.
+    """The kind of a file; `head` gives its first HEAD bytes, and is called if they are needed.
 
     A file with the name of an image is one, whatever it holds: a damaged image is to be counted.
     So is a damaged tar.

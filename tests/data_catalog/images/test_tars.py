@@ -186,5 +186,5 @@ def test_an_id_twice_is_refused(tmp_path: Path) -> None:
     pool.mkdir()
     (pool / "\\xff.jpg").write_bytes(b"x")
     (Path(str(pool)) / b"\xff.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"x")
-    with pytest.raises(UserError, match="is there twice, .*; rename or remove one"):
+    with pytest.raises(UserError, match=r"is there twice, .*; rename or remove one"):
         collect(pool, None)
