@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ class Images:
         """image_id of each row, decoded when it is asked for."""
         return _Texts(self.table["image_id"])
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """int32 [rows], -1 where the label is unknown."""
         return self.table["label"].fill_null(-1).to_numpy().astype(np.int32, copy=False)

@@ -127,7 +127,7 @@ def test_empty_list(root):
 
 def test_list_elsewhere(root):
     message = mistake(root, **{**LISTS, "val": "lists/val.txt"})
-    assert f"no list file, folder or tar {root / 'lists/val.txt'}" in message
+    assert f"no list file or folder or tar {root / 'lists/val.txt'}" in message
     assert "correct `val`" in message
 
 
