@@ -158,8 +158,8 @@ class FilesDataset:
     def _find(self, split: str, source: Path, contents: Contents, count: Counter) -> Found:
         if not source.exists():
             raise UserError(
-                f"data set '{self.name}': no list file or folder or tar {source}; correct `{split}`, "
-                f"which is relative to `root` ({self.root}), or `root`"
+                f"data set '{self.name}': no list file or folder or tar {source}; "
+                f"correct `{split}`, which is relative to `root` ({self.root}), or `root`"
             )
         found = find(source, self.root, contents.tar, count, self.config.delimiter)
         if not len(found.images):
