@@ -154,7 +154,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    5,
+    6,
     ("dedup", "shard_size"),
     ("data/pool.parquet", "data/val.parquet", "data/planted.parquet"),
     run,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.data.decode import BadImage, decode, read_bytes
+from ppcls_core.data.decode import BadImage, decoded, read_bytes
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.hashes import pixel_digest, thumbnail
 from ppcls_core.dedup.sift import Features, extract, reduce, shrink
@@ -41,12 +41,17 @@ MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixe
 @dataclass(frozen=True)
 class Picture:
     """What the search knows of one image: its `size` (width, height), the `grey` reduced copy
-    (uint8), the digests (sha256, hex) of its file's bytes and of its pixels."""
+    (uint8), the digests (sha256, hex) of its file's bytes and of its pixels.
+
+    `conclusive`: files of these pixels show the same. False where the decode dropped something
+    (alpha, frames, depth, colours), and of a picture of one colour, as an empty page.
+    """
 
     size: tuple[int, int]
     grey: np.ndarray
     bytes_digest: str
     digest: str
+    conclusive: bool
     config: DedupConfig
 
     @cached_property
@@ -104,8 +109,11 @@ def _part(path: Path, offset: int, size: int) -> bytes:
 def describe(source: Source, config: DedupConfig) -> Picture:
     """Read and describe one image. Raises BadImage."""
     data = read_source(source)
-    image = decode(data)
+    whole = decoded(data)
+    image = whole.pixels
     grey = reduce(image, config)
     size = (image.shape[1], image.shape[0])
     bytes_digest = hashlib.sha256(data).hexdigest()
-    return Picture(size, grey, bytes_digest, pixel_digest(image), config)
+    is_blank = grey.min() == grey.max() and bool((image == image[0, 0]).all())
+    conclusive = not whole.dropped and not is_blank
+    return Picture(size, grey, bytes_digest, pixel_digest(image), conclusive, config)
