@@ -12,6 +12,7 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three begin 
 HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; others are hardly ever met
 PROGRESSIVE = 0xC2
 ORIENTATION, SHORT = 0x112, 3  # an EXIF tag, and its type
+MAX_TAGS = 500  # that are read; they are sorted, and orientation is among the first
 NUM_COEFFICIENTS = 64  # of a block
 SHORTEST = 8  # bytes of the shortest segment that is read here
 # Not FF 00, which among coded rows is a byte FF, nor restart markers (D0 to D7), nor what has no
@@ -122,7 +123,7 @@ def _orientations(tiff: bytes) -> Iterator[int]:
     and 0 for any other value or type."""
     number = partial(int.from_bytes, byteorder="little" if tiff[:2] == b"II" else "big")
     start = number(tiff[4:8])
-    end = start + 2 + 12 * number(tiff[start : start + 2])
+    end = start + 2 + 12 * min(number(tiff[start : start + 2]), MAX_TAGS)
     for tag in (tiff[at : at + 12] for at in range(start + 2, min(end, len(tiff)), 12)):
         if number(tag[:2]) == ORIENTATION:
             value = number(tag[8:10])
