@@ -158,7 +158,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    5,
+    6,
     ("dedup", "shard_size"),
     ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
     run,
