@@ -13,7 +13,8 @@ from data_catalog.published import PublishedWeights
 from ppcls_core.commands.console import console
 from ppcls_core.commands.paddle import start_paddle
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
-from ppcls_core.terminal import escaped, import_paddle
+from ppcls_core.runtime.paddle import import_paddle
+from ppcls_core.terminal import escaped
 
 if TYPE_CHECKING:
     from ppcls_core.deploy.benchmark import Measured
