@@ -155,9 +155,9 @@ def gather(
 ) -> list[Any]:
     """The answers of all `children` to one request, in their order; they work at once.
 
-    When one fails while others work it is ended, which those who wait for it notice. They have
-    PATIENCE_SECONDS to end as they see fit. What is raised is the first error that is no PeerEnded.
-    A request to stop is passed on to all of them.
+    When one fails while others work it is ended, which those who wait for it notice; when a stop
+    was requested, which is passed on to all, it is not: others may still save their work. They have
+    PATIENCE_SECONDS to end. What is raised is the first error that is no PeerEnded.
     """
     answers: dict[Child, Any] = {}
     errors: list[BaseException] = []
@@ -182,7 +182,7 @@ def gather(
                 continue
             errors.append(value)
             deadline = min(deadline, time.monotonic() + PATIENCE_SECONDS)
-            if pending:
+            if pending and not stopped:
                 child.close()
     if errors:
         raise next((e for e in errors if not isinstance(e, PeerEnded)), errors[0])

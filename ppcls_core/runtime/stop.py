@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -54,3 +54,21 @@ def stop_on_signals(raise_again: bool = False) -> Iterator[StopFlag]:
             signal.signal(number, handler)
         if raise_again and flag.received is not None:
             os.kill(os.getpid(), flag.received)
+
+
+def ignore_sigterm_when(condition: Callable[[], bool]) -> None:
+    """From now on SIGTERM ends this process, as it does by itself, unless `condition()` is true.
+
+    Where SIGTERM has another meaning already, or outside the main thread, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None):
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not condition():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, handle)
