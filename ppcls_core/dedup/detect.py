@@ -21,7 +21,7 @@ from ppcls_core.dedup.by_sift import by_sift, too_few, with_row
 from ppcls_core.dedup.index import ValIndex, rejection
 from ppcls_core.dedup.pairs import CHANNELS, PAIRS, Pair, pair_row
 from ppcls_core.dedup.picture import Picture, Source, describe
-from ppcls_core.dedup.threads import map_threads
+from ppcls_core.runtime.threads import map_threads
 
 
 @dataclass(frozen=True)

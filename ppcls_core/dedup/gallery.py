@@ -18,9 +18,9 @@ from ppcls_core.dedup.pairs import CHANNELS
 from ppcls_core.dedup.picture import Find, read_source
 from ppcls_core.dedup.pixels import apply
 from ppcls_core.dedup.sift import extract, mirror, negate, reduce
-from ppcls_core.dedup.threads import map_threads
 from ppcls_core.dedup.verify import ALIKE, UNIT, similarities
 from ppcls_core.randomness import seed_of
+from ppcls_core.runtime.threads import map_threads
 
 if TYPE_CHECKING:
     from ppcls_core.report.model import DuplicatePair

@@ -32,7 +32,7 @@ from ppcls_core.dedup.hashes import perceptual_hash
 from ppcls_core.dedup.picture import Picture, Source, describe
 from ppcls_core.dedup.search import read_search, write_search
 from ppcls_core.dedup.sift import DIMENSION, Features
-from ppcls_core.dedup.threads import map_threads
+from ppcls_core.runtime.threads import map_threads
 
 FORMAT = 3
 GREY_QUALITY = 90  # of the grey copies' JPEG

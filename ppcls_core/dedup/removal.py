@@ -33,7 +33,7 @@ from ppcls_core.dedup.detect import check_pair
 from ppcls_core.dedup.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.picture import Source, describe, read_source
 from ppcls_core.dedup.pixels import apply
-from ppcls_core.dedup.threads import map_threads
+from ppcls_core.runtime.threads import map_threads
 
 FORMAT = 2
 PACKAGES = ("ssld", "opencv-python-headless", "faiss-cpu", "numpy")
