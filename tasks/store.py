@@ -6,6 +6,7 @@ counts: neither Prefect's states nor any other record.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
@@ -20,7 +20,7 @@ BATCHES_AHEAD = 2
 
 def map_threads(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int | None = None
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """`function` of each item, in the items' order, computed by `workers` threads.
 
     At most `ahead` items (by default AHEAD a worker) are begun before their results are asked for.
