@@ -26,42 +26,51 @@ class Odd(Exception):
         super().__init__(first + second)
 
 
-def worker(rank: int) -> Callable[[str, Parent], object]:
-    def answer(request: str, parent: Parent) -> object:
-        match request:
-            case "pid":
-                return os.getpid()
-            case "count":
-                for number in range(3):
-                    parent.report("count", number)
-                return rank
-            case "user":
-                raise UserError("correct it")
-            case "defect":
-                raise KeyError("no such key")
-            case "odd":
-                raise Odd("a", "b")
-            case "unpicklable":
-                return lambda: None
-            case "die":
-                print("its last words", file=sys.stderr)
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "leave":
-                os._exit(3)
-            case "last dies" if rank == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "last dies":
-                raise PeerEnded("another process has ended")
-            case "until stopped":
-                parent.report("begun")
-                while not parent.stop_requested:
-                    time.sleep(0.01)
-                raise Interrupted
-            case "for ever":
-                time.sleep(1000)
-        return None
+def count(rank: int, parent: Parent) -> int:
+    for number in range(3):
+        parent.report("count", number)
+    return rank
 
-    return answer
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def die(rank: int, parent: Parent) -> None:
+    print("its last words", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def last_dies(rank: int, parent: Parent) -> None:
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise PeerEnded("another process has ended")
+
+
+def until_stopped(rank: int, parent: Parent) -> None:
+    parent.report("begun")
+    while not parent.stop_requested:
+        time.sleep(0.01)
+    raise Interrupted
+
+
+ANSWERS: dict[str, Callable[[int, Parent], object]] = {
+    "pid": lambda rank, parent: os.getpid(),
+    "count": count,
+    "user": lambda rank, parent: fail(UserError("correct it")),
+    "defect": lambda rank, parent: fail(KeyError("no such key")),
+    "odd": lambda rank, parent: fail(Odd("a", "b")),
+    "unpicklable": lambda rank, parent: lambda: None,
+    "die": die,
+    "leave": lambda rank, parent: os._exit(3),
+    "last dies": last_dies,
+    "until stopped": until_stopped,
+    "for ever": lambda rank, parent: time.sleep(1000),
+}
+
+
+def worker(rank: int) -> Callable[[str, Parent], object]:
+    return lambda request, parent: ANSWERS[request](rank, parent)
 
 
 def refuse() -> object:
@@ -78,7 +87,7 @@ def test_answers_reports_and_errors_come_back_and_the_child_goes_on():
         pid = child("pid")
         assert child("count", lambda *values: reports.append(values)) == 7
         assert reports == [("count", 0), ("count", 1), ("count", 2)]
-        with pytest.raises(UserError, match="^correct it$") as user:
+        with pytest.raises(UserError, match=r"^correct it$") as user:
             child("user")
         assert not hasattr(user.value, "__notes__")
         with pytest.raises(KeyError, match="no such key") as defect:
@@ -118,9 +127,9 @@ def test_exit_statuses_have_words():
 
 
 def test_the_cause_is_raised_not_its_consequence():
-    with start(0) as first, start(1) as second:
-        with pytest.raises(UserError, match="has ended with -9"):
-            gather([first, second], "last dies")
+    told = pytest.raises(UserError, match="has ended with -9")
+    with start(0) as first, start(1) as second, told:
+        gather([first, second], "last dies")
 
 
 def test_a_stop_is_passed_on_to_all():
