@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from flows.services import is_healthy, prepare
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, following, needed_for, stage_named
 from tasks.recipe import RECIPES, load_recipes, recipe_path
-from tasks.stage import Session
-from tasks.store import Store
+from tasks.run.stage import Session
+from tasks.run.store import Store
 
 STOP_SECONDS = 10  # for the temporary server to write what it has received
 # Variables of the temporary server, as Prefect sets them for its own.
@@ -118,7 +118,7 @@ def print_results(
     session: Session, until: str, console: Console, of_student_alone: bool = False
 ) -> None:
     """The table of what each stage did, and the accuracies where they are known."""
-    from tasks.report import accuracies, stage_row
+    from tasks.stages.report import accuracies, stage_row
 
     table = Table("stage", box=None, pad_edge=False, header_style="bold")
     for name in ("in", "out", "seconds", "images/s"):

@@ -21,10 +21,10 @@ from urllib.request import urlopen
 
 import httpx
 
-from data_catalog.config import UserError
-from data_catalog.files import read_json, write_json
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json, write_json
 from tasks.recipe import PROJECT
-from tasks.store import Store
+from tasks.run.store import Store
 
 POOL, PROFILE = "ssld", "ssld"
 MARK = "SSLD_SERVICE"  # variable of a service's processes: its name and the folder of its record

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from data_catalog.config import Config, UserError, closest, parse
+from data_catalog.base.config import Config, UserError, closest, parse
 from data_catalog.published import published_weights, static_names
 from ppcls_core.models.specs import (
     ModelSpec,
@@ -177,7 +177,7 @@ def _published_file(name: str) -> Path:
             f"model {name}: its weights were never published; give the path of yours, or take one "
             "of the names with weights in `ppcls models`"
         )
-    from data_catalog.download import download, weights_folder
+    from data_catalog.base.download import download, weights_folder
     from ppcls_core.models.weights.files import load_state
 
     return download(published.url, weights_folder(), load_state)

@@ -1,1 +1,1 @@
-"""Processes, threads, signals and timers: what runs work, and knows nothing of what the work is."""
+"""Processes, threads, signals, progress and randomness: knows nothing of images or networks."""

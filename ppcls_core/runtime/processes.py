@@ -29,7 +29,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.runtime.paddle import import_paddle
 
 POLL_SECONDS = 0.2  # between two looks at a request to stop

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.config import parse
-from ppcls_core.deploy.exported import Exported, Logits
+from data_catalog.base.config import parse
+from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.runtime.processes import Child, Parent
 
 # Threads that wait for one another sleep, instead of keeping a core from the decoders.
@@ -52,6 +52,6 @@ def engine(asked: Asked) -> Iterator[Logits]:
 
 def open_engine(asked: Asked) -> Callable[[np.ndarray, Parent], np.ndarray]:
     """The child's function: logits of a batch of uint8 pixels."""
-    kind = resolve_name("ppcls_core.deploy.engine:EngineOptions")  # imports Paddle
+    kind = resolve_name("ppcls_core.inference.predictor:EngineOptions")  # imports Paddle
     predict = Exported(asked.directory).on_engine(parse(kind, asked.settings, "ppcls serve"))
     return lambda pixels, parent: predict(pixels)

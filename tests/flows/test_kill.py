@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.files import read_json
+from data_catalog.base.files import read_json
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 from tests.support.processes import kill_with_environment, wait_until, with_environment

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from data_catalog.config import UserError
-from data_catalog.files import write_json
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_json
 from flows import services
 from tests.conftest import PROJECT
 from tests.support.processes import (

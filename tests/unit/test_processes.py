@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.config import UserError
-from ppcls_core.monitor import Interrupted
+from data_catalog.base.config import UserError
+from ppcls_core.runtime.monitor import Interrupted
 from ppcls_core.runtime.processes import Child, Parent, PeerEnded, exit_text, gather
 from tests.conftest import PROJECT
 from tests.support.processes import is_running, wait_until
