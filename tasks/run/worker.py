@@ -13,7 +13,7 @@ from tasks.run.stage import Outcome, Work
 
 @dataclass(frozen=True)
 class ParentMonitor:
-    """The Monitor of the process that started the stage; only the first of its processes reports."""
+    """The Monitor of the process that started the stage; only the first process reports."""
 
     parent: Parent
     reports: bool

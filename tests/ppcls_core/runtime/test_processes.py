@@ -165,7 +165,7 @@ def test_a_childs_signals_are_its_parents_affair():
 def test_a_child_ends_with_a_killed_parent(tmp_path: Path, request_: str):
     code = (
         "import os, sys, pathlib\n"
-        "from tests.unit.test_processes import start\n"
+        "from tests.ppcls_core.runtime.test_processes import start\n"
         "child = start()\n"
         "pathlib.Path(sys.argv[1]).write_text(str(child('pid')))\n"
         "child.send(sys.argv[2])\n"
