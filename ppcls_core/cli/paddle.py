@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ppcls_core.runtime.terminal import import_paddle
+from ppcls_core.runtime.paddle import import_paddle
 
 
 def start_paddle(threads: int | None) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from data_catalog.base.config import UserError
 from ppcls_core.cli.console import log
-from ppcls_core.runtime.terminal import import_paddle
+from ppcls_core.runtime.paddle import import_paddle
 
 File = Annotated[Path, typer.Option("-c", "--config", help="YAML: ours or PaddleClas's of 2020.")]
 Overrides = Annotated[

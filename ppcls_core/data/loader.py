@@ -5,14 +5,11 @@ What a batch holds depends only on (seed, epoch, image id), never on the number 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-import cv2
 import numpy as np
 
 from data_catalog.base.config import UserError
@@ -23,12 +20,12 @@ from ppcls_core.data.decode import BadImage
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import AugmentedViews, TestView
 from ppcls_core.runtime.randomness import generator, seed_of
+from ppcls_core.runtime.threads import map_batches
 
 if TYPE_CHECKING:
     from ppcls_core.labels.store import LabelStore
 
 K = TypeVar("K")
-T = TypeVar("T")
 
 
 @dataclass
@@ -113,7 +110,7 @@ class TrainLoader:
         Over several epochs the threads go on loading while an epoch is closed and validated.
         """
         rows, step = self._rows(epoch, first_step, num_epochs), epoch * self.steps_per_epoch
-        for batch in prefetch(rows, self._load, self.workers):
+        for batch in map_batches(self._load, rows, self.workers):
             # Here, not in the threads, which are ahead: what a checkpoint holds must not vary.
             for image_id, error in (bad for sample in batch for bad in sample.rejected):
                 self.rejected.add(image_id, error)
@@ -190,25 +187,7 @@ def read_batches(
             return item, error
 
     rest = iter(items)
-    for loaded in prefetch(iter(lambda: list(islice(rest, batch_size)), []), load, workers):
+    for loaded in map_batches(load, iter(lambda: list(islice(rest, batch_size)), []), workers):
         good = [(item, found) for item, found in loaded if not isinstance(found, BadImage)]
         bad = [(item, found) for item, found in loaded if isinstance(found, BadImage)]
         yield [item for item, _ in good], np.array([x for _, x in good], np.uint8), bad
-
-
-def prefetch(
-    batches: Iterable[Sequence[K]], load: Callable[[K], T], workers: int
-) -> Iterator[list[T]]:
-    """`[load(x) for x in batch]` of each batch, in order, two batches ahead of the consumer."""
-    cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="load")
-    pending: deque[list[Future]] = deque()
-    try:
-        for batch in batches:
-            pending.append([pool.submit(load, item) for item in batch])
-            if len(pending) > 2:
-                yield [future.result() for future in pending.popleft()]
-        while pending:
-            yield [future.result() for future in pending.popleft()]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

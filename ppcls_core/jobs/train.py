@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import paddle
@@ -33,6 +31,7 @@ from ppcls_core.models.registry import build_model, load_pretrained
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import generator, seed_of
+from ppcls_core.runtime.stop import StopFlag, stop_on_signals
 
 SAVE_SECONDS = 60.0  # between checkpoints
 WEIGHTS, HISTORY, SETTINGS = "last.pdparams", "history.json", "job.json"
@@ -274,12 +273,12 @@ class _StepLog:
 class _Console:
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self.log, self.signalled = log, False
+    def __init__(self, log: Callable[[str], None], stop: StopFlag) -> None:
+        self.log, self.stop = log, stop
 
     @property
     def stop_requested(self) -> bool:
-        return self.signalled or world().is_abandoned
+        return self.stop.is_set or world().is_abandoned
 
     def note(self, message: str) -> None:
         self.log(message)
@@ -294,21 +293,6 @@ class _Console:
 
 @contextmanager
 def _console(log: Callable[[str], None]) -> Iterator[_Console]:
-    """A monitor; in the block the first SIGINT or SIGTERM asks for a stop, a SIGINT then kills.
-
-    A SIGTERM then is nothing new: Paddle's launcher repeats its own within a second.
-    """
-    monitor = _Console(log)
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        monitor.signalled = True
-        signal.signal(signal.SIGINT, old[signal.SIGINT])
-
-    for number in old:
-        signal.signal(number, stop)
-    try:
-        yield monitor
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    """A monitor of the block, which a signal asks to stop."""
+    with stop_on_signals() as stop:
+        yield _Console(log, stop)
