@@ -2,8 +2,8 @@
 
     python benchmarks/bookkeeping.py --folder SCRATCH [--images 100000 --images 1000000]
 
-Makes a pool of tars of 100,000 images of 64 bytes each (1 KB an image on disk) that belongs to the
-demo's labelled set, and measures steps, each in a process of its own: wall time and peak memory.
+Makes a pool of tars of 100,000 images of 64 bytes each (1 KB an image on disk) with a labelled
+set of two images, and measures steps, each in a process of its own: wall time and peak memory.
 The pool of the next size takes over the tars of the one before; --remove deletes it at the end.
 """
 
@@ -36,7 +36,10 @@ PART = 2048  # rows that a search or a labelling holds at a time
 def make_pool(folder: Path, num_images: int) -> None:
     """Tars that are not there yet: the first is written, the others are copies."""
     (folder / "pool").mkdir(parents=True, exist_ok=True)
-    (folder / "pool.yaml").write_text("kind: files\nroot: .\npool: pool\n")
+    (folder / "pool.yaml").write_text(
+        "kind: files\nroot: .\ntrain: list.txt\nval: list.txt\npool: pool\n"
+    )
+    (folder / "list.txt").write_text("a.jpg 0\nb.jpg 1\n")
     first = folder / "pool" / "n00000.tar"
     if not first.exists():
         with tarfile.open(first, "w") as archive:
@@ -61,11 +64,11 @@ class _Endless:
 
 
 def settings(folder: Path) -> list[str]:
-    return [f"data.pool={folder}/pool.yaml"]
+    return [f"data.{name}={folder}/pool.yaml" for name in ("labelled", "pool")]
 
 
 def data_stage(folder: Path) -> int:
-    """The stage `data` of the demo with that pool."""
+    """The stage `data` of a recipe with that pool."""
     from ppcls_core.runtime.monitor import SilentMonitor
     from tasks.dag import STAGES
     from tasks.recipe import load_recipe
@@ -82,7 +85,7 @@ def status(folder: Path) -> int:
     """`ssld status`."""
     from flows.cli import app
 
-    app(["status", "demo", "--set", settings(folder)[0]], standalone_mode=False)
+    app(["status", "demo", "--set", *settings(folder)], standalone_mode=False)
     return 0
 
 
