@@ -64,7 +64,8 @@ class _Endless:
 
 
 def settings(folder: Path) -> list[str]:
-    return [f"data.{name}={folder}/pool.yaml" for name in ("labelled", "pool")]
+    sets = [f"data.{name}={folder}/pool.yaml" for name in ("labelled", "pool")]
+    return [*sets, "data.options={}"]
 
 
 def data_stage(folder: Path) -> int:
@@ -85,7 +86,8 @@ def status(folder: Path) -> int:
     """`ssld status`."""
     from flows.cli import app
 
-    app(["status", "demo", "--set", *settings(folder)], standalone_mode=False)
+    pairs = [word for pair in settings(folder) for word in ("--set", pair)]
+    app(["status", "demo", *pairs], standalone_mode=False)
     return 0
 
 
