@@ -28,7 +28,7 @@ from ppcls_core.engine.objectives import Objective, cross_entropy, distillation
 from ppcls_core.engine.trainer import StepReport, Training, fit
 from ppcls_core.job import ImageList, Job
 from ppcls_core.models.networks.layers import Network
-from ppcls_core.models.registry import build_model, load_pretrained
+from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.randomness import generator, seed_of
@@ -56,7 +56,7 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
         log("trained already")
         return job.folder
     with world().together():
-        model, objective = _model(job), _objective(job)
+        model, objective = _model(job, log), _objective(job)
         loader = _loader(job, images_of(job.train, job.num_classes))
         val = images_of(job.val, job.num_classes)
     with _console(log) as monitor:
@@ -88,7 +88,7 @@ def evaluate_job(job: Job, log: Callable[[str], None], per_class: Path | None = 
     if job.val is None or job.weights is None:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    load_weights(model, Path(job.weights), allow_other_classes=False)
+    load_weights(model, Path(job.weights))
     with _console(log) as monitor:
         images = images_of(job.val, job.num_classes)
         accuracy = evaluate(model, images, job.preprocess, job.workers, monitor)
@@ -186,10 +186,12 @@ def _is_done(job: Job) -> bool:
     return (job.folder / HISTORY).exists()
 
 
-def _model(job: Job) -> Network:
+def _model(job: Job, log: Callable[[str], None]) -> Network:
     paddle.seed(seed_of(job.seed, "init"))
-    name, spec = job.model.name, job.model.spec
-    return build_model(name, num_classes=job.num_classes, spec=spec, pretrained=job.weights)
+    model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
+    if job.weights is not None:
+        load_weights(model, Path(job.weights), on_new_classifier=log)
+    return model
 
 
 def _objective(job: Job) -> Objective:
@@ -200,7 +202,7 @@ def _objective(job: Job) -> Objective:
     name, spec = job.teacher.model.name, job.teacher.model.spec
     teacher = build_model(name, num_classes=job.num_classes, spec=spec)
     if job.teacher.weights is not None:
-        load_pretrained(teacher, name, Path(job.teacher.weights))
+        load_weights(teacher, Path(job.teacher.weights))
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 

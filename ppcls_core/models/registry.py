@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from data_catalog.config import Config, UserError, closest, parse
-from data_catalog.published import published_weights, static_names
+from data_catalog.download import download, weights_folder
+from data_catalog.published import published_weights
 from ppcls_core.models.specs import (
     ModelSpec,
     alexnet,
@@ -164,8 +165,11 @@ def build_model(
 
     with unique_name.guard():
         model = pkgutil.resolve_name(resolved.network)(resolved, num_classes)
+    model.architecture = architecture_of(name)
     if path is not None and path is not False:
-        load_pretrained(model, name, Path(path).expanduser())
+        # By name: NumPy and the formats are not needed to check a recipe.
+        load_weights = pkgutil.resolve_name("ppcls_core.models.weights.state:load_weights")
+        load_weights(model, Path(path), _log.warning)
     return model
 
 
@@ -177,28 +181,8 @@ def _published_file(name: str) -> Path:
             f"model {name}: its weights were never published; give the path of yours, or take one "
             "of the names with weights in `ppcls models`"
         )
-    from data_catalog.download import download, weights_folder
-    from ppcls_core.models.weights.files import load_state
-
+    load_state = pkgutil.resolve_name("ppcls_core.models.weights.files:load_state")
     return download(published.url, weights_folder(), load_state)
-
-
-def load_pretrained(model: Network, name: str, path: Path) -> None:
-    """Fill `model`, built as `name`, with the weights `path`; another classifier stays as it is.
-
-    Raises:
-        UserError: as `load_weights`.
-    """
-    from ppcls_core.models.weights.state import load_weights
-
-    names = static_names().get(architecture_of(name), ())
-    left = load_weights(model, path, allow_other_classes=True, static_names=names)
-    if left:
-        _log.warning(
-            "%s: the weights are for another number of classes; %s left as initialised",
-            path,
-            " and ".join(left),
-        )
 
 
 def classifier_parameters(model: Network) -> list[paddle.Tensor]:

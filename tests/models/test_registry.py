@@ -142,7 +142,7 @@ def test_weights_for_other_classes_fill_all_but_the_classifier_and_say_so(traine
     assert got["fc.weight"].shape == (64, 5)
     for name in want.keys() - {"fc.weight", "fc.bias"}:
         np.testing.assert_array_equal(got[name], want[name])
-    assert "another number of classes; fc.weight and fc.bias left as initialised" in caplog.text
+    assert "the weights are for 4 classes, the model has 5; fc.weight and fc.bias" in caplog.text
 
 
 def test_weights_of_another_network_are_refused(trained):
