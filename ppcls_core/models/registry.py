@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import operator
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,29 +54,47 @@ if TYPE_CHECKING:
 MAX_CLASSES = 100_000
 _log = logging.getLogger(__name__)
 
-_VARIANTS: dict[str, ModelSpec] = {
-    **resnet.VARIANTS,
-    **mobilenet_v1.VARIANTS,
-    **mobilenet_v2.VARIANTS,
-    **mobilenet_v3.VARIANTS,
-    **vgg.VARIANTS,
-    **alexnet.VARIANTS,
-    **squeezenet.VARIANTS,
-    **darknet.VARIANTS,
-    **googlenet.VARIANTS,
-    **densenet.VARIANTS,
-    **dpn.VARIANTS,
-    **shufflenet_v2.VARIANTS,
-    **ghostnet.VARIANTS,
-    **inception_v4.VARIANTS,
-    **efficientnet.VARIANTS,
-    **xception.VARIANTS,
-    **hrnet.VARIANTS,
-    **inception_v3.VARIANTS,
-    **regnet.VARIANTS,
-    **resnest.VARIANTS,
-    **csp_resnet.VARIANTS,
-}
+FAMILIES: tuple[Mapping[str, ModelSpec], ...] = (
+    resnet.VARIANTS,
+    mobilenet_v1.VARIANTS,
+    mobilenet_v2.VARIANTS,
+    mobilenet_v3.VARIANTS,
+    vgg.VARIANTS,
+    alexnet.VARIANTS,
+    squeezenet.VARIANTS,
+    darknet.VARIANTS,
+    googlenet.VARIANTS,
+    densenet.VARIANTS,
+    dpn.VARIANTS,
+    shufflenet_v2.VARIANTS,
+    ghostnet.VARIANTS,
+    inception_v4.VARIANTS,
+    efficientnet.VARIANTS,
+    xception.VARIANTS,
+    hrnet.VARIANTS,
+    inception_v3.VARIANTS,
+    regnet.VARIANTS,
+    resnest.VARIANTS,
+    csp_resnet.VARIANTS,
+)
+"""Name to spec of every architecture, family by family, in the order in which they are listed."""
+
+
+def merged(families: Iterable[Mapping[str, ModelSpec]]) -> dict[str, ModelSpec]:
+    """All variants of `families` by name.
+
+    Raises:
+        ValueError: two families have a variant of the same name.
+    """
+    variants: dict[str, ModelSpec] = {}
+    for family in families:
+        if taken := variants.keys() & family.keys():
+            raise ValueError(f"architectures of two families: {', '.join(sorted(taken))}")
+        variants |= family
+    return variants
+
+
+_VARIANTS = merged(FAMILIES)
 
 
 class ModelConfig(Config):
