@@ -35,6 +35,7 @@ from ppcls_core.randomness import generator, seed_of
 
 SAVE_SECONDS = 60.0  # between checkpoints
 WEIGHTS, HISTORY, SETTINGS = "last.pdparams", "history.json", "job.json"
+RUN_TIME = {"workers", "log_every", "save_every", "vdl_dir"}  # settings that change no weights
 Scalars = Callable[[StepReport], None]
 
 
@@ -66,9 +67,13 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
             log(f"valid top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f}")
             return accuracy.top1
 
+        def copy_weights(epoch: int) -> None:
+            if job.save_every and epoch % job.save_every == 0 and world().is_first:
+                save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
+
         report = _StepLog(loader.steps_per_epoch, job.log_every, log, scalars)
         learning = [p for p in model.parameters() if not p.stop_gradient]
-        training = Training(model, learning, objective, loader, validate, report)
+        training = Training(model, learning, objective, loader, validate, report, copy_weights)
         history = fit(training, job.learning, job.folder, SAVE_SECONDS, monitor)
     if world().is_first:
         save_state(job.folder / WEIGHTS, state_of(model))
@@ -176,7 +181,7 @@ def _is_done(job: Job) -> bool:
     Raises:
         UserError: it holds another training.
     """
-    settings = job.model_dump(mode="json", exclude={"workers", "log_every"})
+    settings = job.model_dump(mode="json", exclude=RUN_TIME)
     path = job.folder / SETTINGS
     if path.exists() and read_json(path) != settings:
         raise UserError(
