@@ -33,20 +33,20 @@ REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class Upload:
     """An image as it came."""
 
     name: str  # of its file, or its number
     data: bytes
 
 
-def read_pictures(content_type: str, body: bytes, config: ServeConfig) -> list[Picture]:
+def read_pictures(content_type: str, body: bytes, config: ServeConfig) -> list[Upload]:
     """The images in the body of a request, at least one. Raises Refused (400, 413, 415, 422)."""
     kind, options = parse_options_header(content_type[:1000])
     if kind == MULTIPART.encode():
-        pictures = list(_of_multipart(body, options.get(b"boundary", b""), config))
+        pictures = list(_read_multipart(body, options.get(b"boundary", b""), config))
     elif kind == JSON.encode():
-        pictures = _of_json(body, config)
+        pictures = _read_json(body, config)
     else:
         raise Refused(
             415,
@@ -69,7 +69,9 @@ def _check_number(num: int, config: ServeConfig) -> None:
         )
 
 
-def _of_multipart(body: bytes, boundary: bytes, config: ServeConfig) -> Iterator[Picture]:
+# Not Starlette's `request.form()`: it writes images above 1 MB to disk, takes a body that ends
+# before its last boundary for whole, and keeps a file without a name as text.
+def _read_multipart(body: bytes, boundary: bytes, config: ServeConfig) -> Iterator[Upload]:
     if not 0 < len(boundary) <= MAX_BOUNDARY:
         raise _broken(f"a boundary of {len(boundary)} bytes", f"1 to {MAX_BOUNDARY}")
     # One split more than there may be images, so that too many are noticed and cost nothing.
@@ -81,10 +83,10 @@ def _of_multipart(body: bytes, boundary: bytes, config: ServeConfig) -> Iterator
     if not parts.pop().startswith(b"--"):
         raise _broken("a body that ends before its last boundary", "all of it")
     for number, part in enumerate(parts):
-        yield _of_part(number, part)
+        yield _read_part(number, part)
 
 
-def _of_part(number: int, part: bytes) -> Picture:
+def _read_part(number: int, part: bytes) -> Upload:
     end = part.find(b"\r\n\r\n", 0, MAX_HEAD)
     if end < 0:
         raise _broken(f"part {number + 1} without an end of its header", "an empty line")
@@ -110,10 +112,10 @@ def _of_part(number: int, part: bytes) -> Picture:
             "send images alone",
         )
     file_name = options.get(b"filename", b"").decode(errors="replace")
-    return Picture(file_name or str(number), part[end + 4 :])
+    return Upload(file_name or str(number), part[end + 4 :])
 
 
-def _of_json(body: bytes, config: ServeConfig) -> list[Picture]:
+def _read_json(body: bytes, config: ServeConfig) -> list[Upload]:
     # Base64 has no commas and brackets: a body with many would take memory for nothing.
     _check_number(body.count(b",") + 1, config)
     if body.count(b"[") + body.count(b"{") > 2:
@@ -128,7 +130,7 @@ def _of_json(body: bytes, config: ServeConfig) -> list[Picture]:
     images = data["images"]
     if not isinstance(images, list) or not all(isinstance(text, str) for text in images):
         raise Refused(422, "images that are no list of texts", SHAPE, "correct it")
-    return [Picture(str(number), _unpacked(number, text)) for number, text in enumerate(images)]
+    return [Upload(str(number), _unpacked(number, text)) for number, text in enumerate(images)]
 
 
 def _unpacked(number: int, text: str) -> bytes:
@@ -144,7 +146,7 @@ def _broken(got: str, expected: str) -> Refused:
     return Refused(400, got, expected, f"send {MULTIPART} as an HTTP client makes it")
 
 
-def network_input(picture: Picture, preprocess: Preprocess, max_pixels: int) -> np.ndarray:
+def network_input(picture: Upload, preprocess: Preprocess, max_pixels: int) -> np.ndarray:
     """uint8 [3, S, S] of `picture`. Raises Refused (400, 413)."""
     try:
         if not picture.data:

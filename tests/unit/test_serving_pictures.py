@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ppcls_core.data.decode import MAX_SCANS, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.pictures import Picture, network_input, read_pictures
+from ppcls_core.serving.pictures import Upload, network_input, read_pictures
 from ppcls_core.serving.refused import Refused
 from tests.unit.stand_in import encoded
 
@@ -133,7 +133,7 @@ def test_a_refusal_says_what_was_got(content_type, body, status, got):
 def test_the_network_sees_what_predict_shows_it():
     data, preprocess = encoded("green"), Preprocess(size=32)
     want = preprocess(decode(data))
-    assert np.array_equal(network_input(Picture("x", data), preprocess, 10**6), want)
+    assert np.array_equal(network_input(Upload("x", data), preprocess, 10**6), want)
 
 
 def scans(num: int) -> bytes:
@@ -145,7 +145,7 @@ def scans(num: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
 def test_too_many_pixels_are_refused_by_the_header(suffix):
-    picture = Picture("x", encoded("red", suffix, 50))
+    picture = Upload("x", encoded("red", suffix, 50))
     assert network_input(picture, Preprocess(size=32), 2500).shape == (3, 32, 32)
     with pytest.raises(Refused, check=lambda refused: refused.status == 413) as caught:
         network_input(picture, Preprocess(size=32), 2499)
@@ -153,9 +153,9 @@ def test_too_many_pixels_are_refused_by_the_header(suffix):
 
 
 def test_a_jpeg_of_many_scans_is_refused():
-    assert network_input(Picture("x", scans(20)), Preprocess(size=32), 10**6).shape == (3, 32, 32)
+    assert network_input(Upload("x", scans(20)), Preprocess(size=32), 10**6).shape == (3, 32, 32)
     with pytest.raises(Refused, check=lambda refused: refused.status == 413):
-        network_input(Picture("x", scans(MAX_SCANS)), Preprocess(size=32), 10**6)
+        network_input(Upload("x", scans(MAX_SCANS)), Preprocess(size=32), 10**6)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ def test_a_jpeg_of_many_scans_is_refused():
 def test_a_header_that_would_take_long_is_refused_at_once(data):
     begun = time.thread_time()
     with pytest.raises(Refused, check=lambda refused: refused.status == 400):
-        network_input(Picture("x", data), Preprocess(size=32), 10**6)
+        network_input(Upload("x", data), Preprocess(size=32), 10**6)
     assert time.thread_time() - begun < 0.3
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xd9", b"text", encoded("red")[:-20]])
 def test_what_is_no_whole_image_is_a_400(data):
     with pytest.raises(Refused, check=lambda refused: refused.status == 400):
-        network_input(Picture("x", data), Preprocess(size=32), 10**6)
+        network_input(Upload("x", data), Preprocess(size=32), 10**6)
