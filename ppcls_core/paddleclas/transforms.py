@@ -66,7 +66,7 @@ class TransformSection(Section):
         """Our operator; None for decoding, normalisation and layout, which the reader does."""
 
 
-class DecodeImage(TransformSection):
+class DecodeImageSection(TransformSection):
     """From the bytes of a file to RGB pixels."""
 
     name: Literal["DecodeImage"] = "DecodeImage"
@@ -84,7 +84,7 @@ def _fraction(given: Any) -> Any:
         return given
 
 
-class NormalizeImage(TransformSection):
+class NormalizeImageSection(TransformSection):
     """By ImageNet's mean and deviation, the only ones there are."""
 
     name: Literal["NormalizeImage"] = "NormalizeImage"
@@ -97,19 +97,19 @@ class NormalizeImage(TransformSection):
     channel_num: Layout = None  # 4: with an empty one, for speed
 
     @model_validator(mode="after")
-    def _is_ours(self) -> NormalizeImage:
+    def _is_ours(self) -> NormalizeImageSection:
         if (self.mean, self.std) != (MEAN, STD) or abs(self.scale * 255 - 1) > 1e-6:
             raise ValueError("expected ImageNet's mean and deviation, and a scale of 1/255")
         return self
 
 
-class ToCHWImage(TransformSection):
+class ToCHWImageSection(TransformSection):
     """From [H, W, C] to [C, H, W]."""
 
     name: Literal["ToCHWImage"] = "ToCHWImage"
 
 
-class RandCropImage(TransformSection):
+class RandCropImageSection(TransformSection):
     """A random part of the image, resized."""
 
     name: Literal["RandCropImage"] = "RandCropImage"
@@ -127,7 +127,7 @@ class RandCropImage(TransformSection):
         )
 
 
-class RandFlipImage(TransformSection):
+class RandFlipImageSection(TransformSection):
     """A mirroring, half of the time."""
 
     name: Literal["RandFlipImage"] = "RandFlipImage"
@@ -139,7 +139,7 @@ class RandFlipImage(TransformSection):
         return augment.RandomFlip(axis=axes[self.flip_code])
 
 
-class ResizeImage(TransformSection):
+class ResizeImageSection(TransformSection):
     """To a short side or a size."""
 
     name: Literal["ResizeImage"] = "ResizeImage"
@@ -148,7 +148,7 @@ class ResizeImage(TransformSection):
     interpolation: Number = -1
 
     @model_validator(mode="after")
-    def _has_a_size(self) -> ResizeImage:
+    def _has_a_size(self) -> ResizeImageSection:
         if (self.resize_short is None) == (self.size is None):
             raise ValueError("expected one of `resize_short` and `size`")
         return self
@@ -158,7 +158,7 @@ class ResizeImage(TransformSection):
         return augment.Resize(short=self.resize_short, size=self.size, interpolation=interpolation)
 
 
-class CropImage(TransformSection):
+class CropImageSection(TransformSection):
     """The middle of the image."""
 
     name: Literal["CropImage"] = "CropImage"
@@ -168,7 +168,7 @@ class CropImage(TransformSection):
         return augment.CenterCrop(size=self.size)
 
 
-class AutoAugment(TransformSection):
+class AutoAugmentSection(TransformSection):
     """ImageNet's policy of Cubuk et al. 2018."""
 
     name: Literal["AutoAugment", "AA", "ImageNetPolicy"] = "AutoAugment"
@@ -177,7 +177,7 @@ class AutoAugment(TransformSection):
         return augment.AutoAugment()
 
 
-class RandAugment(TransformSection):
+class RandAugmentSection(TransformSection):
     """`num_layers` operations of one magnitude."""
 
     name: Literal["RandAugment"] = "RandAugment"
@@ -188,7 +188,7 @@ class RandAugment(TransformSection):
         return augment.RandAugment(num_layers=self.num_layers, magnitude=self.magnitude)
 
 
-class Cutout(TransformSection):
+class CutoutSection(TransformSection):
     """Square holes."""
 
     name: Literal["Cutout"] = "Cutout"
@@ -199,7 +199,7 @@ class Cutout(TransformSection):
         return augment.Cutout(num_holes=self.n_holes, length=self.length)
 
 
-class RandomErasing(TransformSection):
+class RandomErasingSection(TransformSection):
     """A rectangle erased, with probability EPSILON."""
 
     name: Literal["RandomErasing"] = "RandomErasing"
@@ -211,7 +211,7 @@ class RandomErasing(TransformSection):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the fill, of normalised pixels
 
     @model_validator(mode="after")
-    def _is_ours(self) -> RandomErasing:
+    def _is_ours(self) -> RandomErasingSection:
         if not 0 < self.sl <= self.sh:
             raise ValueError("expected `sl` above 0 and at most `sh`")
         if any(self.mean):
@@ -227,7 +227,7 @@ class RandomErasing(TransformSection):
         )
 
 
-class HideAndSeek(TransformSection):
+class HideAndSeekSection(TransformSection):
     """Cells of a grid hidden."""
 
     name: Literal["HideAndSeek"] = "HideAndSeek"
@@ -236,7 +236,7 @@ class HideAndSeek(TransformSection):
         return augment.HideAndSeek()
 
 
-class GridMask(TransformSection):
+class GridMaskSection(TransformSection):
     """A grid of squares masked."""
 
     name: Literal["GridMask"] = "GridMask"
@@ -248,7 +248,7 @@ class GridMask(TransformSection):
     prob: Probability = 1.0
 
     @model_validator(mode="after")
-    def _rises(self) -> GridMask:
+    def _rises(self) -> GridMaskSection:
         if self.d1 >= self.d2:
             raise ValueError("expected `d1` below `d2`")
         return self
@@ -271,7 +271,7 @@ class MixSection(Section):
         raise NotImplementedError
 
 
-class MixupOperator(MixSection):
+class MixupOperatorSection(MixSection):
     """Images blended in pairs."""
 
     name: Literal["MixupOperator"] = "MixupOperator"
@@ -281,7 +281,7 @@ class MixupOperator(MixSection):
         return augment.Mixup(alpha=self.alpha)
 
 
-class CutmixOperator(MixSection):
+class CutmixOperatorSection(MixSection):
     """A rectangle of another image put in."""
 
     name: Literal["CutmixOperator"] = "CutmixOperator"
@@ -291,7 +291,7 @@ class CutmixOperator(MixSection):
         return augment.CutMix(alpha=self.alpha)
 
 
-class FmixOperator(MixSection):
+class FmixOperatorSection(MixSection):
     """A shape of low frequencies of another image put in."""
 
     name: Literal["FmixOperator"] = "FmixOperator"
@@ -319,24 +319,24 @@ def _named(item: Any) -> Any:
 
 
 Transform = Annotated[
-    DecodeImage
-    | NormalizeImage
-    | ToCHWImage
-    | RandCropImage
-    | RandFlipImage
-    | ResizeImage
-    | CropImage
-    | AutoAugment
-    | RandAugment
-    | Cutout
-    | RandomErasing
-    | HideAndSeek
-    | GridMask,
+    DecodeImageSection
+    | NormalizeImageSection
+    | ToCHWImageSection
+    | RandCropImageSection
+    | RandFlipImageSection
+    | ResizeImageSection
+    | CropImageSection
+    | AutoAugmentSection
+    | RandAugmentSection
+    | CutoutSection
+    | RandomErasingSection
+    | HideAndSeekSection
+    | GridMaskSection,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
 Mix = Annotated[
-    MixupOperator | CutmixOperator | FmixOperator,
+    MixupOperatorSection | CutmixOperatorSection | FmixOperatorSection,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]

@@ -26,7 +26,7 @@ from ppcls_core.report.model import (
     DuplicatePair,
     Histogram,
     Image,
-    Selection,
+    SelectionSummary,
     Series,
     percent,
     printable,
@@ -255,7 +255,7 @@ def _panel(axes: Axes, series: Series, mark: _Mark, look: Look) -> None:
     axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
 
 
-def selection_chart(selection: Selection, look: Look = LIGHT) -> bytes:
+def selection_chart(selection: SelectionSummary, look: Look = LIGHT) -> bytes:
     """Images of each class, scores of what was selected, entropies over the pool, as SVG.
 
     Raises:
@@ -280,7 +280,7 @@ def selection_chart(selection: Selection, look: Look = LIGHT) -> bytes:
         return _svg(figure)
 
 
-def _class_panel(axes: Axes, selection: Selection, look: Look) -> None:
+def _class_panel(axes: Axes, selection: SelectionSummary, look: Look) -> None:
     """A step a class, in descending order, under the line of what was wanted."""
     counts = sorted((sample.num_selected for sample in selection.classes), reverse=True)
     wanted = max(sample.wanted for sample in selection.classes)

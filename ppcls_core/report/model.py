@@ -149,7 +149,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class SelectionSummary:
     """What was selected out of the pool, and how sure the teacher was."""
 
     policy: str = "best"  # or "random"
@@ -200,7 +200,7 @@ class Report:
     canaries: tuple[PlantedRow, ...] = ()  # by the search itself
     too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
     val_too_few_features: int | None = None  # validation images whose copies SIFT cannot find
-    selection: Selection = Selection()
+    selection: SelectionSummary = SelectionSummary()
     reconciliation: tuple[CountRow, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
     settings_yaml: str = ""

@@ -20,7 +20,7 @@ from ppcls_core.report.model import (
     Curve,
     DuplicatePair,
     Histogram,
-    Selection,
+    SelectionSummary,
     Series,
 )
 
@@ -50,7 +50,7 @@ SAMPLES = (
     ClassSample("dress", 20, 20, 0.41, tuple(map(picture, range(6))), tuple(map(picture, (7, 8)))),
     ClassSample("hat", 0, 20, None),
 )
-SELECTION = Selection(
+SELECTION = SelectionSummary(
     "best", SAMPLES, Histogram((0, 0.5, 1), (3, 17)), Histogram((0, 1, 2.5), (70, 30))
 )
 DRAW: list[Callable[[], bytes]] = [
@@ -106,10 +106,10 @@ def test_what_is_wanted_is_no_line_where_it_is_out_of_sight_or_nothing_is_wanted
 
 
 def test_a_selection_of_nothing_can_be_drawn() -> None:
-    nothing = Selection(classes=(ClassSample("hat", 0, 4000, None),))
+    nothing = SelectionSummary(classes=(ClassSample("hat", 0, 4000, None),))
     assert "images of each class" in words(figures.selection_chart(nothing))
     with pytest.raises(ValueError, match="at least one class"):
-        figures.selection_chart(Selection())
+        figures.selection_chart(SelectionSummary())
 
 
 def test_a_stage_keeps_its_colour_and_model_and_stage_share_it() -> None:
