@@ -1,4 +1,4 @@
-"""What Inception-v3 and v4 are made of: blocks of convolutions that a table describes."""
+"""Blocks of convolutions that a table describes, for Inception-v3 and v4."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class MobileNetV3(Network):
         return self.fc(self.dropout(x))
 
     def _scale_learning_rates(self, spec: MobileNetV3Spec) -> None:
-        """Of the convolutions alone: batch norms and the head after pooling keep theirs."""
+        """Scale those of the convolutions; batch norms and the head after pooling keep theirs."""
         fifth = max(1, len(spec.blocks) // 5)
         groups = [0, *(min(index // fifth, 4) for index in range(len(spec.blocks))), 4]
         parts = [self.conv, *self.blocks, self.last_second_conv]

@@ -30,7 +30,7 @@ Form = Literal["backbone", "deploy"]
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` wrote, and what of the source it left out."""
+    """Number of entries that `convert` wrote, and names of those of the source that it left out."""
 
     num_entries: int
     left_out: list[str]

@@ -105,7 +105,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _unfit(name: str) -> str | None:
-    """What keeps the name from being a file's below the folder."""
+    """The reason why `name` cannot be that of a file below the folder; None if it can."""
     parts = name.split("/")
     if "" in parts or "." in parts or ".." in parts or "\0" in name:
         return "is no path below the folder"

@@ -1,4 +1,4 @@
-"""How weights enter a model, and how they leave it."""
+"""From a file of weights into a network, and from a network to arrays."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _is_float(dtype: str) -> bool:
 
 
 def _in_dtype(value: np.ndarray, dtype: str) -> np.ndarray:
-    """What a tensor of `dtype` is set to; one of bfloat16 takes uint16."""
+    """`value` as a tensor of `dtype` takes it: uint16 for bfloat16."""
     import paddle
 
     if value.dtype == np.uint16 and _is_float(dtype):
