@@ -28,7 +28,14 @@ from ppcls_core.serving.config import ServeConfig
 from ppcls_core.serving.guard import PATHS, Guard
 from ppcls_core.serving.metrics import Metrics
 from ppcls_core.serving.page import page
-from ppcls_core.serving.pictures import JSON, MULTIPART, Upload, network_input, read_pictures
+from ppcls_core.serving.pictures import (
+    JSON,
+    MULTIPART,
+    JsonBody,
+    Upload,
+    network_input,
+    read_pictures,
+)
 from ppcls_core.serving.refused import Refused, cut
 
 QUERY = ("top_k",)  # parameters of /predict
@@ -44,18 +51,7 @@ BODY = {
                     },
                 }
             },
-            JSON: {
-                "schema": {
-                    "type": "object",
-                    "required": ["images"],
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "items": {"type": "string", "contentEncoding": "base64"},
-                        }
-                    },
-                }
-            },
+            JSON: {"schema": JsonBody.model_json_schema()},
         },
     }
 }

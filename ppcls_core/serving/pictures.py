@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic_core import from_json
+from pydantic import ConfigDict, ValidationError
 from python_multipart.multipart import parse_options_header
 
+from data_catalog.config import Config
 from ppcls_core.data.decode import BadImage, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.config import ServeConfig
@@ -38,6 +38,14 @@ class Upload:
 
     name: str  # of its file, or its number
     data: bytes
+
+
+class JsonBody(Config):
+    """The JSON form of a body; pydantic decodes the base64, and refuses what is none."""
+
+    model_config = ConfigDict(val_json_bytes="base64")
+
+    images: list[bytes]
 
 
 def read_pictures(content_type: str, body: bytes, config: ServeConfig) -> list[Upload]:
@@ -121,25 +129,13 @@ def _read_json(body: bytes, config: ServeConfig) -> list[Upload]:
     if body.count(b"[") + body.count(b"{") > 2:
         raise Refused(422, "JSON of another shape", SHAPE, "correct it")
     try:
-        data = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise Refused(400, f"a body that is not JSON ({error})", SHAPE, "correct it") from error
-    if not isinstance(data, dict) or data.keys() != {"images"}:
-        keys = ", ".join(data) if isinstance(data, dict) else type(data).__name__
-        raise Refused(422, f"JSON with {cut(keys)}", SHAPE, "correct it")
-    images = data["images"]
-    if not isinstance(images, list) or not all(isinstance(text, str) for text in images):
-        raise Refused(422, "images that are no list of texts", SHAPE, "correct it")
-    return [Upload(str(number), _unpacked(number, text)) for number, text in enumerate(images)]
-
-
-def _unpacked(number: int, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise Refused(
-            400, f"images.{number}: no base64 ({error})", "base64 of a file", "encode the file"
-        ) from error
+        images = JsonBody.model_validate_json(body).images
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        status = 400 if first["type"] in ("json_invalid", "bytes_invalid_encoding") else 422
+        raise Refused(status, cut(f"{where}: {first['msg']}"), SHAPE, "correct it") from error
+    return [Upload(str(number), data) for number, data in enumerate(images)]
 
 
 def _broken(got: str, expected: str) -> Refused:
