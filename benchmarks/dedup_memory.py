@@ -24,14 +24,14 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.manifest import REJECTED
-from ppcls_core.dedup import command
+from data_catalog.images.manifest import REJECTED
+from ppcls_core.dedup import run as command
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import ScanResult
-from ppcls_core.dedup.index import ValIndex
-from ppcls_core.dedup.pairs import PAIRS
-from ppcls_core.dedup.picture import Source
-from ppcls_core.monitor import SilentMonitor
+from ppcls_core.dedup.features.picture import Source
+from ppcls_core.dedup.match.detect import ScanResult
+from ppcls_core.dedup.match.index import ValIndex
+from ppcls_core.dedup.match.pairs import PAIRS
+from ppcls_core.runtime.monitor import SilentMonitor
 
 EVERY, REFUSED = 100, 1000  # one image of so many
 MEMBERS = 1000  # of a tar

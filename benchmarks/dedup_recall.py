@@ -37,11 +37,11 @@ from ppcls_core.dedup.attacks import (
     watermark,
 )
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import find_pairs
-from ppcls_core.dedup.index import ValIndex, build_index, load_index
-from ppcls_core.dedup.pairs import Pair
-from ppcls_core.dedup.picture import describe
-from ppcls_core.dedup.verify import AGREEMENT
+from ppcls_core.dedup.features.picture import describe
+from ppcls_core.dedup.match.detect import find_pairs
+from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.match.pairs import Pair
+from ppcls_core.dedup.match.verify import AGREEMENT
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASTED = 7  # the other picture of an attack is so many places further on

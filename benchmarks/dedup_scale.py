@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import find_pairs, scan
-from ppcls_core.dedup.index import ValIndex, build_index, load_index
-from ppcls_core.dedup.picture import describe
-from ppcls_core.dedup.threads import map_threads
+from ppcls_core.dedup.features.picture import describe
+from ppcls_core.dedup.match.detect import find_pairs, scan
+from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
+from ppcls_core.runtime.threads import map_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZES = (1, 4, 16)  # x the number of pool images

@@ -24,13 +24,13 @@ from dedup_recall import attacked
 from dedup_scale import console, images_of, index_of, parser_of, search_all
 from rich.table import Table
 
-from data_catalog.config import parse
+from data_catalog.base.config import parse
 from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import COMMON
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.detect import check_pair, find_pairs
-from ppcls_core.dedup.index import ValIndex, load_index
-from ppcls_core.dedup.picture import Picture, describe
+from ppcls_core.dedup.features.picture import Picture, describe
+from ppcls_core.dedup.match.detect import check_pair, find_pairs
+from ppcls_core.dedup.match.index import ValIndex, load_index
 
 SOURCES, HARD_SOURCES = 42, 48  # of either kind: for 1,596 pictures, and 576
 OTHERS = 600  # val images beside the sources

@@ -58,7 +58,7 @@ def train(name: str, folder: Path, steps: int, accumulate: int):  # noqa: ANN201
     from ppcls_core.models.registry import build_model
     from ppcls_core.models.weights.files import save_state
     from ppcls_core.models.weights.state import state_of
-    from ppcls_core.monitor import SilentMonitor
+    from ppcls_core.runtime.monitor import SilentMonitor
 
     paths = sorted((folder / "images").glob("*.jpg"))
     labels = np.arange(len(paths), dtype=np.int32) % 10

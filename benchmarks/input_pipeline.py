@@ -37,7 +37,7 @@ from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import ImageSet, TrainLoader
 from ppcls_core.data.transforms import MEAN, STD, needed, reduction, train_transform
-from ppcls_core.randomness import generator
+from ppcls_core.runtime.randomness import generator
 
 MEANS, DEVIATIONS = np.array(MEAN, np.float32), np.array(STD, np.float32)
 SHAPE, BYTES = (375, 500), 110_000  # of ImageNet's images, about
@@ -192,7 +192,7 @@ def train(loader: Alternating, num_epochs: int) -> Epochs:
     from ppcls_core.engine.objectives import cross_entropy
     from ppcls_core.engine.trainer import StepReport, Training, fit
     from ppcls_core.models.registry import build_model
-    from ppcls_core.monitor import SilentMonitor
+    from ppcls_core.runtime.monitor import SilentMonitor
 
     paddle.seed(0)
     model = build_model("ResNet18_vd", num_classes=NUM_CLASSES, spec={"width": 16})

@@ -5,7 +5,7 @@
 Labels of 1,000 classes are written in shards of 32,768 and read back at random, 256 at a time: once
 from the files as they lie on the disk, once from memory. All on one core. Then the largest
 deviations over many batches of 256 images, by teacher and student, as
-tests/unit/test_label_encoding.py proves them for `int8`.
+tests/ppcls_core/labels/test_label_encoding.py proves them for `int8`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
-from ppcls_core.deploy.engine import Precision, has_fast_bf16
 from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.inference.predictor import Precision, has_fast_bf16
 from ppcls_core.labels.labeller import Item, batches, label
 from ppcls_core.labels.shard import Header, Origin, write_labels
 from ppcls_core.labels.teacher import Predict, on_engine

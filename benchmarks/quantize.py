@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy.engine import EngineOptions
-from ppcls_core.deploy.export import export
-from ppcls_core.deploy.exported import Exported
-from ppcls_core.deploy.quantize import Calibration, quantize
-from ppcls_core.deploy.sidecar import Sidecar
-from ppcls_core.deploy.variants import Variant, latencies, variants_of
 from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.inference.export import export
+from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.predictor import EngineOptions
+from ppcls_core.inference.quantize import Calibration, quantize
+from ppcls_core.inference.sidecar import Sidecar
+from ppcls_core.inference.variants import Variant, latencies, variants_of
 from ppcls_core.models.registry import build_model
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])

@@ -25,12 +25,12 @@ from rich.table import Table
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.engine.objectives import Objective, distillation, replay
 from ppcls_core.engine.trainer import Training, fit
-from ppcls_core.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.stage import Session, Work
-from tasks.store import Store
-from tasks.training import loader_of, new_student, replayed, teacher_model
+from tasks.run.stage import Session, Work
+from tasks.run.store import Store
+from tasks.stages.training import loader_of, new_student, replayed, teacher_model
 
 SETTINGS = [
     *("label.views=2", "distill.teacher=replay", "distill.teacher_batch_norm=running"),

@@ -65,7 +65,7 @@ def train(job: Job) -> None:
     from ppcls_core.engine.trainer import BEST, StepReport, Training, fit
     from ppcls_core.models.registry import build_model
     from ppcls_core.models.weights.state import state_of
-    from ppcls_core.monitor import SilentMonitor
+    from ppcls_core.runtime.monitor import SilentMonitor
 
     names = [f"{row:03}.jpg" for row in range(NUM_IMAGES)]
     labels = np.arange(NUM_IMAGES, dtype=np.int32) % 3

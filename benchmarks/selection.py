@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.files import atomic_path, sha256_file, write_table
+from data_catalog.base.files import atomic_path, sha256_file, write_table
 from ppcls_core.labels.select import SELECTION, SelectConfig, select_store
 from ppcls_core.labels.shard import Header, Origin, label_table, open_shards, write_labels
-from ppcls_core.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import SilentMonitor
 
 NUM_CLASSES, T, K, SHARD = 1000, 10, 4000, 32_768
 HEADER = Header(Origin("synthetic", "synthetic"), NUM_CLASSES, "topk", k=T)

@@ -51,8 +51,8 @@ import sys
 from pathlib import Path
 import paddle
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.deploy.export import export
-from ppcls_core.deploy.sidecar import Sidecar
+from ppcls_core.inference.export import export
+from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
 paddle.seed(0)
 classes = tuple(map(str, range(1000)))
@@ -64,8 +64,8 @@ BARE = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ppcls_core.deploy.engine import EngineOptions
-from ppcls_core.deploy.exported import Exported
+from ppcls_core.inference.predictor import EngineOptions
+from ppcls_core.inference.exported import Exported
 folder, precision, threads, batch = sys.argv[1:]
 exported = Exported(Path(folder))
 size = exported.sidecar.preprocess.size
@@ -148,7 +148,7 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, precision: str, max_batch: int) -> Iterator[Server]:
-    command = [sys.executable, "-m", "ppcls_core.cli", "serve", str(folder), "--port", "0"]
+    command = [sys.executable, "-m", "ppcls_core.cli.app", "serve", str(folder), "--port", "0"]
     command += ["--precision", precision, "-o", f"max_batch={max_batch}"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:

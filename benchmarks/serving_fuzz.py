@@ -421,7 +421,7 @@ def _status(process: Path, field: str) -> int:
 
 @contextmanager
 def serving(model: Path, log: Path) -> Iterator[Server]:
-    command = [sys.executable, "-m", "ppcls_core.cli", "serve", str(model), "--port", "0"]
+    command = [sys.executable, "-m", "ppcls_core.cli.app", "serve", str(model), "--port", "0"]
     command += [word for limit in LIMITS for word in ("-o", limit)]
     env = {**os.environ, "SSLD_TOKEN": TOKEN, "PYTHONUNBUFFERED": "1"}
     with (
@@ -450,8 +450,8 @@ def export_tiny(folder: Path) -> None:
     import paddle
 
     from ppcls_core.data.transforms import Preprocess
-    from ppcls_core.deploy.export import export
-    from ppcls_core.deploy.sidecar import Sidecar
+    from ppcls_core.inference.export import export
+    from ppcls_core.inference.sidecar import Sidecar
     from ppcls_core.models.registry import build_model
 
     paddle.seed(0)

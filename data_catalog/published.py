@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from data_catalog.config import Config, UserError, closest
+from data_catalog.base.config import Config, UserError, closest
 
 _FOLDER = Path(__file__).parent
 _STATIC_NAMES = "static_names.json.xz"

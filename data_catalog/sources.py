@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import model_validator
 
-from data_catalog.config import Config, UserError
-from data_catalog.files import digest_of
-from data_catalog.lists import (
+from data_catalog.base.config import Config, UserError
+from data_catalog.base.files import digest_of
+from data_catalog.images.lists import (
     BATCH,
     Rows,
     class_folders,
@@ -24,7 +24,7 @@ from data_catalog.lists import (
     read_list,
     read_planted,
 )
-from data_catalog.manifest import SCHEMA, Manifest, Roots
+from data_catalog.images.manifest import SCHEMA, Manifest, Roots
 
 LABELLED = ("train", "val", "teacher")
 MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from data_catalog.config import UserError
-from ppcls_core.terminal import run_app
+from data_catalog.base.config import UserError
+from ppcls_core.runtime.terminal import run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -49,8 +49,8 @@ def status(
     """Say for each stage whether it is done, stale (and why), missing, damaged or partial."""
     from flows.status import statuses
     from tasks.recipe import load_recipes
-    from tasks.stage import Session
-    from tasks.store import Store
+    from tasks.run.stage import Session
+    from tasks.run.store import Store
 
     recipes = load_recipes(recipe, settings or [])
     for each in recipes:

@@ -13,8 +13,8 @@ from rich.table import Table
 from flows.services import apply_settings, is_healthy
 from tasks.dag import OF_STUDENT, following, needed_for, stage_named
 from tasks.recipe import RECIPES, load_recipes, recipe_path
-from tasks.stage import Session
-from tasks.store import Store
+from tasks.run.stage import Session
+from tasks.run.store import Store
 
 
 def run_recipe(
@@ -102,7 +102,7 @@ def print_results(
     session: Session, until: str, console: Console, of_student_alone: bool = False
 ) -> None:
     """The table of what each stage did, and the accuracies where they are known."""
-    from tasks.report import accuracies, stage_row
+    from tasks.stages.report import accuracies, stage_row
 
     table = Table("stage", box=None, pad_edge=False, header_style="bold")
     for name in ("in", "out", "seconds", "images/s"):

@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from data_catalog.config import UserError
-from data_catalog.files import read_json, write_json
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json, write_json
 from tasks.recipe import PROJECT
-from tasks.store import Store
+from tasks.run.store import Store
 
 POOL, PROFILE = "ssld", "ssld"
 SETTINGS = {

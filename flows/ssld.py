@@ -17,13 +17,13 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from data_catalog.config import UserError
-from tasks.artifacts import publish
+from data_catalog.base.config import UserError
+from flows.artifacts import publish
+from flows.monitor import watching
 from tasks.dag import OF_STUDENT, needed_for
 from tasks.recipe import load_recipes
-from tasks.stage import Session, Stage
-from tasks.store import Result, Store
-from tasks.watch import watching
+from tasks.run.stage import Session, Stage
+from tasks.run.store import Result, Store
 
 
 @flow(name="ssld", flow_run_name="{recipe}", validate_parameters=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.dag import STAGES
-from tasks.stage import Session, Stage
-from tasks.store import Result
+from tasks.run.stage import Session, Stage
+from tasks.run.store import Result
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ data --+--> teacher ---+
 
 from __future__ import annotations
 
-from data_catalog.config import UserError, closest
-from tasks import (
+from data_catalog.base.config import UserError, closest
+from tasks.run.stage import Stage
+from tasks.stages import (
     baseline,
     data,
     dedup,
@@ -26,7 +27,6 @@ from tasks import (
     teacher,
     views,
 )
-from tasks.stage import Stage
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from data_catalog.config import Config, UserError, closest, load_yaml, override, parse
+from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, TypeVar
 import cv2
 import numpy as np
 
-from data_catalog.config import UserError
-from data_catalog.manifest import Manifest, Roots
+from data_catalog.base.config import UserError
+from data_catalog.images.manifest import Manifest, Roots
 from ppcls_core.data.augment import BatchOperator, Operator
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import AugmentedViews, TestView
-from ppcls_core.randomness import generator, seed_of
+from ppcls_core.runtime.randomness import generator, seed_of
 
 if TYPE_CHECKING:
     from ppcls_core.labels.store import LabelStore

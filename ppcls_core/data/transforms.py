@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment import Operator, RandomCrop, apply
 from ppcls_core.data.augment.common import Interpolation, resized, sides
 from ppcls_core.data.augment.resize import MAX_ASPECT, middle

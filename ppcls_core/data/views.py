@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from data_catalog.config import Config, UserError
+from data_catalog.base.config import Config, UserError
 from ppcls_core.data.augment import Operator, sized
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.transforms import Preprocess, needed, train_transform
-from ppcls_core.randomness import generator, seed_of
+from ppcls_core.runtime.randomness import generator, seed_of
 
 
 class TestView(Config):

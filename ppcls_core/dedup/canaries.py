@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from ppcls_core.data.decode import decode
 from ppcls_core.dedup.attacks import ATTACKS
-from ppcls_core.dedup.detect import scan
-from ppcls_core.dedup.index import ValIndex
-from ppcls_core.dedup.picture import Find, Made, Source, read_source
-from ppcls_core.randomness import generator
+from ppcls_core.dedup.features.picture import Find, Made, Source, read_source
+from ppcls_core.dedup.match.detect import scan
+from ppcls_core.dedup.match.index import ValIndex
+from ppcls_core.runtime.randomness import generator
 
 CANARIES = pa.schema(
     [

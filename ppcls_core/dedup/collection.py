@@ -25,11 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.config import UserError
-from data_catalog.files import atomic_path, digest_of
-from data_catalog.lists import IMAGE_SUFFIXES
-from ppcls_core.dedup.picture import Member, Source
-from ppcls_core.dedup.tars import COMPRESSED, UNPACK, read_tar
+from data_catalog.base.config import UserError
+from data_catalog.base.files import atomic_path, digest_of
+from data_catalog.images.lists import IMAGE_SUFFIXES
+from data_catalog.images.tars import COMPRESSED, UNPACK, read_tar
+from ppcls_core.dedup.features.picture import Member, Source
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 PART = 2048  # images whose rows are held at a time
@@ -193,7 +193,7 @@ def _folder(root: Path, damaged: list[dict[str, str]]) -> Iterator[Row]:
 
 
 def _list(given: Path) -> Iterator[Row]:
-    """As `data_catalog.lists.read_list` has it, but line by line."""
+    """As `data_catalog.images.lists.read_list` has it, but line by line."""
     try:
         with given.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

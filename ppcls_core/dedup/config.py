@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 
 Rule = Literal["strict", "balanced", "recall"]
 

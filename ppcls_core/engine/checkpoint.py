@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import paddle
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.ema import Average
 from ppcls_core.models.weights.files import load_state, save_state
-from ppcls_core.monitor import Monitor
+from ppcls_core.runtime.monitor import Monitor
 
 FILE, PREVIOUS = "checkpoint.pdckpt", "checkpoint.previous.pdckpt"
 

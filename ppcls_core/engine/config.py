@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment import BatchOperator, Operator, RandomCrop, RandomFlip
 from ppcls_core.data.transforms import Preprocess
+from ppcls_core.engine.losses import LossName
 from ppcls_core.engine.optimizers import Momentum, Optimizer, Regularizer
 from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import CosineWarmup, Schedule
-from ppcls_core.losses import LossName
 
 CLASSIC: tuple[Operator, ...] = (RandomCrop(), RandomFlip())
 

@@ -20,7 +20,7 @@ import paddle
 import paddle.distributed as dist
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from ppcls_core.data.loader import ImageSet, Rejections, read_batches
 from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
-from ppcls_core.monitor import Interrupted, Monitor
+from ppcls_core.runtime.monitor import Interrupted, Monitor
 
 BATCH_SIZE = 64
 

@@ -12,7 +12,7 @@ from paddle import Tensor
 
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.transforms import normalize
-from ppcls_core.losses import LOSSES, LossName
+from ppcls_core.engine.losses import LOSSES, LossName
 
 AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)
 Objective = Callable[[paddle.nn.Layer, Batch], tuple[Tensor, Tensor]]

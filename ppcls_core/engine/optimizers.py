@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 
 if TYPE_CHECKING:
     import paddle

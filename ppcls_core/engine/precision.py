@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from data_catalog.config import Config, UserError
+from data_catalog.base.config import Config, UserError
 
 if TYPE_CHECKING:
     import paddle

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 
 
 @dataclass(frozen=True)

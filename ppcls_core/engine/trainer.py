@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.engine import checkpoint
@@ -35,8 +35,8 @@ from ppcls_core.engine.schedules import Length
 from ppcls_core.engine.statistics import RunningStatistics
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
-from ppcls_core.monitor import Interrupted, Monitor
-from ppcls_core.randomness import seed_of
+from ppcls_core.runtime.monitor import Interrupted, Monitor
+from ppcls_core.runtime.randomness import seed_of
 
 BEST = "best.pdparams"
 Validate = Callable[[paddle.nn.Layer], float]  # top-1 of the model as it stands

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.config import UserError
-from data_catalog.manifest import read_manifest
+from data_catalog.base.config import UserError
+from data_catalog.images.manifest import read_manifest
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.labels.encoding import log_softmax
 from ppcls_core.labels.labeller import Item, batches
@@ -16,7 +16,7 @@ from ppcls_core.labels.shard import open_shards
 from ppcls_core.labels.source import Source, read_source
 from ppcls_core.labels.store import LabelStore
 from ppcls_core.labels.teacher import Agreement, agreement
-from ppcls_core.randomness import seed_of
+from ppcls_core.runtime.randomness import seed_of
 
 BATCH_SIZE = 16
 

@@ -19,8 +19,8 @@ under the best, where its probability is 0 in float32, or level with the row's l
 Over a batch of 256 images or more the published SSLD loss differs by at most 1e-4 under `int8` and
 5e-5 under `fp16`, its gradient's cosine is at least 0.9999 and 0.999999: for 2 to 1,000 classes,
 flat to sharp teachers, students that know nothing to those off by 0.3 in every log-probability
-(tests/unit/test_label_encoding.py). A student that is sure of other things than the teacher can
-see 5e-4 under `int8`. `topk` has no such bound: benchmarks/label_store.py tables what it does.
+(tests/ppcls_core/labels/test_label_encoding.py). A student that is sure of other things than the
+teacher can see 5e-4 under `int8`. `topk` has no such bound: benchmarks/label_store.py tables what it does.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.manifest import REJECTED
+from data_catalog.images.manifest import REJECTED
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.views import Views

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from data_catalog.config import Config, UserError
-from data_catalog.files import write_table
+from data_catalog.base.config import Config, UserError
+from data_catalog.base.files import write_table
 from ppcls_core.labels.encoding import NUM_TOP
 from ppcls_core.labels.shard import Shard, open_shards
 from ppcls_core.labels.topk import Candidates, TopK, ranked
-from ppcls_core.monitor import Monitor, check
-from ppcls_core.randomness import seed_of
+from ppcls_core.runtime.monitor import Monitor, check
+from ppcls_core.runtime.randomness import seed_of
 
 SELECTION = pa.schema(
     [("image_id", pa.string()), ("class_id", pa.int32()), ("score", pa.float32())]

@@ -38,7 +38,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName, encode, raw_columns, rest_bytes
 
 FORMAT = "1"

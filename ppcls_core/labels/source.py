@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_catalog.config import Config, UserError, parse
-from data_catalog.files import digest_of, read_json, sha256_file, write_json
+from data_catalog.base.config import Config, UserError, parse
+from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
 from ppcls_core.data.augment import VERSION
 from ppcls_core.data.views import Views
 from ppcls_core.labels.shard import Origin

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.labels.encoding import decode, raw_columns, rest_bytes
 from ppcls_core.labels.index import Index
 from ppcls_core.labels.shard import Header, Origin, Shard, open_shards

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from data_catalog.config import Config, UserError
+from data_catalog.base.config import Config, UserError
 from ppcls_core.data.transforms import normalize
-from ppcls_core.deploy.engine import (
+from ppcls_core.inference.predictor import (
     EngineOptions,
     Precision,
     has_fast_bf16,

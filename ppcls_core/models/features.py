@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import paddle
 from paddle import nn
 
-from data_catalog.config import UserError, closest
+from data_catalog.base.config import UserError, closest
 from ppcls_core.models.networks.layers import Network, eval_mode
 
 _PROBE = 256  # pixels: eight times the coarsest stride

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from data_catalog.config import Config, UserError, closest, parse
-from data_catalog.download import download, weights_folder
+from data_catalog.base.config import Config, UserError, closest, parse
+from data_catalog.base.download import download, weights_folder
 from data_catalog.published import published_weights
 from ppcls_core.models.specs import (
     ModelSpec,

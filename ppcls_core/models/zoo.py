@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from data_catalog.config import UserError, closest
+from data_catalog.base.config import UserError, closest
 from data_catalog.published import PublishedWeights, published_weights
 
 DEVICES = ("v100_fp32", "t4_fp16", "t4_fp32", "sd855")

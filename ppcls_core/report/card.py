@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ppcls_core.deploy.sidecar import Sidecar
+from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.report.model import PlantedRow, Report, percent, printable, signed
 from ppcls_core.report.page import summary
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_catalog.files import atomic_path
+from data_catalog.base.files import atomic_path
 from data_catalog.published import PublishedWeights
 
 if TYPE_CHECKING:

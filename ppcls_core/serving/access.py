@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.serving.refused import Refused, cut
 
 OPEN = ("/", "/health", "/ready")  # without a token: the page asks for it, probes have none

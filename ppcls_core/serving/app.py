@@ -19,9 +19,9 @@ from pydantic import Field
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
-from data_catalog.config import Config, closest
-from ppcls_core.deploy.predict import rank
-from ppcls_core.deploy.sidecar import Sidecar
+from data_catalog.base.config import Config, closest
+from ppcls_core.inference.predict import rank
+from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import Access
 from ppcls_core.serving.batching import Batcher, Load
 from ppcls_core.serving.config import ServeConfig

@@ -19,8 +19,8 @@ from threading import Thread
 
 import numpy as np
 
-from data_catalog.config import UserError
-from ppcls_core.deploy.exported import Logits
+from data_catalog.base.config import UserError
+from ppcls_core.inference.exported import Logits
 from ppcls_core.serving.config import ServeConfig
 from ppcls_core.serving.metrics import Metrics
 from ppcls_core.serving.refused import Refused

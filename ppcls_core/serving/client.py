@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.data.decode import REASONS, BadImage, read_bytes
-from ppcls_core.deploy.inputs import Picture
-from ppcls_core.deploy.predict import Guess, Row
+from ppcls_core.inference.inputs import Picture
+from ppcls_core.inference.predict import Guess, Row
 from ppcls_core.serving.access import is_loopback
 
 MAX_TRIES = 10  # of a request that a busy server puts off

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.decode import MAX_PIXELS
 
 MIB = 2**20

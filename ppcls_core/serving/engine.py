@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.config import UserError, parse
-from ppcls_core.commands.paddle import start_paddle
-from ppcls_core.deploy.exported import Exported, Logits
+from data_catalog.base.config import UserError, parse
+from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.inference.exported import Exported, Logits
 
 STOP_SECONDS = 10
 # Threads that wait for one another sleep, instead of keeping a core from the decoders.
@@ -102,7 +102,7 @@ def _load(asked: Asked) -> Logits:
     start_paddle(asked.settings["threads"])
     import paddle
 
-    from ppcls_core.deploy.engine import EngineOptions
+    from ppcls_core.inference.predictor import EngineOptions
 
     paddle.disable_signal_handler()  # its own would print a trace at a signal
     options = parse(EngineOptions, asked.settings, "ppcls serve")

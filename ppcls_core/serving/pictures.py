@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, ValidationError
 from python_multipart.multipart import parse_options_header
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.decode import BadImage, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.config import ServeConfig

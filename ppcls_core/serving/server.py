@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 import cv2
 import uvicorn
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.serving.app import ModelService
 from ppcls_core.serving.connection import connection_class
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_core.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.stage import Session
-from tasks.store import Result, Store
+from tasks.run.stage import Session
+from tasks.run.store import Result, Store
 from tests.conftest import TINY
 
 

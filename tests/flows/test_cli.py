@@ -122,7 +122,7 @@ def test_every_recipe_of_the_project_resolves(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_weights_of_other_classes_are_told(tmp_path: Path) -> None:
-    from data_catalog.config import UserError
+    from data_catalog.base.config import UserError
     from ppcls_core.models.registry import build_model
     from ppcls_core.models.weights.files import save_state
     from ppcls_core.models.weights.state import state_of
@@ -145,7 +145,7 @@ def test_given_weights_are_taken_as_they_are(tmp_path: Path, finished: Path) -> 
 
 
 def test_batch_larger_than_the_data_is_told(tmp_path: Path) -> None:
-    from data_catalog.config import UserError
+    from data_catalog.base.config import UserError
     from tests.flows.conftest import run_stages
 
     with pytest.raises(UserError, match=r"batch_size is 64, but there are only 42 images"):

@@ -6,14 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from tests.unit.test_dedup_command import picture, save
+from tests.ppcls_core.dedup.test_dedup_command import picture, save
 
 SEARCH = """
 import sys
 from pathlib import Path
-from ppcls_core.dedup import collection, command
+from ppcls_core.dedup import collection, run as command
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import SilentMonitor
 
 collection.PART = command.PART = 2
 pool, val, out = map(Path, sys.argv[1:])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.config import UserError
-from ppcls_core.monitor import Interrupted, SilentMonitor
+from data_catalog.base.config import UserError
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES
-from tasks.processes import check_devices, trainings
 from tasks.recipe import load_recipe
-from tasks.stage import Session
-from tasks.store import Result, Store
+from tasks.run.processes import check_devices, trainings
+from tasks.run.stage import Session
+from tasks.run.store import Result, Store
 from tests.conftest import PROJECT, TINY
 from tests.flows.conftest import run_stages
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_catalog.files import read_json
+from data_catalog.base.files import read_json
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 

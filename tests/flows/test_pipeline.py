@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_catalog.config import UserError
-from data_catalog.files import read_json
-from data_catalog.manifest import read_manifest
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json
+from data_catalog.images.manifest import read_manifest
 from flows.status import statuses
 from ppcls_core.dedup.canaries import recall
-from ppcls_core.monitor import Interrupted, SilentMonitor
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import load_recipe
-from tasks.stage import Session
-from tasks.store import Store
+from tasks.run.stage import Session
+from tasks.run.store import Store
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
@@ -238,7 +238,7 @@ def test_full_disk_is_said_and_finished_work_kept(
 ) -> None:
     import errno
 
-    from tasks import shards
+    from tasks.run import shards
 
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
     session.run(STAGES["data"], SilentMonitor())

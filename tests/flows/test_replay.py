@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.engine.objectives import distillation, replay
 from ppcls_core.labels.check import check_labels
 from ppcls_core.labels.store import LabelStore
-from ppcls_core.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.recipe import load_recipe
-from tasks.stage import Work
-from tasks.training import loader_of, new_student, teacher_model
-from tasks.training import replayed as replayed_by
+from tasks.run.stage import Work
+from tasks.stages.training import loader_of, new_student, teacher_model
+from tasks.stages.training import replayed as replayed_by
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 

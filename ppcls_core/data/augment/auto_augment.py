@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment.common import Colour
 from ppcls_core.data.augment.operations import operate
 

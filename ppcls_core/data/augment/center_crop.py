@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_catalog.config import Config, UserError
+from data_catalog.base.config import Config, UserError
 from ppcls_core.data.augment.common import Size, sides
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment.common import MEAN_COLOUR, Colour, Side, hidden_box
 
 

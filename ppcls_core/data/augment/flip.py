@@ -7,7 +7,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment.common import Probability
 
 FLIP_CODES = {"horizontal": 1, "vertical": 0, "both": -1}  # OpenCV's

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_catalog.config import UserError
-from data_catalog.files import write_bytes
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_bytes
 from ppcls_core.data.augment import (
     AutoAugment,
     BatchOperator,
@@ -29,7 +29,7 @@ from ppcls_core.data.augment.mix import CutMix, FMix, Mixup
 from ppcls_core.data.augment.random_crop import RandomCrop
 from ppcls_core.data.augment.resize import Resize
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.randomness import generator
+from ppcls_core.runtime.randomness import generator
 
 TILE = 160  # pixels, the side of a result's place
 GAP = 6

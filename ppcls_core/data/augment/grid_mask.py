@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment.common import MEAN_COLOUR, Colour, Probability, Side, hidden
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment.common import MEAN_COLOUR, Colour, Probability, hidden
 
 GridSizes = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]

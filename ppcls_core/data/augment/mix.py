@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import model_validator
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 from ppcls_core.data.augment.common import Interpolation, Side, Size, resized, sides
 
 MAX_ASPECT = 4  # longer images are cut to it before the short side is resized

@@ -13,7 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.models.networks.layers import Activation, ConvBN
 
 _BRANCHES = ("square", "vertical", "horizontal")

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from data_catalog.config import Config
+from data_catalog.base.config import Config
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import paddle
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from data_catalog.published import static_names
 from ppcls_core.models.networks.acnet import fused_state
 from ppcls_core.models.registry import build_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from ppcls_core.models.registry import spec_of
 from ppcls_core.models.specs.resnet import LAYOUTS, ResNetSpec, block_name
 

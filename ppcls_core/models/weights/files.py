@@ -17,15 +17,15 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, deserialize
 
-from data_catalog.config import UserError
-from data_catalog.files import atomic_path, sha256_file, write_bytes
+from data_catalog.base.config import UserError
+from data_catalog.base.files import atomic_path, sha256_file, write_bytes
 from ppcls_core.models.weights.array_pickle import (
     BadPickle,
     Value,
     check_name,
     read_named_arrays,
 )
-from ppcls_core.models.weights.scattered import BadTensor, read_folder, write_folder
+from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
 
 PICKLE, SAFETENSORS = ".pdparams", ".safetensors"
 _METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor

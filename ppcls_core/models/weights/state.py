@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_catalog.config import UserError
+from data_catalog.base.config import UserError
 from data_catalog.published import static_names
 from ppcls_core.models.weights.files import load_state
 

@@ -1,0 +1,182 @@
+"""Files from the network: resumed where they broke off, checked, kept, and never half there."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json, sha256_file, write_json
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30.0  # seconds without a byte
+_ATTEMPTS = 3  # each goes on where the last broke off
+
+
+def weights_folder() -> Path:
+    """Where downloaded weights are kept: `$SSLD_HOME/weights`, by default in the user's cache."""
+    home = os.environ.get("SSLD_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home).absolute() / "weights" if home else Path(cache) / "ssld" / "weights"
+
+
+def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
+    """The file at `url`, kept in `folder` under its own name; nothing is fetched when it is there.
+
+    What arrived before an interruption is kept as `NAME.part` and completed by the next call, as
+    long as the server says that its file is the same. The length is compared with the server's, the
+    MD5 too where the server tells it, and `check` has to accept the file before it is kept. The
+    sha256 is noted in `NAME.json`, and a kept file that no longer has it is refused. Several
+    processes may ask for one file: one downloads.
+
+    Args:
+        url: http or https.
+        folder: made where it is missing.
+        check: reads the file of the path; raises UserError where it is not what is wanted.
+
+    Raises:
+        UserError: no connection, an answer other than the file, a file cut short or altered.
+    """
+    path = folder / Path(urlsplit(url).path).name
+    part = path.with_name(path.name + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _exclusive(path.with_name(f".{path.name}.lock")):
+            if path.exists():
+                _check_kept(path)
+                return path
+            _fetch_whole(url, part, path)
+            _accept(url, part, check)
+            write_json(_note_of(path), {"url": url, "sha256": sha256_file(part)})
+            part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); set SSLD_HOME elsewhere") from error
+    return path
+
+
+def _accept(url: str, part: Path, check: Callable[[Path], object]) -> None:
+    try:
+        check(part)
+    except UserError as error:
+        _drop(part)
+        raise UserError(f"{url} gave something else: {error}") from error
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _check_kept(path: Path) -> None:
+    note = read_json(_note_of(path))
+    if isinstance(note, dict) and note.get("sha256") != sha256_file(path):
+        raise UserError(
+            f"{path}: its content has changed since it was downloaded (sha256 differs from the one "
+            f"in {_note_of(path).name}); delete it to download it again, or delete the note to "
+            "keep the file"
+        )
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it when the process dies
+        yield
+
+
+def _fetch_whole(url: str, part: Path, path: Path) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _fetch(url, part)
+            return
+        except urllib.error.HTTPError as error:
+            raise UserError(_message(url, path, f"the server answers {error.code}")) from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if attempt == _ATTEMPTS:
+                reason = getattr(error, "reason", None) or error
+                raise UserError(_message(url, path, str(reason))) from error
+
+
+def _message(url: str, path: Path, reason: str) -> str:
+    return (
+        f"cannot download {url} ({reason}); try again, which goes on from what has arrived, or "
+        f"fetch it elsewhere and put it at {path}"
+    )
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Complete `part` from where it ends, or from the start where the server has another file."""
+    note = _note_of(part)
+    start = part.stat().st_size if part.exists() else 0
+    known = read_json(note) if start else None
+    headers = {"User-Agent": "ssld"}
+    if isinstance(known, dict) and "tag" in known:
+        headers |= {"Range": f"bytes={start}-", "If-Range": known["tag"]}
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        _drop(part)  # longer than the server's file: not a part of it
+        raise OSError("the partial file does not fit and was removed") from error
+    with response:
+        resumed = response.status == http.client.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            _drop(part)
+            raise OSError("the server goes on from another place than asked for")
+        start = start if resumed else 0
+        total = _total(response.headers.get("Content-Length"), start)
+        if tag := response.headers.get("ETag") or response.headers.get("Last-Modified"):
+            write_json(note, {"tag": tag})
+        with part.open("ab" if resumed else "wb") as file:
+            _copy(response, file, f"{part.stem} from {urlsplit(url).hostname}", (start, total))
+        _check(part, total, None if resumed else response.headers.get("Content-MD5"))
+    note.unlink(missing_ok=True)
+
+
+def _total(length: str | None, start: int) -> int | None:
+    """Bytes in all, where the server tells how many follow."""
+    return start + int(length) if length and length.isdecimal() else None
+
+
+def _drop(part: Path) -> None:
+    part.unlink()
+    _note_of(part).unlink(missing_ok=True)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, what: str, progress: tuple[int, int | None]) -> None:
+    """Copy all of `source` and show it; `progress` is (bytes there already, bytes in all)."""
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"downloading {what}", completed=progress[0], total=progress[1])
+        while chunk := source.read(_CHUNK):
+            target.write(chunk)
+            bar.update(task, advance=len(chunk))
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _check(part: Path, total: int | None, md5: str | None) -> None:
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise OSError(f"cut short: got {size:,} of {total:,} bytes")
+    if md5 is None:
+        return
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "md5").digest()
+    if md5 not in (digest.hex(), base64.b64encode(digest).decode()):
+        _drop(part)
+        raise OSError("the content does not have the MD5 that the server tells")

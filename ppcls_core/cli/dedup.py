@@ -1,0 +1,113 @@
+"""The search for duplicates by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from data_catalog.base.config import UserError, override, parse
+from ppcls_core.cli.console import console, log
+from ppcls_core.runtime.monitor import SilentMonitor
+
+
+def dedup(  # noqa: PLR0913 - a command's options
+    pool: Annotated[Path, typer.Argument(help="Images: a folder (of tars too), a list, or a tar.")],
+    against: Annotated[
+        Path | None, typer.Option(help="The images that the pool must not show.")
+    ] = None,
+    within: Annotated[
+        bool, typer.Option("--within", help="The pool's images that show one another.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result.")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="A removed.json, to be verified on these images.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("-o", "--override", help="rule=strict and other settings.")
+    ] = None,
+) -> None:
+    """Find the pool's images that show an image of another set, however altered, or one another.
+
+    Leaves pairs.parquet (pool_id, val_id, channel, score, inliers, margin, transform; also as
+    CSV), kept.parquet and rejected.parquet in the folder --out, pairs.html to be looked at, and
+    removed.json, which others can verify. Altered images of the other set are searched as well,
+    to estimate the recall (-o canaries=0: none). The same command again goes on where it was
+    stopped.
+    """
+    if bool(against) == within:
+        raise UserError("give one of --against FOLDER and --within")
+    if bool(out) == bool(verify):
+        raise UserError("give one of --out FOLDER and --verify LIST")
+    if verify:
+        return _verify(verify, pool, against)
+    from ppcls_core.dedup.config import DedupConfig
+    from ppcls_core.dedup.run import Search
+    from ppcls_core.dedup.run import dedup as search
+
+    assert out
+    config = parse(DedupConfig, override({}, overrides or []), "ppcls dedup")
+    workers = len(os.sched_getaffinity(0))
+    hidden = not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as progress:
+        counts = search(Search(pool, against, out, config, workers), _Shown(progress))
+    log(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    _tell_recall(out)
+    return log(f"written: {out}; the pairs to look at: {out / 'pairs.html'}")
+
+
+def _tell_recall(out: Path) -> None:
+    """What became of the canaries: in all, and by each attack that was not always found."""
+    import pyarrow.parquet as pq
+
+    from ppcls_core.dedup.canaries import recall
+    from ppcls_core.report.model import percent, wilson
+
+    scores = recall(pq.read_table(out / "canaries.parquet"))
+    found, planted = (sum(score[i] for score in scores.values()) for i in (0, 1))
+    if not planted:
+        return
+    low, high = wilson(found / planted, planted)
+    log(
+        f"recall estimate on these images: {found:,} of {planted:,} altered copies found, "
+        f"{percent(found / planted)} % (95 % interval {percent(low)} to {percent(high)})"
+    )
+    missed = [f"{name} {hit} of {num}" for name, (hit, num) in scores.items() if hit < num]
+    if missed:
+        log(f"not always found: {', '.join(missed)}")
+
+
+def _verify(path: Path, pool: Path, against: Path | None) -> None:
+    from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
+
+    verified, notes = verify_removal(path, pool, against)
+    for note in notes:
+        log(f"{path}: {note}")
+    for pair in verified:
+        if pair.verdict != "agrees":
+            log(f"{pair.image_id} - {pair.val_id}: {pair.verdict} ({pair.detail})")
+    counts = summary(verified)
+    log(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    if counts["agrees"] < len(verified):
+        raise UserError(f"{path}: not all of its {len(verified):,} pairs agree")
+    if ALTERED in notes:
+        raise UserError(f"{path}: {ALTERED}; ask for the list as it was written")
+
+
+class _Shown(SilentMonitor):
+    """Shows progress as a bar, and says the notes."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        if unit not in self._tasks:
+            self._tasks[unit] = self._bars.add_task(unit, total=total)
+        self._bars.update(self._tasks[unit], completed=done)
+
+    def note(self, message: str) -> None:
+        log(message)

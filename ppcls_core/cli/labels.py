@@ -1,0 +1,74 @@
+"""Stored soft labels: the selection from them, and whether they still hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_catalog.base.config import UserError, override, parse
+from ppcls_core.cli.console import log
+from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.terminal import import_paddle
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Folder of shards that a stage has written.")
+]
+
+
+def select(
+    store: Folder,
+    k: Annotated[int, typer.Option("-k", help="Images a class.")],
+    out: Annotated[Path, typer.Option(help="Where the selection goes (Parquet).")],
+    p: Annotated[int, typer.Option("-p", help="Classes that an image may serve, its best.")] = 10,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--override", help="min_score=0.1, policy=random, seed=1, fill=true."),
+    ] = None,
+) -> None:
+    """Select the K best images of each class by their soft labels: image_id, class_id, score."""
+    from ppcls_core.labels.select import SelectConfig, select_store
+
+    if (store / "source.json").exists() and not (store / "manifest.json").exists():
+        raise UserError(f"{store}: its stage has not finished; run it to the end (ssld run)")
+    config = parse(SelectConfig, override({"k": k, "p": p}, overrides or []), "ppcls select")
+    found = select_store(store, config, out, SilentMonitor())
+    log(f"{found.described(config)}: {out}")
+
+
+def labels(
+    store: Folder,
+    check: Annotated[
+        bool, typer.Option("--check", help="Label a sample again and compare.")
+    ] = False,
+    num: Annotated[int, typer.Option(min=1, help="Views in the sample.")] = 256,
+) -> None:
+    """Say what a store of soft labels holds, and with --check whether the teacher still says so.
+
+    Labels of other weights, preprocessing or augmentation code are refused. Exit status 1 if the
+    teacher's class differs in more than 2 % of the sample or the mean KL is above 0.001.
+    """
+    from ppcls_core.labels.shard import open_shards
+
+    shards = open_shards(store)
+    header, rows = shards[0].header, sum(shard.metadata.num_rows for shard in shards)
+    log(
+        f"{rows:,} labels of {header.num_classes:,} classes in {len(shards):,} shards; "
+        f"encoding {header.encoding}, teacher in {header.precision}"
+    )
+    if not check:
+        return
+    import_paddle()
+    from ppcls_core.labels.check import check_labels
+
+    drift = check_labels(store, num, len(os.sched_getaffinity(0)))
+    log(
+        f"{drift.num:,} labelled again: same class {drift.agreement.top1:.2%}, mean KL "
+        f"{drift.agreement.kl:.1e}, largest difference of a log-probability {drift.largest:.3f}"
+    )
+    if drift.unreadable:
+        log(f"{drift.unreadable:,} of the sample cannot be read any more")
+    if not drift.agreement.is_close:
+        raise UserError(f"{store}: the teacher answers otherwise now; label again")

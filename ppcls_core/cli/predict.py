@@ -1,0 +1,241 @@
+"""Images to classes, in three ways: by the inference engine, and twice by the training engine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from data_catalog.base.config import UserError, parse
+from ppcls_core.cli.console import console
+from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
+from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.runtime.terminal import escaped
+
+if TYPE_CHECKING:
+    from ppcls_core.inference.exported import Logits
+    from ppcls_core.inference.predict import Row
+    from ppcls_core.inference.sidecar import Sidecar
+
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Files, folders, lists (`path` or `path label` a line, relative to the list), or - "
+        "for a list on standard input.",
+    ),
+]
+Folder = Annotated[Path, typer.Argument(metavar="EXPORTED", help="Folder of `ppcls export`.")]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")]
+Form = Annotated[
+    Literal["table", "json", "csv"] | None,
+    typer.Option("--format", help="json: an object a line. By default as --out ends, or a table."),
+]
+Out = Annotated[Path | None, typer.Option(help="Write to this file, whole or not at all.")]
+Sheet = Annotated[
+    Path | None, typer.Option(help="Draw the first 60 images with their classes (.png, .jpg).")
+]
+BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16", "int8"],
+    typer.Option(help="What the engine computes in; int8 after `ppcls quantize`."),
+]
+Device = Annotated[
+    Literal["cpu", "gpu"] | None, typer.Option(help="By default a GPU where there is one.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
+]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all three ways are asked for."""
+
+    images: Sequence[str]
+    top_k: int
+    form: str | None
+    out: Path | None
+    sheet: Path | None
+    batch_size: int
+
+    def check(self) -> None:
+        """Raise UserError if the results have no place; before anything is computed."""
+        from ppcls_core.inference.outputs import check_target, form_of
+        from ppcls_core.inference.sheet import check_sheet
+
+        form_of(self.form, self.out)
+        if self.out:
+            check_target(self.out, self.images)
+        if self.sheet:
+            check_sheet(self.sheet)
+            if self.sheet.resolve() in {Path(name).resolve() for name in self.images}:
+                raise UserError(f"--sheet {self.sheet}: is an input; give another name")
+            if self.out and self.sheet.resolve() == self.out.resolve():
+                raise UserError(f"--out and --sheet are both {self.out}: give two names")
+
+
+def predict(  # noqa: PLR0913 - a command's options
+    model: Folder,
+    images: Images,
+    top_k: TopK = 5,
+    form: Form = None,
+    out: Out = None,
+    sheet: Sheet = None,
+    batch_size: BatchSize = 32,
+    threads: Threads = None,
+    precision: Precision = "fp32",
+    device: Device = None,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="On a GPU.")] = False,
+    no_onednn: Annotated[
+        bool, typer.Option("--no-onednn", help="Without Intel's kernels.")
+    ] = False,
+    no_ir_optim: Annotated[
+        bool, typer.Option("--no-ir-optim", help="Run the program as it was exported.")
+    ] = False,
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Time the first batch instead; writes nothing.")
+    ] = False,
+) -> None:
+    """Predict on Paddle's inference engine with an exported model: the fastest way.
+
+    An image that cannot be read is a row with the reason; then the exit status is 1.
+    """
+    asked = _Asked(images, top_k, form, out, sheet, batch_size)
+    asked.check()
+    from ppcls_core.inference.exported import Exported
+
+    exported, num_threads = Exported(model), start_paddle(threads)
+    from ppcls_core.inference.predictor import EngineOptions
+
+    settings = {
+        "precision": precision,
+        "threads": num_threads,
+        "device": device,
+        "tensorrt": tensorrt,
+        "onednn": not no_onednn,
+        "ir_optim": not no_ir_optim,
+        "max_batch": batch_size,
+    }
+    options = parse(EngineOptions, settings, "ppcls predict")
+    if benchmark:
+        return _benchmark(exported.sidecar, exported.on_engine(options), asked)
+    return _run(exported.sidecar, exported.on_engine(options), asked)
+
+
+def py_infer(  # noqa: PLR0913 - a command's options
+    model: Folder,
+    images: Images,
+    top_k: TopK = 5,
+    form: Form = None,
+    out: Out = None,
+    sheet: Sheet = None,
+    batch_size: BatchSize = 32,
+    threads: Threads = None,
+) -> None:
+    """Predict on Paddle's training engine with an exported model.
+
+    An image that cannot be read is a row with the reason; then the exit status is 1.
+    """
+    asked = _Asked(images, top_k, form, out, sheet, batch_size)
+    asked.check()
+    from ppcls_core.inference.exported import Exported
+
+    exported = Exported(model)
+    start_paddle(threads)
+    _run(exported.sidecar, exported.on_training_engine(), asked)
+
+
+def infer(  # noqa: PLR0913 - a command's options
+    model: Model,
+    images: Images,
+    weights: Weights = None,
+    classes: Classes = None,
+    size: Size = None,
+    overrides: Overrides = None,
+    top_k: TopK = 5,
+    form: Form = None,
+    out: Out = None,
+    sheet: Sheet = None,
+    batch_size: BatchSize = 32,
+    threads: Threads = None,
+) -> None:
+    """Predict on Paddle's training engine with a model that is not exported.
+
+    An image that cannot be read is a row with the reason; then the exit status is 1.
+    """
+    from ppcls_core.jobs.trained import Choice, find_trained
+
+    asked = _Asked(images, top_k, form, out, sheet, batch_size)
+    asked.check()
+    trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
+    start_paddle(threads)
+    from ppcls_core.engine.evaluator import predict_logits
+
+    network = trained.network()
+    _run(trained.sidecar(), lambda pixels: predict_logits(network, pixels), asked)
+
+
+def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
+    """Predict all images. Exits with 1 if one could not be read."""
+    from ppcls_core.inference.inputs import pictures
+    from ppcls_core.inference.outputs import form_of, opened
+    from ppcls_core.inference.predict import Classifier, classify
+    from ppcls_core.inference.sheet import MAX_TILES, write_sheet
+
+    top_k = min(asked.top_k, len(sidecar.classes))
+    classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
+    workers = len(os.sched_getaffinity(0))
+    counts: Counter[str] = Counter()
+    shown: list[Row] = []
+    with opened(form_of(asked.form, asked.out), asked.out, top_k) as writer:
+        for rows in classify(classifier, pictures(asked.images), asked.batch_size, workers):
+            writer.write(rows)
+            counts.update(row.reason for row in rows)
+            shown += rows[: MAX_TILES - len(shown)] if asked.sheet else []
+    if asked.sheet:
+        write_sheet(asked.sheet, shown)
+    report(counts, asked.out, asked.sheet)
+
+
+def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
+    """Print what the first batch costs."""
+    from rich.table import Table
+
+    from ppcls_core.inference.benchmark import time_stages
+    from ppcls_core.inference.inputs import pictures
+    from ppcls_core.inference.predict import Classifier
+
+    top_k = min(asked.top_k, len(sidecar.classes))
+    classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
+    num, timings = time_stages(classifier, pictures(asked.images), asked.batch_size)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("stage", "min ms", "median ms", "p99 ms", "images/s"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for name, timing in timings.items():
+        figures = (timing.minimum, timing.median, timing.p99)
+        table.add_row(name, *(f"{x:.3f}" for x in figures), f"{1000 * num / timing.median:.1f}")
+    console.print(table)
+    console.print(f"of batches of {num}; preprocess reads and decodes, on one thread")
+
+
+def report(counts: Counter[str], *paths: Path | None) -> None:
+    """Say on standard error what was done, so that it does not mix with the results.
+
+    `counts` is of the images' reasons. Exits with 1 if one has a reason.
+    """
+    num, bad = counts.total(), {reason: n for reason, n in sorted(counts.items()) if reason}
+    said = f"{num:,} images, {counts['']:,} predicted"
+    said += "".join(f", {reason} {n:,}" for reason, n in bad.items())
+    written = [str(path) for path in paths if path]
+    said += f"; written: {', '.join(written)}" if written else ""
+    sys.stdout.flush()
+    print(escaped(said), file=sys.stderr)
+    if bad:
+        raise typer.Exit(1)

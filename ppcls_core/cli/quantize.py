@@ -1,0 +1,189 @@
+"""Models made smaller and faster: int8, and Paddle-Lite for phones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from data_catalog.base.config import UserError
+from ppcls_core.cli.console import console, log
+from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
+from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.runtime.monitor import SilentMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ppcls_core.inference.inputs import Picture
+    from ppcls_core.inference.quantize import Calibration
+    from ppcls_core.inference.variants import Compared
+    from ppcls_core.jobs.job import Job
+
+TABLE = "compared.csv"
+AWARE = "trained"  # folder of the model after quantisation-aware training
+
+
+def quantize(  # noqa: PLR0913 - a command's options
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder to write: an exported model, and int8.")],
+    weights: Weights = None,
+    classes: Classes = None,
+    size: Size = None,
+    overrides: Overrides = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Folder or list of images; by default the YAML file's training images."),
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many to calibrate with.")
+    ] = 256,
+    qat: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Also train so many epochs with int8's rounding."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Of the CPU; all cores by default.")
+    ] = None,
+) -> None:
+    """Quantise a model to int8, and compare accuracy, size and latency with fp32 and bf16.
+
+    Writes what `ppcls export` writes and the int8 model beside it, for
+    `ppcls predict --precision int8`; with --qat another such folder in it, `trained`. The
+    comparison, on the YAML file's validation images, goes to compared.csv too.
+    """
+    from ppcls_core.inference import int8, sidecar
+    from ppcls_core.inference.outputs import check_folder
+    from ppcls_core.jobs.job import load_job
+    from ppcls_core.jobs.trained import Choice, find_trained
+
+    trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
+    files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
+    check_folder(out, (*files, TABLE), trained.weights)
+    if qat:
+        check_folder(out / AWARE, files, trained.weights)
+    job = load_job(Path(model), overrides or []) if Path(model).is_file() else None
+    num_threads = start_paddle(threads)
+    from ppcls_core.inference.export import export
+    from ppcls_core.inference.quantize import quantize as quantize_model
+    from ppcls_core.inference.quantize import read_calibration
+    from ppcls_core.inference.variants import compare, variants_of, write_compared
+    from ppcls_core.jobs.qat import qat_training, train_aware
+    from ppcls_core.jobs.train import images_of
+
+    if qat and not job:
+        raise UserError(f"--qat: needs a YAML file with a training, and '{model}' is none")
+    if qat and job:
+        qat_training(job, qat)
+    val = images_of(job.val, job.num_classes) if job and job.val else None
+    found = _pictures(calibration, job)
+    images = read_calibration(found, trained.preprocess, num_images, num_threads)
+    _say_calibration(images, num_images)
+    models = {out: trained.network()}
+    if qat and job:  # before the inference engine has run, which gives trainings other bits
+        models[out / AWARE] = train_aware(trained.network(), job, qat, _Logged())
+    for directory, network in models.items():
+        export(network, trained.sidecar(), directory)
+        quantize_model(network, images, directory)
+    rows = compare(variants_of(out, out / AWARE if qat else None), val, num_threads)
+    write_compared(out / TABLE, rows)
+    console.print(_table(rows))
+    log(f"{num_threads} threads, single images; written: {out}")
+
+
+def _pictures(calibration: Path | None, job: Job | None) -> list[Picture]:
+    """The images to choose from. Raises UserError if there are none."""
+    from ppcls_core.inference.inputs import Picture, pictures
+    from ppcls_core.jobs.train import images_of
+
+    if calibration:
+        return list(pictures([str(calibration)]))
+    if job is None or job.train is None:
+        raise UserError(
+            "no calibration images: give --calibration with a folder or a list of some hundred "
+            "images such as the model will see"
+        )
+    paths = images_of(job.train, job.num_classes).paths
+    return [Picture(number, path, None) for number, path in enumerate(paths)]
+
+
+def _say_calibration(images: Calibration, asked: int) -> None:
+    few = f", fewer than the {asked:,} asked for" if images.num_images < asked else ""
+    bad = f"; {images.unreadable:,} more could not be read" if images.unreadable else ""
+    log(f"calibrates with {images.num_images:,} images{few}{bad}")
+
+
+class _Logged(SilentMonitor):
+    """Prints a training's notes and epochs."""
+
+    def note(self, message: str) -> None:
+        log(message)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        log("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+def _table(rows: Sequence[Compared]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "top1", "top5", "images", "MB", "ms"):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for row in rows:
+        accuracies = ("-" if x is None else f"{x:.4f}" for x in (row.top1, row.top5))
+        cells = (f"{row.num_images:,}", f"{row.mbytes:.2f}", f"{row.latency_ms:.2f}")
+        table.add_row(row.variant, *accuracies, *cells)
+    return table
+
+
+def export_lite(  # noqa: PLR0913 - a command's options
+    model: Annotated[
+        str, typer.Argument(help="As for `ppcls export`; or a folder of `ppcls quantize`: int8.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write, .nb.")],
+    weights: Weights = None,
+    classes: Classes = None,
+    size: Size = None,
+    overrides: Overrides = None,
+    target: Annotated[str, typer.Option(help="Where it will run: arm, x86, opencl ...")] = "arm",
+) -> None:
+    """Export a model for Paddle-Lite on phones and boards, through Lite's optimiser (opt)."""
+    from ppcls_core.jobs.lite import check_out, convert, convert_int8, find_optimizer
+    from ppcls_core.jobs.trained import Choice, find_trained
+
+    optimizer = find_optimizer()
+    check_out(out)
+    if Path(model).is_dir():
+        convert_int8(optimizer, Path(model), out, target)
+    else:
+        trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
+        start_paddle(None)
+        convert(optimizer, trained, out, target)
+    log(f"written: {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def lite_benchmark(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="EXPORTED...", help="Folders of `ppcls export`.")
+    ],
+    threads: Annotated[
+        str, typer.Option(help="Numbers of threads, with commas between them.")
+    ] = "1,2,4",
+    warmup: Annotated[int, typer.Option(min=0, max=10_000)] = 10,
+    repeats: Annotated[int, typer.Option(min=1, max=100_000)] = 30,
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"], typer.Option(help="int8 needs `ppcls quantize`.")
+    ] = "fp32",
+) -> None:
+    """Measure the latency of single images by number of threads, in the form of Lite's benchmark.
+
+    Runs on Paddle's inference engine on this machine, which is not Paddle-Lite on a phone.
+    """
+    from ppcls_core.inference.exported import Exported
+    from ppcls_core.jobs.lite import Repeats, lines, threads_of
+
+    counts = threads_of(threads)
+    opened = [Exported(model) for model in models]
+    start_paddle(max(counts))
+    for line in lines(opened, precision, counts, Repeats(warmup, repeats)):
+        log(line)

@@ -1,0 +1,99 @@
+"""An exported model behind HTTP, and its client."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_catalog.base.config import override, parse
+from ppcls_core.cli.console import log
+from ppcls_core.cli.predict import (
+    Device,
+    Folder,
+    Form,
+    Images,
+    Out,
+    Precision,
+    Threads,
+    TopK,
+    report,
+)
+
+TOKEN = "SSLD_TOKEN"
+TokenFile = Annotated[
+    Path | None, typer.Option(help=f"Holds the server's token; by default {TOKEN} does.")
+]
+
+
+def serve(  # noqa: PLR0913 - a command's options
+    model: Folder,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that others reach needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    token_file: TokenFile = None,
+    precision: Precision = "fp32",
+    device: Device = None,
+    threads: Threads = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--override", help="max_batch=16, max_wait_ms=2 and other limits."),
+    ] = None,
+) -> None:
+    """Serve a model: POST /predict with images, GET / for a page to drop a picture on.
+
+    Images of many requests run as one batch. /health, /ready, /metrics (Prometheus) and
+    /openapi.json are there too. Ctrl-C or SIGTERM ends it after what is under way.
+    """
+    from ppcls_core.inference.exported import Exported
+    from ppcls_core.serving.access import access_to, read_token
+    from ppcls_core.serving.config import ServeConfig
+
+    exported = Exported(model)
+    config = parse(ServeConfig, override({}, overrides or []), "ppcls serve")
+    access = access_to(host, read_token(token_file, os.environ.get(TOKEN)))
+    from ppcls_core.serving import server
+    from ppcls_core.serving.app import ModelService, ServedModel
+    from ppcls_core.serving.engine import Asked, engine
+
+    cores = len(os.sched_getaffinity(0))
+    settings = {"precision": precision, "threads": threads or cores, "device": device}
+    asked = Asked(model, settings | {"max_batch": config.max_batch})
+    with server.listen(host, port) as bound:
+        service = ModelService(
+            ServedModel(exported.sidecar, lambda: engine(asked)), config, access, cores
+        )
+        server.serve(service, bound, log)
+
+
+def client(  # noqa: PLR0913 - a command's options
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of a server: http://HOST:PORT.")],
+    images: Images,
+    top_k: TopK = 5,
+    form: Form = None,
+    out: Out = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")] = 4,
+    token_file: TokenFile = None,
+) -> None:
+    """Send images to `ppcls serve` and write their classes.
+
+    An image that has none is a row with the reason; then the exit status is 1.
+    """
+    from ppcls_core.inference.inputs import pictures
+    from ppcls_core.inference.outputs import check_target, form_of, opened
+    from ppcls_core.serving.access import read_token
+    from ppcls_core.serving.client import Client, classify_all
+
+    written_as, counts = form_of(form, out), Counter[str]()
+    if out:
+        check_target(out, images)
+    token = read_token(token_file, os.environ.get(TOKEN))
+    with Client(url, token, concurrency) as server, opened(written_as, out, top_k) as writer:
+        for row in classify_all(server, pictures(images), top_k, concurrency):
+            writer.write([row])
+            counts[row.reason] += 1
+    report(counts, out)

@@ -1,0 +1,184 @@
+"""The models: what there is, what it costs, and its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from data_catalog.base.config import UserError, closest
+from data_catalog.published import PublishedWeights
+from ppcls_core.cli.console import console
+from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
+from ppcls_core.runtime.terminal import escaped, import_paddle
+
+if TYPE_CHECKING:
+    from ppcls_core.inference.benchmark import Measured
+
+
+def models(
+    patterns: Annotated[
+        list[str] | None, typer.Argument(help="Names, with * and ? for any; all by default.")
+    ] = None,
+    conditions: Annotated[
+        list[str] | None, typer.Option("--where", help="Such as 'top1>=79'. Repeatable.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Sort by a column.")] = None,
+    device: Annotated[str, typer.Option(help=f"Of the latency: {', '.join(DEVICES)}.")] = "t4_fp32",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against cost (.png, .svg, .pdf).")
+    ] = None,
+) -> None:
+    """List, filter and compare the published models, by their figures on ImageNet1k.
+
+    Columns: name, top1, top5 (%), params (millions), flops (10^9 operations an image), latency (ms
+    of one image as published, with TensorRT or Paddle-Lite; `ppcls benchmark` measures here).
+    """
+    if device not in DEVICES:
+        raise UserError(f"--device: no latencies of '{device}'{closest(device, DEVICES)}")
+    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--plot {plot}: expected a name that ends in .png, .svg or .pdf")
+    rows = where(matching(patterns or []), conditions or [], device)
+    if not rows:
+        raise UserError("no model meets all conditions; leave one out")
+    console.print(_models_table(in_order(rows, sort, device) if sort else rows, device))
+    if plot:
+        _plot(plot, rows, f"{device}_ms")
+
+
+def _models_table(rows: list[PublishedWeights], device: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    for title in ("top1", "params", "flops", f"{device} ms", "pixels"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("weights")
+    for row in rows:
+        figures = [figure(row, column, device) for column in ("top1", "params", "flops", "latency")]
+        table.add_row(
+            row.name, *map(_number, figures), str(row.crop), "yes" if row.url else "unpublished"
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _plot(path: Path, rows: list[PublishedWeights], latency: str) -> None:
+    from ppcls_core.report.pareto import draw_pareto
+
+    draw_pareto(path, rows, ["mparams", "gflops", latency])
+    console.print(escaped(f"drawn: {path}"))
+
+
+def benchmark(
+    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="What to measure.")],
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, max=2048, help="Image side in pixels; as published by default."),
+    ] = None,
+    batch_sizes: Annotated[
+        list[int], typer.Option("--batch-size", min=1, max=1024, help="Images a batch. Repeatable.")
+    ] = [1],  # noqa: B006 - Typer's form of a default
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the figures go (CSV).")] = Path("benchmark.csv"),
+) -> None:
+    """Measure parameters, operations and latency on this machine, beside the published figures.
+
+    Latencies are medians in ms a batch, with random weights: of the training engine, of the
+    inference engine without oneDNN, with it, in bf16 and in int8, and of onnxruntime; - where the
+    machine, or the model, cannot. All take turns.
+    """
+    num_threads = start_paddle(threads)
+    from ppcls_core.inference.benchmark import measure, resolve_size, write_measured
+
+    # What is wrong is told before anything is measured.
+    sizes = [resolve_size(name, size) for name in names]
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; give the name of a file")
+    rows: list[Measured] = []
+    for name, side in zip(names, sizes, strict=True):
+        rows += measure(name, side, batch_sizes, num_threads)
+        write_measured(out, rows)
+    console.print(_benchmark_table(rows))
+    console.print(
+        escaped(
+            f"{num_threads} threads; ms a batch, and how many times as fast as training; what was "
+            f"published, and errata: {out}"
+        )
+    )
+
+
+def _benchmark_table(rows: list[Measured]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model")
+    titles = (
+        "px",
+        "batch",
+        "params M",
+        "GFLOPs",
+        "training",
+        "inference",
+        "oneDNN",
+        "bf16",
+        "int8",
+    )
+    for title in (*titles, "onnxruntime"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        engines = (
+            row.inference_plain_ms,
+            row.inference_fp32_ms,
+            row.inference_bf16_ms,
+            row.inference_int8_ms,
+            row.onnxruntime_ms,
+        )
+        table.add_row(
+            row.name,
+            str(row.image_size),
+            str(row.batch_size),
+            f"{row.mparams:.2f}",
+            f"{row.gflops:.2f}",
+            _ms(row.training_engine_ms),
+            *(_times(latency, row.training_engine_ms) for latency in engines),
+        )
+    return table
+
+
+def _times(latency: float | None, training: float) -> str:
+    return "-" if latency is None else f"{_ms(latency)} {training / latency:.1f}x"
+
+
+def _ms(latency: float) -> str:
+    return f"{latency:.1f}" if latency < 100 else f"{latency:.0f}"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weights: a file, or a folder of Paddle 1.x.")],
+    target: Annotated[
+        Path, typer.Argument(help="NAME.pdparams, NAME.safetensors, or a folder to write.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Whose weights: their names are translated and checked.")
+    ] = None,
+    form: Annotated[
+        Literal["backbone", "deploy"] | None,
+        typer.Option("--as", help="backbone: for PaddleDetection; deploy: an ACNet, fused."),
+    ] = None,
+) -> None:
+    """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
+    import_paddle()
+    from ppcls_core.models.weights.convert import convert as convert_weights
+
+    done = convert_weights(source, target, model, form)
+    console.print(escaped(f"{done.num_entries} entries written: {target}"))
+    if done.left_out:
+        shown = ", ".join(done.left_out[:5])
+        console.print(
+            escaped(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
+        )

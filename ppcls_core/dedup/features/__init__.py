@@ -1,0 +1,1 @@
+"""An image as the duplicate search describes it: SIFT features, hashes, reduced copies."""

@@ -1,0 +1,132 @@
+"""Which pool images show a validation image: four channels, each checked on the pixels.
+
+The steps for one pool image: equal bytes; equal pixels; near hashes (`by_hash`); SIFT features
+(`by_sift`). The rule that decides is documented in `config.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from data_catalog.images.manifest import REJECTED
+from ppcls_core.data.decode import BadImage
+from ppcls_core.dedup.features.picture import Picture, Source, describe
+from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
+from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
+from ppcls_core.dedup.match.index import ValIndex, rejection
+from ppcls_core.dedup.match.pairs import CHANNELS, PAIRS, Pair, pair_row
+from ppcls_core.runtime.threads import map_threads
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `refused` (PAIRS): what
+    nearly was a pair, or is none for rivals; `weak`: ids of images with too few features for SIFT
+    to be relied on."""
+
+    pairs: pa.Table
+    refused: pa.Table
+    rejected: pa.Table
+    weak: list[str]
+
+
+def scan(
+    sources: Sequence[Source],
+    ids: Sequence[str],
+    index: ValIndex,
+    workers: int,
+    on_image: Callable[[], None],
+) -> ScanResult:
+    """Search every pool image of `sources` for validation images.
+
+    The result depends on the images alone, not on `workers` nor on how a pool is split. `on_image`
+    is called once an image, in the calling thread, and may raise to stop: the error goes on to the
+    caller after the images in work (a few a worker) are done.
+    """
+
+    def search(item: tuple[str, Source]) -> _Outcome:
+        image_id, source = item
+        try:
+            picture = describe(source, index.config)
+        except BadImage as error:
+            return _Outcome([], [], [rejection(image_id, error)], [])
+        pairs, refused = (
+            [pair_row(image_id, index.ids[pair.row], pair) for pair in kind]
+            for kind in judge(picture, index)
+        )
+        is_weak = too_few(picture)
+        return _Outcome(pairs, refused, [], [image_id] * is_weak)
+
+    found = _Outcome([], [], [], [])
+    for outcome in map_threads(search, zip(ids, sources, strict=True), workers):
+        for rows, more in zip(found, outcome, strict=True):
+            rows.extend(more)
+        on_image()
+    tables = (
+        pa.Table.from_pylist(found.pairs, PAIRS),
+        pa.Table.from_pylist(found.refused, PAIRS),
+        pa.Table.from_pylist(found.rejected, REJECTED),
+    )
+    return ScanResult(*tables, found.weak)
+
+
+class _Outcome(NamedTuple):
+    """Rows for the parts of a ScanResult."""
+
+    pairs: list[Any]
+    refused: list[Any]
+    rejected: list[Any]
+    weak: list[Any]
+
+
+def find_pairs(picture: Picture, index: ValIndex) -> list[Pair]:
+    """Every val image that `picture` shows, best first, each by the first channel that finds it."""
+    return judge(picture, index)[0]
+
+
+def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
+    """The pairs of `find_pairs`, and those refused by at most NEARLY, or for rivals."""
+    found: dict[int, Pair] = {}
+    refused: dict[int, Pair] = {}
+    near = near_hashes(picture, index)
+    channels = (
+        _equal(picture, index),
+        by_hash(picture, index, near),
+        by_sift(picture, index, near),
+    )
+    for pair in chain.from_iterable(channels):
+        if pair.margin >= 0:
+            found.setdefault(pair.row, pair)
+        elif pair.row not in refused or pair.margin > refused[pair.row].margin:
+            refused[pair.row] = pair
+    nearly = [pair for row, pair in refused.items() if row not in found]
+    first, second = (
+        sorted(pairs, key=lambda p: (-p.score, CHANNELS.index(p.channel), p.row))
+        for pairs in (found.values(), nearly)
+    )
+    return first, second
+
+
+def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
+    """The pair of `picture` with val image `row`, as the first channel that sees it has it, without
+    a search among other images."""
+    near = near_hashes(picture, index)
+    channels = (
+        _equal(picture, index),
+        by_hash(picture, index, near),
+        with_row(picture, index, row),
+    )
+    seen = (pair for pair in chain.from_iterable(channels) if pair.row == row)
+    return next((pair for pair in seen if pair.margin >= 0), None)
+
+
+def _equal(picture: Picture, index: ValIndex) -> Iterator[Pair]:
+    for row in index.by_digest.get(picture.digest, []):
+        equal = index.bytes_digests[row] == picture.bytes_digest
+        yield Pair(row, "bytes" if equal else "pixels", 1.0, 0, np.eye(3), 1.0)

@@ -1,0 +1,304 @@
+"""The val side of the search: features, thumbnails and hashes of every validation image, on disk.
+
+Files of an index: `index.json` (settings), `images.parquet` and `rejected.parquet` (one row an
+image), `greys.bin` (their reduced grey copies as JPEG), `points.bin` float32 [features, 4],
+`descriptors.bin` uint8 [features, 128] (each the images' one after the other) and `search.faiss`.
+All but the tables is memory-mapped. Of images with equal pixels only the first has features there:
+a descriptor that is there as often as neighbours are asked for would speak for none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.base.config import UserError, parse
+from data_catalog.base.files import read_json, write_json
+from data_catalog.images.manifest import REJECTED
+from ppcls_core.data.decode import BadImage
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.features.hashes import perceptual_hash
+from ppcls_core.dedup.features.picture import Picture, Source, describe
+from ppcls_core.dedup.features.sift import DIMENSION, Features
+from ppcls_core.dedup.match.search import read_search, write_search
+from ppcls_core.runtime.threads import map_threads
+
+FORMAT = 3
+GREY_QUALITY = 90  # of the grey copies' JPEG
+CLOSE = 0.95  # of the furthest neighbour's distance; one nearly as far has next to no vote
+FAINT = 0.1  # votes below are chance
+TURNS, ZOOMS = 16, 16  # bins of a whole turn, and of octaves
+TURN = 2 * np.pi / TURNS
+IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("width", pa.int32()),  # of the decoded picture
+        ("height", pa.int32()),
+        ("reduced_width", pa.int32()),  # of the grey copy in whose pixels `points` are
+        ("reduced_height", pa.int32()),
+        ("bytes_digest", pa.string()),  # sha256 of the file
+        ("digest", pa.string()),  # of the pixels
+        ("hash", pa.uint64()),
+        ("num_features", pa.int32()),  # 0 where an earlier image has the same pixels
+        ("grey_bytes", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the index keeps of one image; `row` as in IMAGES but for the number of features."""
+
+    row: dict[str, Any]
+    grey: bytes
+    features: Features
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """Outcome of `build_index`: num_images = num_indexed + the sum of `rejected` (by reason)."""
+
+    num_images: int
+    num_indexed: int
+    num_descriptors: int
+    rejected: dict[str, int]
+
+
+def build_index(
+    sources: Sequence[Source],
+    ids: Sequence[str],
+    config: DedupConfig,
+    out: Path,
+    on_progress: Callable[[int], None],
+) -> IndexStats:
+    """Describe the validation images `sources` and leave the index in the directory `out`.
+
+    Images that cannot be read are listed in `rejected.parquet` and counted; they stop nothing.
+    `on_progress` is called with the number of images done and may raise to stop. `index.json` is
+    written last: without it there is no index.
+    """
+
+    def read(item: tuple[str, Source]) -> _Entry | dict[str, str]:
+        image_id, source = item
+        try:
+            return _entry(image_id, describe(source, config))
+        except BadImage as error:
+            return rejection(image_id, error)
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)
+    rows, rejected, seen = [], [], set[str]()
+    entries = map_threads(read, zip(ids, sources, strict=True), os.cpu_count() or 1)
+    with ExitStack() as stack:
+        greys, points, descriptors = (
+            stack.enter_context((out / f"{name}.bin").open("wb"))
+            for name in ("greys", "points", "descriptors")
+        )
+        for done, entry in enumerate(entries, 1):
+            if isinstance(entry, _Entry):
+                again = entry.row["digest"] in seen
+                features = entry.features.part(0) if again else entry.features
+                seen.add(entry.row["digest"])
+                rows.append({**entry.row, "num_features": len(features)})
+                greys.write(entry.grey)
+                points.write(features.points.tobytes())
+                descriptors.write(features.descriptors.tobytes())
+            else:
+                rejected.append(entry)
+            on_progress(done)
+    pq.write_table(pa.Table.from_pylist(rows, IMAGES), out / "images.parquet")
+    pq.write_table(pa.Table.from_pylist(rejected, REJECTED), out / "rejected.parquet")
+    found = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
+    write_search(found, out / "search.faiss", config)
+    write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
+    reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
+    return IndexStats(len(ids), len(rows), len(found), reasons)
+
+
+def rejection(image_id: str, error: BadImage) -> dict[str, str]:
+    """The REJECTED row of an image that cannot be read."""
+    return {"image_id": image_id, "reason": error.reason, "detail": error.detail}
+
+
+def _entry(image_id: str, picture: Picture) -> _Entry:
+    _, grey = cv2.imencode(".jpg", picture.grey, [cv2.IMWRITE_JPEG_QUALITY, GREY_QUALITY])
+    row = {
+        "image_id": image_id,
+        "width": picture.size[0],
+        "height": picture.size[1],
+        "reduced_width": picture.grey.shape[1],
+        "reduced_height": picture.grey.shape[0],
+        "bytes_digest": picture.bytes_digest,
+        "digest": picture.digest,
+        "hash": perceptual_hash(picture.thumb),
+        "grey_bytes": len(grey),
+    }
+    return _Entry(row, grey.tobytes(), picture.features)
+
+
+def _mapped(path: Path, dtype: type, width: int) -> np.ndarray:
+    """The array [n, width] in `path`, memory-mapped; an empty file cannot be."""
+    if path.stat().st_size == 0:
+        return np.zeros((0, width), dtype)
+    return np.memmap(path, dtype, "r").reshape(-1, width)
+
+
+class ValIndex:
+    """A loaded index; safe to search from several threads."""
+
+    def __init__(self, path: Path, config: DedupConfig) -> None:
+        self.config = config
+        self.images = pq.read_table(path / "images.parquet")
+        self.ids: list[str] = self.images["image_id"].to_pylist()
+        self.hashes = self.images["hash"].to_numpy()
+        self._greys = _mapped(path / "greys.bin", np.uint8, 1)
+        self._points = _mapped(path / "points.bin", np.float32, 4)
+        self._descriptors = _mapped(path / "descriptors.bin", np.uint8, DIMENSION)
+        self._starts, self._grey_starts = (
+            np.concatenate([[0], np.cumsum(self.images[name].to_numpy(), dtype=np.int64)])
+            for name in ("num_features", "grey_bytes")
+        )
+        lengths = (len(self._points), len(self._descriptors), len(self._greys))
+        if lengths != (self._starts[-1], self._starts[-1], self._grey_starts[-1]):
+            raise ValueError("its files are not as long as its table says")
+        self._first = _first_of(self.images["digest"])
+        self._told = np.diff(self._starts)[self._first] >= config.min_features
+        self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
+        self._search = read_search(path / "search.faiss", self._descriptors, config)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int [images, 4]: width, height, reduced width, reduced height."""
+        names = ("width", "height", "reduced_width", "reduced_height")
+        return np.column_stack([self.images[name].to_numpy() for name in names])
+
+    @cached_property
+    def bytes_digests(self) -> list[str]:
+        """Of each image's file."""
+        return self.images["bytes_digest"].to_pylist()
+
+    @cached_property
+    def by_digest(self) -> dict[str, list[int]]:
+        """Rows of the images with these pixels."""
+        rows: defaultdict[str, list[int]] = defaultdict(list)
+        for row, digest in enumerate(self.images["digest"].to_pylist()):
+            rows[digest].append(row)
+        return dict(rows)
+
+    @property
+    def weak(self) -> list[str]:
+        """Ids of the images with too few features to be told from others by them."""
+        return [self.ids[row] for row in np.flatnonzero(~self._told)]
+
+    def twins(self, row: int) -> list[int]:
+        """The rows of the val images with the pixels of one of them, that one among them."""
+        return self.by_digest[self.images["digest"][row].as_py()]
+
+    def is_told(self, row: int) -> bool:
+        """Whether one val image has enough features to be told from others by them."""
+        return bool(self._told[row])
+
+    def grey(self, row: int) -> np.ndarray:
+        """uint8 [reduced height, reduced width]: the reduced grey copy of one val image."""
+        data = self._greys[self._grey_starts[row] : self._grey_starts[row + 1]]
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
+
+    def features(self, row: int) -> Features:
+        """Features of one val image."""
+        row = self._first[row]
+        part = slice(self._starts[row], self._starts[row + 1])
+        return Features(self._points[part], self._descriptors[part])
+
+    def votes(
+        self, states: Sequence[Features], num: int, least: float
+    ) -> list[list[tuple[int, float]]]:
+        """(row, vote) of the images for which the features of each state speak with at least
+        `least`: the first `num` of the first two states, a quarter as many of the others.
+
+        A neighbour's vote is how much nearer it is than the furthest one found (the adaptive
+        criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor. What
+        counts are the votes of one turn and zoom (weak geometric consistency, Jegou et al. 2008).
+        The first of images with equal pixels stands for all.
+        """
+        k = min(self.config.num_neighbours, len(self._owners))
+        asked = [state.part(num if i < 2 else num // 4) for i, state in enumerate(states)]
+        if k == 0:
+            return [[] for _ in states]
+        queries = np.concatenate([state.descriptors for state in asked]).astype(np.float32)
+        found = self._search(queries, k)
+        ends = np.cumsum([len(state) for state in asked])[:-1]
+        parts = zip(*(np.split(array, ends) for array in found), strict=True)
+        heard = (self._votes(state, *part) for state, part in zip(asked, parts, strict=True))
+        return [
+            list(zip(rows[loud].tolist(), votes[loud].tolist(), strict=True))
+            for rows, votes in heard
+            for loud in ((votes >= least) & self._told[rows],)
+        ]
+
+    def _votes(
+        self, features: Features, distances: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        distances[rows < 0] = np.nan  # too few in the probed cells
+        limit = np.fmax.reduce(distances, axis=1, keepdims=True, initial=1.0)
+        weights = np.nan_to_num(1 - CLOSE * distances / limit)
+        owners, k = self._owners[rows], rows.shape[1]
+        earlier = (owners[:, :, None] == owners[:, None, :]) & np.tri(k, k, -1, dtype=bool)
+        query, place = np.nonzero((weights > FAINT) & ~earlier.any(axis=2))
+        points, asking = self._points[rows[query, place]], features.points[query]
+        turn = (points[:, 3] - asking[:, 3]) / TURN
+        zoom = np.log2(points[:, 2] / asking[:, 2])
+        return _loudest(owners[query, place], weights[query, place], zoom, turn)
+
+
+def _loudest(
+    owners: np.ndarray, weights: np.ndarray, zoom: np.ndarray, turn: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images, their votes), each voice heard in the four bins about its zoom and turn."""
+    low_zoom, low_turn = np.floor(zoom).astype(int), np.floor(turn).astype(int)
+    keys = [
+        (owners.astype(np.int64) * ZOOMS + (low_zoom + i) % ZOOMS) * TURNS + (low_turn + j) % TURNS
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    bins, member = np.unique(np.concatenate(keys), return_inverse=True)
+    totals = np.bincount(member, np.tile(weights, 4), minlength=len(bins))
+    images, starts = np.unique(bins // (ZOOMS * TURNS), return_index=True)
+    return images, np.maximum.reduceat(totals, starts) if len(starts) else totals
+
+
+def _first_of(values: pa.ChunkedArray) -> np.ndarray:
+    """int64: for each value the place of the first that equals it."""
+    codes = values.combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+    return first[which]
+
+
+def load_index(path: Path) -> ValIndex:
+    """The index that `build_index` left in the directory `path`.
+
+    Raises:
+        UserError: there is no index, or one of another format, or a damaged one.
+    """
+    head = read_json(path / "index.json")
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise UserError(f"{path}: no index of format {FORMAT}; remove this folder and run again")
+    try:
+        return ValIndex(path, parse(DedupConfig, head["config"], str(path)))
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # faiss raises the last
+        raise UserError(
+            f"{path}: the index is damaged ({error}); remove this folder and run again"
+        ) from error

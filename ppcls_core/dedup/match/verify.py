@@ -1,0 +1,251 @@
+"""The map that lays one picture over another, from their keypoints, and how far to trust it.
+
+Deterministic without a seed: the hypotheses are enumerated, not drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ppcls_core.dedup.config import DedupConfig, Rule
+from ppcls_core.dedup.features.sift import Features
+from ppcls_core.dedup.match.maps import (
+    MIN_SPREAD,
+    Solve,
+    fit_affine,
+    fit_homography,
+    fit_similarity,
+    plausible,
+    slopes_of,
+    spread,
+)
+from ppcls_core.dedup.match.pixels import apply
+
+NUM_SEEDS = 48  # best matches whose pairs give the hypotheses
+MAX_TURN = np.radians(30)  # a keypoint's orientation obeys the map within this
+MAX_ZOOM = np.log(2)  # and its size within this factor
+MIN_SEEDS = 3  # matches that obey the first map
+UNIT = 512**2  # product of a descriptor with itself
+ALIKE = 0.8  # of that: the product of keypoints that may show the same
+MAX_ALIKE = 4_000  # such pairs that are looked at; repeating texture has far more
+NUM_REFITS = 4
+AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
+AGREEMENT: dict[Rule, float] = {"strict": 0.64, "balanced": 0.56, "recall": 0.5}
+CHANCE = 2  # matches that obey another map: any two do
+DOUBT_BY_RANDOM, MANY = 1.3, 0.45  # of the matches: fewer obey the map when texture repeats
+DOUBT_BY_PART, WHOLE = 1.2, 0.9  # of a picture's area: copies seldom share less
+ELSEWHERE = 4  # x the tolerance: so far off a match speaks for another map
+
+
+@dataclass(frozen=True)
+class Fit:
+    """`homography` float64 [3, 3] maps pool points to val points.
+
+    `inliers`: places at which keypoints look alike and obey the map. Of the `matches`, which are
+    each other's nearest among all keypoints, `obeying` do, and `within` lie in the common part of
+    the pictures; of the others `rival` obey one other map. In copies most matches obey one map and
+    few any other. Two pieces of one brick wall match at random, and by one brick further on as
+    well.
+    """
+
+    homography: np.ndarray
+    inliers: int
+    obeying: int
+    within: int
+    rival: int
+
+
+def similarities(pool: np.ndarray, val: np.ndarray) -> np.ndarray:
+    """float32 [n, m]: products of `pool` and `val` descriptors (uint8 [n, 128], [m, 128]).
+
+    Products of such bytes sum below 2**24, so float32 sums are exact on every machine. The product
+    is OpenCV's: numpy's starts OpenBLAS' threads, which cost ten times the work.
+    """
+    if len(pool) == 0 or len(val) == 0:
+        return np.zeros((len(pool), len(val)), np.float32)
+    a, b = pool.astype(np.float32), val.astype(np.float32)
+    return cv2.gemm(a, b, 1, np.empty(0, np.float32), 0, flags=cv2.GEMM_2_T)
+
+
+def match(product: np.ndarray, ratio: float) -> np.ndarray:
+    """int64 [k, 2]: rows of pool and val descriptors with these `similarities` that are each
+    other's nearest and pass Lowe's ratio test, best first."""
+    if min(product.shape) < 2:
+        return np.zeros((0, 2), np.int64)
+    nearest = product.argmax(axis=1)
+    rows = np.flatnonzero(product.argmax(axis=0)[nearest] == np.arange(len(product)))
+    nearest = nearest[rows]
+    best = product[rows, nearest]
+    others = product[rows]
+    others[np.arange(len(rows)), nearest] = -np.inf
+    distance, second = (np.maximum(UNIT - x, 1) for x in (best, others.max(axis=1)))
+    quality = distance / second
+    order = np.argsort(quality, kind="stable")
+    order = order[quality[order] < ratio**2]
+    return np.stack([rows[order], nearest[order]], axis=1)
+
+
+def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
+    """The map that most keypoints obey, or None when fewer than `min_inliers` obey any.
+
+    It starts as a similarity through two of the matches. Then the keypoints that it lays upon each
+    other, matched or not, are compared, and the map gets more freedom the more of them are alike.
+    """
+    product = similarities(pool.descriptors, val.descriptors)
+    matches = match(product, config.match_ratio)
+    if len(matches) < MIN_SEEDS:
+        return None
+    p, v = pool.points.astype(np.float64), val.points.astype(np.float64)
+    seeds = _best_hypothesis(p[matches[:, 0]], v[matches[:, 1]], config.tolerance)
+    if seeds is None or seeds.sum() < MIN_SEEDS:
+        return None
+    alike = _alike(product)
+    pairs, best = matches[seeds], None
+    for solve, at_least in _MODELS:
+        refined = _refine(p, v, pairs, alike, solve, config) if len(pairs) >= at_least else None
+        if refined is None:
+            break
+        best, pairs = refined
+    count = _places(p, v, pairs)
+    if best is None or count < config.min_inliers:
+        return None
+    return Fit(best, count, *_support(p, v, matches, best, config.tolerance))
+
+
+def _alike(product: np.ndarray) -> np.ndarray:
+    """int64 [k, 2]: keypoints with `product` above ALIKE, best first, at most MAX_ALIKE."""
+    rows, columns = np.nonzero(product > ALIKE * UNIT)
+    found = product[rows, columns]
+    if len(found) > MAX_ALIKE:  # sorting all would cost more than the rest of the fit
+        best = found >= np.partition(found, -MAX_ALIKE)[-MAX_ALIKE]
+        rows, columns, found = rows[best], columns[best], found[best]
+    order = np.argsort(-found, kind="stable")[:MAX_ALIKE]
+    return np.stack([rows, columns], axis=1)[order]
+
+
+def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
+    p: np.ndarray,
+    v: np.ndarray,
+    pairs: np.ndarray,
+    alike: np.ndarray,
+    solve: Solve,
+    config: DedupConfig,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(map, int64 [k, 2]): a map of one kind and those of the pairs `alike` that obey it, beginning
+    with the map through `pairs`."""
+    homography = None
+    for _ in range(NUM_REFITS):
+        x, y = p[pairs[:, 0], :2], v[pairs[:, 1], :2]
+        homography = solve(x, y) if spread(x) and spread(y) else None
+        if homography is None or not plausible(homography, x):
+            return None
+        obeying = _obeying(p[alike[:, 0]], v[alike[:, 1]], homography, config.tolerance)
+        before, pairs = pairs, _one_to_one(alike[obeying])
+        if len(pairs) < MIN_SEEDS:
+            return None
+        if np.array_equal(before, pairs):
+            break
+    return None if homography is None else (homography, pairs)
+
+
+def _obeying(p: np.ndarray, v: np.ndarray, homography: np.ndarray, tolerance: float) -> np.ndarray:
+    """bool [k]: pairs that the map lays upon each other, in the same turn and size."""
+    off = np.hypot(*(apply(homography, p[:, :2]) - v[:, :2]).T)
+    obeys = off < 2 * tolerance  # False behind the horizon
+    p, v, off = p[obeys], v[obeys], off[obeys]
+    (a, b), (c, d) = slopes_of(homography, p[:, :2]).transpose(1, 2, 0)
+    scale = np.sqrt(np.abs(a * d - b * c))
+    turn = np.arctan2(c - b, a + d)
+    obeys[obeys] = (
+        (off < tolerance * np.clip(scale, 1, 2))
+        & (np.abs(np.log(v[:, 2] / p[:, 2] / scale)) < MAX_ZOOM)
+        & (np.cos(v[:, 3] - p[:, 3] - turn) > np.cos(MAX_TURN))
+    )
+    return obeys
+
+
+def _one_to_one(pairs: np.ndarray) -> np.ndarray:
+    """Of `pairs`, best first, those neither of whose keypoints is in a better one."""
+    for column in (0, 1):
+        _, first = np.unique(pairs[:, column], return_index=True)
+        pairs = pairs[np.sort(first)]
+    return pairs
+
+
+def _support(
+    p: np.ndarray, v: np.ndarray, matches: np.ndarray, homography: np.ndarray, tolerance: float
+) -> tuple[int, int, int]:
+    """Matches that obey the map, those of the part that both pictures show, and those that obey
+    another map."""
+    a, b = p[matches[:, 0]], v[matches[:, 1]]
+    obeying = _obeying(a, b, homography, tolerance)
+    there = _among(apply(homography, a[:, :2]), v)
+    back = _among(apply(np.linalg.inv(homography), b[:, :2]), p)
+    far = ~_obeying(a, b, homography, ELSEWHERE * tolerance)
+    other = _best_hypothesis(a[far], b[far], tolerance)
+    rival = 0 if other is None else other.sum()
+    return int(obeying.sum()), int((obeying | there & back).sum()), int(rival)
+
+
+def _among(points: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """bool [n]: points that lie in the rectangle that the keypoints fill."""
+    low, high = keypoints[:, :2].min(axis=0), keypoints[:, :2].max(axis=0)
+    return np.all((points >= low) & (points <= high), axis=1)
+
+
+def needed(geometry: Fit, overlap: float, rule: Rule) -> float:
+    """Share of the texture that must agree: more, the fewer matches obey the map beside those that
+    obey another, the fewer of all those are, and the smaller the pictures' common part (`overlap`).
+    Above 1 nothing is enough."""
+    doubt = max(CHANCE, geometry.rival) / max(1, geometry.obeying)
+    random = DOUBT_BY_RANDOM * max(0.0, MANY - geometry.obeying / max(1, geometry.within))
+    partial = DOUBT_BY_PART * max(0.0, WHOLE - overlap)
+    return AGREEMENT[rule] + doubt + random + partial
+
+
+def _best_hypothesis(p: np.ndarray, v: np.ndarray, tolerance: float) -> np.ndarray | None:
+    """bool [m]: matches obeying the best of the similarities through two of the best matches.
+
+    With points as complex numbers a similarity is v = a p + b.
+    """
+    zp, zv = p[:, 0] + 1j * p[:, 1], v[:, 0] + 1j * v[:, 1]
+    zoom, turn = np.log(v[:, 2] / p[:, 2]), np.exp(1j * (v[:, 3] - p[:, 3]))
+    i, j = np.triu_indices(min(len(p), NUM_SEEDS), 1)
+    span = zp[j] - zp[i]
+    apart = (np.abs(span) > MIN_SPREAD) & (np.abs(zv[j] - zv[i]) > MIN_SPREAD)
+    i, j = i[apart], j[apart]
+    a = (zv[j] - zv[i]) / (zp[j] - zp[i])
+    obeys = np.ones(len(a), bool)
+    for k in (i, j):
+        obeys &= np.abs(zoom[k] - np.log(np.abs(a))) < MAX_ZOOM
+        obeys &= _turned(turn[k], a)
+    a, i = a[obeys], i[obeys]
+    if len(a) == 0:
+        return None
+    b = zv[i] - a * zp[i]
+    size = np.abs(a)[:, None]
+    near = np.abs(a[:, None] * zp + b[:, None] - zv) < tolerance * np.clip(size, 0.4, 2)
+    near &= np.abs(zoom - np.log(size)) < MAX_ZOOM
+    near &= _turned(turn, a[:, None])
+    return near[near.sum(axis=1).argmax()]
+
+
+def _turned(turn: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Whether `turn`, of absolute value 1, is about that of `a`."""
+    return np.real(turn * np.conj(a)) > np.cos(MAX_TURN) * np.abs(a)
+
+
+def _places(p: np.ndarray, v: np.ndarray, pairs: np.ndarray) -> int:
+    """Number of distinct places among the pairs: one corner often carries several keypoints."""
+    places = (p[pairs[:, 0], :2], v[pairs[:, 1], :2])
+    return min(len(np.unique(np.round(x / 2), axis=0)) for x in places)
+
+
+_MODELS: tuple[tuple[Solve, int], ...] = (
+    (fit_similarity, 0),
+    (fit_affine, AFFINE_INLIERS),
+    (fit_homography, HOMOGRAPHY_INLIERS),
+)

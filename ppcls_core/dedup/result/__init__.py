@@ -1,0 +1,1 @@
+"""The tables, removal list and pairs to look at that a search leaves."""

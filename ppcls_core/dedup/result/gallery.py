@@ -1,0 +1,195 @@
+"""Pairs to look at: the borderline on both sides of the rule, some of each channel; their evidence
+drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+
+from ppcls_core.data.decode import BadImage, decode
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.features.picture import Find, read_source
+from ppcls_core.dedup.features.sift import extract, mirror, negate, reduce
+from ppcls_core.dedup.match.pairs import CHANNELS
+from ppcls_core.dedup.match.pixels import apply
+from ppcls_core.dedup.match.verify import ALIKE, UNIT, similarities
+from ppcls_core.runtime.randomness import seed_of
+from ppcls_core.runtime.threads import map_threads
+
+if TYPE_CHECKING:
+    from ppcls_core.report.model import DuplicatePair
+
+Row = dict[str, Any]  # of PAIRS
+Kind = Literal["accepted", "refused", "sample"]
+NUM_BORDERLINE, NUM_SAMPLES = 12, 4  # of each side, of each channel
+SIDE, GAP = 264, 8  # pixels: the box of one of the two pictures, between them
+NUM_LINES = 40
+LINE, OUTLINE = (0, 200, 110), (255, 140, 0)
+
+
+@dataclass
+class Gallery:
+    """Chosen of pairs that come part by part; those `planted` ((pool_id, val_id) -> how), whose
+    truth is known, come behind the others."""
+
+    planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    accepted: list[Row] = field(default_factory=list)
+    refused: list[Row] = field(default_factory=list)
+    samples: dict[str, list[Row]] = field(default_factory=dict)
+
+    def add(self, pairs: list[Row], refused: Iterable[Row]) -> None:
+        """Look at more pairs, and at those nearly accepted. Of an image that is removed anyhow,
+        what was refused is of no interest."""
+        removed = {row["pool_id"] for row in pairs}
+        near = [row for row in pairs if row["channel"] in ("phash", "sift")]
+        self.accepted = _first(self.accepted, near, self._by_margin)
+        rest = [row for row in refused if row["pool_id"] not in removed]
+        self.refused = _first(self.refused, rest, lambda row: (-row["margin"], _key(row)))
+        for channel in CHANNELS:
+            more = [row for row in pairs if row["channel"] == channel]
+            known = self.samples.get(channel, [])
+            self.samples[channel] = _first(known, more, lambda row: seed_of(*_key(row)))
+
+    def chosen(self) -> list[tuple[Kind, Row]]:
+        """Each pair once, the borderline first."""
+        seen = {_key(row) for row in self.accepted}
+        samples = [
+            row
+            for rows in self.samples.values()
+            for row in [row for row in rows if _key(row) not in seen][:NUM_SAMPLES]
+        ]
+        groups: tuple[tuple[Kind, list[Row]], ...] = (
+            ("accepted", self.accepted),
+            ("refused", self.refused),
+            ("sample", samples),
+        )
+        return [(kind, row) for kind, rows in groups for row in rows]
+
+    def _by_margin(self, row: Row) -> tuple[Any, ...]:
+        return _key(row) in self.planted, row["margin"], _key(row)
+
+
+def _first(known: list[Row], more: list[Row], rank: Callable[[Row], Any]) -> list[Row]:
+    return sorted([*known, *more], key=rank)[:NUM_BORDERLINE]
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["pool_id"], row["val_id"]
+
+
+def pictures(
+    gallery: Gallery, pool: Find, val: Find, config: DedupConfig
+) -> tuple[DuplicatePair, ...]:
+    """The chosen pairs for a page; without a picture where an image cannot be read any more."""
+    from ppcls_core.report.model import DuplicatePair
+
+    rows = [row for _, row in gallery.chosen()]
+    places = [pool(row["pool_id"] for row in rows), val(row["val_id"] for row in rows)]
+
+    def drawn(row: Row) -> np.ndarray | None:
+        try:
+            sources = (place[name] for place, name in zip(places, _key(row), strict=True))
+            first, second = (decode(read_source(source)) for source in sources)
+        except (BadImage, KeyError):
+            return None
+        return draw(first, second, row["transform"], config)
+
+    names = ("pool_id", "val_id", "channel", "score", "inliers", "margin")
+    return tuple(
+        DuplicatePair(
+            **{name: row[name] for name in names},
+            kind=kind,
+            picture=picture,
+            planted=gallery.planted.get(_key(row)),
+        )
+        for (kind, row), picture in zip(
+            gallery.chosen(), map_threads(drawn, rows, os.cpu_count() or 1), strict=True
+        )
+    )
+
+
+def draw(
+    pool: np.ndarray, val: np.ndarray, transform: list[float], config: DedupConfig
+) -> np.ndarray:
+    """RGB uint8: `pool` beside `val` (RGB uint8 each), lines between keypoints that obey
+    `transform`, and the frame of either in the other."""
+    homography = np.reshape(transform, (3, 3)).astype(np.float64)
+    points = matched_points(pool, val, homography, config)[:NUM_LINES]
+    small = [_fitted(image) for image in (pool, val)]
+    zooms = [
+        after.shape[1] / before.shape[1] for after, before in zip(small, (pool, val), strict=True)
+    ]
+    _outline(small[0], np.linalg.inv(homography), val.shape, zooms[0])
+    _outline(small[1], homography, pool.shape, zooms[1])
+    canvas = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)
+    places = []
+    for image, left in zip(small, (0, SIDE + GAP), strict=True):
+        height, width = image.shape[:2]
+        y, x = (SIDE - height) // 2, left + (SIDE - width) // 2
+        canvas[y : y + height, x : x + width] = image
+        places.append((x, y))
+    for point in points:
+        first, second = (
+            np.rint(point[2 * i : 2 * i + 2] * zooms[i] + places[i]).astype(int).tolist()
+            for i in (0, 1)
+        )
+        cv2.line(canvas, first, second, LINE, 1, cv2.LINE_AA)
+        for end in (first, second):
+            cv2.circle(canvas, end, 2, LINE, -1, cv2.LINE_AA)
+    return canvas
+
+
+def matched_points(
+    pool: np.ndarray, val: np.ndarray, homography: np.ndarray, config: DedupConfig
+) -> np.ndarray:
+    """float64 [k, 4]: x, y in `pool` and in `val` of keypoints that are alike and that the map lays
+    upon each other, the likest first."""
+    sides, features = [], []
+    for image in (pool, val):
+        grey = reduce(image, config)
+        sides.append(np.divide(image.shape[1::-1], grey.shape[::-1]))
+        features.append(extract(grey, config, config.num_features))
+    a, b = features
+    if not len(a) or not len(b):
+        return np.zeros((0, 4))
+    p, v = (f.points[:, :2] * side for f, side in zip(features, sides, strict=True))
+    off = np.linalg.norm((apply(homography, p)[:, None] - v) / sides[1], axis=2)
+    near = off < 2 * config.tolerance  # False where the map gives NaN
+    found = np.zeros((0, 2), int)
+    plain = mirror(a, 0) if np.linalg.det(homography) < 0 else a
+    for state in (plain, negate(plain)):
+        product = np.where(near, similarities(state.descriptors, b.descriptors), 0)
+        nearest = product.argmax(axis=1)
+        mutual = product.argmax(axis=0)[nearest] == np.arange(len(a))
+        best = product[np.arange(len(a)), nearest]
+        rows = np.flatnonzero(mutual & (best > ALIKE * UNIT))
+        rows = rows[np.argsort(-best[rows], kind="stable")]
+        if len(rows) > len(found):
+            found = np.column_stack([rows, nearest[rows]])
+    return np.hstack([p[found[:, 0]], v[found[:, 1]]])
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """A copy whose longer side has SIDE pixels."""
+    zoom = SIDE / max(image.shape[:2])
+    size = [max(1, round(side * zoom)) for side in image.shape[1::-1]]
+    how = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=how)
+
+
+def _outline(
+    image: np.ndarray, homography: np.ndarray, shape: tuple[int, ...], zoom: float
+) -> None:
+    """Draw where the map takes the frame of a picture of that shape."""
+    height, width = shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    mapped = apply(homography, corners) * zoom
+    if np.isfinite(mapped).all():
+        polygon = np.clip(np.rint(mapped), -9999, 9999).astype(np.int32)
+        cv2.polylines(image, [polygon], True, OUTLINE, 2, cv2.LINE_AA)

@@ -1,0 +1,260 @@
+"""The removal list, and how others verify it with images of their own.
+
+removed.json: format, versions of the programs, settings, what was searched; for each removed image
+its id, the sha256 of its file, and its pairs: the other's id and sha256, channel, score, inliers,
+transform; last the number of images and the digest of all that. The digest tells of changes made by
+accident or without care: it is no signature. That no image is missing from a list only a search of
+one's own can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from data_catalog.base.config import Config, UserError, parse
+from data_catalog.base.files import atomic_path, digest_of, read_json
+from ppcls_core.data.decode import BadImage
+from ppcls_core.dedup.collection import Collection, collect
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.features.picture import Source, describe, read_source
+from ppcls_core.dedup.match.detect import check_pair
+from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.match.pixels import apply
+from ppcls_core.runtime.threads import map_threads
+
+FORMAT = 2
+PACKAGES = ("ssld", "opencv-python-headless", "faiss-cpu", "numpy")
+SCORE_TOLERANCE = 0.02  # other releases of OpenCV round otherwise
+MAP_TOLERANCE = 0.05  # of the other picture's diagonal
+NUM_STEPS = 8  # points a side at which two maps are compared
+ALTERED = "altered since it was written: its number of images or its digest is another"
+VERDICTS = ("agrees", "other_score", "other_map", "no_pair", "other_file", "missing")
+
+
+class Evidence(Config):
+    """A pair of a removed image."""
+
+    val_id: str
+    val_sha256: str
+    channel: Literal["bytes", "pixels", "phash", "sift"]
+    score: float = Field(ge=0, le=1)
+    inliers: int = Field(ge=0)
+    transform: tuple[float, ...] = Field(min_length=9, max_length=9)
+
+
+class Removed(Config):
+    """A removed image."""
+
+    image_id: str
+    sha256: str
+    pairs: tuple[Evidence, ...] = Field(min_length=1)
+
+
+class Searched(Config):
+    """Of a set: the number of images, and the digest of their ids and sizes in bytes."""
+
+    images: int
+    digest: str
+
+
+class RemovalList(Config):
+    """Content of a removed.json; `against` None: the pool was searched within."""
+
+    format: Literal[2]
+    versions: dict[str, str]
+    settings: DedupConfig
+    pool: Searched
+    against: Searched | None
+    removed: tuple[Removed, ...]
+    num_removed: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of one pair of a list: `verdict` is one of VERDICTS, `detail` says more."""
+
+    image_id: str
+    val_id: str
+    verdict: str
+    detail: str
+
+
+@contextmanager
+def removal_to(
+    path: Path, pool: Collection, val: Collection | None, config: DedupConfig
+) -> Iterator[Callable[[Iterable[Removed]], None]]:
+    """A function that adds to the list `path`, which is there when the block ends well."""
+    head = {
+        "format": FORMAT,
+        "versions": _versions(),
+        "settings": config.model_dump(mode="json"),
+        "pool": {"images": len(pool), "digest": pool.digest},
+        "against": val and {"images": len(val), "digest": val.digest},
+    }
+    digest, num = hashlib.sha256(digest_of(head).encode()), 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "removed": [')
+
+        def add(entries: Iterable[Removed]) -> None:
+            nonlocal num
+            for entry in entries:
+                data = entry.model_dump(mode="json")
+                file.write((",\n" if num else "\n") + json.dumps(data, ensure_ascii=False))
+                digest.update(digest_of(data).encode())
+                num += 1
+
+        yield add
+        file.write(f'\n ],\n "num_removed": {num},\n "digest": "{digest.hexdigest()}"\n}}\n')
+
+
+def sha256_of(source: Source) -> str:
+    """sha256 (hex) of an image file; empty when it has gone since it was searched."""
+    try:
+        return hashlib.sha256(read_source(source)).hexdigest()
+    except BadImage:
+        return ""
+
+
+def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
+    """The list `path`, and what is odd about it: other versions, an alteration.
+
+    Raises:
+        UserError: no list of this format there.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UserError(f"{path}: no removal list of format {FORMAT}; give a removed.json")
+    listed, notes = parse(RemovalList, data, str(path)), []
+    names = ("format", "versions", "settings", "pool", "against")
+    digest = hashlib.sha256(digest_of({name: data.get(name) for name in names}).encode())
+    for entry in data["removed"]:
+        digest.update(digest_of(entry).encode())
+    if (listed.num_removed, listed.digest) != (len(listed.removed), digest.hexdigest()):
+        notes.append(ALTERED)
+    here = _versions()
+    for name in sorted(listed.versions.keys() | here):
+        if listed.versions.get(name) != here.get(name):
+            notes.append(f"made with {name} {listed.versions.get(name)}, here {here.get(name)}")
+    return listed, notes
+
+
+def verify_removal(
+    path: Path, pool: Path, against: Path | None
+) -> tuple[list[Verified], list[str]]:
+    """Each pair of the list `path`, searched again among the images at hand, and what is odd.
+
+    `against` None: the pairs are within the pool. Images that are not there are `missing`, those of
+    another sha256 `other_file`.
+
+    Raises:
+        UserError: no list there, one of the other kind of search, or no images.
+    """
+    listed, notes = read_removal(path)
+    if (listed.against is None) != (against is None):
+        kind = "--within" if listed.against is None else "--against"
+        raise UserError(f"{path}: is of a search {kind}; verify it so")
+    with tempfile.TemporaryDirectory() as folder:
+        images = collect(pool, Path(folder, "pool.arrow"))
+        others = images if against is None else collect(against, Path(folder, "val.arrow"))
+        entries = listed.removed
+        wanted = {pair.val_id for entry in entries for pair in entry.pairs}
+        found = images.find(entry.image_id for entry in entries)
+        indexed = others.find(wanted) | (found if against is None else {})
+        ids = sorted(indexed)
+        sources = [indexed[image_id] for image_id in ids]
+        build_index(sources, ids, listed.settings, Path(folder), lambda done: None)
+        index = load_index(Path(folder))
+        rows = {image_id: row for row, image_id in enumerate(index.ids)}
+        check = _Check(found, {**indexed, **found}, index, rows, against is None)
+        workers = os.cpu_count() or 1
+        return [v for part in map_threads(check.entry, entries, workers) for v in part], notes
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Of entries: where the removed images and those to be described are; the index, and the row
+    of each of its images."""
+
+    found: dict[str, Source]
+    images: dict[str, Source]
+    index: ValIndex
+    rows: dict[str, int]
+    within: bool
+
+    def entry(self, entry: Removed) -> list[Verified]:
+        """Each pair of an entry."""
+        source = self.found.get(entry.image_id)
+        sha256 = sha256_of(source) if source else ""
+        return [
+            Verified(entry.image_id, pair.val_id, *self._pair(entry, pair, sha256))
+            for pair in entry.pairs
+        ]
+
+    def _pair(self, entry: Removed, pair: Evidence, sha256: str) -> tuple[str, str]:
+        row = self.rows.get(pair.val_id)
+        if not sha256 or row is None:
+            return "missing", "the image is not there or cannot be read"
+        if (sha256, self.index.bytes_digests[row]) != (entry.sha256, pair.val_sha256):
+            return "other_file", "sha256 differs"
+        verdict = self._seen(pair, entry.image_id, pair.val_id)
+        if verdict[0] != "agrees" and self.within and entry.image_id in self.rows:
+            # The pair may be as the other image saw it.
+            turned = self._seen(pair, pair.val_id, entry.image_id)
+            return turned if turned[0] == "agrees" else verdict
+        return verdict
+
+    def _seen(self, pair: Evidence, asking: str, asked: str) -> tuple[str, str]:
+        """Verdict and detail on `pair` when the image `asking` is compared with `asked`."""
+        try:
+            picture = describe(self.images[asking], self.index.config)
+        except BadImage as error:
+            return "missing", str(error)
+        seen = check_pair(picture, self.index, self.rows[asked])
+        if seen is None:
+            return "no_pair", "none of the channels sees one"
+        got = f"{seen.channel} {seen.score:.3f}, {seen.inliers} inliers"
+        if seen.channel != pair.channel or abs(seen.score - pair.score) > SCORE_TOLERANCE:
+            return "other_score", got
+        size = self.index.sizes[self.rows[asked], :2]
+        listed = np.reshape(pair.transform, (3, 3))
+        if asked != pair.val_id:
+            listed = np.linalg.pinv(listed)
+        same = _deviation(listed, seen.homography, picture.size, size) <= MAP_TOLERANCE
+        return ("agrees" if same else "other_map"), got
+
+
+def _deviation(
+    a: np.ndarray, b: np.ndarray, size: tuple[int, int], other_size: np.ndarray
+) -> float:
+    """How far apart two maps take the points of a picture that `b` lays within the other one, of
+    its diagonal; the sizes are (width, height)."""
+    steps = np.linspace(0, 1, NUM_STEPS)
+    points = np.stack(np.meshgrid(*(steps * side for side in size)), axis=-1).reshape(-1, 2)
+    mapped = apply(b, points)
+    inside = ((mapped >= 0) & (mapped <= other_size)).all(axis=1)
+    off = np.linalg.norm(apply(a, points) - mapped, axis=1)[inside]
+    return float(np.max(off, initial=0)) / float(np.hypot(*other_size))
+
+
+def summary(verified: Iterable[Verified]) -> dict[str, int]:
+    """Number of pairs by verdict."""
+    counts = Counter(pair.verdict for pair in verified)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}

@@ -1,0 +1,234 @@
+"""What models cost on this machine, beside what was published of them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_csv
+from data_catalog.published import PublishedWeights, published_weights
+from ppcls_core.data.decode import BadImage
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.inference import onnx
+from ppcls_core.inference.export import export
+from ppcls_core.inference.inputs import Picture
+from ppcls_core.inference.predict import Classifier
+from ppcls_core.inference.predictor import EngineOptions, has_fast_bf16, has_gpu, open_predictor
+from ppcls_core.inference.quantize import Calibration, quantize
+from ppcls_core.inference.sidecar import Sidecar
+from ppcls_core.models.complexity import count_operations, count_parameters
+from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.registry import (
+    ModelConfig,
+    architecture_of,
+    build_model,
+    check_image_size,
+    num_classes_of,
+)
+
+WARM_UP, MIN_RUNS, MIN_SECONDS, MAX_RUNS = 3, 5, 1.0, 200
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What runs of the same work took, in milliseconds."""
+
+    minimum: float
+    median: float
+    p99: float
+
+
+def time_in_turn(runs: Mapping[str, Run]) -> dict[str, Timing]:
+    """Each of `runs` several times, one after another in rounds: what slows the machine hits all.
+
+    After WARM_UP runs of each come rounds until each has run MIN_RUNS times and MIN_SECONDS, or
+    MAX_RUNS times.
+    """
+    for run in runs.values():
+        for _ in range(WARM_UP):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    while not all(map(_suffice, times.values())):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: _timing(seconds) for name, seconds in times.items()}
+
+
+def _suffice(seconds: Sequence[float]) -> bool:
+    return len(seconds) >= MAX_RUNS or (len(seconds) >= MIN_RUNS and sum(seconds) >= MIN_SECONDS)
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    return Timing(*(1000 * np.percentile(seconds, [0, 50, 99])).tolist())
+
+
+def time_stages(
+    classifier: Classifier, found: Iterator[Picture], batch_size: int
+) -> tuple[int, dict[str, Timing]]:
+    """(size of the batch, timing of each stage of predicting the first `batch_size` of `found`).
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    batch = list(islice(found, batch_size))
+    pixels = _readable(batch, classifier.preprocess)
+    logits = classifier.predict(pixels)
+    return len(pixels), time_in_turn(
+        {
+            "preprocess": lambda: _readable(batch, classifier.preprocess),
+            "run": lambda: classifier.predict(pixels),
+            "postprocess": lambda: classifier.rank(logits),
+        }
+    )
+
+
+def _readable(batch: Sequence[Picture], preprocess: Preprocess) -> np.ndarray:
+    """uint8 [N, 3, S, S] of those that can be read."""
+    pixels: list[np.ndarray] = []
+    for picture in batch:
+        with suppress(BadImage):
+            pixels.append(picture.pixels(preprocess))
+    if not pixels:
+        raise UserError(f"none of the first {len(batch)} images can be read; give others")
+    return np.stack(pixels)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model: latencies are medians in milliseconds a batch; None where the machine cannot."""
+
+    name: str
+    image_size: int
+    batch_size: int
+    mparams: float
+    gflops: float
+    """10^9 operations an image, a multiplication and an addition being two."""
+    training_engine_ms: float
+    """Paddle's dygraph in eval mode, fp32."""
+    inference_plain_ms: float | None
+    """Paddle's inference engine in fp32 without oneDNN; of the next three with it, on a CPU."""
+    inference_fp32_ms: float | None
+    inference_bf16_ms: float | None
+    inference_int8_ms: float | None
+    onnxruntime_ms: float | None
+    published_mparams: float | None
+    published_gflops: float | None
+    published_v100_fp32_ms: float | None
+    published_t4_fp16_ms: float | None
+    published_sd855_ms: float | None
+    errata: str
+
+
+def resolve_size(name: str, image_size: int | None) -> int:
+    """`image_size`, by default the one with which the model was published.
+
+    Raises:
+        UserError: unknown name, or an image too small for the network.
+    """
+    row = _published(name)
+    size = image_size or (row.crop if row else 224)
+    check_image_size(ModelConfig(name=name), size)
+    return size
+
+
+def measure(name: str, size: int, batch_sizes: Sequence[int], threads: int) -> list[Measured]:
+    """Measure the model `name` with random weights on images of `size` x `size` pixels.
+
+    All engines take turns. The int8 model is calibrated on noise: its answers are worth nothing.
+    """
+    row = _published(name)
+    model = build_model(name)
+    model.eval()
+    cost = count_parameters(model) / 1e6, count_operations(model, size) / 1e9
+    with tempfile.TemporaryDirectory() as folder:
+        engines = _engines(model, size, Path(folder), threads)
+        latencies = [_latencies(engines, size, number) for number in batch_sizes]
+    return [
+        Measured(
+            name=name,
+            image_size=size,
+            batch_size=number,
+            mparams=cost[0],
+            gflops=cost[1],
+            training_engine_ms=of["training"],
+            inference_plain_ms=of.get("plain"),
+            inference_fp32_ms=of.get("fp32"),
+            inference_bf16_ms=of.get("bf16"),
+            inference_int8_ms=of.get("int8"),
+            onnxruntime_ms=of.get("onnxruntime"),
+            published_mparams=row.mparams if row else None,
+            # The table's operations are those of its own input size.
+            published_gflops=row.gflops if row and row.crop == size else None,
+            published_v100_fp32_ms=row.v100_fp32_ms if row else None,
+            published_t4_fp16_ms=row.t4_fp16_ms if row else None,
+            published_sd855_ms=row.sd855_ms if row else None,
+            errata=row.errata if row else "",
+        )
+        for number, of in zip(batch_sizes, latencies, strict=True)
+    ]
+
+
+def _published(name: str) -> PublishedWeights | None:
+    rows = published_weights()
+    return rows.get(name) or rows.get(architecture_of(name))
+
+
+def _engines(
+    model: Network, size: int, folder: Path, threads: int
+) -> dict[str, Callable[[np.ndarray], object]]:
+    """What computes logits of float32 [N, 3, size, size] here; `folder` is for the files."""
+    classes = tuple(map(str, range(num_classes_of(model))))
+    sidecar = Sidecar(architecture="any", classes=classes, preprocess=Preprocess(size=size))
+    export(model, sidecar, folder)
+    fp32 = EngineOptions(threads=threads)
+    options = {"fp32": fp32}
+    if has_fast_bf16():
+        options["bf16"] = EngineOptions(precision="bf16", threads=threads)
+    engines: dict[str, Callable[[np.ndarray], object]] = {"training": _dygraph(model)}
+    if not has_gpu():
+        options["plain"] = EngineOptions(threads=threads, onednn=False)
+        with suppress(UserError):  # it has no form that the tool can quantise
+            noise = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), np.uint8)
+            quantize(model, Calibration([noise]), folder)
+            options["int8"] = EngineOptions(precision="int8", threads=threads)
+        with suppress(UserError):  # not installed, or not convertible
+            engines["onnxruntime"] = onnx.open_session(onnx.convert(folder), threads)
+    return engines | {name: open_predictor(folder, chosen) for name, chosen in options.items()}
+
+
+def _dygraph(model: Network) -> Callable[[np.ndarray], object]:
+    def run(images: np.ndarray) -> object:
+        with paddle.no_grad():
+            return model(paddle.to_tensor(images)).numpy()
+
+    return run
+
+
+def _latencies(
+    engines: Mapping[str, Callable[[np.ndarray], object]], size: int, batch_size: int
+) -> dict[str, float]:
+    """Median milliseconds of a batch, by engine."""
+    images = np.random.default_rng(0).standard_normal((batch_size, 3, size, size), np.float32)
+    runs = {name: _bound(engine, images) for name, engine in engines.items()}
+    return {name: timing.median for name, timing in time_in_turn(runs).items()}
+
+
+def _bound(engine: Callable[[np.ndarray], object], images: np.ndarray) -> Run:
+    return lambda: engine(images)
+
+
+def write_measured(path: Path, rows: Iterable[Measured]) -> None:
+    """Write the rows to `path` as CSV with a header, atomically; what is not known is empty."""
+    write_csv(path, [field.name for field in fields(Measured)], (asdict(row) for row in rows))

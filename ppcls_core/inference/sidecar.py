@@ -1,0 +1,67 @@
+"""What explains an exported model: the sidecar that lies beside program and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from data_catalog.base.config import Config, UserError
+from data_catalog.base.files import digest_of, sha256_file, write_bytes
+from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, Preprocess
+
+PROGRAM, WEIGHTS, SIDECAR = "inference.json", "inference.pdiparams", "sidecar.json"
+FILES = (PROGRAM, WEIGHTS, SIDECAR)
+
+
+class Sidecar(Config):
+    """What one has to know to use an exported model; in the file all of it is stated.
+
+    Its `preprocess.interpolation` null means by area to shrink, linear to enlarge.
+    """
+
+    architecture: str
+    classes: tuple[str, ...] = Field(min_length=1)  # names in the order of the logits
+    preprocess: Preprocess
+    mean: tuple[float, float, float] = MEAN  # of RGB values in [0, 1]
+    std: tuple[float, float, float] = STD
+    digest: str | None = None  # of the rest, the program and the weights; `write` sets it
+
+    def write(self, directory: Path) -> None:
+        """Write it into `directory`, beside program and weights, atomically."""
+        whole = self.model_copy(update={"digest": self.digest_in(directory)})
+        write_bytes(directory / SIDECAR, whole.text().encode())
+
+    def text(self) -> str:
+        """As JSON, with the short side that `preprocess` takes by default."""
+        return self._stated().model_dump_json(indent=1) + "\n"
+
+    def digest_in(self, directory: Path) -> str:
+        """Of what is said here, and of the program and the weights in `directory`."""
+        said = self._stated().model_dump(mode="json", exclude={"digest"})
+        return digest_of([said, *(sha256_file(directory / name) for name in (PROGRAM, WEIGHTS))])
+
+    def _stated(self) -> Sidecar:
+        short = self.preprocess.short or round(self.preprocess.size / CROP_RATIO)
+        preprocess = self.preprocess.model_copy(update={"short": short})
+        return self.model_copy(update={"preprocess": preprocess})
+
+    def normalized(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [N, 3, S, S] to float32 of the same shape, as the exported program takes it."""
+        mean = np.array(self.mean, np.float32).reshape(3, 1, 1)
+        std = np.array(self.std, np.float32).reshape(3, 1, 1)
+        images = pixels * (1 / (255 * std))
+        images -= mean / std
+        return images
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """The sidecar `path`. Raises UserError if it is none."""
+    try:
+        return Sidecar.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: is not the sidecar of an exported model ({error.error_count()} mistakes); "
+            "export it again"
+        ) from error

@@ -1,0 +1,123 @@
+"""The same model in several precisions, side by side: accuracy, size on disk, latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_csv
+from ppcls_core.data.decode import read_image
+from ppcls_core.data.loader import ImageSet, read_batches
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.engine.evaluator import BATCH_SIZE, Accuracy, count_hits
+from ppcls_core.inference import int8, sidecar
+from ppcls_core.inference.exported import Exported, Logits
+from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16
+
+WARM_UP, ROUNDS = 5, 40
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An exported model, computed in `precision` by the inference engine."""
+
+    name: str
+    directory: Path
+    precision: Precision
+
+    @property
+    def num_bytes(self) -> int:
+        """Of program and weights on disk; bf16 is made of fp32's when they are loaded."""
+        part = int8 if self.precision == "int8" else sidecar
+        return sum((self.directory / name).stat().st_size for name in (part.PROGRAM, part.WEIGHTS))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of the table; accuracies are None where there are no labelled images."""
+
+    variant: str
+    top1: float | None
+    top5: float | None
+    num_images: int
+    mbytes: float
+    latency_ms: float
+    """Median of a single image of uint8 pixels in memory."""
+
+
+def variants_of(directory: Path, aware: Path | None) -> list[Variant]:
+    """Those of the quantised model in `directory`; `aware` has that of the training with rounding.
+
+    bf16 is left out where the processor does not compute in it.
+    """
+    found = [Variant("fp32", directory, "fp32")]
+    if has_fast_bf16(on_gpu=False):
+        found.append(Variant("bf16", directory, "bf16"))
+    found.append(Variant("int8", directory, "int8"))
+    if aware:
+        found.append(Variant("int8, trained", aware, "int8"))
+    return found
+
+
+def compare(variants: Sequence[Variant], images: ImageSet | None, threads: int) -> list[Compared]:
+    """A row for each variant, on the CPU with `threads` threads; unreadable images do not count."""
+    opened = [Exported(x.directory) for x in variants]
+    options = [
+        EngineOptions(precision=x.precision, threads=threads, device="cpu") for x in variants
+    ]
+    predict = [x.on_engine(option) for x, option in zip(opened, options, strict=True)]
+    preprocess = opened[0].sidecar.preprocess
+    hits = _hits(predict, images, preprocess, threads) if images else [None] * len(variants)
+    times = latencies(predict, preprocess.size)
+    return [
+        Compared(
+            variant=variant.name,
+            top1=found and found.top1,
+            top5=found and found.top5,
+            num_images=found.num_images if found else 0,
+            mbytes=variant.num_bytes / 1e6,
+            latency_ms=latency,
+        )
+        for variant, found, latency in zip(variants, hits, times, strict=True)
+    ]
+
+
+def _hits(
+    predict: Sequence[Logits], images: ImageSet, preprocess: Preprocess, threads: int
+) -> list[Accuracy]:
+    """The accuracy of each; every image is read once."""
+    counts: list[np.ndarray] = []
+
+    def read(row: int) -> np.ndarray:
+        return preprocess(read_image(images.paths[row]))
+
+    for rows, pixels, _ in read_batches(range(len(images)), read, BATCH_SIZE, threads):
+        if rows:
+            labels = images.labels[rows]
+            counts.append(np.stack([count_hits(logits(pixels), labels) for logits in predict]))
+    if not counts:
+        raise UserError(f"none of the {len(images):,} validation images can be read")
+    return [Accuracy(by_class, {}) for by_class in np.sum(counts, axis=0)]
+
+
+def latencies(predict: Sequence[Logits], size: int, batch_size: int = 1) -> list[float]:
+    """Median milliseconds of a batch, of each; taken in turns, as a machine's speed varies."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, size, size), np.uint8)
+    times: list[list[float]] = [[] for _ in predict]
+    for _ in range(WARM_UP + ROUNDS):
+        for logits, taken in zip(predict, times, strict=True):
+            start = time.perf_counter()
+            logits(pixels)
+            taken.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(taken[WARM_UP:]) for taken in times]
+
+
+def write_compared(path: Path, rows: Sequence[Compared]) -> None:
+    """Write the rows to `path` as CSV with a header, atomically; what is not known is empty."""
+    write_csv(path, [field.name for field in fields(Compared)], (asdict(row) for row in rows))

@@ -1,0 +1,1 @@
+"""One model by itself: training, evaluation and quantisation from a YAML file."""

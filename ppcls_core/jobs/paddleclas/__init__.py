@@ -1,0 +1,176 @@
+"""PaddleClas's training YAML of 2020, unmodified, as the fields of a `Job`.
+
+Each setting has its effect, or is an error, or is told as without effect here, with the reason.
+What PaddleClas passed over in its own files is passed over here, and told.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_catalog.base.config import UserError, parse
+from ppcls_core.jobs.paddleclas.settings import PaddleClasConfig
+from ppcls_core.jobs.paddleclas.training import note, preprocess, training
+from ppcls_core.models.registry import spec_of
+
+_SECTIONS = {"ARCHITECTURE", "architecture", "LEARNING_RATE", "OPTIMIZER", "TRAIN", "VALID", "Arch"}
+# Keys that its files have had under another name too, some for a few weeks.
+_RENAMED = {
+    "architecture": "ARCHITECTURE",
+    "scale_loss": "amp_scale_loss",
+    "use_amp": "use_fp16",
+    "use_dynamic_loss_scaleing": "use_dynamic_loss_scaling",
+}
+# Models, likewise; the second is that of our registry, with fields of its spec.
+_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "CSPResNet50": ("CSPResNet50_leaky", {}),
+    "EfficientNetLite0": (
+        "EfficientNetB0",
+        {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True},
+    ),
+    "GhostNet_0_5": ("GhostNet_x0_5", {}),
+    "GhostNet_1_0": ("GhostNet_x1_0", {}),
+    "GhostNet_1_3": ("GhostNet_x1_3", {}),
+    "MobileNetV1_x1_0": ("MobileNetV1", {}),
+    "MobileNetV2_x1_0": ("MobileNetV2", {}),
+    "ResNet50_amp": ("ResNet50", {}),
+    "ResNet_ACNet": ("ResNet50_ACNet", {}),
+    "ShuffleNetV2_x1_0": ("ShuffleNetV2", {}),
+}
+_PARAMS = {"use_se": "squeeze_excite", "dropout_prob": "dropout"}
+_GRAPH_PARAMS = {"is_test", "data_format", "image_shape"}
+
+
+def is_paddleclas(data: Mapping[str, Any]) -> bool:
+    """True for the content of a file of PaddleClas, told by its sections."""
+    return not _SECTIONS.isdisjoint(data)
+
+
+def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of the `Job` of PaddleClas's file `where`, whose content is `data`.
+
+    What is passed over and could surprise is logged.
+
+    Raises:
+        UserError: an unknown key, model, transform, parameter or function, with the closest known
+            ones; a value of another type or range; settings that contradict each other.
+    """
+    if "Arch" in data:
+        raise UserError(
+            f"{where}: has PaddleClas's form of mid-2021 on (Arch, DataLoader), expected that of "
+            "2020 (ARCHITECTURE, TRAIN)"
+        )
+    form = parse(PaddleClasConfig, _current_names(data, where), where)
+    _note_unused(form, where)
+    student, teacher = _models(form, where)
+    weights = [path.rstrip("/") for path in form.pretrained_model]
+    fields: dict[str, Any] = {
+        "model": student,
+        "num_classes": form.classes_num,
+        "output": form.model_save_dir or "output",
+        "log_every": form.print_interval,
+        "save_every": form.save_interval,
+        "vdl_dir": form.vdl_dir,
+    }
+    if teacher is not None:
+        fields["teacher"] = {"model": teacher, "weights": weights.pop(0) if weights else None}
+    if len(weights) > 1:
+        raise UserError(
+            f"{where}: pretrained_model names {len(form.pretrained_model)} weights, expected one, "
+            "or for a distillation those of the teacher and of the student"
+        )
+    fields["weights"] = weights[0] if weights else None
+    for name, section in (("val", form.VALID), ("train", form.TRAIN)):
+        if section is not None:
+            fields[name] = {"list": section.file_list, "root": section.data_dir}
+            fields["workers"] = max(1, section.num_workers)
+    if form.VALID is not None:
+        fields["preprocess"] = preprocess(form, form.VALID, where)
+    if form.TRAIN is not None:
+        fields["seed"] = form.TRAIN.shuffle_seed
+        fields["distill" if teacher else "training"] = training(form, form.TRAIN, where)
+        _check_checkpoints(form, Path(fields["output"], student["name"]), where)
+    return fields
+
+
+def _check_checkpoints(form: PaddleClasConfig, folder: Path, where: str) -> None:
+    """A training goes on from the checkpoint in its own `folder`, and from no other.
+
+    PaddleClas's checkpoint has an optimizer's state that only PaddleClas can go on from.
+    """
+    if not form.checkpoints:
+        return
+    prefix = Path(form.checkpoints)
+    if not any(path.exists() for path in (prefix, Path(f"{prefix}.pdparams"))):
+        raise UserError(
+            f"{where}: checkpoints: no {prefix}, nor {prefix}.pdparams; correct the path, or leave "
+            f"it out: the same command again goes on from the checkpoint in {folder}"
+        )
+    if not (prefix.resolve().is_relative_to(folder.resolve()) and any(folder.glob("*.pdckpt"))):
+        raise UserError(
+            f"{where}: checkpoints: {prefix} is not of a training in {folder}; give the "
+            "model_save_dir of the training that is to go on, or, to start from these weights "
+            f"without the optimizer's state, pretrained_model: {prefix}"
+        )
+    note(where, f"checkpoints: the training goes on from the newest checkpoint in {folder}")
+
+
+def _note_unused(form: PaddleClasConfig, where: str) -> None:
+    parts = [f"{', '.join(sorted(names))} ({why})" for why, names in sorted(form.unused().items())]
+    if parts:
+        note(where, f"without effect here: {'; '.join(parts)}")
+
+
+def _current_names(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of `data` under the names of `PaddleClasConfig`."""
+    amp = data.get("AMP")
+    if isinstance(amp, dict):
+        rest = {key: value for key, value in data.items() if key != "AMP"}
+        data = {**rest, **amp, "use_fp16": True}
+    known = {field.alias or name for name, field in PaddleClasConfig.model_fields.items()}
+    renamed: dict[str, Any] = {}
+    for given, value in data.items():
+        key = "fuse_*" if given.startswith("fuse_") else _RENAMED.get(given, given)
+        if key in known:
+            renamed[key] = value
+        else:
+            _tell_unknown(key, known, where)
+    return renamed
+
+
+def _tell_unknown(key: str, known: set[str], where: str) -> None:
+    """A mistyped key is an error; another is passed over, as PaddleClas does."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.8)
+    if near:
+        raise UserError(f"{where}: unknown setting '{key}'; did you mean '{names[near[0]]}'?")
+    note(where, f"unknown setting {key[:80]!r} is passed over")
+
+
+def _models(form: PaddleClasConfig, where: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The student's model and, under a name TEACHER_distill_STUDENT, the teacher's."""
+    name = form.ARCHITECTURE.name
+    first, distill, second = name.partition("_distill_")
+    if form.use_distillation is not None and form.use_distillation != bool(distill):
+        raise UserError(
+            f"{where}: use_distillation is {form.use_distillation}, but ARCHITECTURE.name is "
+            f"'{name}'; a distillation is named TEACHER_distill_STUDENT"
+        )
+    student = _model(second or first, form.ARCHITECTURE.params, where)
+    return student, _model(first, {}, where) if distill else None
+
+
+def _model(name: str, params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    given = {_PARAMS.get(key, key): v for key, v in params.items() if key not in _GRAPH_PARAMS}
+    for key in sorted(params.keys() & _GRAPH_PARAMS):
+        note(where, f"ARCHITECTURE.params.{key} is passed over; it only steered the static graph")
+    name, fields = _MODELS.get(name, (name, {}))
+    spec = {**fields, **given}
+    try:
+        spec_of(name, spec)
+    except UserError as error:
+        raise UserError(f"{where}: ARCHITECTURE: {error}") from None
+    return {"name": name, "spec": spec}

@@ -1,0 +1,342 @@
+"""The operators that PaddleClas's files list under `transforms` and `mix`, and ours for each.
+
+Classes and fields have PaddleClas's names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from data_catalog.base.config import Config
+from ppcls_core.data import augment
+from ppcls_core.data.augment.common import Interpolation, Interval, Probability, Shares
+from ppcls_core.data.augment.mix import Positive
+from ppcls_core.data.transforms import MEAN, STD
+
+_INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "cubic", "area", "lanczos")
+Number = Annotated[int, Field(ge=-1, le=4)]  # OpenCV's, of an interpolation; -1: its default
+Side = Annotated[int, Field(gt=0, le=4096)]  # pixels
+Size = Side | tuple[Side, Side]
+Count = Annotated[int, Field(ge=0, le=100)]
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Marks a setting that is accepted and has no effect here: `reason` is told to the user."""
+
+    reason: str
+
+
+Layout = Annotated[Any, Unused("the reader lays pixels out by itself")]
+
+
+class Section(Config):
+    """A part of PaddleClas's file; what is null in it has its default."""
+
+    def unused(self) -> dict[str, set[str]]:
+        """Names of the settings that are given, here and below, and have no effect, by reason."""
+        found: dict[str, set[str]] = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            field = type(self).model_fields[name]
+            for mark in field.metadata:
+                if isinstance(mark, Unused):
+                    found.setdefault(mark.reason, set()).add(field.alias or name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Section):
+                    for reason, names in part.unused().items():
+                        found.setdefault(reason, set()).update(names)
+        return found
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
+
+class TransformSection(Section):
+    """One operator, with its settings in PaddleClas's file."""
+
+    def ours(self) -> augment.Operator | None:
+        """Our operator; None for decoding, normalisation and layout, which the reader does."""
+
+
+class DecodeImageSection(TransformSection):
+    """From the bytes of a file to RGB pixels."""
+
+    name: Literal["DecodeImage"] = "DecodeImage"
+    to_rgb: Literal[True] = True  # the networks see RGB
+    to_np: Layout = None  # published as `Fals`, too
+    channel_first: Layout = None
+
+
+def _fraction(given: Any) -> Any:
+    """Value of a text such as `1./255.`, without evaluating code."""
+    top, slash, bottom = str(given).partition("/")
+    try:
+        return float(top) / float(bottom) if slash else given
+    except (ValueError, ZeroDivisionError):
+        return given
+
+
+class NormalizeImageSection(TransformSection):
+    """By ImageNet's mean and deviation, the only ones there are."""
+
+    name: Literal["NormalizeImage"] = "NormalizeImage"
+    scale: Annotated[float, BeforeValidator(_fraction)] = 1 / 255
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    order: Layout = None
+    channel_first: Layout = None
+    output_fp16: Annotated[Any, Unused("the precision decides")] = None
+    channel_num: Layout = None  # 4: with an empty one, for speed
+
+    @model_validator(mode="after")
+    def _is_ours(self) -> NormalizeImageSection:
+        if (self.mean, self.std) != (MEAN, STD) or abs(self.scale * 255 - 1) > 1e-6:
+            raise ValueError("expected ImageNet's mean and deviation, and a scale of 1/255")
+        return self
+
+
+class ToCHWImageSection(TransformSection):
+    """From [H, W, C] to [C, H, W]."""
+
+    name: Literal["ToCHWImage"] = "ToCHWImage"
+
+
+class RandCropImageSection(TransformSection):
+    """A random part of the image, resized."""
+
+    name: Literal["RandCropImage"] = "RandCropImage"
+    size: Size
+    scale: Shares = augment.RandomCrop().scale
+    ratio: Interval = augment.RandomCrop().ratio
+    interpolation: Number = -1
+
+    def ours(self) -> augment.RandomCrop:
+        return augment.RandomCrop(
+            size=self.size,
+            scale=self.scale,
+            ratio=self.ratio,
+            interpolation=_interpolation(self.interpolation),
+        )
+
+
+class RandFlipImageSection(TransformSection):
+    """A mirroring, half of the time."""
+
+    name: Literal["RandFlipImage"] = "RandFlipImage"
+    flip_code: Literal[1, 0, -1] = 1
+
+    def ours(self) -> augment.RandomFlip:
+        axes: dict[int, Literal["horizontal", "vertical", "both"]]
+        axes = {1: "horizontal", 0: "vertical", -1: "both"}
+        return augment.RandomFlip(axis=axes[self.flip_code])
+
+
+class ResizeImageSection(TransformSection):
+    """To a short side or a size."""
+
+    name: Literal["ResizeImage"] = "ResizeImage"
+    resize_short: Side | None = None
+    size: Size | None = None
+    interpolation: Number = -1
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> ResizeImageSection:
+        if (self.resize_short is None) == (self.size is None):
+            raise ValueError("expected one of `resize_short` and `size`")
+        return self
+
+    def ours(self) -> augment.Resize:
+        interpolation = _interpolation(self.interpolation)
+        return augment.Resize(short=self.resize_short, size=self.size, interpolation=interpolation)
+
+
+class CropImageSection(TransformSection):
+    """The middle of the image."""
+
+    name: Literal["CropImage"] = "CropImage"
+    size: Size
+
+    def ours(self) -> augment.CenterCrop:
+        return augment.CenterCrop(size=self.size)
+
+
+class AutoAugmentSection(TransformSection):
+    """ImageNet's policy of Cubuk et al. 2018."""
+
+    name: Literal["AutoAugment", "AA", "ImageNetPolicy"] = "AutoAugment"
+
+    def ours(self) -> augment.AutoAugment:
+        return augment.AutoAugment()
+
+
+class RandAugmentSection(TransformSection):
+    """`num_layers` operations of one magnitude."""
+
+    name: Literal["RandAugment"] = "RandAugment"
+    num_layers: Count = 2
+    magnitude: Annotated[float, Field(ge=0, le=10)] = 5
+
+    def ours(self) -> augment.RandAugment:
+        return augment.RandAugment(num_layers=self.num_layers, magnitude=self.magnitude)
+
+
+class CutoutSection(TransformSection):
+    """Square holes."""
+
+    name: Literal["Cutout"] = "Cutout"
+    n_holes: Count = 1
+    length: Side = 112
+
+    def ours(self) -> augment.Cutout:
+        return augment.Cutout(num_holes=self.n_holes, length=self.length)
+
+
+class RandomErasingSection(TransformSection):
+    """A rectangle erased, with probability EPSILON."""
+
+    name: Literal["RandomErasing"] = "RandomErasing"
+    EPSILON: Probability = 0.5
+    sl: Probability = 0.02
+    sh: Probability = 0.4
+    r1: Annotated[float, Field(gt=0, le=1)] = 0.3
+    attempt: Annotated[int, Field(gt=0, le=10_000)] = 100
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the fill, of normalised pixels
+
+    @model_validator(mode="after")
+    def _is_ours(self) -> RandomErasingSection:
+        if not 0 < self.sl <= self.sh:
+            raise ValueError("expected `sl` above 0 and at most `sh`")
+        if any(self.mean):
+            raise ValueError("expected a `mean` of 0, which is ImageNet's mean colour")
+        return self
+
+    def ours(self) -> augment.RandomErasing:
+        return augment.RandomErasing(
+            prob=self.EPSILON,
+            area=(self.sl, self.sh),
+            aspect=(self.r1, 1 / self.r1),
+            attempts=self.attempt,
+        )
+
+
+class HideAndSeekSection(TransformSection):
+    """Cells of a grid hidden."""
+
+    name: Literal["HideAndSeek"] = "HideAndSeek"
+
+    def ours(self) -> augment.HideAndSeek:
+        return augment.HideAndSeek()
+
+
+class GridMaskSection(TransformSection):
+    """A grid of squares masked."""
+
+    name: Literal["GridMask"] = "GridMask"
+    d1: Side = 96
+    d2: Side = 224
+    rotate: Annotated[int, Field(ge=1, le=360)] = 1
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    mode: Literal[0, 1] = 0
+    prob: Probability = 1.0
+
+    @model_validator(mode="after")
+    def _rises(self) -> GridMaskSection:
+        if self.d1 >= self.d2:
+            raise ValueError("expected `d1` below `d2`")
+        return self
+
+    def ours(self) -> augment.GridMask:
+        return augment.GridMask(
+            d=(self.d1, self.d2),
+            rotate=self.rotate,
+            ratio=self.ratio,
+            mode=self.mode,
+            prob=self.prob,
+        )
+
+
+class MixSection(Section):
+    """One mixture of images, with its settings in PaddleClas's file."""
+
+    def ours(self) -> augment.BatchOperator:
+        """Our operator on batches."""
+        raise NotImplementedError
+
+
+class MixupOperatorSection(MixSection):
+    """Images blended in pairs."""
+
+    name: Literal["MixupOperator"] = "MixupOperator"
+    alpha: Positive = 0.2
+
+    def ours(self) -> augment.Mixup:
+        return augment.Mixup(alpha=self.alpha)
+
+
+class CutmixOperatorSection(MixSection):
+    """A rectangle of another image put in."""
+
+    name: Literal["CutmixOperator"] = "CutmixOperator"
+    alpha: Positive = 0.2
+
+    def ours(self) -> augment.CutMix:
+        return augment.CutMix(alpha=self.alpha)
+
+
+class FmixOperatorSection(MixSection):
+    """A shape of low frequencies of another image put in."""
+
+    name: Literal["FmixOperator"] = "FmixOperator"
+    alpha: Positive = 1.0
+    decay_power: Positive = 3.0
+
+    def ours(self) -> augment.FMix:
+        return augment.FMix(alpha=self.alpha, decay=self.decay_power)
+
+
+def _interpolation(number: int) -> Interpolation:
+    return "linear" if number == -1 else _INTERPOLATIONS[number]
+
+
+def _named(item: Any) -> Any:
+    """`Name: {settings}`, `Name: null` or `Name` with the name among the settings."""
+    if isinstance(item, str):
+        return {"name": item}
+    if not isinstance(item, dict) or len(item) != 1:
+        raise ValueError("expected one name, its settings indented below it")
+    ((name, settings),) = item.items()
+    if settings is not None and not isinstance(settings, dict):
+        raise ValueError(f"expected `key: value` lines below {name}")
+    return {**(settings or {}), "name": name}
+
+
+Transform = Annotated[
+    DecodeImageSection
+    | NormalizeImageSection
+    | ToCHWImageSection
+    | RandCropImageSection
+    | RandFlipImageSection
+    | ResizeImageSection
+    | CropImageSection
+    | AutoAugmentSection
+    | RandAugmentSection
+    | CutoutSection
+    | RandomErasingSection
+    | HideAndSeekSection
+    | GridMaskSection,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
+]
+Mix = Annotated[
+    MixupOperatorSection | CutmixOperatorSection | FmixOperatorSection,
+    Field(discriminator="name"),
+    BeforeValidator(_named),
+]

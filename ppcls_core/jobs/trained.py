@@ -1,0 +1,133 @@
+"""A network with its weights, as a command is told of it: by a YAML file or by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from data_catalog.base.config import Config, UserError, override, parse
+from data_catalog.images.lists import read_classes
+from data_catalog.published import published_weights
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.inference.sidecar import Sidecar
+from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
+from ppcls_core.models.registry import (
+    ModelConfig,
+    architecture_of,
+    build_model,
+    check_image_size,
+)
+
+if TYPE_CHECKING:
+    from ppcls_core.models.networks.layers import Network
+
+PUBLISHED_CLASSES = 1000  # ImageNet's
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is said beside the model's file or name; None and () leave it as that says."""
+
+    weights: Path | None = None
+    classes: Path | None = None
+    size: int | None = None
+    settings: tuple[str, ...] = ()
+
+
+class Trained(Config):
+    """A network that can be built, and what has to be known to use it."""
+
+    model: ModelConfig
+    weights: Path | None
+    """As for `load_state`, without a ~; None: those published under the model's name."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    preprocess: Preprocess
+
+    def network(self) -> Network:
+        """In eval mode.
+
+        Raises:
+            UserError: the weights are not there, or not of this model and these classes.
+        """
+        name, num_classes = self.model.name, len(self.classes)
+        if self.weights is None:
+            model = build_model(name, num_classes=num_classes, pretrained=True)
+        else:
+            from ppcls_core.models.weights.state import load_weights
+
+            model = build_model(name, num_classes=num_classes, spec=self.model.spec)
+            load_weights(model, self.weights)
+        model.eval()
+        return model
+
+    def sidecar(self) -> Sidecar:
+        """What lies beside it once it is exported."""
+        return Sidecar(
+            architecture=self.model.name, classes=self.classes, preprocess=self.preprocess
+        )
+
+
+def find_trained(given: str, choice: Choice) -> Trained:
+    """The model of the YAML file `given`, ours or PaddleClas's, or else the one of that name.
+
+    Without `choice.classes` the classes are called by their numbers.
+
+    Raises:
+        UserError: unknown model or setting, no weights named, a size that the model cannot take,
+            or another number of class names than classes.
+    """
+    names = read_classes(choice.classes) if choice.classes else ()
+    is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file()
+    if is_file:
+        job = load_job(Path(given), list(choice.settings))
+    else:
+        fields = {"model": {"name": given}, "preprocess": _published(given)}
+        classes = {"num_classes": len(names)} if names else {}
+        job = parse(Job, override(fields | classes, choice.settings), f"model {given}")
+    if names and len(names) != job.num_classes:
+        raise UserError(
+            f"{choice.classes}: names {len(names)} classes, but the model has {job.num_classes}"
+        )
+    return Trained(
+        model=job.model,
+        weights=_weights(job, choice, is_file),
+        classes=names or tuple(map(str, range(job.num_classes))),
+        preprocess=_preprocess(job, choice.size),
+    )
+
+
+def _published(name: str) -> dict[str, object]:
+    """The preprocessing with which the model was published, if it was."""
+    row = published_weights().get(name) or published_weights().get(architecture_of(name))
+    if row is None:
+        return {}
+    return {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}
+
+
+def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
+    weights = choice.weights or (Path(job.weights) if job.weights else None)
+    if weights is None and is_file:
+        raise UserError(
+            f"no weights are named: give --weights {job.folder / 'best.pdparams'}, or another file"
+        )
+    if weights is None and job.num_classes != PUBLISHED_CLASSES:
+        raise UserError(
+            f"model {job.model.name}: the published weights are for {PUBLISHED_CLASSES} classes, "
+            f"asked for {job.num_classes}; give --weights FILE"
+        )
+    return weights and weights.expanduser()
+
+
+def _preprocess(job: Job, size: int | None) -> Preprocess:
+    """The job's, or that of images of `size`, the short side in proportion."""
+    found = job.preprocess
+    if size is not None and size != found.size:
+        short = round(found.short * size / found.size) if found.short else None
+        found = found.model_copy(update={"size": size, "short": short})
+    if max(found.size, found.short or 0) > MAX_SIDE:
+        raise UserError(f"got images of {found.size} pixels, expected at most {MAX_SIDE}")
+    check_image_size(job.model, found.size)
+    return found

@@ -1,0 +1,1 @@
+"""Processes, threads, progress and randomness: knows nothing of images or networks."""

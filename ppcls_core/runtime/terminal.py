@@ -1,0 +1,50 @@
+"""What the command lines `ssld` and `ppcls` have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from data_catalog.base.config import UserError
+from ppcls_core.runtime.monitor import Interrupted
+
+
+def escaped(text: str) -> str:
+    """`text` with what could steer a terminal or break its lines shown as an escape."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def import_paddle() -> None:
+    """Import Paddle without what it says, on stderr, of a number of threads that it did not set."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        import paddle  # noqa: F401
+
+
+def run_app(app: Callable[[], object]) -> None:
+    """Run a command line and exit: a user's mistake is its message and status 2, no traceback."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        path = f"{error.filename}: " if error.filename else ""
+        _fail(f"{path}{error.strerror or error}; check the path, its rights and the free space")
+    except MemoryError as error:
+        _fail(f"not enough memory ({error}); ask for less")
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(130)
+    except Interrupted:
+        Console(stderr=True).print("interrupted: a checkpoint is written; run again to go on")
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("error:", style="red", end=" ")
+    console.print(escaped(message), markup=False)
+    sys.exit(2)

@@ -1,0 +1,1 @@
+"""How a stage runs: the contract, the store, shards, processes."""

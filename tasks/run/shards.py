@@ -1,0 +1,140 @@
+"""Work in shards: each is committed atomically, so a killed stage loses at most the one it was in.
+
+A shard is its Parquet files, then `shard-00042.json` naming each with its rows and sha256. Resuming
+is listing the JSON files whose Parquet files are as they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.base.files import atomic_path, read_json, sha256_file, write_json
+from ppcls_core.runtime.monitor import Interrupted, Monitor, check
+from tasks.run.stage import Work
+
+Advance = Callable[[], None]  # call once an item
+Process = Callable[[range, Advance], Mapping[str, pa.Table]]  # rows of a shard -> its named tables
+Write = Callable[[pa.Table, Path], None]
+
+
+def run_shards(
+    work: Work,
+    num_rows: int,
+    *processes: Process,
+    writers: Mapping[str, Write] = MappingProxyType({}),
+) -> int:
+    """Make every shard of `num_rows` rows that is not there yet; the number of shards.
+
+    `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row. Several
+    work at once, each in a thread, the first in this one. `writers` write the tables of a name that
+    are not to be written as usual.
+
+    Raises:
+        Interrupted: a stop was requested; finished shards are kept.
+    """
+    size = work.recipe.shard_size
+    shards = [range(s, min(s + size, num_rows)) for s in range(0, num_rows, size)]
+    missing = [n for n in range(len(shards)) if not _is_whole(work.directory, n)]
+    progress = _Progress(work.monitor, num_rows - sum(len(shards[n]) for n in missing), num_rows)
+    if len(missing) < len(shards):
+        finished = len(shards) - len(missing)
+        work.monitor.note(f"{finished} of {len(shards)} shards are already finished")
+    rest = iter(missing)  # which the threads share: `next` of a list's iterator is atomic
+
+    def work_off(process: Process) -> None:
+        with progress.stopping_all():
+            for number in rest:
+                progress.check()
+                tables = process(shards[number], progress.advance).items()
+                written = {n: (table, writers.get(n, _write_table)) for n, table in tables}
+                _write(work.directory, number, written)
+
+    first, *others = processes
+    with ThreadPoolExecutor(max(1, len(others))) as threads:
+        for process in others:
+            threads.submit(work_off, process)
+        work_off(first)
+    if progress.cause is not None:
+        raise progress.cause
+    return len(shards)
+
+
+@dataclass
+class _Progress:
+    """Of all threads; what stops the first of them, the cause, stops all."""
+
+    monitor: Monitor
+    done: int
+    total: int
+    cause: BaseException | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def advance(self) -> None:
+        with self._lock:
+            self.done += 1
+            self.monitor.progress(self.done, self.total, "images")
+        self.check()
+
+    def check(self) -> None:
+        check(self.monitor)
+        if self.cause is not None:
+            raise Interrupted
+
+    @contextmanager
+    def stopping_all(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - `run_shards` raises it
+            self.cause = self.cause or error
+
+
+def read_shards(directory: Path, kind: str, num_shards: int, schema: pa.Schema) -> pa.Table:
+    """The tables named `kind` of all shards, one after the other."""
+    paths = [directory / shard_file(number, kind) for number in range(num_shards)]
+    return pa.concat_tables([schema.empty_table(), *(pq.read_table(path) for path in paths)])
+
+
+def shard_file(number: int, kind: str) -> str:
+    """Name of a shard's table."""
+    return f"shard-{number:05d}.{kind}.parquet"
+
+
+def _write(directory: Path, number: int, tables: Mapping[str, tuple[pa.Table, Write]]) -> None:
+    entries = {}
+    for kind, (table, write) in tables.items():
+        path = directory / shard_file(number, kind)
+        with atomic_path(path) as temporary:
+            write(table, temporary)
+        entries[path.name] = {"rows": table.num_rows, "sha256": sha256_file(path)}
+    write_json(_record(directory, number), entries)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+def _is_whole(directory: Path, number: int) -> bool:
+    entries = read_json(_record(directory, number))
+    if not entries:
+        return False
+    paths = {directory / name: entry["sha256"] for name, entry in entries.items()}
+    return all(path.is_file() and sha256_file(path) == digest for path, digest in paths.items())
+
+
+def _record(directory: Path, number: int) -> Path:
+    return directory / f"shard-{number:05d}.json"
+
+
+def shard_files(num_shards: int, kinds: Sequence[str]) -> list[str]:
+    """Names of all files of the shards, records included."""
+    tables = [shard_file(number, kind) for number in range(num_shards) for kind in kinds]
+    return tables + [f"shard-{number:05d}.json" for number in range(num_shards)]

@@ -1,0 +1,177 @@
+"""The store: STORE/<stage>/<key>/ with a manifest written last, and what can be said of it.
+
+A stage is done when its manifest is there and every file it lists is as it was. Nothing else
+counts: neither Prefect's states nor any other record.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
+
+MANIFEST, PROGRESS = "manifest.json", "progress.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a stage. `volatile` files (they hold times) are no part of the stage's digest."""
+
+    size: int
+    sha256: str
+    mtime_ns: int
+    volatile: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished stage, as its manifest says; `directory` is where it lies on this machine."""
+
+    stage: str
+    version: int
+    key: str
+    directory: Path
+    settings: dict[str, Any]
+    inputs: dict[str, str]  # "stage/pattern" -> digest
+    files: dict[str, FileEntry]
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)  # seconds, versions, source hash
+
+    @property
+    def digest(self) -> str:
+        """Identity of what the stage made: equal results have equal digests, whenever made."""
+        return digest_of([self.stage, *self._lasting("*")])
+
+    def digest_of(self, pattern: str) -> str:
+        """Digest over the lasting files whose path matches `pattern`."""
+        files = self._lasting(pattern)
+        assert files, f"{self.stage} makes no file {pattern}"
+        return digest_of(files)
+
+    def _lasting(self, pattern: str) -> list[list[str]]:
+        """[path, sha256] of the matching files that are no mere record of times."""
+        lasting = (name for name, entry in self.files.items() if not entry.volatile)
+        return [[n, self.files[n].sha256] for n in sorted(lasting) if fnmatch(n, pattern)]
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that holds every stage's results."""
+
+    root: Path
+
+    @staticmethod
+    def default() -> Store:
+        """$SSLD_HOME/store, by default in the folder `work` of the project."""
+        home = os.environ.get("SSLD_HOME") or Path(__file__).resolve().parents[2] / "work"
+        return Store(Path(home).expanduser().resolve() / "store")
+
+    def is_full(self) -> bool:
+        """Whether its disk has no megabyte left."""
+        return shutil.disk_usage(self.root).free < 1 << 20
+
+    def directory(self, stage: str, key: str) -> Path:
+        return self.root / stage / key[:20]
+
+    def load(self, stage: str, key: str) -> Result | None:
+        """The result of `stage` under `key`, its files unchecked; None when it is not finished."""
+        directory = self.directory(stage, key)
+        data = read_json(directory / MANIFEST)
+        if not isinstance(data, dict) or data.get("key") != key:
+            return None
+        files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
+        data.pop("digest")
+        return Result(directory=directory, files=files, **data)
+
+    def commit(self, result: Result) -> None:
+        """Write the manifest, which makes the stage done."""
+        data = asdict(result) | {"digest": result.digest}
+        del data["directory"]
+        write_json(result.directory / MANIFEST, data)
+
+    def tidy(self, result: Result) -> None:
+        """Remove what a finished stage needs no more: checkpoint, progress, temporary files."""
+        for path in result.directory.rglob("*"):
+            name = str(path.relative_to(result.directory))
+            if path.is_file() and name not in result.files and name != MANIFEST:
+                path.unlink()
+
+    def damage(self, result: Result, deep: bool = False) -> str | None:
+        """What is wrong with the files of `result`, or None.
+
+        A file whose size and modification time are as recorded is believed; one whose time differs,
+        or every one with `deep`, is read and its sha256 compared.
+        """
+        for name, entry in result.files.items():
+            try:
+                stat = result.path(name).stat()
+            except OSError:
+                return f"{name} is missing"
+            if stat.st_size != entry.size:
+                return f"{name} has {stat.st_size:,} bytes instead of {entry.size:,}"
+            unread = stat.st_mtime_ns == entry.mtime_ns and not deep
+            if not unread and sha256_file(result.path(name)) != entry.sha256:
+                return f"{name} was altered"
+        return None
+
+    def progress(self, stage: str, key: str) -> dict[str, Any] | None:
+        """{done, total, unit, seconds} of an unfinished stage, or None."""
+        return read_json(self.directory(stage, key) / PROGRESS)
+
+    def last(self, recipe: str) -> dict[str, str]:
+        """Key of the last finished run of each stage for the recipe of this name."""
+        return read_json(self.root / "recipes" / f"{recipe}.json") or {}
+
+    def remember(self, recipe: str, stage: str, key: str) -> None:
+        """Record `key` as the last finished run of `stage` for the recipe of this name."""
+        path = self.root / "recipes" / f"{recipe}.json"
+        if self.last(recipe).get(stage) != key:
+            write_json(path, self.last(recipe) | {stage: key})
+
+    def discard(self, stage: str, key: str) -> None:
+        """Remove a result, its manifest first, so that a kill leaves it unfinished, not damaged."""
+        directory = self.directory(stage, key)
+        (directory / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Keep every other process off this key; the kernel releases the lock when we die.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        path = self.root / "locks" / f"{stage}-{key[:20]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"stage {stage} of the same settings is being run by process "
+                    f"{file.read().strip()}; wait for it or cancel it, then run again"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def file_entry(path: Path, volatile: bool) -> FileEntry:
+    """The entry of a file as it lies."""
+    stat = path.stat()
+    return FileEntry(stat.st_size, sha256_file(path), stat.st_mtime_ns, volatile)

@@ -1,0 +1,1 @@
+"""The stages of the pipeline, a file each."""

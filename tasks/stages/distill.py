@@ -1,0 +1,25 @@
+"""distill: the student learns the teacher's outputs on the selection and the labelled images.
+
+Files: model.pdparams, history.json.
+"""
+
+from __future__ import annotations
+
+from tasks.run.stage import Outcome, Stage, Work
+from tasks.stages.training import distill_from_teacher, new_student
+
+
+def run(work: Work) -> Outcome:
+    """Train the student on the teacher's outputs; labels are not used."""
+    return distill_from_teacher(
+        work, new_student(work), "select/train.parquet", work.recipe.distill
+    )
+
+
+STAGE = Stage(
+    "distill",
+    3,
+    ("seed", "student", "distill"),
+    ("select/train.parquet", "data/val.parquet", "teacher/model.pdparams", "views/*"),
+    run,
+)

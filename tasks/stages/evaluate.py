@@ -1,0 +1,119 @@
+"""evaluate: every model on the validation images, each at its own resolution.
+
+Files: accuracy.json (a row a model: label, architecture, resolution, top1, top5, num_images,
+parameters, gain in points over the baseline for the distilled ones); per_class.parquet (PER_CLASS:
+a row a model and class, also of classes without images).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_json, write_table
+from ppcls_core.data.transforms import Preprocess
+from tasks.recipe import ModelConfig, Recipe
+from tasks.run.stage import Outcome, Stage, Work
+from tasks.stages.inputs import image_set, trained_model
+
+if TYPE_CHECKING:
+    from ppcls_core.engine.evaluator import Accuracy
+
+STUDENTS = ("baseline", "distill", "finetune", "fix")
+PER_CLASS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("class_id", pa.int32()),
+        ("class", pa.string()),
+        ("num_images", pa.int64()),
+        ("top1_hits", pa.int64()),
+        ("top5_hits", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model and how it is to be tested."""
+
+    stage: str
+    model: ModelConfig
+    preprocess: Preprocess
+
+
+def candidates(recipe: Recipe) -> list[Candidate]:
+    """The models to compare, the teacher first."""
+    students = [
+        Candidate(name, recipe.student, getattr(recipe, name).preprocess) for name in STUDENTS
+    ]
+    return [Candidate("teacher", recipe.teacher.model, recipe.teacher.preprocess), *students]
+
+
+def run(work: Work) -> Outcome:
+    """Measure top-1 and top-5."""
+    val = image_set(work, "data/val.parquet")
+    rows: list[dict[str, Any]] = []
+    classes: list[pa.Table] = []
+    for candidate in candidates(work.recipe):
+        row, accuracy = _measure(work, candidate)
+        rows.append(row)
+        classes.append(_by_class(candidate.stage, accuracy, val.classes))
+        work.monitor.progress(len(rows), len(STUDENTS) + 1, "models")
+    baseline = next(row["top1"] for row in rows if row["label"] == "baseline")
+    for row in rows:
+        compared = row["label"] not in ("teacher", "baseline")
+        row["gain"] = 100 * (row["top1"] - baseline) if compared else None
+    write_json(work.path("accuracy.json"), rows)
+    write_table(work.path("per_class.parquet"), pa.concat_tables(classes))
+    return Outcome(
+        files=["accuracy.json", "per_class.parquet"],
+        counts={"in": len(val), "out": rows[0]["num_images"]},
+        metrics={row["label"]: row["top1"] for row in rows},
+    )
+
+
+def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy]:
+    from ppcls_core.engine.evaluator import evaluate
+
+    model = trained_model(
+        work, candidate.model, work.inputs[candidate.stage].path("model.pdparams")
+    )
+    val, workers = image_set(work, "data/val.parquet"), work.recipe.run_time.workers
+    accuracy = evaluate(model, val, candidate.preprocess, workers, work.monitor)
+    if accuracy.num_images == 0:
+        raise UserError(f"none of the {len(val)} validation images can be read; check the data set")
+    row = {
+        "label": candidate.stage,
+        "architecture": candidate.model.name,
+        "resolution": candidate.preprocess.size,
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "num_images": accuracy.num_images,
+        "rejected": accuracy.rejected,
+        "parameters": sum(p.size for p in model.parameters() if p.trainable),
+    }
+    return row, accuracy
+
+
+def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:
+    """Rows of PER_CLASS."""
+    num_classes = accuracy.by_class.shape[1]
+    columns = [[model] * num_classes, range(num_classes), names, *accuracy.by_class]
+    return pa.table([pa.array(column) for column in columns], PER_CLASS.names).cast(PER_CLASS)
+
+
+STAGE = Stage(
+    "evaluate",
+    2,
+    ("teacher", "student", *STUDENTS),
+    (
+        "data/val.parquet",
+        "teacher/model.pdparams",
+        *(f"{name}/model.pdparams" for name in STUDENTS),
+    ),
+    run,
+)

@@ -1,0 +1,30 @@
+"""export: the final student in Paddle's inference format, checked against the network.
+
+Files: inference.json, inference.pdiparams, sidecar.json (ppcls_core.inference.exported),
+student.pdparams.
+"""
+
+from __future__ import annotations
+
+from data_catalog.base.files import write_bytes
+from tasks.run.stage import Outcome, Stage, Work
+from tasks.stages.inputs import manifest
+from tasks.stages.training import student_of
+
+
+def run(work: Work) -> Outcome:
+    """Export the student as the fix stage left it."""
+    from ppcls_core.inference.export import export
+    from ppcls_core.inference.sidecar import FILES, Sidecar
+
+    student, name = student_of(work, "fix"), work.recipe.student.name
+    classes = manifest(work, "data/train.parquet").classes
+    preprocess = work.recipe.fix.preprocess
+    sidecar = Sidecar(architecture=name, classes=classes, preprocess=preprocess)
+    deviation = export(student, sidecar, work.directory)
+    weights = work.inputs["fix"].path("model.pdparams").read_bytes()
+    write_bytes(work.path("student.pdparams"), weights)
+    return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
+
+
+STAGE = Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.parquet"), run)

@@ -1,0 +1,30 @@
+"""finetune: the distilled student goes on at a small learning rate on the labelled images alone.
+
+As published, it still learns the teacher's outputs. Files: model.pdparams, history.json.
+"""
+
+from __future__ import annotations
+
+from tasks.run.stage import Outcome, Stage, Work
+from tasks.stages.training import distill_from_teacher, student_of
+
+
+def run(work: Work) -> Outcome:
+    """Train the distilled student further."""
+    student = student_of(work, "distill")
+    return distill_from_teacher(work, student, "data/train.parquet", work.recipe.finetune)
+
+
+STAGE = Stage(
+    "finetune",
+    3,
+    ("seed", "student", "finetune"),
+    (
+        "distill/model.pdparams",
+        "data/train.parquet",
+        "data/val.parquet",
+        "teacher/model.pdparams",
+        "views/*",
+    ),
+    run,
+)

@@ -1,0 +1,84 @@
+"""How stages read what other stages left: image sets, models, tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json
+from data_catalog.images.manifest import Manifest, Roots, read_manifest
+from tasks.recipe import ModelConfig
+from tasks.run.stage import Work
+
+if TYPE_CHECKING:
+    from ppcls_core.data.loader import ImageSet
+    from ppcls_core.models.networks.layers import Network
+
+
+def input_path(work: Work, name: str) -> Path:
+    """The file `stage/file` of an earlier stage."""
+    stage, _, file = name.partition("/")
+    return work.inputs[stage].path(file)
+
+
+def roots(work: Work) -> Roots:
+    """Where the images of each root lie on this machine; those of a generated set in the store."""
+    recorded = read_json(input_path(work, "data/roots.json"))
+    return {name: str(work.inputs["data"].directory / path) for name, path in recorded.items()}
+
+
+def manifest(work: Work, name: str) -> Manifest:
+    """The manifest `stage/file`."""
+    return read_manifest(input_path(work, name))
+
+
+def table(work: Work, name: str) -> pa.Table:
+    """The Parquet table `stage/file`."""
+    return pq.read_table(input_path(work, name))
+
+
+def image_set(work: Work, name: str) -> ImageSet:
+    """The images of the manifest `stage/file`."""
+    from ppcls_core.data.loader import ImageSet
+
+    return ImageSet.of(manifest(work, name), roots(work))
+
+
+def num_classes(work: Work) -> int:
+    """Number of classes of the labelled set."""
+    return len(manifest(work, "data/train.parquet").classes)
+
+
+def new_model(work: Work, model: ModelConfig, role: str) -> Network:
+    """A freshly initialised network; the same recipe, seed and `role` give the same weights."""
+    import paddle
+
+    from ppcls_core.models.registry import build_model
+    from ppcls_core.runtime.randomness import seed_of
+
+    paddle.seed(seed_of(work.recipe.seed, role, "init"))
+    return build_model(model.name, num_classes=num_classes(work), spec=model.spec)
+
+
+def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
+    """The network of `model` in eval mode with `weights`, as in `load_state`.
+
+    Raises:
+        UserError: the weights are of another architecture or number of classes.
+    """
+    from ppcls_core.models.weights.state import load_weights
+
+    network = new_model(work, model, "trained")
+    try:
+        load_weights(network, weights)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n({model.name} with the {num_classes(work)} classes of the data set was "
+            "expected: weights must be of this architecture and of these classes)"
+        ) from None
+    network.eval()
+    return network

@@ -1,0 +1,179 @@
+"""What the stages that label share: the teacher on the inference engine, in child processes.
+
+Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
+detail: images that could not be read any more, once a view), engine.json (precision in which the
+teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.labels.source).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json, write_json, write_table
+from data_catalog.images.manifest import REJECTED
+from tasks.run.children import Make, children
+from tasks.run.shards import Advance, Process, read_shards, run_shards, shard_files
+from tasks.run.stage import Outcome, Work
+from tasks.stages.inputs import image_set, input_path, manifest, num_classes, roots
+
+if TYPE_CHECKING:
+    from ppcls_core.data.views import Views
+    from ppcls_core.inference.predictor import Precision
+    from ppcls_core.labels.labeller import Item
+    from ppcls_core.labels.shard import Header, Origin
+    from ppcls_core.labels.teacher import Predict, Teacher
+
+ENGINE, KINDS = "engine.json", ("labels", "rejected")
+NUM_COMPARED = 256  # images, of bf16 with fp32
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Of a child."""
+
+    threads: int  # of the inference engine on a CPU
+    workers: int  # threads that load images
+    batch_size: int
+
+
+def label_views(work: Work, images: str, views: Views, numbers: range) -> Outcome:
+    """Label the views `numbers` of every image of the manifest `stage/file`, shard by shard."""
+    from ppcls_core.labels.source import FILE
+
+    total = len(manifest(work, images)) * len(numbers)
+    num_shards = _label_shards(work, images, views, numbers) if total else 0
+    rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
+    write_table(work.path("rejected.parquet"), rejected)
+    about = [ENGINE, FILE] if total else []
+    return Outcome(
+        files=["rejected.parquet", *about, *shard_files(num_shards, KINDS)],
+        counts={
+            "in": total,
+            "out": total - rejected.num_rows,
+            "rejected: unreadable": rejected.num_rows,
+        },
+        metrics={"shards": num_shards},
+        volatile=[FILE],  # it says where things lie on this machine
+    )
+
+
+def _label_shards(work: Work, images: str, views: Views, numbers: range) -> int:
+    from ppcls_core.labels.shard import Header, write_labels
+    from ppcls_core.labels.source import Source, write_source
+
+    found, per_image = image_set(work, images), len(numbers)
+
+    def items(rows: range) -> list[Item]:
+        places = (divmod(row, per_image) for row in rows)
+        return [(found.ids[row], found.paths[row], numbers[number]) for row, number in places]
+
+    def shards_by(make: Make) -> Process:
+        return lambda rows, advance: make(items(rows), advance)
+
+    where = {"images": input_path(work, images), "roots": roots(work)}
+    write_source(work.directory, Source(teacher=teacher_of(work), views=views, **where))
+    total = len(found) * per_image
+    precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
+    config, origin = work.recipe.label, origin_of(work, views)
+    header = Header(origin, num_classes(work), config.encoding, precision, config.k)
+    with _labellers(work, header, views) as makers:
+        processes = map(shards_by, makers)
+        return run_shards(work, total, *processes, writers={"labels": write_labels})
+
+
+def origin_of(work: Work, views: Views) -> Origin:
+    """The fingerprints of what labels of `views` depend on."""
+    from ppcls_core.labels.source import fingerprints
+
+    weights = work.inputs["teacher"].files["model.pdparams"].sha256
+    return fingerprints(teacher_of(work), weights, views)
+
+
+def teacher_of(work: Work) -> Teacher:
+    """The teacher, as a child process opens it."""
+    from ppcls_core.labels.teacher import Teacher
+
+    config, weights = work.recipe.teacher, work.inputs["teacher"].path("model.pdparams")
+    return Teacher(
+        model=config.model,
+        num_classes=num_classes(work),
+        weights=weights,
+        image_size=config.image_size,
+    )
+
+
+def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
+    """That in which the stage labels, found out on `sample` when it first began."""
+    path = work.path(ENGINE)
+    if work.recipe.label.precision == "fp32":
+        write_json(path, {"precision": "fp32", "top1": None, "kl": None})
+    elif not path.exists():
+        with children(1, _start_comparing, teacher_of(work), views, _threads(work)) as (compare,):
+            (row,) = compare(sample, lambda: None)["agreement"].to_pylist()
+        if refused := row.pop("refused"):
+            work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
+        write_json(path, row)
+        if row["top1"] is not None:
+            work.monitor.note(
+                f"teacher in {row['precision']}: bf16 gives the class of fp32 to {row['top1']:.1%} "
+                f"of {len(sample)} images, KL {row['kl']:.1e}"
+            )
+    return "bf16" if read_json(path)["precision"] == "bf16" else "fp32"
+
+
+@contextmanager
+def _labellers(work: Work, header: Header, views: Views) -> Iterator[list[Make]]:
+    """A child process a device; each makes `labels` and `rejected` of a list of Items."""
+    run_time = work.recipe.run_time
+    workers = max(1, run_time.workers // run_time.devices)
+    means = _Means(_threads(work), workers, work.recipe.label.batch_size)
+    arguments = (teacher_of(work), header, views, means)
+    with children(run_time.devices, _start_labelling, *arguments) as makers:
+        yield makers
+
+
+def _threads(work: Work) -> int:
+    """Of a child on a CPU."""
+    return max(1, int(os.environ["OMP_NUM_THREADS"]) // work.recipe.run_time.devices)
+
+
+def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) -> Make:
+    from ppcls_core.labels.labeller import batches
+    from ppcls_core.labels.teacher import Agreement, fastest_precision
+
+    def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
+        ((_, pixels, _),) = batches(sample, views, len(sample), threads)
+
+        def predictor(precision: Precision) -> Predict:
+            return teacher.predictor(precision, threads)
+
+        precision, found = fastest_precision(predictor, pixels)
+        top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
+        refused = str(found) if isinstance(found, UserError) else None
+        columns = {"precision": precision, "top1": top1, "kl": kl, "refused": refused}
+        return {"agreement": pa.table({name: [value] for name, value in columns.items()})}
+
+    return compare
+
+
+def _start_labelling(
+    number: int, teacher: Teacher, header: Header, views: Views, means: _Means
+) -> Make:
+    from ppcls_core.labels.labeller import batches, label
+
+    precision = "bf16" if header.precision == "bf16" else "fp32"
+    predict = teacher.predictor(precision, means.threads, number)
+
+    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
+        loaded = batches(items, views, means.batch_size, means.workers)
+        labels, rejected = label(loaded, views, predict, header, advance)
+        return {"labels": labels, "rejected": rejected}
+
+    return make

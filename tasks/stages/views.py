@@ -1,0 +1,50 @@
+"""views: the teacher's soft labels of `label.views` augmented views of the student's images.
+
+A student with `teacher: replay` is trained from them, in epoch e on view e modulo `label.views`,
+augmented as `distill` says. Without views the stage makes nothing. Files: as `labelling`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.run.stage import Outcome, Stage, Work
+from tasks.stages.labelling import label_views, origin_of
+
+if TYPE_CHECKING:
+    from ppcls_core.data.views import AugmentedViews
+    from ppcls_core.labels.shard import Origin
+
+
+def origin(work: Work) -> Origin:
+    """What the labels depend on: the teacher's weights, and the augmentation."""
+    return origin_of(work, augmented_views(work))
+
+
+def run(work: Work) -> Outcome:
+    """Label the views, shard by shard."""
+    numbers = range(1, work.recipe.label.views + 1)
+    return label_views(work, "select/train.parquet", augmented_views(work), numbers)
+
+
+def augmented_views(work: Work) -> AugmentedViews:
+    """As the distillation sees them in its first epochs."""
+    from ppcls_core.data.views import AugmentedViews
+    from ppcls_core.runtime.randomness import seed_of
+
+    config = work.recipe.distill
+    return AugmentedViews(
+        augmentation=config.augmentation,
+        image_size=config.image_size,
+        root_seed=seed_of(work.recipe.seed, "distill"),
+        num=max(1, work.recipe.label.views),
+    )
+
+
+STAGE = Stage(
+    "views",
+    1,
+    ("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size", "shard_size"),
+    ("select/train.parquet", "teacher/model.pdparams"),
+    run,
+)

@@ -1,0 +1,76 @@
+import hashlib
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_catalog.base.files import (
+    atomic_path,
+    digest_of,
+    read_json,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+def test_whole_or_absent(tmp_path):
+    path = tmp_path / "deep" / "er" / "file"
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert list(path.parent.iterdir()) == []
+    write_bytes(path, b"whole")
+    assert path.read_bytes() == b"whole"
+
+
+def test_old_content_stays_until_the_new_is_complete(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+        assert temporary.name.startswith(".tmp-")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_json_round_trip_and_readable_text(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "Müller", "n": [1, 2.5, None]})
+    assert read_json(path) == {"name": "Müller", "n": [1, 2.5, None]}
+    assert "Müller" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_unreadable_json_is_none(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_json(path) is None
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=4), JSON, max_size=5))
+def test_digest_ignores_key_order_and_survives_json(value):
+    backwards = dict(reversed(value.items()))
+    assert digest_of(value) == digest_of(backwards) == digest_of(json.loads(json.dumps(value)))
+
+
+def test_digest_tells_values_apart():
+    values = [1, "1", [1], {"a": 1}, {"a": [1]}, None, "ä", True]
+    assert len({digest_of(v) for v in values}) == len(values)
+
+
+def test_sha256_file(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "f").write_bytes(data)
+    assert sha256_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()

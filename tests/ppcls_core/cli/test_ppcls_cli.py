@@ -1,0 +1,125 @@
+"""The command line `ppcls`, as its users call it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppcls_core.models.weights.files import load_state, save_state
+from tests.support.images import write_jpeg
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def ppcls(*args: object, cwd: object = None) -> subprocess.CompletedProcess[str]:
+    """The finished command, run in `cwd`."""
+    command = [sys.executable, "-m", "ppcls_core.cli.app", *map(str, args)]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, cwd=cwd, env=env, check=False
+    )
+
+
+def test_models_are_listed_and_drawn(tmp_path):
+    done = ppcls("models", "--where", "top1>85", "--sort", "params", "--plot", tmp_path / "p.png")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        "Res2Net200_vd_26w_4s_ssld",
+        "ResNeXt101_32x48d_wsl",
+        "Fix_ResNeXt101_32x48d_wsl",
+    ]
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_benchmark_measures_beside_the_published_figures(tmp_path):
+    done = ppcls("benchmark", "MobileNetV3_small_x0_35", "--size", 224, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "benchmark.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["mparams"]) == pytest.approx(float(row["published_mparams"]), rel=0.005)
+    assert float(row["gflops"]) == pytest.approx(float(row["published_gflops"]), rel=0.03)
+    assert float(row["training_engine_ms"]) > 0
+    for engine in ("plain", "fp32", "int8"):
+        assert float(row[f"inference_{engine}_ms"]) > 0
+    assert float(row["onnxruntime_ms"]) > 0
+
+
+def test_a_model_is_exported_and_used_in_three_ways(tmp_path):
+    make = """
+import paddle
+from pathlib import Path
+from ppcls_core.models.registry import build_model
+from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import state_of
+paddle.seed(0)
+save_state(Path("w.pdparams"), state_of(build_model("MobileNetV3_small_x0_35", num_classes=3)))
+"""
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", make], cwd=tmp_path, env=env, check=True)
+    (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
+    write_jpeg(tmp_path / "good.jpg", 0)
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    trained = ("MobileNetV3_small_x0_35", "--weights", "w.pdparams", "--classes", "names.txt")
+    trained = (*trained, "--size", 64)
+    done = ppcls("export", *trained, "--out", "exported", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    shares = []
+    for way in (("predict", "exported"), ("py-infer", "exported"), ("infer", *trained)):
+        done = ppcls(*way, "good.jpg", "bad.jpg", "--format", "json", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (1, "2 images, 1 predicted, empty 1\n")
+        good, bad = map(json.loads, done.stdout.splitlines())
+        assert bad["reason"] == "empty"
+        assert {guess["name"] for guess in good["predictions"]} == {"one", "two", "three"}
+        shares.append({guess["name"]: guess["probability"] for guess in good["predictions"]})
+    assert shares[1] == pytest.approx(shares[0], abs=1e-5)
+    assert shares[2] == pytest.approx(shares[0], abs=1e-5)
+    done = ppcls(
+        "predict", "exported", "good.jpg", "--sheet", "s.png", "--out", "r.csv", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "s.png").stat().st_size > 5_000
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
+    done = ppcls("predict", "exported", "good.jpg", "--benchmark", cwd=tmp_path)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == [
+        "preprocess",
+        "run",
+        "postprocess",
+    ]
+
+
+def test_weights_are_converted(tmp_path):
+    save_state(tmp_path / "w.pdparams", {"a.weight": np.arange(3, dtype=np.float32)})
+    assert ppcls("convert", tmp_path / "w", tmp_path / "w.safetensors").returncode == 0
+    assert list(load_state(tmp_path / "w.safetensors")) == ["a.weight"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("models", "resnet50"), "no model 'resnet50'; did you mean 'ResNet50'"),
+        (("models", "--device", "tpu"), "--device: no latencies of 'tpu'"),
+        (("models", "--plot", "p.gif"), "expected a name that ends in .png"),
+        (("models", "--where", "top1~80"), "expected COLUMN<NUMBER"),
+        (("benchmark", "ResNet51"), "unknown model 'ResNet51'; did you mean 'ResNet50'"),
+        (("convert", "none", "out.pdparams"), "none: no such file, nor none.pdparams"),
+        (("convert", __file__, "out.pdparams"), "not a weights file"),
+        (("export", "ResNet50", "--out", __file__), "is a file; give the name of a folder"),
+        (("predict", ".", "x.jpg"), "has no inference.json; expected a folder written by"),
+        (("infer", "ResNet50", "x.jpg", "--out", "."), "is a folder; give the name of a file"),
+        (("py-infer", ".", "x.jpg", "--sheet", "x.gif"), "ends in .png or .jpg"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(args, message, tmp_path):
+    done = ppcls(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

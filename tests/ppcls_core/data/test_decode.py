@@ -1,0 +1,506 @@
+"""Every kind of image file that a crawl brings home, and every kind that is none."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from ppcls_core.data.augment import RandomCrop, RandomFlip, Resize
+from ppcls_core.data.decode import READ_AS, REASONS, BadImage, Part, decode, read_image
+from ppcls_core.data.loader import ImageSet, TrainLoader
+from ppcls_core.data.transforms import needed, reduction
+from ppcls_core.runtime.randomness import generator
+
+
+def picture(height=60, width=80):
+    """A smooth RGB picture, so that lossy formats stay close to it."""
+    small = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def encoded(kind, image=None, mode="RGB", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(picture() if image is None else image).convert(mode).save(
+        buffer, kind, **options
+    )
+    return buffer.getvalue()
+
+
+def reason_of(data):
+    with pytest.raises(BadImage) as caught:
+        decode(data)
+    assert caught.value.reason in REASONS
+    return caught.value.reason
+
+
+def distance(data):
+    pixels = decode(data)
+    assert pixels.dtype == np.uint8
+    return np.abs(pixels.astype(int) - picture()).mean()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_give_the_rgb_pixels(kind):
+    assert distance(encoded(kind)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {"quality": 95}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("GIF", {})],
+)
+def test_lossy_formats_give_nearly_the_rgb_pixels(kind, options):
+    assert distance(encoded(kind, **options)) < 15
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "CMYK"), ("PNG", "RGBA"), ("WEBP", "RGBA")])
+def test_four_channels_become_rgb(kind, mode):
+    assert distance(encoded(kind, mode=mode)) < 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "L"), ("PNG", "L"), ("PNG", "LA"), ("PNG", "1")]
+)
+def test_greyscale_becomes_three_equal_channels(kind, mode):
+    pixels = decode(encoded(kind, mode=mode))
+    assert pixels.shape == (60, 80, 3)
+    assert (pixels == pixels[..., :1]).all()
+
+
+def assert_as_pillow(data):
+    """Equal shapes, and nowhere more than 2 grey levels apart: decoders may round differently."""
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    pixels = decode(data)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"quality": 95}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("JPEG", "RGB", {"subsampling": 0, "keep_rgb": True}),  # not YCbCr inside
+        ("JPEG", "RGB", {"restart_marker_blocks": 2}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {"quality": 95}),
+        ("MPO", "RGB", {}),
+        ("PNG", "L", {}),
+        ("PNG", "LA", {}),
+        ("PNG", "1", {}),
+        ("PNG", "P", {}),
+        ("PNG", "P", {"transparency": 3}),
+        ("PNG", "RGB", {"transparency": (1, 2, 3)}),
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("GIF", "P", {"transparency": 3}),
+        ("BMP", "P", {}),
+        ("TIFF", "CMYK", {}),
+        ("TIFF", "P", {}),
+        ("PPM", "L", {}),
+    ],
+)
+def test_pixels_are_those_of_pillow(kind, mode, options):
+    assert_as_pillow(encoded(kind, mode=mode, **options))
+
+
+def test_palettes_of_16_colours():
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).quantize(16).save(buffer, "PNG", bits=4)
+    assert_as_pillow(buffer.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_is_taken(kind):
+    later = Image.fromarray(picture()[::-1])
+    assert_as_pillow(encoded(kind, save_all=True, append_images=[later]))
+
+
+def test_cmyk_of_every_program():
+    """Adobe's are inverted; without its segment too; with its transform 2 they are YCCK."""
+    adobe = encoded("JPEG", mode="CMYK", quality=95)
+    place = adobe.find(b"\xff\xee")
+    plain = adobe[:place] + adobe[place + 2 + 14 :]
+    ycck = bytearray(adobe)
+    assert adobe[place + 4 : place + 9] == b"Adobe"
+    ycck[place + 15] = 2
+    for data in (adobe, plain, bytes(ycck)):
+        assert_as_pillow(data)
+    assert distance(adobe) < 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})]
+)
+def test_alpha_is_dropped_not_blended(kind, options):
+    alpha = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[:, None], (60, 80, 1))
+    half_clear = np.concatenate([picture(), alpha], 2)
+    assert distance(encoded(kind, half_clear, "RGBA", **options)) == 0
+
+
+def test_alpha_of_a_tiff_is_blended_with_black():
+    clear = np.full((20, 20, 4), (200, 10, 30, 0), np.uint8)
+    assert (decode(encoded("TIFF", clear, "RGBA")) == 0).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_become_the_upper_8(suffix, channels):
+    deep = np.random.default_rng(0).integers(0, 65536, (60, 80, channels), np.uint16)
+    deep[..., 3:] = 65535
+    data = cv2.imencode(suffix, deep)[1].tobytes()
+    expected = np.broadcast_to(deep[..., :3][..., ::-1] >> 8, (60, 80, 3))
+    assert np.abs(decode(data).astype(int) - expected).max() <= 1
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"quality": 95}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGB", {}),
+        ("WEBP", "RGB", {}),
+        ("TIFF", "RGB", {}),
+    ],
+)
+@pytest.mark.parametrize("orientation", range(9))  # 0 is none
+def test_exif_orientation_is_applied(kind, mode, options, orientation):
+    data = encoded(kind, mode=mode, exif=oriented(orientation), **options)
+    assert_as_pillow(data)
+    assert decode(data).shape == ((80, 60, 3) if orientation >= 5 else (60, 80, 3))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_jpeg_is_its_averages(mode, divisor, orientation):
+    data = encoded("JPEG", picture(128, 192), mode, exif=oriented(orientation))
+    whole, asked = decode(data), []
+
+    def reduce(shape):
+        asked.append(shape)
+        return Part(divisor)
+
+    reduced = decode(data, reduce)
+    assert asked == [(128, 192)]  # the header's, not turned
+    height, width = whole.shape[:2]
+    size = (width // divisor, height // divisor)
+    expected = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+    assert reduced.shape == expected.shape
+    assert np.abs(reduced.astype(int) - expected).mean() < 2
+
+
+def test_sides_of_a_reduced_jpeg_are_rounded_up():
+    assert decode(encoded("JPEG", picture(61, 83)), lambda shape: Part(4)).shape == (16, 21, 3)
+
+
+SAMPLINGS = [
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(16, 100), st.integers(16, 100)),
+    st.tuples(st.sampled_from(SAMPLINGS), st.booleans(), st.integers(0, 5)),
+    st.sampled_from([1, 2, 4, 8]),
+    st.data(),
+)
+def test_needed_rows_have_the_pixels_of_the_whole(shape, kind, divisor, data):
+    sampling, progressive, restarts = kind
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling, cv2.IMWRITE_JPEG_PROGRESSIVE]
+    options += [int(progressive), cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    jpeg = cv2.imencode(".jpg", noise, options)[1]
+    whole = cv2.imdecode(jpeg, READ_AS[divisor])
+    assert whole is not None
+    rows = data.draw(st.integers(1, len(whole)))
+    got = decode(jpeg.tobytes(), lambda _: Part(divisor, rows))
+    assert got.shape == whole.shape
+    assert np.array_equal(got[:rows], whole[:rows])
+    assert np.array_equal(decode(jpeg.tobytes(), lambda _: Part(divisor)), whole)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_needed_rows_are_those_of_the_turned_picture(mode, orientation, order):
+    value = struct.pack("<H" if order == "little" else ">H", orientation)
+    entry = struct.pack("<HHI" if order == "little" else ">HHI", 0x112, 3, 1) + value + b"\0\0"
+    head = (b"II*\0\x08\0\0\0\x01\0", b"MM\0*\0\0\0\x08\0\x01")[order == "big"]
+    exif = b"Exif\0\0" + head + entry + bytes(4)
+    data = encoded("JPEG", mode=mode, exif=exif)
+    assert_as_pillow(data)
+    rows = lambda shape: Part(1, 30)  # noqa: E731
+    assert np.array_equal(decode(data, rows)[:30], decode(data)[:30])
+
+
+def test_rows_that_are_not_needed_are_not_decoded():
+    data = encoded("JPEG", np.full((64, 64, 3), 200, np.uint8))
+    pixels = decode(data, lambda _: Part(1, 20))
+    assert (pixels[:20] > 190).all()
+    assert (pixels[32:] == 0).all()
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 20)])
+def test_nothing_is_printed_of_a_sound_picture(capfd, part):
+    decode(encoded("JPEG", picture(300, 400)), lambda _: part)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 20)])
+def test_bytes_between_segments_are_skipped_whatever_is_needed(part):
+    data, table = encoded("JPEG"), b"\xff\xdb"
+    pixels = decode(data.replace(table, b"\0\0\0" + table, 1), lambda _: part)
+    assert np.array_equal(pixels[:20], decode(data)[:20])
+
+
+@pytest.mark.parametrize("part", [Part(), Part(1, 20)])
+def test_an_unknown_segment_between_scans_is_refused(part):
+    data, table = encoded("JPEG", progressive=True), b"\xff\xc4"
+    head, tail = data.rsplit(table, 1)
+    with pytest.raises(BadImage, match="truncated"):
+        decode(head + b"\xff\x02" + tail, lambda _: part)
+
+
+def test_a_second_header_is_not_believed():
+    """Decoders take the last one, of 60,000 x 60,000 pixels, or none: memory stays small."""
+    data = encoded("JPEG")
+    start = data.find(b"\xff\xc0")
+    frame = data[start : start + 19]
+    other = frame[:5] + struct.pack(">HH", 60_000, 60_000) + frame[9:]
+    for order in (frame + other, other + frame):
+        tracemalloc.start()
+        with pytest.raises(BadImage):
+            decode(data[:start] + order + data[start + 19 :], lambda _: Part(1, 20))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+def test_only_jpegs_are_reduced(kind):
+    data = encoded(kind)
+    assert np.array_equal(decode(data, lambda shape: Part(2)), decode(data))
+
+
+def test_a_jpeg_to_be_reduced_is_checked_as_a_whole():
+    jpeg = encoded("JPEG")
+    place = jpeg.find(b"\xff\xc0") + 5
+    bomb = jpeg[:place] + struct.pack(">HH", 50_000, 50_000) + jpeg[place + 4 :]
+    for data, reason in ((bomb, "decompression_bomb"), (jpeg[:-200], "truncated")):
+        with pytest.raises(BadImage) as caught:
+            decode(data, lambda shape: Part(8))
+        assert caught.value.reason == reason
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(16, 3000), st.integers(16, 3000)),
+    st.sampled_from([16, 64, 224, (32, 96)]),
+    st.integers(0, 1000),
+)
+def test_the_largest_reduction_whose_box_holds_the_output(shape, size, seed):
+    crop = RandomCrop(size=size)
+    least = (size, size) if isinstance(size, int) else size
+    divisor = reduction([crop, RandomFlip()], shape, lambda: generator(seed))
+
+    def fits(divisor, *shapes):
+        boxes = [crop.box(turned, generator(seed))[2:] for turned in shapes]
+        return all(
+            side >= divisor * low for box in boxes for side, low in zip(box, least, strict=True)
+        )
+
+    either = (shape, shape[::-1])
+    assert divisor in (1, 2, 4, 8)
+    assert divisor == 1 or fits(divisor, *either)
+    assert divisor == 8 or not fits(2 * divisor, *either)
+    if divisor > 1:  # the same box in the reduced image, but for the rounding of its sides
+        box = crop.box(shape, generator(seed))
+        other = crop.box((-(-shape[0] // divisor), -(-shape[1] // divisor)), generator(seed))
+        assert np.abs(np.array(box) / divisor - other).max() <= 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(16, 200), st.integers(16, 200)), st.integers(0, 1000), st.data())
+def test_a_crop_sees_all_that_it_needs(shape, seed, data):
+    crop = RandomCrop(size=16, interpolation=data.draw(st.sampled_from(["linear", "cubic"])))
+    jpeg = encoded("JPEG", picture(*shape))
+    part = needed([crop], shape, lambda: generator(seed))
+    whole = decode(jpeg, lambda _: Part(part.divisor))
+    some = decode(jpeg, lambda _: part)
+    expected = crop(whole, generator(seed), 0.0)
+    assert np.array_equal(crop(some, generator(seed), 0.0), expected)
+    assert part.rows is not None
+    y, _, rows, _ = crop.box(whole.shape[:2], generator(seed))
+    assert part.rows == y + rows
+
+
+@pytest.mark.parametrize("operators", [(), (Resize(size=16),), (RandomFlip(), RandomCrop(size=16))])
+def test_all_rows_are_needed_of_what_is_not_cropped_first(operators):
+    assert needed(operators, (100, 100), lambda: generator(0)) == Part()
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        (),
+        (Resize(size=16), RandomCrop(size=16)),
+        (RandomFlip(), RandomCrop(size=16)),
+        (RandomCrop(size=16, interpolation="nearest"),),
+        (RandomCrop(size=16, interpolation="cubic"),),
+    ],
+)
+def test_nothing_but_a_random_crop_that_averages_is_reduced_for(operators):
+    assert reduction(operators, (1000, 1000), lambda: generator(0)) == 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_training_images_are_nearly_those_of_the_whole_picture(tmp_path, orientation):
+    names = [f"{number}.jpg" for number in range(8)]
+    for name in names:
+        data = encoded("JPEG", picture(300, 400), exif=oriented(orientation), quality=95)
+        (tmp_path / name).write_bytes(data)
+    images = ImageSet([tmp_path / name for name in names], names, np.arange(8, dtype=np.int32))
+    crop = RandomCrop(size=24, interpolation="area")
+    (batch,) = TrainLoader(images, 8, 24, (crop,), 0, 1).batches(0, 0)
+    whole, distances, others = decode(images.paths[0].read_bytes()), [], []
+    for image, row in zip(batch.pixels.astype(int), batch.labels.tolist(), strict=True):
+        draws = [generator(0, 0, names[row]) for _ in range(3)]
+        expected = crop(whole, draws.pop(), 0.0).transpose(2, 0, 1)
+        assert reduction((crop,), whole.shape[:2], draws.pop) > 1
+        distances.append(np.abs(image - expected).mean())
+        others.append(np.abs(image - crop(whole, generator(1), 0.0).transpose(2, 0, 1)).mean())
+    # Boxes are in whole pixels of what is decoded, so shifted by up to one of the output's.
+    assert np.mean(distances) < 8 < 30 < np.mean(others)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("TIFF", {})],
+)
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_truncated(kind, options, part):
+    data = encoded(kind, **options)
+    assert reason_of(data[: int(len(data) * part)]) == "truncated"
+
+
+def with_thumbnail(data):
+    """The JPEG `data` with a JPEG thumbnail, which ends in a marker of its own, in its EXIF."""
+    thumbnail = encoded("JPEG", picture(30, 40))
+    tags = struct.pack("<HHHIIHHIII", 2, 0x201, 4, 1, 44, 0x202, 4, 1, len(thumbnail), 0)
+    tiff = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + tags + thumbnail
+    segment = b"Exif\0\0" + tiff
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+
+def test_end_of_a_thumbnail_is_not_the_end_of_the_picture():
+    data = with_thumbnail(encoded("JPEG"))
+    assert data.count(b"\xff\xd9") == 2
+    assert distance(data) < 10
+    assert reason_of(data[: len(data) - 200]) == "truncated"
+
+
+def test_bytes_between_segments_and_after_the_end_are_skipped():
+    data = encoded("JPEG")
+    place = data.find(b"\xff\xdb")
+    assert distance(data[:place] + b"\0\0\0" + data[place:] + b"rest") < 10
+    assert distance(data[:place] + b"\xff\xff" + data[place:]) < 10
+
+
+def test_damaged_png():
+    data = bytearray(encoded("PNG"))
+    data[len(data) // 2] ^= 255
+    assert reason_of(bytes(data)) == "truncated"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello world\n" * 50, b"<html>404</html>", b"\xff\xd8", b"\0" * 500, b"%!PS-Adobe-3.0"],
+)
+def test_not_an_image(data):
+    assert reason_of(data) == "not_an_image"
+
+
+def png_of(width, height):
+    """A PNG header and the start of its pixels, which never come."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + checksum + b"\0\0\xff\xffIDAT"
+
+
+def test_bomb_is_refused_from_its_header():
+    jpeg = encoded("JPEG")
+    place = jpeg.find(b"\xff\xc0") + 5
+    jpeg = jpeg[:place] + struct.pack(">HH", 50_000, 50_000) + jpeg[place + 4 :]
+    assert reason_of(png_of(50_000, 50_000)) == reason_of(jpeg) == "decompression_bomb"
+    assert reason_of(png_of(10_000, 10_001)) == "decompression_bomb"
+    assert reason_of(png_of(10_000, 10_000)) == "truncated"  # just not a bomb
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (15, 400), (400, 15)])
+def test_too_small(shape):
+    assert reason_of(encoded("PNG", picture(*shape))) == "too_small"
+
+
+def test_sixteen_pixels_are_enough():
+    assert decode(encoded("PNG", picture(16, 16))).shape == (16, 16, 3)
+
+
+def test_files(tmp_path):
+    (tmp_path / "good.jpg").write_bytes(encoded("PNG"))
+    (tmp_path / "empty.jpg").touch()
+    assert read_image(tmp_path / "good.jpg").shape == (60, 80, 3)
+    for name, reason in (
+        ("empty.jpg", "empty"),
+        ("no.jpg", "missing"),
+        (".", "missing"),
+        ("\0", "missing"),
+    ):
+        with pytest.raises(BadImage) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.reason == reason
+
+
+def test_threads_leave_warnings_as_they_are():
+    import warnings
+
+    before = list(warnings.filters)
+    data = encoded("JPEG")
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(decode, [data] * 200))) == 200
+    assert list(warnings.filters) == before
+
+
+SEEDS = [encoded("JPEG"), encoded("PNG"), encoded("WEBP"), with_thumbnail(encoded("JPEG"))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(SEEDS), st.integers(0, 4000), st.binary(max_size=4), st.integers(0, 4000))
+def test_any_damage_gives_pixels_or_a_bad_image(data, place, patch, end):
+    damaged = data[:place] + patch + data[place + len(patch) : max(end, place)]
+    try:
+        pixels = decode(damaged)
+    except BadImage as error:
+        assert error.reason in REASONS
+    else:
+        assert pixels.ndim == 3
+        assert pixels.dtype == np.uint8

@@ -1,0 +1,201 @@
+"""Two processes do what one does: the same losses, weights, accuracy and errors."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data_catalog.base.config import UserError
+from ppcls_core.engine.distributed import World, join, world
+from ppcls_core.models.weights.files import load_state
+from tests.conftest import PROJECT
+from tests.support import two_processes as two
+from tests.support.images import image_set
+
+PARTS = two.CONFIG.model_copy(update={"accumulate": 2})  # what two processes do, in one
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """(folder, what the two processes found)."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "images").mkdir()
+    image_set(folder / "images", two.NUM_IMAGES, bad=two.BAD)
+    two.trained(two.new_training(folder), PARTS, folder / "shared", stop=2)
+    command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
+    script = [str(PROJECT / "tests" / "unit" / "two_processes.py"), str(folder)]
+    done = subprocess.run(
+        [sys.executable, *command, *script],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode != 0, "a process was killed, which ends the launch"
+    assert (folder / "0.json").exists(), done.stdout
+    return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def state(directory, rank=0):
+    return load_state(directory / f"state{rank}.pdparams")
+
+
+def assert_same_state(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert value.tobytes() == other[name].tobytes(), name
+
+
+@pytest.mark.parametrize("name", two.NETWORKS)
+def test_two_processes_do_what_one_does_in_two_parts(found, tmp_path, name):
+    folder, both = found
+    alone = two.trained(two.new_training(folder, name), PARTS, tmp_path / "alone")
+    for rank, processes in enumerate(both):
+        assert processes[name] == json.loads(json.dumps(alone))
+        assert_same_state(state(folder / name, rank), state(tmp_path / "alone"))
+    best, best_alone = (path / "best.pdparams" for path in (folder / name, tmp_path / "alone"))
+    assert best.read_bytes() == best_alone.read_bytes()
+    assert alone["rejected"] == ["003.jpg", "008.jpg"]
+
+
+def test_frozen_parts_stay_and_the_classifier_learns_alike(found, tmp_path):
+    folder, both = found
+    alone = two.trained(two.frozen(folder), PARTS, tmp_path / "alone")
+    assert both[0]["frozen"] == both[1]["frozen"] == json.loads(json.dumps(alone))
+    assert_same_state(state(folder / "frozen", 1), state(tmp_path / "alone"))
+
+
+def test_images_are_mixed_within_a_part_and_the_processes_stay_equal(found):
+    folder, both = found
+    assert both[0]["mixed"] == both[1]["mixed"]
+    assert_same_state(state(folder / "mixed", 0), state(folder / "mixed", 1))
+
+
+def test_a_training_goes_on_with_another_number_of_processes(found, tmp_path):
+    """One process did steps 0 and 1, two did 2 and 3, one does the rest."""
+    folder, both = found
+    for processes in both:
+        assert processes["stopped"]["history"] is None  # the first asked, both stopped
+        assert [report[0] for report in processes["stopped"]["reports"]] == [2, 3]
+    rest = two.trained(two.new_training(folder, seed=3), PARTS, folder / "shared")
+    whole = two.trained(two.new_training(folder), PARTS, tmp_path / "whole")
+    assert rest["reports"] == whole["reports"][4:]
+    assert rest["history"] == whole["history"]
+    assert rest["rejected"] == whole["rejected"]
+    assert_same_state(state(folder / "shared"), state(tmp_path / "whole"))
+
+
+def test_each_image_is_counted_once(found):
+    folder, both = found
+    alone = two.evaluated(folder)
+    assert np.sum(alone["by_class"][0]) == two.NUM_IMAGES - len(two.BAD)
+    assert both[0]["evaluated"] == both[1]["evaluated"] == alone
+    assert list(alone["rejected"].values()) == [len(two.BAD)]
+    assert alone["stopped"]
+
+
+def test_collectives(found):
+    _, both = found
+    for processes in both:
+        assert processes["collectives"] == {
+            "sum": [1, 1, 2.0**41],
+            "any": [True, False, True],
+            "gather": [{"rank": 0}, {"rank": 1}],
+            "union": {"a": 2, "b0": 1, "b1": 1},
+            "followed": [[5, 5], [5, 5]],
+            "errors": ["of 0", "of 1"],
+        }
+
+
+def test_a_mistake_of_one_process_is_told_by_all(found):
+    _, both = found
+    for processes in both:
+        assert re.match("100 images drawn in a row cannot be read", processes["unreadable"])
+        assert "9 images cannot be shared equally by 2 processes" in processes["odd"]
+
+
+def test_a_killed_process_ends_the_other_and_the_training_goes_on_exactly(found, tmp_path):
+    folder, _ = found
+    assert "another process of this training has ended" in (folder / "killed.txt").read_text()
+    rest = two.trained(two.new_training(folder, seed=3), PARTS, folder / "killed")
+    assert [report[0] for report in rest["reports"]] == [2, 3, 4, 5]
+    whole = two.trained(two.new_training(folder), PARTS, tmp_path / "whole")
+    assert rest["history"] == whole["history"]
+    assert_same_state(state(folder / "killed"), state(tmp_path / "whole"))
+
+
+def test_a_world_of_one_says_nothing(monkeypatch):
+    monkeypatch.delenv("PADDLE_TRAINERS_NUM", raising=False)
+    monkeypatch.setattr("paddle.distributed.all_reduce", None)
+    monkeypatch.setattr("paddle.distributed.all_gather_object", None)
+    alone = join()
+    assert alone == world() == World(0, 1)
+    assert alone.is_first
+    assert not alone.is_abandoned
+    values, own = np.array([1.5, 2.0]), {"b": 1, "a": 2}
+    assert alone.sum(values) is values
+    assert alone.union(own) is own
+    assert alone.gather(own) == [own]
+    assert alone.any(True, False) == [True, False]
+    alone.average_gradients([])
+    alone.follow_first([])
+    with pytest.raises(UserError, match="own"), alone.together():
+        raise UserError("own")
+
+
+JOB = """
+model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}
+num_classes: 3
+train: {list: train.txt, root: images}
+val: {list: train.txt, root: images}
+preprocess: {size: 32}
+training: {epochs: 40, batch_size: 8, image_size: 32, lr: 0.05, eval_every: 15}
+log_every: 1
+workers: 1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [[], ["--backend", "gloo"]], ids=["", "gloo"])
+def test_the_command_line_is_stopped_and_goes_on(tmp_path, backend):
+    """By SIGTERM to the launcher; that of `--backend` just dies of it, the other one tells."""
+    (tmp_path / "images").mkdir()
+    images = image_set(tmp_path / "images", 24)
+    lines = (f"{name} {label}\n" for name, label in zip(images.ids, images.labels, strict=True))
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "job.yaml").write_text(JOB)
+    script = tmp_path / "ppcls.py"  # as the installed command
+    script.write_text("from ppcls_core.cli.app import main\nmain()\n")
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", *backend, str(script)]
+    train = ["train", "-c", "job.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+
+    def start(*command):
+        return subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment)
+
+    log = tmp_path / "log" / "workerlog.0"
+    with start(*launch, *train) as stopped:
+        assert wait(lambda: log.exists() and "epoch:2 train" in log.read_text())
+        stopped.terminate()
+    assert wait(lambda: "interrupted: a checkpoint is written" in log.read_text())
+    assert start(*launch, *train).wait() == 0
+    assert start(script, *train, "-o", "output=alone", "-o", "training.accumulate=2").wait() == 0
+    assert "resumes at step" in log.read_text()
+    assert "train step" not in (tmp_path / "log" / "workerlog.1").read_text()
+    for name in ("last.pdparams", "best.pdparams", "history.json"):
+        both = (tmp_path / part / "ResNet18_vd" / name for part in ("output", "alone"))
+        assert len({path.read_bytes() for path in both}) == 1
+
+
+def wait(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()

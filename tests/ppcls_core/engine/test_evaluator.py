@@ -1,0 +1,159 @@
+"""Accuracy is exact, against brute force; the model is left as it was."""
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ppcls_core.data.loader import ImageSet
+from ppcls_core.data.transforms import MEAN, STD, Preprocess
+from ppcls_core.engine import evaluator
+from ppcls_core.engine.evaluator import evaluate, predict_logits
+from ppcls_core.models.registry import build_model
+from ppcls_core.models.weights.state import state_of
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
+from tests.support.images import image_set
+
+NARROW = {"depths": [1, 1, 1, 1], "width": 4}
+TIED = st.sampled_from([-1.0, 0.0, 0.5, float("nan"), float("inf"), -float("inf")])
+
+
+def is_hit(logits, label, k):
+    """Whether fewer than k other classes are not strictly below the label's, the long way."""
+    others = [z for c, z in enumerate(logits) if c != label]
+    return sum(not z < logits[label] for z in others) < k
+
+
+class Lookup(paddle.nn.Layer):
+    """Logits by an image's grey level: row `level // 10` of `table`."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.batches = table, []
+        self.dropout = paddle.nn.Dropout(0.9)  # ruins the logits unless in eval mode
+
+    def forward(self, images):
+        red = images.numpy()[:, 0].mean((1, 2))
+        rows = ((red * STD[0] + MEAN[0]) * 255 / 10).astype(int)
+        self.batches.append(len(rows))
+        return self.dropout(paddle.to_tensor(self.table[rows]))
+
+
+def grey_images(folder, labels, bad=()):
+    """Images of the levels 5, 15, 25 ..."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{i}.png" for i in range(len(labels))]
+    for i, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((40, 50, 3), 10 * i + 5, np.uint8))
+        if i in bad:
+            path.write_bytes(b"")
+    return ImageSet(paths, [path.name for path in paths], np.array(labels, np.int32))
+
+
+def assert_equals_brute_force(accuracy, table, labels, bad=()):
+    rows = [i for i in range(len(labels)) if i not in bad]
+    hits = [[labels[i] for i in rows if is_hit(table[i], labels[i], k)] for k in (1, 5)]
+    found = [[labels[i] for i in rows], *hits]
+    expected = [[part.count(c) for c in range(table.shape[1])] for part in found]
+    assert accuracy.by_class.tolist() == expected
+    shares = [accuracy.top1, accuracy.top5]
+    assert shares == [len(hit) / len(rows) for hit in hits]
+    assert accuracy.num_images == len(rows)
+    assert accuracy.rejected == ({"empty": len(bad)} if bad else {})
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("num_classes", [2, 4, 5, 6, 20])
+def test_equals_brute_force(tmp_path, monkeypatch, batch_size, num_classes):
+    monkeypatch.setattr(evaluator, "BATCH_SIZE", batch_size)
+    rng = np.random.default_rng(num_classes)
+    table = rng.integers(0, 8, (21, num_classes)).astype(np.float32)  # with ties
+    labels, bad = rng.integers(0, num_classes, 21), (0, 7, 8)
+    images, model = grey_images(tmp_path, labels, bad), Lookup(table)
+    accuracy = evaluate(model, images, Preprocess(size=32), 2, SilentMonitor())
+    assert_equals_brute_force(accuracy, table, labels, bad)
+    assert sum(model.batches) == 18
+    assert model.training
+    if num_classes <= 5:
+        assert accuracy.top5 == 1
+    else:
+        assert accuracy.top1 < accuracy.top5 < 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.data(),
+    st.integers(1, 8).flatmap(
+        lambda c: st.integers(1, 5).flatmap(lambda n: arrays(np.float32, (n, c), elements=TIED))
+    ),
+)
+def test_hits_equal_brute_force_with_ties_and_values_that_are_no_numbers(data, logits):
+    num, classes = logits.shape
+    labels = np.array([data.draw(st.integers(0, classes - 1)) for _ in range(num)], np.int32)
+    expected = np.zeros((3, classes), int)
+    for z, y in zip(logits, labels, strict=True):
+        expected[:, y] += [1, is_hit(z, y, 1), is_hit(z, y, 5)]
+    assert evaluator.count_hits(logits, labels).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_model_that_says_nothing_scores_nothing(tmp_path, value):
+    images = grey_images(tmp_path, [0, 1, 2])
+    model = Lookup(np.full((3, 10), value, np.float32))
+    accuracy = evaluate(model, images, Preprocess(size=32), 1, SilentMonitor())
+    assert accuracy.by_class.tolist() == [[1, 1, 1] + [0] * 7, [0] * 10, [0] * 10]
+    assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 3)
+
+
+def test_no_readable_image_is_no_accuracy(tmp_path):
+    images, table = grey_images(tmp_path, [0, 0], bad=(0, 1)), np.zeros((2, 3), np.float32)
+    accuracy = evaluate(Lookup(table), images, Preprocess(size=32), 1, SilentMonitor())
+    assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 0)
+    assert accuracy.rejected == {"empty": 2}
+
+
+@pytest.fixture
+def network():
+    paddle.seed(0)
+    return build_model("ResNet18_vd", num_classes=7, spec=NARROW)
+
+
+def test_network_equals_its_logits_one_image_at_a_time(tmp_path, network):
+    from ppcls_core.data.decode import read_image
+    from ppcls_core.data.transforms import test_transform as transform
+
+    images = image_set(tmp_path, 30, num_classes=7)
+    network.eval()
+    pixels = [transform(read_image(path), 32)[None] for path in images.paths]
+    logits = np.concatenate([predict_logits(network, p) for p in pixels])
+    assert logits.dtype == np.float32
+    accuracy = evaluate(network, images, Preprocess(size=32), 2, SilentMonitor())
+    assert_equals_brute_force(accuracy, logits, images.labels)
+
+
+def test_every_layers_mode_comes_back_and_nothing_is_learned(tmp_path, network):
+    images = image_set(tmp_path, 5)
+    network.train()
+    network.stem.eval()  # as a frozen part would be
+    modes = [layer.training for layer in network.sublayers(include_self=True)]
+    before = state_of(network)
+    evaluate(network, images, Preprocess(size=32), 1, SilentMonitor())
+    assert [layer.training for layer in network.sublayers(include_self=True)] == modes
+    assert len(set(modes)) == 2
+    after = state_of(network)
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+def test_stop_is_obeyed_and_the_mode_comes_back(tmp_path, monkeypatch, network):
+    class Stop(SilentMonitor):
+        stop_requested = True
+
+    monkeypatch.setattr(evaluator, "BATCH_SIZE", 2)
+    images, model = grey_images(tmp_path, [0] * 6), Lookup(np.zeros((6, 3), np.float32))
+    with pytest.raises(Interrupted):
+        evaluate(model, images, Preprocess(size=32), 1, Stop())
+    assert model.batches == [2]
+    assert model.training

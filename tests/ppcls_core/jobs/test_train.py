@@ -1,0 +1,240 @@
+"""`ppcls train` and `eval`: jobs on small images, stopped, resumed and tried out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_catalog.base.config import UserError
+from ppcls_core.jobs.job import Job, load_job
+from ppcls_core.jobs.train import evaluate_job, images_of, train, try_out
+from ppcls_core.models.weights.files import load_state
+
+PROJECT = Path(__file__).resolve().parents[3]
+OWN = """
+model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}
+num_classes: 3
+train: {list: train.txt, root: images}
+val: {list: val.txt, root: images}
+preprocess: {size: 32}
+training: {epochs: 2, batch_size: 4, image_size: 32, lr: 0.05, eval_every: 1}
+log_every: 1
+workers: 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    rng, lines = np.random.default_rng(0), []
+    for row in range(12):
+        picture = np.full((40, 40, 3), 80 * (row % 3), np.uint8)
+        picture += rng.integers(0, 60, picture.shape, np.uint8)
+        cv2.imwrite(f"images/{row}.png", picture)
+        lines.append(f"{row}.png {row % 3}\n")
+    Path("train.txt").write_text("".join(lines))
+    Path("val.txt").write_text("".join(lines[:6]))
+    Path("job.yaml").write_text(OWN)
+    return tmp_path
+
+
+def load(*settings: str) -> Job:
+    return load_job(Path("job.yaml"), list(settings))
+
+
+def test_a_training_is_logged_saved_and_evaluated(folder):
+    lines: list[str] = []
+    made = train(load(), lines.append)
+    assert made == Path("output/ResNet18_vd")
+    assert lines[0].startswith("epoch:0 train step:0 loss:")
+    assert " lr:0.000000 elapse:" in lines[0]
+    assert sum(line.startswith("valid top1:") for line in lines) == 2
+    history = json.loads((made / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2]
+    accuracy = evaluate_job(load(f"weights={made}/last"), lines.append)
+    assert accuracy.top1 == pytest.approx(history[-1]["top1"])
+    assert accuracy.num_images == 6
+
+
+def test_weights_of_epochs_are_kept_where_paddleclas_keeps_them(folder):
+    made = train(load("save_every=2", "training.epochs=3"), lambda line: None)
+    kept = sorted(path.relative_to(made).as_posix() for path in made.rglob("ppcls.pdparams"))
+    assert kept == ["0/ppcls.pdparams", "2/ppcls.pdparams"]
+    last = load_state(made / "last")
+    assert all((load_state(made / "2/ppcls")[name] == last[name]).all() for name in last)
+    # Where weights are copied to makes no other training.
+    lines: list[str] = []
+    train(load("save_every=1", "training.epochs=3"), lines.append)
+    assert lines == ["trained already"]
+
+
+def test_weights_for_other_classes_make_a_new_classifier_and_that_is_said(folder):
+    made, lines = train(load("training.epochs=1"), lambda line: None), list[str]()
+    settings = ("num_classes=5", f"weights={made}/last", "output=other", "training.epochs=1")
+    train(load(*settings), lines.append)
+    assert "the classifier is new: the weights are for 3 classes, the model has 5" in lines[0]
+
+
+def test_the_accuracy_of_each_class_is_written(folder):
+    lines = Path("val.txt").read_text().splitlines()
+    Path("val.txt").write_text("\n".join([*lines[:2], "absent.png 0"]))  # of classes 0 and 1
+    made = train(load(), lambda line: None)
+    out = Path("classes.csv")
+    accuracy = evaluate_job(load(f"weights={made}/last"), lambda line: None, out)
+    header, *rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert header == ["class", "name", "num_images", "top1", "top5"]
+    assert [row[:3] for row in rows] == [["0", "", "1"], ["1", "", "1"], ["2", "", "0"]]
+    assert [row[4] for row in rows] == ["1.000000", "1.000000", ""]  # of three classes
+    assert rows[2][3] == ""
+    assert sum(float(row[3]) for row in rows[:2]) / 2 == accuracy.top1
+    assert accuracy.rejected == {"missing": 1}
+
+
+def test_classes_of_folders_have_names(folder):
+    for row, name in enumerate(("cat", "dog", "owl")):
+        (folder / "named" / name).mkdir(parents=True)
+        (folder / "named" / name / "a.png").write_bytes(Path(f"images/{row}.png").read_bytes())
+    made = train(load(), lambda line: None)
+    named = ["val.list=named", "val.root=named"]
+    evaluate_job(load(f"weights={made}/last", *named), lambda line: None, Path("out/classes.csv"))
+    rows = [line.split(",") for line in Path("out/classes.csv").read_text().splitlines()[1:]]
+    assert [row[:3] for row in rows] == [["0", "cat", "1"], ["1", "dog", "1"], ["2", "owl", "1"]]
+
+
+def test_the_same_command_again_makes_nothing_anew(folder):
+    made = train(load(), lambda line: None)
+    before = (made / "last.pdparams").read_bytes()
+    lines: list[str] = []
+    train(load("log_every=5"), lines.append)
+    assert not any("train step" in line for line in lines)
+    assert (made / "last.pdparams").read_bytes() == before
+
+
+def test_another_training_in_the_same_folder_is_refused(folder):
+    train(load(), lambda line: None)
+    with pytest.raises(UserError, match="holds a training with other settings"):
+        train(load("training.lr=0.1"), lambda line: None)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(folder):
+    train(load("output=whole"), lambda line: None)
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "ppcls_core.cli.app", "train", "-c", "job.yaml", "-o"]
+    command.append("training.epochs=2")
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        while "train step" not in (line := process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    train(load(), lambda line: None)
+    for name in ("last.pdparams", "best.pdparams"):
+        got = Path("output/ResNet18_vd", name).read_bytes()
+        assert got == Path("whole/ResNet18_vd", name).read_bytes()
+
+
+def test_a_trial_reads_no_data_and_writes_nothing(folder, monkeypatch):
+    for path in ("train.txt", "val.txt"):
+        Path(path).unlink()
+    monkeypatch.setattr("ppcls_core.engine.trainer.save_state", None)
+    before, begun = sorted(folder.rglob("*")), time.monotonic()
+    lines: list[str] = []
+    settings = ["training.epochs=90", "training.batch_size=4096", "weights=absent"]
+    try_out(load(*settings, "training.precision.dtype=fp16"), lines.append)
+    assert any("train step:0" in line for line in lines)
+    assert any(line.startswith("tried in fp32: precision.dtype: got fp16") for line in lines)
+    assert not any("END" in line for line in lines)
+    assert lines[-1].endswith("works")
+    assert sorted(folder.rglob("*")) == before
+    assert time.monotonic() - begun < 60
+
+
+def test_a_trial_of_an_evaluation_sends_an_image_through(folder):
+    lines: list[str] = []
+    try_out(load("training=null", "train=null"), lines.append)
+    assert lines[-1] == "evaluation: works"
+
+
+def test_a_trial_of_paddleclas_s_distillation(folder):
+    text = """
+ARCHITECTURE:
+    name: ResNet18_vd_distill_MobileNetV3_small_x0_35
+    params: {lr_mult_list: [0.25, 0.25, 0.5, 0.5, 0.75]}
+pretrained_model: [./absent/teacher, ./absent/student/]
+classes_num: 3
+image_shape: [3, 32, 32]
+epochs: 20
+use_distillation: True
+use_fp16: True
+LEARNING_RATE: {function: Cosine, params: {lr: 0.01}}
+TRAIN:
+    batch_size: 1024
+    file_list: absent.txt
+    data_dir: absent
+    transforms:
+        - RandCropImage: {size: 32}
+        - NormalizeImage: {scale: 1.0/255.0}
+        - RandomErasing: {EPSILON: 0.5}
+        - ToCHWImage:
+"""
+    Path("theirs.yaml").write_text(text)
+    lines: list[str] = []
+    try_out(load_job(Path("theirs.yaml"), []), lines.append)
+    assert lines[-1].startswith("augmentation RandomCrop RandomErasing; Cosine lr 0.01; Momentum")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.list=none.txt", r"no list file or folder .*none\.txt"),
+        ("num_classes=2", "label 2, expected 0 to 1"),
+        ("weights=none", "none: no such file, nor none.pdparams"),
+        ("training.batch_size=100", "there are only 12 images"),
+        ("val=null", "a training needs `train`, `training` and `val`"),
+    ],
+)
+def test_what_is_missing_is_named(folder, setting, message):
+    with pytest.raises(UserError, match=message):
+        train(load(setting), lambda line: None)
+
+
+def test_an_evaluation_needs_weights_of_its_classes(folder):
+    with pytest.raises(UserError, match="needs `val` and `weights`"):
+        evaluate_job(load(), lambda line: None)
+    made = train(load(), lambda line: None)
+    with pytest.raises(UserError, match="build it for the file's classes"):
+        evaluate_job(load(f"weights={made}/last", "num_classes=5"), lambda line: None)
+
+
+@pytest.mark.parametrize("label", [-1, -9, 3])
+def test_a_label_outside_the_classes_is_refused(folder, label):
+    Path("val.txt").write_text(f"0.png {label}\n")
+    made = train(load("val.list=train.txt"), lambda line: None)
+    with pytest.raises(UserError, match=f"label.* {label}|{label}"):
+        evaluate_job(load(f"weights={made}/last"), lambda line: None)
+
+
+def test_an_evaluation_of_no_readable_image_is_an_error(folder):
+    made = train(load(), lambda line: None)
+    Path("val.txt").write_text("absent.png 0\n")
+    with pytest.raises(UserError, match="none of its 1 images can be read"):
+        evaluate_job(load(f"weights={made}/last"), lambda line: None)
+
+
+def test_a_list_without_labels_is_refused(folder):
+    Path("train.txt").write_text("0.png\n1.png\n")
+    with pytest.raises(UserError, match="has no label"):
+        job = load()
+        assert job.train
+        images_of(job.train, 3)

@@ -1,0 +1,92 @@
+"""The teacher on the inference engine answers as the network does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_catalog.base.config import UserError
+from ppcls_core.labels.teacher import Agreement, agreement, fastest_precision
+from tests.conftest import PROJECT
+
+ON_THE_ENGINE = """
+import numpy as np, paddle
+from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.labels.teacher import agreement, fastest_precision, on_engine
+from ppcls_core.models.registry import build_model
+paddle.seed(0)
+model = build_model("ResNet18_vd", num_classes=7, spec={"depths": [1, 1, 1, 1], "width": 8})
+model.eval()
+pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 48, 48), np.uint8)
+want = predict_logits(model, pixels)
+fp32 = on_engine(model, 48, "fp32", (1, 0))
+assert np.abs(fp32(pixels) - want).max() < 1e-4 * np.abs(want).max()
+assert np.array_equal(fp32(pixels[:3]), fp32(pixels[:3]))
+precision, found = fastest_precision(lambda dtype: on_engine(model, 48, dtype, (1, 0)), pixels)
+assert (precision == "bf16") == (found is not None and found.is_close), (precision, found)
+print("same")
+"""
+
+
+def test_the_engine_gives_the_networks_logits():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_THE_ENGINE], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.stdout.strip().endswith("same"), done.stderr
+
+
+def test_agreement_of_equal_logits_whatever_their_offset():
+    logits = np.random.default_rng(0).normal(0, 4, (50, 9))
+    assert agreement(logits, logits + 3).top1 == 1
+    assert agreement(logits, logits + 3).kl == pytest.approx(0, abs=1e-12)
+
+
+def test_agreement_is_the_mean_divergence():
+    first, second = np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.25, 0.75], [0.9, 0.1]])
+    found = agreement(first, second)
+    assert found.kl == pytest.approx(0.5 * (0.5 * np.log(2) + 0.5 * np.log(2 / 3)))
+    assert found.top1 == 0.5
+
+
+@pytest.mark.parametrize(
+    ("noise", "precision"),
+    [(0.0, "bf16"), (0.01, "bf16"), (0.1, "fp32"), (0.5, "fp32"), (np.nan, "fp32")],
+)
+def test_bf16_is_taken_when_it_agrees(monkeypatch, noise, precision):
+    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (64, 10)).astype(np.float32)
+
+    def open_in(dtype):
+        added = noise * rng.normal(0, 1, logits.shape) if dtype == "bf16" else 0
+        answers = iter(np.split(logits + added, 2))
+        return lambda pixels: next(answers)
+
+    got, found = fastest_precision(open_in, np.zeros((64, 3, 32, 32), np.uint8))
+    assert got == precision
+    assert isinstance(found, Agreement)
+
+
+def test_fp32_is_taken_when_the_engine_refuses_bf16(monkeypatch):
+    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)
+    refused = UserError("Paddle cannot run it in bf16")
+
+    def open_in(dtype):
+        def predict(pixels):
+            if dtype == "bf16":
+                raise refused
+            return np.zeros((len(pixels), 3), np.float32)
+
+        return predict
+
+    pixels = np.zeros((4, 3, 32, 32), np.uint8)
+    assert fastest_precision(open_in, pixels) == ("fp32", refused)
+
+
+def test_without_bf16_there_is_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: False)
+    pixels = np.zeros((4, 3, 32, 32), np.uint8)
+    assert fastest_precision(lambda dtype: pytest.fail("opened"), pixels) == ("fp32", None)

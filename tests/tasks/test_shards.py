@@ -1,0 +1,71 @@
+"""Shards by several threads: each is made once, and what stops one stops all."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_catalog.base.config import UserError
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
+from tasks.run.shards import Advance, Process, run_shards, shard_file
+
+
+def work(folder: Path, monitor: Any = None) -> Any:
+    recipe = SimpleNamespace(shard_size=4)
+    return SimpleNamespace(directory=folder, recipe=recipe, monitor=monitor or SilentMonitor())
+
+
+def counting(made: list[int]) -> Process:
+    def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        for _ in rows:
+            advance()
+        made.append(rows.start)
+        return {"x": pa.table({"x": list(rows)})}
+
+    return process
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_every_shard_is_made_once(tmp_path, num):
+    made: list[int] = []
+    assert run_shards(work(tmp_path), 30, *[counting(made)] * num) == 8
+    assert sorted(made) == list(range(0, 30, 4))
+    tables = [pq.read_table(tmp_path / shard_file(number, "x")) for number in range(8)]
+    assert pa.concat_tables(tables)["x"].to_pylist() == list(range(30))
+    assert run_shards(work(tmp_path), 30, counting(made)) == 8
+    assert len(made) == 8
+
+
+def test_a_failure_stops_the_others_and_is_the_one_told(tmp_path):
+    failed, made = threading.Event(), []
+
+    def fails(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        failed.set()
+        raise UserError("the teacher gives NaN")
+
+    def waits(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        assert failed.wait(10)
+        made.append(rows.start)
+        for _ in range(10_000):
+            advance()
+        return {}
+
+    with pytest.raises(UserError, match="the teacher gives NaN"):
+        run_shards(work(tmp_path), 10**6, waits, fails)
+    assert len(made) <= 1
+
+
+def test_a_stop_reaches_all(tmp_path):
+    class Stop(SilentMonitor):
+        stop_requested = True
+
+    made: list[int] = []
+    with pytest.raises(Interrupted):
+        run_shards(work(tmp_path, Stop()), 100, counting(made), counting(made))
+    assert made == []
