@@ -16,6 +16,7 @@ from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
+from ppcls_core.models.weights.files import find_weights
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
@@ -35,7 +36,7 @@ class TeacherConfig(Config):
     """The teacher: its `weights` are taken as they are, else it is trained as `train` says."""
 
     model: ModelConfig
-    weights: str | None = None  # a .pdparams file, relative to the recipe
+    weights: str | None = None  # as in `load_state`, relative to the recipe
     image_size: int = Field(default=224, ge=32)  # resolution at which it labels
     train: LabelTraining | None = None
 
@@ -228,11 +229,11 @@ def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
     """The teacher's weights as an absolute path: a stage need not know where the recipe lies."""
     if recipe.teacher.weights is None:
         return recipe
-    given = path.parent / Path(recipe.teacher.weights).expanduser()
-    found = next((p for p in (given, Path(f"{given}.pdparams")) if p.is_file()), None)
-    if found is None:
-        raise UserError(
-            f"{path}: teacher.weights: no file {given} (nor with .pdparams); give its path"
-        )
+    given = Path(recipe.teacher.weights)
+    try:
+        # A path with a ~ is no relative one.
+        found = find_weights(given if str(given).startswith("~") else path.parent / given)
+    except UserError as error:
+        raise UserError(f"{path}: teacher.weights: {error}") from None
     teacher = recipe.teacher.model_copy(update={"weights": str(found)})
     return recipe.model_copy(update={"teacher": teacher})

@@ -57,14 +57,16 @@ def serve(  # noqa: PLR0913 - a command's options
     config = parse(ServeConfig, override({}, overrides or []), "ppcls serve")
     access = access_to(host, read_token(token_file, os.environ.get(TOKEN)))
     from ppcls_core.serving import server
-    from ppcls_core.serving.app import Model, Service
+    from ppcls_core.serving.app import ModelService, ServedModel
     from ppcls_core.serving.engine import Asked, engine
 
     cores = len(os.sched_getaffinity(0))
     settings = {"precision": precision, "threads": threads or cores, "device": device}
     asked = Asked(model, settings | {"max_batch": config.max_batch})
     with server.listen(host, port) as bound:
-        service = Service(Model(exported.sidecar, lambda: engine(asked)), config, access, cores)
+        service = ModelService(
+            ServedModel(exported.sidecar, lambda: engine(asked)), config, access, cores
+        )
         server.serve(service, bound, log)
 
 

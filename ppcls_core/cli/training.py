@@ -20,7 +20,11 @@ Overrides = Annotated[
 def train(
     config: File,
     overrides: Overrides = None,
-    vdl_dir: Annotated[Path | None, typer.Option(help="Scalars for VisualDL go here.")] = None,
+    vdl_dir: Annotated[
+        Path | None,
+        # The second is PaddleClas's spelling.
+        typer.Option("--vdl-dir", "--vdl_dir", help="Scalars for VisualDL go here."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One step on synthetic images; reads no data.")
     ] = False,
@@ -41,7 +45,8 @@ def train(
         return training.try_out(job, log)
     is_first = join().is_first
     say = log if is_first else _unheard
-    folder = training.train(job, say, scalars_to(vdl_dir) if vdl_dir and is_first else None)
+    vdl = vdl_dir or (job.vdl_dir and Path(job.vdl_dir))
+    folder = training.train(job, say, scalars_to(vdl) if vdl and is_first else None)
     return say(f"written: {folder}")
 
 

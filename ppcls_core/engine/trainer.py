@@ -63,6 +63,8 @@ class Training:
     loader: TrainLoader
     validate: Validate
     on_step: Callable[[StepReport], None] | None = None
+    on_epoch: Callable[[int], None] | None = None
+    """Called after each epoch, before its checkpoint, with its number from 0."""
 
 
 def fit(
@@ -91,6 +93,8 @@ def fit(
         while len(at.history) < config.epochs:
             if at.step == per_epoch * (len(at.history) + 1):
                 _close_epoch(training, config, state, directory)
+                if training.on_epoch is not None:
+                    training.on_epoch(len(at.history) - 1)
                 monitor.metrics(at.history[-1])
                 continue
             _step(training, config, state, batches)

@@ -55,6 +55,10 @@ class Job(Config):
     workers: int = Field(default=4, gt=0, le=256)
     log_every: int = Field(default=10, gt=0)
     """Steps between lines of the log."""
+    save_every: int | None = Field(default=None, gt=0)
+    """Epochs between copies of the weights, `folder`/EPOCH/ppcls.pdparams, counted from 0."""
+    vdl_dir: str | None = None
+    """Scalars for VisualDL go here."""
 
     @model_validator(mode="after")
     def _learns_from_one(self) -> Job:

@@ -27,7 +27,7 @@ from ppcls_core.engine.objectives import Objective, cross_entropy, distillation
 from ppcls_core.engine.trainer import StepReport, Training, fit
 from ppcls_core.jobs.job import ImageList, Job
 from ppcls_core.models.networks.layers import Network
-from ppcls_core.models.registry import build_model, load_pretrained
+from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import generator, seed_of
@@ -35,6 +35,7 @@ from ppcls_core.runtime.stop import StopFlag, stop_on_signals
 
 SAVE_SECONDS = 60.0  # between checkpoints
 WEIGHTS, HISTORY, SETTINGS = "last.pdparams", "history.json", "job.json"
+RUN_TIME = {"workers", "log_every", "save_every", "vdl_dir"}  # settings that change no weights
 Scalars = Callable[[StepReport], None]
 
 
@@ -56,7 +57,7 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
         log("trained already")
         return job.folder
     with world().together():
-        model, objective = _model(job), _objective(job)
+        model, objective = _model(job, log), _objective(job)
         loader = _loader(job, images_of(job.train, job.num_classes))
         val = images_of(job.val, job.num_classes)
     with _console(log) as monitor:
@@ -66,9 +67,13 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
             log(f"valid top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f}")
             return accuracy.top1
 
+        def copy_weights(epoch: int) -> None:
+            if job.save_every and epoch % job.save_every == 0 and world().is_first:
+                save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
+
         report = _StepLog(loader.steps_per_epoch, job.log_every, log, scalars)
         learning = [p for p in model.parameters() if not p.stop_gradient]
-        training = Training(model, learning, objective, loader, validate, report)
+        training = Training(model, learning, objective, loader, validate, report, copy_weights)
         history = fit(training, job.learning, job.folder, SAVE_SECONDS, monitor)
     if world().is_first:
         save_state(job.folder / WEIGHTS, state_of(model))
@@ -88,7 +93,7 @@ def evaluate_job(job: Job, log: Callable[[str], None], per_class: Path | None = 
     if job.val is None or job.weights is None:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    load_weights(model, Path(job.weights), allow_other_classes=False)
+    load_weights(model, Path(job.weights))
     with _console(log) as monitor:
         images = images_of(job.val, job.num_classes)
         accuracy = evaluate(model, images, job.preprocess, job.workers, monitor)
@@ -176,7 +181,7 @@ def _is_done(job: Job) -> bool:
     Raises:
         UserError: it holds another training.
     """
-    settings = job.model_dump(mode="json", exclude={"workers", "log_every"})
+    settings = job.model_dump(mode="json", exclude=RUN_TIME)
     path = job.folder / SETTINGS
     if path.exists() and read_json(path) != settings:
         raise UserError(
@@ -186,10 +191,12 @@ def _is_done(job: Job) -> bool:
     return (job.folder / HISTORY).exists()
 
 
-def _model(job: Job) -> Network:
+def _model(job: Job, log: Callable[[str], None]) -> Network:
     paddle.seed(seed_of(job.seed, "init"))
-    name, spec = job.model.name, job.model.spec
-    return build_model(name, num_classes=job.num_classes, spec=spec, pretrained=job.weights)
+    model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
+    if job.weights is not None:
+        load_weights(model, Path(job.weights), on_new_classifier=log)
+    return model
 
 
 def _objective(job: Job) -> Objective:
@@ -200,7 +207,7 @@ def _objective(job: Job) -> Objective:
     name, spec = job.teacher.model.name, job.teacher.model.spec
     teacher = build_model(name, num_classes=job.num_classes, spec=spec)
     if job.teacher.weights is not None:
-        load_pretrained(teacher, name, Path(job.teacher.weights))
+        load_weights(teacher, Path(job.teacher.weights))
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 

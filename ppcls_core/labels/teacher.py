@@ -64,7 +64,7 @@ class Teacher(Config):
         """In eval mode. Raises UserError if the weights are not of this model and classes."""
         name, spec = self.model.name, self.model.spec
         network = build_model(name, num_classes=self.num_classes, spec=spec)
-        load_weights(network, self.weights, allow_other_classes=False)
+        load_weights(network, self.weights)
         network.eval()
         return network
 

@@ -57,7 +57,7 @@ def new_model(work: Work, model: ModelConfig, role: str) -> Network:
 
 
 def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
-    """The network of `model` in eval mode with the weights of a `.pdparams` file.
+    """The network of `model` in eval mode with `weights`, as in `load_state`.
 
     Raises:
         UserError: the weights are of another architecture or number of classes.
@@ -66,7 +66,7 @@ def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
 
     network = new_model(work, model, "trained")
     try:
-        load_weights(network, weights, allow_other_classes=False)
+        load_weights(network, weights)
     except UserError as error:
         raise UserError(
             f"{error}\n({model.name} with the {num_classes(work)} classes of the data set was "

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         Headline,
         Histogram,
         PlantedRow,
-        Selection,
+        SelectionSummary,
         StageRow,
     )
 
@@ -149,13 +149,13 @@ def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     return pictures(gallery, find("data/pool.arrow"), find("data/val.arrow"), work.recipe.dedup)
 
 
-def selection(work: Work) -> Selection:
+def selection(work: Work) -> SelectionSummary:
     """What was selected, and how sure the teacher was of the pool."""
-    from ppcls_core.report.model import Selection
+    from ppcls_core.report.model import SelectionSummary
 
     rows = table(work, "select/selection.parquet")
     scores, _ = np.histogram(rows["score"].to_numpy(), _BINS, (0, 1))
-    return Selection(
+    return SelectionSummary(
         policy=work.recipe.select.policy,
         classes=class_samples(work, rows),
         scores=_as_histogram(scores, 1),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_catalog.base.files import sha256_file, write_json
+from data_catalog.base.files import write_json
+from ppcls_core.models.weights.files import weights_digest
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Stage, Work
 from tasks.stages.inputs import images, new_model, trained_model
@@ -15,9 +16,9 @@ from tasks.stages.training import FILES, loader_of, train
 
 
 def given_weights(recipe: Recipe) -> dict[str, str]:
-    """Digest of the weights file the recipe names, if any."""
+    """sha256 (hex) of the weights that the recipe names, if any."""
     path = recipe.teacher.weights
-    return {"teacher.weights": sha256_file(Path(path))} if path else {}
+    return {"teacher.weights": weights_digest(Path(path))} if path else {}
 
 
 def run(work: Work) -> Outcome:

@@ -17,6 +17,7 @@ import pytest
 from data_catalog.base.config import UserError
 from ppcls_core.jobs.job import Job, load_job
 from ppcls_core.jobs.train import evaluate_job, images_of, train, try_out
+from ppcls_core.models.weights.files import load_state
 
 PROJECT = Path(__file__).resolve().parents[3]
 OWN = """
@@ -63,6 +64,25 @@ def test_a_training_is_logged_saved_and_evaluated(folder):
     accuracy = evaluate_job(load(f"weights={made}/last"), lines.append)
     assert accuracy.top1 == pytest.approx(history[-1]["top1"])
     assert accuracy.num_images == 6
+
+
+def test_weights_of_epochs_are_kept_where_paddleclas_keeps_them(folder):
+    made = train(load("save_every=2", "training.epochs=3"), lambda line: None)
+    kept = sorted(path.relative_to(made).as_posix() for path in made.rglob("ppcls.pdparams"))
+    assert kept == ["0/ppcls.pdparams", "2/ppcls.pdparams"]
+    last = load_state(made / "last")
+    assert all((load_state(made / "2/ppcls")[name] == last[name]).all() for name in last)
+    # Where weights are copied to makes no other training.
+    lines: list[str] = []
+    train(load("save_every=1", "training.epochs=3"), lines.append)
+    assert lines == ["trained already"]
+
+
+def test_weights_for_other_classes_make_a_new_classifier_and_that_is_said(folder):
+    made, lines = train(load("training.epochs=1"), lambda line: None), list[str]()
+    settings = ("num_classes=5", f"weights={made}/last", "output=other", "training.epochs=1")
+    train(load(*settings), lines.append)
+    assert "the classifier is new: the weights are for 3 classes, the model has 5" in lines[0]
 
 
 def test_the_accuracy_of_each_class_is_written(folder):

@@ -23,7 +23,7 @@ from ppcls_core.report.model import (
     PlantedRow,
     Report,
     SearchReport,
-    Selection,
+    SelectionSummary,
     Series,
     StageRow,
 )
@@ -114,7 +114,7 @@ def full_report() -> Report:
         canaries=(PlantedRow("jpeg 30", 190, 200),),
         too_few_features=12,
         val_too_few_features=3,
-        selection=Selection(
+        selection=SelectionSummary(
             "best",
             (
                 ClassSample("dress", 198, 2000, 0.4127, best, low),
@@ -311,7 +311,7 @@ def test_a_selection_at_random_is_called_that_and_leaves_no_class_unfilled() -> 
 
 
 def test_a_filled_selection_is_called_that() -> None:
-    selection = Selection(classes=(ClassSample("hat", 5, 5, 0.5),))
+    selection = SelectionSummary(classes=(ClassSample("hat", 5, 5, 0.5),))
     content = Page(page.render(replace(Report("t", "now"), selection=selection)))
     assert "Every class was filled." in content.text["selection"]
 
@@ -417,7 +417,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
         stages=(StageRow("s", "failed", 0, 0, math.nan, math.inf),),
         accuracies=(AccuracyRow("fixed", "n", 224, math.nan, math.nan, 0, math.nan, 0),),
         planted=(PlantedRow("none", 0, 0),),
-        selection=Selection(classes=(ClassSample("hat", 0, 10, None),)),
+        selection=SelectionSummary(classes=(ClassSample("hat", 0, 10, None),)),
     )
     content = Page(page.render(report))
     dash = "\u2013"
@@ -433,7 +433,7 @@ def test_more_than_can_be_shown_is_counted() -> None:
     many = replace(
         Report("many", "now"),
         duplicates=(pair,) * num_pairs,
-        selection=Selection(
+        selection=SelectionSummary(
             classes=tuple(sample(f"class {i}", 1, 2, 0.5) for i in range(num_classes))
         ),
     )
@@ -457,7 +457,7 @@ def test_forty_pairs_and_fifteen_classes_stay_under_three_megabytes() -> None:
     both = np.repeat(np.repeat(np.hstack(images[:2]), 2, axis=0), 2, axis=1)[:264, :536]
     pair = replace(report.duplicates[0], picture=both)
     sample = ClassSample("dress", 9, 9, 0.5, (images[2],) * 6, (images[3],) * 3)
-    selection = Selection(classes=(sample,) * 15)
+    selection = SelectionSummary(classes=(sample,) * 15)
     html = page.render(replace(report, duplicates=(pair,) * 40, selection=selection))
     assert len(html.encode("utf-8")) < 3_000_000
 

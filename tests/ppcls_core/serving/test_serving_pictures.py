@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ppcls_core.data.decode import MAX_SCANS, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.pictures import Picture, network_input, read_pictures
+from ppcls_core.serving.pictures import Upload, network_input, read_pictures
 from ppcls_core.serving.refused import Refused
 from tests.support.stand_in import encoded
 
@@ -112,15 +112,15 @@ HTML = (
         (FORM, b"--x\r\n\r\n1\r\n" * 900, 413, "4 images or more"),
         (FORM, b"--x\r\nContent-Type: image/png\r\n\r\n1\r\n--x--", 422, "part 1 as field ''"),
         (FORM, HTML, 415, "part 1 of type"),
-        (JSON, b"{", 400, "not JSON"),
+        (JSON, b"{", 400, "Invalid JSON"),
         (JSON, b"[" * 100_000, 422, "another shape"),
-        (JSON, b"[]", 422, "JSON with 'list'"),
+        (JSON, b"[]", 422, "the body: Input should be an object"),
         (JSON, b'{"images": []}', 422, "no image"),
-        (JSON, b'{"picture": []}', 422, "JSON with 'picture'"),
+        (JSON, b'{"picture": []}', 422, "images: Field required"),
         (JSON, b'{"images": [""' + b', ""' * 3 + b"]}", 413, "4 images or more"),
-        (JSON, b'{"images": 1}', 422, "no list of texts"),
-        (JSON, b'{"images": [1]}', 422, "no list of texts"),
-        (JSON, b'{"images": ["*"]}', 400, "images.0: no base64"),
+        (JSON, b'{"images": 1}', 422, "images: Input should be a valid array"),
+        (JSON, b'{"images": [1]}', 422, "images.0: Input should be a valid bytes"),
+        (JSON, b'{"images": ["*"]}', 400, "images.0: Data should be valid base64"),
     ],
 )
 def test_a_refusal_says_what_was_got(content_type, body, status, got):
@@ -133,7 +133,7 @@ def test_a_refusal_says_what_was_got(content_type, body, status, got):
 def test_the_network_sees_what_predict_shows_it():
     data, preprocess = encoded("green"), Preprocess(size=32)
     want = preprocess(decode(data))
-    assert np.array_equal(network_input(Picture("x", data), preprocess, 10**6), want)
+    assert np.array_equal(network_input(Upload("x", data), preprocess, 10**6), want)
 
 
 def scans(num: int) -> bytes:
@@ -145,7 +145,7 @@ def scans(num: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
 def test_too_many_pixels_are_refused_by_the_header(suffix):
-    picture = Picture("x", encoded("red", suffix, 50))
+    picture = Upload("x", encoded("red", suffix, 50))
     assert network_input(picture, Preprocess(size=32), 2500).shape == (3, 32, 32)
     with pytest.raises(Refused, check=lambda refused: refused.status == 413) as caught:
         network_input(picture, Preprocess(size=32), 2499)
@@ -153,9 +153,9 @@ def test_too_many_pixels_are_refused_by_the_header(suffix):
 
 
 def test_a_jpeg_of_many_scans_is_refused():
-    assert network_input(Picture("x", scans(20)), Preprocess(size=32), 10**6).shape == (3, 32, 32)
+    assert network_input(Upload("x", scans(20)), Preprocess(size=32), 10**6).shape == (3, 32, 32)
     with pytest.raises(Refused, check=lambda refused: refused.status == 413):
-        network_input(Picture("x", scans(MAX_SCANS)), Preprocess(size=32), 10**6)
+        network_input(Upload("x", scans(MAX_SCANS)), Preprocess(size=32), 10**6)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ def test_a_jpeg_of_many_scans_is_refused():
 def test_a_header_that_would_take_long_is_refused_at_once(data):
     begun = time.thread_time()
     with pytest.raises(Refused, check=lambda refused: refused.status == 400):
-        network_input(Picture("x", data), Preprocess(size=32), 10**6)
+        network_input(Upload("x", data), Preprocess(size=32), 10**6)
     assert time.thread_time() - begun < 0.3
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xd9", b"text", encoded("red")[:-20]])
 def test_what_is_no_whole_image_is_a_400(data):
     with pytest.raises(Refused, check=lambda refused: refused.status == 400):
-        network_input(Picture("x", data), Preprocess(size=32), 10**6)
+        network_input(Upload("x", data), Preprocess(size=32), 10**6)
