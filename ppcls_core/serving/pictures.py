@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict, ValidationError
+from pydantic import ValidationError, WithJsonSchema
 from python_multipart.multipart import parse_options_header
 
 from data_catalog.base.config import Config
@@ -41,11 +43,9 @@ class Upload:
 
 
 class JsonBody(Config):
-    """The JSON form of a body; pydantic decodes the base64, and refuses what is none."""
+    """The JSON form of a body."""
 
-    model_config = ConfigDict(val_json_bytes="base64")
-
-    images: list[bytes]
+    images: list[Annotated[str, WithJsonSchema({"type": "string", "contentEncoding": "base64"})]]
 
 
 def read_pictures(content_type: str, body: bytes, config: ServeConfig) -> list[Upload]:
@@ -133,9 +133,18 @@ def _read_json(body: bytes, config: ServeConfig) -> list[Upload]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
-        status = 400 if first["type"] in ("json_invalid", "bytes_invalid_encoding") else 422
+        status = 400 if first["type"] == "json_invalid" else 422
         raise Refused(status, cut(f"{where}: {first['msg']}"), SHAPE, "correct it") from error
-    return [Upload(str(number), data) for number, data in enumerate(images)]
+    return [Upload(str(number), _unpacked(number, text)) for number, text in enumerate(images)]
+
+
+def _unpacked(number: int, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)  # pydantic's would take a cut one for whole
+    except ValueError as error:
+        raise Refused(
+            400, f"images.{number}: no base64 ({error})", "base64 of a file", "encode the file"
+        ) from error
 
 
 def _broken(got: str, expected: str) -> Refused:

@@ -119,8 +119,9 @@ HTML = (
         (JSON, b'{"picture": []}', 422, "images: Field required"),
         (JSON, b'{"images": [""' + b', ""' * 3 + b"]}", 413, "4 images or more"),
         (JSON, b'{"images": 1}', 422, "images: Input should be a valid array"),
-        (JSON, b'{"images": [1]}', 422, "images.0: Input should be a valid bytes"),
-        (JSON, b'{"images": ["*"]}', 400, "images.0: Data should be valid base64"),
+        (JSON, b'{"images": [1]}', 422, "images.0: Input should be a valid string"),
+        (JSON, b'{"images": ["AAA"]}', 400, "images.0: no base64"),
+        (JSON, b'{"images": ["*"]}', 400, "images.0: no base64"),
     ],
 )
 def test_a_refusal_says_what_was_got(content_type, body, status, got):
