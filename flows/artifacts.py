@@ -13,7 +13,8 @@ from prefect.artifacts import (
 
 from data_catalog.base.files import read_json
 from ppcls_core.runtime.monitor import SilentMonitor
-from tasks.run.stage import Session, Work
+from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Result
 from tasks.stages import report
 

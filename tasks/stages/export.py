@@ -7,7 +7,7 @@ student.pdparams.
 from __future__ import annotations
 
 from data_catalog.base.files import write_bytes
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images
 from tasks.stages.training import student_of
 
@@ -25,6 +25,3 @@ def run(work: Work) -> Outcome:
     weights = work.inputs["fix"].path("model.pdparams").read_bytes()
     write_bytes(work.path("student.pdparams"), weights)
     return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
-
-
-STAGE = Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.arrow"), run)

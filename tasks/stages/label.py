@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.labelling import label_views, origin_of
 
 if TYPE_CHECKING:
@@ -29,12 +29,3 @@ def _views(work: Work) -> TestView:
     from ppcls_core.data.views import TestView
 
     return TestView(preprocess=work.recipe.teacher.preprocess)
-
-
-STAGE = Stage(
-    "label",
-    2,
-    ("label.batch_size", "label.encoding", "label.k", "label.precision", "teacher", "shard_size"),
-    ("dedup/kept.arrow", "teacher/model.pdparams"),
-    run,
-)

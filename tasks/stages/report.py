@@ -19,8 +19,9 @@ import yaml
 from data_catalog.base.files import read_json, write_bytes
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
+from tasks.recipe import TRAINED
 from tasks.run.shards import shard_file
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.run.store import Result
 from tasks.stages.card import CARD, card
 from tasks.stages.inputs import images, num_classes, table
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
         StageRow,
     )
 
-TRAINED = ("teacher", "baseline", "distill", "finetune", "fix")
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
 
@@ -267,32 +267,3 @@ def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
 def _paths(work: Work, name: str, ids: set[str]) -> Iterator[tuple[str, Source]]:
     """(id, file) of those of `ids` that are in the images `name`."""
     yield from images(work, name).find(ids).items()
-
-
-STAGE = Stage(
-    "report",
-    3,
-    (
-        "name",
-        "seed",
-        "shard_size",
-        "data",
-        "dedup",
-        "label",
-        "select",
-        "student",
-        *TRAINED,
-    ),
-    (
-        "data/*.parquet",
-        "dedup/*.parquet",
-        "dedup/kept.arrow",
-        "data/*.arrow",
-        "label/*.parquet",
-        "select/*.parquet",
-        *(f"{name}/history.json" for name in TRAINED),
-        "evaluate/accuracy.json",
-        "export/sidecar.json",
-    ),
-    run,
-)

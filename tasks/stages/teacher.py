@@ -7,17 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_catalog.base.files import sha256_file, write_json
-from tasks.recipe import Recipe
-from tasks.run.stage import Outcome, Stage, Work
+from data_catalog.base.files import write_json
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, new_model, trained_model
 from tasks.stages.training import FILES, loader_of, train
-
-
-def given_weights(recipe: Recipe) -> dict[str, str]:
-    """Digest of the weights file the recipe names, if any."""
-    path = recipe.teacher.weights
-    return {"teacher.weights": sha256_file(Path(path))} if path else {}
 
 
 def run(work: Work) -> Outcome:
@@ -47,13 +40,3 @@ def _adopt(work: Work, weights: Path) -> Outcome:
     save_state(work.path("model.pdparams"), state_of(model))
     write_json(work.path("history.json"), [])
     return Outcome(FILES, {"in": len(val), "out": accuracy.num_images}, {"top1": accuracy.top1})
-
-
-STAGE = Stage(
-    "teacher",
-    4,
-    ("seed", "teacher"),
-    ("data/teacher.arrow", "data/val.arrow"),
-    run,
-    given_weights,
-)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.labelling import label_views, origin_of
 
 if TYPE_CHECKING:
@@ -39,12 +39,3 @@ def augmented_views(work: Work) -> AugmentedViews:
         root_seed=seed_of(work.recipe.seed, "distill"),
         num=max(1, work.recipe.label.views),
     )
-
-
-STAGE = Stage(
-    "views",
-    1,
-    ("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size", "shard_size"),
-    ("select/train.arrow", "teacher/model.pdparams"),
-    run,
-)
