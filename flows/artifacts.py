@@ -67,7 +67,7 @@ def _selection(session: Session, result: Result) -> None:
     from ppcls_core.report.figures import selection_sheet
 
     rows = pq.read_table(result.path("selection.parquet"))
-    samples = report.class_samples(_finished_work(session, result), rows)
+    samples, _ = report.class_samples(_finished_work(session, result), rows)
     _image(selection_sheet(samples), "jpeg", "selection", "Best and borderline images per class")
 
 

@@ -18,7 +18,8 @@ from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.transforms import Preprocess
 from tasks.recipe import STUDENTS, ModelConfig, Recipe
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import images, trained_model
+from tasks.stages.inputs import images
+from tasks.stages.models import trained_model
 
 if TYPE_CHECKING:
     from ppcls_core.engine.evaluator import Accuracy
@@ -70,7 +71,11 @@ def run(work: Work) -> Outcome:
     write_table(work.path("per_class.parquet"), pa.concat_tables(classes))
     return Outcome(
         files=["accuracy.json", "per_class.parquet"],
-        counts={"in": len(val), "out": rows[0]["num_images"]},
+        counts={
+            "in": len(val),
+            "out": rows[0]["num_images"],
+            **{f"rejected: {reason}": num for reason, num in rows[0]["rejected"].items()},
+        },
         metrics={row["label"]: row["top1"] for row in rows},
     )
 

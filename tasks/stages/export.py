@@ -7,6 +7,8 @@ student.pdparams.
 from __future__ import annotations
 
 from data_catalog.base.files import write_bytes
+from ppcls_core.inference.export import export
+from ppcls_core.inference.sidecar import FILES, Sidecar
 from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images
 from tasks.stages.training import student_of
@@ -14,9 +16,6 @@ from tasks.stages.training import student_of
 
 def run(work: Work) -> Outcome:
     """Export the student as the fix stage left it."""
-    from ppcls_core.inference.export import export
-    from ppcls_core.inference.sidecar import FILES, Sidecar
-
     student, name = student_of(work, "fix"), work.recipe.student.name
     classes = images(work, "data/train.arrow").classes
     preprocess = work.recipe.fix.preprocess
