@@ -11,7 +11,7 @@ from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.exported import Logits
 from ppcls_core.inference.inputs import Picture
-from ppcls_core.labels.encoding import log_softmax
+from ppcls_core.inference.softmax import log_softmax
 
 NOT_FINITE = "not_finite"  # a reason beside those of BadImage
 

@@ -13,6 +13,7 @@ from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, Preprocess
 
 PROGRAM, WEIGHTS, SIDECAR = "inference.json", "inference.pdiparams", "sidecar.json"
 FILES = (PROGRAM, WEIGHTS, SIDECAR)
+ONNX = "model.onnx"  # beside them, where it was asked for
 
 
 class Sidecar(Config):

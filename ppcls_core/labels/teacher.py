@@ -23,7 +23,7 @@ from ppcls_core.inference.predictor import (
     has_fast_bf16,
     open_predictor,
 )
-from ppcls_core.labels.encoding import log_softmax
+from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights

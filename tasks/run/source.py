@@ -15,8 +15,8 @@ from pathlib import Path
 from tasks.recipe import PROJECT
 
 PACKAGES = ("flows", "tasks", "ppcls_core", "data_catalog")
-# A module that is imported late, by name: "package.module:object".
-_LATE = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+):[\w.]+")
+# A module that is imported late, by name: "package.module:object" or "package.module".
+_LATE = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::[\w.]+)?")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -57,7 +57,7 @@ def imports_of(module: str) -> frozenset[str]:
 
 @cache
 def late_imports_of(module: str) -> frozenset[str]:
-    """The project's modules that `module` names as "module:object", to be imported when used."""
+    """The project's modules that `module` names in strings, to be imported when used."""
     texts = (n.value for n in ast.walk(tree_of(module)) if isinstance(n, ast.Constant))
     names = (_LATE.fullmatch(text) for text in texts if isinstance(text, str))
     return frozenset({name[1] for name in names if name} & modules().keys() - {module})

@@ -51,7 +51,11 @@ _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
 # Metrics that count by reason what a stage's counts do not: images of another set, files.
-_LEFT_OUT = {"val_rejected": "validation image", "passed_over": "file passed over"}
+_LEFT_OUT = {
+    "val_rejected": "validation image",
+    "passed_over": "file passed over",
+    "damaged": "damaged",
+}
 
 
 def run(work: Work) -> Outcome:
