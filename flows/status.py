@@ -1,4 +1,4 @@
-"""What is done, stale, missing or partial, and why; reads the store, runs nothing."""
+"""The state of every stage: done, stale, missing or partial, and why; runs nothing."""
 
 from __future__ import annotations
 

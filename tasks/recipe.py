@@ -58,7 +58,7 @@ class LabelConfig(Config):
 
 
 class RunTime(Config):
-    """What changes speed, never results; not part of any key.
+    """Settings that change speed, never results; not part of any key.
 
     `devices` changes the bits of a training, as another machine does: batch norm sees the part of a
     batch that a device has. A result's record says on how many it was trained.

@@ -19,7 +19,7 @@ from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
 from ppcls_core.cli.paddle import late, start_paddle
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.inputs import pictures
-from ppcls_core.inference.outputs import check_target, form_of, opened
+from ppcls_core.inference.outputs import check_target, format_of, opened
 from ppcls_core.inference.predict import Classifier, Row, classify
 from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
 from ppcls_core.inference.sidecar import Sidecar
@@ -36,7 +36,7 @@ Images = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(metavar="EXPORTED", help="Folder of `ppcls export`.")]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")]
-Form = Annotated[
+Format = Annotated[
     Literal["table", "json", "csv"] | None,
     typer.Option("--format", help="json: an object a line. By default as --out ends, or a table."),
 ]
@@ -70,7 +70,7 @@ class _Asked:
 
     def check(self) -> None:
         """Raise UserError if the results have no place; before anything is computed."""
-        form_of(self.form, self.out)
+        format_of(self.form, self.out)
         if self.out:
             check_target(self.out, self.images)
         if self.sheet:
@@ -85,7 +85,7 @@ def predict(  # noqa: PLR0913 - a command's options
     model: Folder,
     images: Images,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
@@ -129,7 +129,7 @@ def py_infer(  # noqa: PLR0913 - a command's options
     model: Folder,
     images: Images,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
@@ -154,7 +154,7 @@ def infer(  # noqa: PLR0913 - a command's options
     size: Size = None,
     overrides: Overrides = None,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
@@ -180,7 +180,7 @@ def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     workers = len(os.sched_getaffinity(0))
     counts: Counter[str] = Counter()
     shown: list[Row] = []
-    with opened(form_of(asked.form, asked.out), asked.out, top_k) as writer:
+    with opened(format_of(asked.form, asked.out), asked.out, top_k) as writer:
         for rows in classify(classifier, pictures(asked.images), asked.batch_size, workers):
             writer.write(rows)
             counts.update(row.reason for row in rows)

@@ -1,4 +1,4 @@
-"""What models cost on this machine, beside what was published of them."""
+"""Parameters, operations and latency of models on this machine, beside the published ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """What runs of the same work took, in milliseconds."""
+    """Times of runs of the same work, in milliseconds."""
 
     minimum: float
     median: float

@@ -27,7 +27,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of an image: guesses, the best first, or the reason why there are none."""
+    """An image with its guesses, the best first, or with the reason why there are none."""
 
     picture: Picture
     guesses: Sequence[Guess] = ()

@@ -144,7 +144,7 @@ class Session:
 
 @dataclass
 class _Clock:
-    """Passes progress on and writes it down, with the seconds spent over all attempts."""
+    """A Monitor that passes all on and records progress, with the seconds over all attempts."""
 
     monitor: Monitor
     path: Path

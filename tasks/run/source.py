@@ -82,14 +82,19 @@ def _packages(module: str) -> set[str]:
 
 def source_hash(module: str) -> str:
     """sha256 (hex) of the code that `module` reaches, blind to comments, docstrings and layout."""
-    parts = (f"{name} {_code_hash(name)}\n" for name in sorted(reached(module)))
+    parts = (f"{name} {_module_hash(name)}\n" for name in sorted(reached(module)))
     return sha256("".join(parts).encode()).hexdigest()
 
 
 @cache
-def _code_hash(module: str) -> str:
+def _module_hash(module: str) -> str:
+    return code_hash(tree_of(module))
+
+
+def code_hash(tree: ast.AST) -> str:
+    """sha256 (hex) of a syntax tree without its docstrings."""
     parts: list[str] = []
-    _describe(tree_of(module), parts)
+    _describe(tree, parts)
     return sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The store: STORE/<stage>/<key>/ with a manifest written last, and what can be said of it.
+"""The store of results: STORE/<stage>/<key>/, where a manifest is written last.
 
 A stage is done when its manifest is there and every file it lists is as it was. Nothing else
 counts: neither Prefect's states nor any other record.
@@ -67,6 +67,7 @@ class Result:
         return [[n, self.files[n].sha256] for n in sorted(lasting) if fnmatch(n, pattern)]
 
     def path(self, name: str) -> Path:
+        """A file of the stage."""
         return self.directory / name
 
 
@@ -87,6 +88,7 @@ class Store:
         return shutil.disk_usage(self.root).free < 1 << 20
 
     def directory(self, stage: str, key: str) -> Path:
+        """The folder of the result of `stage` under `key`, which need not exist."""
         return self.root / stage / key[:20]
 
     def load(self, stage: str, key: str) -> Result | None:
@@ -113,7 +115,7 @@ class Store:
                 path.unlink()
 
     def damage(self, result: Result, deep: bool = False) -> str | None:
-        """What is wrong with the files of `result`, or None.
+        """A sentence about the first damaged file of `result`, or None.
 
         A file whose size and modification time are as recorded is believed; one whose time differs,
         or every one with `deep`, is read and its sha256 compared.

@@ -20,7 +20,7 @@ from ppcls_core.models.networks.layers import (
     scaled_width,
     stage_outputs,
 )
-from ppcls_core.models.specs.efficientnet import EfficientNetSpec, Stage
+from ppcls_core.models.specs.efficientnet import EfficientNetSpec, EfficientNetStage
 
 
 class ConvBN(layers.ConvBN):
@@ -128,7 +128,7 @@ def _blocks(spec: EfficientNetSpec, before: int) -> Iterator[tuple[str, Residual
         before, size = after, math.ceil(size / stride)
 
 
-def _depths(spec: EfficientNetSpec) -> Iterator[tuple[Stage, int]]:
+def _depths(spec: EfficientNetSpec) -> Iterator[tuple[EfficientNetStage, int]]:
     ends = (spec.stages[0], spec.stages[-1]) if spec.fix_head_stem else ()
     for stage in spec.stages:
         yield stage, stage.depth if stage in ends else math.ceil(spec.depth_factor * stage.depth)
