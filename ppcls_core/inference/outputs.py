@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO, get_args
@@ -187,7 +187,7 @@ def _is_export(folder: Path) -> bool:
 
 
 @contextmanager
-def opened(form: Format, out: Path | None, top_k: int) -> Iterator[Writer]:
+def opened(form: Format, out: Path | None, top_k: int) -> Generator[Writer]:
     """A writer to the file `out`, which is whole or absent, or to standard output."""
     if out is None:
         writer = WRITERS[form](sys.stdout, top_k)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -153,7 +153,7 @@ class Store:
         shutil.rmtree(directory, ignore_errors=True)
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
+    def lock(self, stage: str, key: str) -> Generator[None]:
         """Keep every other process off this key; the kernel releases the lock when we die.
 
         Raises:

@@ -9,7 +9,7 @@ teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.la
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -71,8 +71,10 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    where = {"images": input_path(work, name), "roots": roots(work)}
-    write_source(work.directory, Source(teacher=teacher_of(work), views=views, **where))
+    source = Source(
+        teacher=teacher_of(work), views=views, images=input_path(work, name), roots=roots(work)
+    )
+    write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
     config, origin = work.recipe.label, origin_of(work, views)
@@ -119,7 +121,7 @@ def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
 
 
 @contextmanager
-def _labellers(work: Work, header: Header, views: Views) -> Iterator[list[Make]]:
+def _labellers(work: Work, header: Header, views: Views) -> Generator[list[Make]]:
     """A child process a device; each makes `labels` and `rejected` of a list of Items."""
     run_time = work.recipe.run_time
     workers = max(1, run_time.workers // run_time.devices)
