@@ -28,7 +28,8 @@ from ppcls_core.engine.trainer import Training, fit
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session, Work
+from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Store
 from tasks.stages.training import loader_of, new_student, replayed, teacher_model
 

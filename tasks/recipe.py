@@ -20,7 +20,9 @@ from ppcls_core.models.weights.files import find_weights
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
-STUDENT_SECTIONS = ("student", "baseline", "distill", "finetune", "fix")
+STUDENTS = ("baseline", "distill", "finetune", "fix")  # trainings of the student, in order
+TRAINED = ("teacher", *STUDENTS)
+STUDENT_SECTIONS = ("student", *STUDENTS)
 
 
 class DataConfig(Config):
@@ -57,7 +59,7 @@ class LabelConfig(Config):
 
 
 class RunTime(Config):
-    """What changes speed, never results; not part of any key.
+    """Settings that change speed, never results; not part of any key.
 
     `devices` changes the bits of a training, as another machine does: batch norm sees the part of a
     batch that a device has. A result's record says on how many it was trained.
@@ -205,7 +207,7 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 def _check_models(recipe: Recipe, path: Path) -> None:
     teacher = [("teacher", recipe.teacher), ("teacher.train", recipe.teacher.train)]
-    student = [(name, getattr(recipe, name)) for name in ("baseline", "distill", "finetune", "fix")]
+    student = [(name, getattr(recipe, name)) for name in STUDENTS]
     models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
     for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
         try:

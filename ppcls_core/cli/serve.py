@@ -14,7 +14,7 @@ from ppcls_core.cli.console import log
 from ppcls_core.cli.predict import (
     Device,
     Folder,
-    Form,
+    Format,
     Images,
     Out,
     Precision,
@@ -74,7 +74,7 @@ def client(  # noqa: PLR0913 - a command's options
     url: Annotated[str, typer.Argument(metavar="URL", help="Of a server: http://HOST:PORT.")],
     images: Images,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")] = 4,
     token_file: TokenFile = None,
@@ -84,11 +84,11 @@ def client(  # noqa: PLR0913 - a command's options
     An image that has none is a row with the reason; then the exit status is 1.
     """
     from ppcls_core.inference.inputs import pictures
-    from ppcls_core.inference.outputs import check_target, form_of, opened
+    from ppcls_core.inference.outputs import check_target, format_of, opened
     from ppcls_core.serving.access import read_token
     from ppcls_core.serving.client import Client, classify_all
 
-    written_as, counts = form_of(form, out), Counter[str]()
+    written_as, counts = format_of(form, out), Counter[str]()
     if out:
         check_target(out, images)
     token = read_token(token_file, os.environ.get(TOKEN))

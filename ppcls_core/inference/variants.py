@@ -34,7 +34,7 @@ class Variant:
 
     @property
     def num_bytes(self) -> int:
-        """Of program and weights on disk; bf16 is made of fp32's when they are loaded."""
+        """Size of program and weights on disk; bf16 is made from fp32 when it is loaded."""
         part = int8 if self.precision == "int8" else sidecar
         return sum((self.directory / name).stat().st_size for name in (part.PROGRAM, part.WEIGHTS))
 

@@ -5,7 +5,7 @@ Files: model.pdparams, history.json.
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.training import loader_of, new_student, train
 
 
@@ -17,12 +17,3 @@ def run(work: Work) -> Outcome:
     model.train()
     loader = loader_of(work, "data/train.arrow", config)
     return train(work, model, cross_entropy(config.label_smoothing), loader, config)
-
-
-STAGE = Stage(
-    "baseline",
-    3,
-    ("seed", "student", "baseline"),
-    ("data/train.arrow", "data/val.arrow"),
-    run,
-)

@@ -16,14 +16,14 @@ import pyarrow as pa
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.transforms import Preprocess
-from tasks.recipe import ModelConfig, Recipe
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import images, trained_model
+from tasks.recipe import STUDENTS, ModelConfig, Recipe
+from tasks.run.stage import Outcome, Work
+from tasks.stages.inputs import images
+from tasks.stages.models import trained_model
 
 if TYPE_CHECKING:
     from ppcls_core.engine.evaluator import Accuracy
 
-STUDENTS = ("baseline", "distill", "finetune", "fix")
 PER_CLASS = pa.schema(
     [
         ("model", pa.string()),
@@ -71,7 +71,11 @@ def run(work: Work) -> Outcome:
     write_table(work.path("per_class.parquet"), pa.concat_tables(classes))
     return Outcome(
         files=["accuracy.json", "per_class.parquet"],
-        counts={"in": len(val), "out": rows[0]["num_images"]},
+        counts={
+            "in": len(val),
+            "out": rows[0]["num_images"],
+            **{f"rejected: {reason}": num for reason, num in rows[0]["rejected"].items()},
+        },
         metrics={row["label"]: row["top1"] for row in rows},
     )
 
@@ -104,16 +108,3 @@ def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:
     num_classes = accuracy.by_class.shape[1]
     columns = [[model] * num_classes, range(num_classes), names, *accuracy.by_class]
     return pa.table([pa.array(column) for column in columns], PER_CLASS.names).cast(PER_CLASS)
-
-
-STAGE = Stage(
-    "evaluate",
-    2,
-    ("teacher", "student", *STUDENTS),
-    (
-        "data/val.arrow",
-        "teacher/model.pdparams",
-        *(f"{name}/model.pdparams" for name in STUDENTS),
-    ),
-    run,
-)

@@ -6,7 +6,7 @@ Files: model.pdparams, history.json.
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.training import loader_of, student_of, train
 
 
@@ -21,12 +21,3 @@ def run(work: Work) -> Outcome:
         parameter.stop_gradient = id(parameter) not in learning
     loader = loader_of(work, "data/train.arrow", config)
     return train(work, student, cross_entropy(0.0), loader, config)
-
-
-STAGE = Stage(
-    "fix",
-    3,
-    ("seed", "student", "fix"),
-    ("finetune/model.pdparams", "data/train.arrow", "data/val.arrow"),
-    run,
-)

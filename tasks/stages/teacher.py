@@ -8,17 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_catalog.base.files import write_json
-from ppcls_core.models.weights.files import weights_digest
-from tasks.recipe import Recipe
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import images, new_model, trained_model
+from tasks.run.stage import Outcome, Work
+from tasks.stages.inputs import images
+from tasks.stages.models import new_model, trained_model
 from tasks.stages.training import FILES, loader_of, train
-
-
-def given_weights(recipe: Recipe) -> dict[str, str]:
-    """sha256 (hex) of the weights that the recipe names, if any."""
-    path = recipe.teacher.weights
-    return {"teacher.weights": weights_digest(Path(path))} if path else {}
 
 
 def run(work: Work) -> Outcome:
@@ -48,13 +41,3 @@ def _adopt(work: Work, weights: Path) -> Outcome:
     save_state(work.path("model.pdparams"), state_of(model))
     write_json(work.path("history.json"), [])
     return Outcome(FILES, {"in": len(val), "out": accuracy.num_images}, {"top1": accuracy.top1})
-
-
-STAGE = Stage(
-    "teacher",
-    4,
-    ("seed", "teacher"),
-    ("data/teacher.arrow", "data/val.arrow"),
-    run,
-    given_weights,
-)

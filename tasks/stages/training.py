@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from data_catalog.base.files import write_json
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import images, new_model, trained_model
+from tasks.stages.inputs import images
+from tasks.stages.models import new_model, trained_model
 
 if TYPE_CHECKING:
     import paddle

@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary=x"
 JSON = "application/json"
 
 
-def form_of(files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+def format_of(files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
     """Content-Type and body as httpx makes them."""
     parts = [("image", (name, data, "image/jpeg")) for name, data in files]
     request = httpx.Request("POST", "http://x", files=parts)
@@ -37,12 +37,12 @@ NAMES = st.text(st.characters(exclude_categories=["C"], exclude_characters='"\\'
 
 @given(st.lists(st.tuples(NAMES, st.binary()), min_size=1, max_size=3))
 def test_a_form_gives_the_files_that_went_into_it(files):
-    found = read_pictures(*form_of(files), CONFIG)
+    found = read_pictures(*format_of(files), CONFIG)
     assert [picture.data for picture in found] == [data for _, data in files]
 
 
 def test_names_of_files_come_through():
-    (one,) = read_pictures(*form_of([("grün.jpg", b"1")]), CONFIG)
+    (one,) = read_pictures(*format_of([("grün.jpg", b"1")]), CONFIG)
     assert one.name == "grün.jpg"
 
 
