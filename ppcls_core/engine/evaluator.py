@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import paddle
 
-from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import Rejections, read_batches
-from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.data.loader import read_batches
+from ppcls_core.data.lost import Lost, check_lost, counts_of
+from ppcls_core.data.transforms import normalize
+from ppcls_core.engine.accuracy import Accuracy, EvalData, count_hits
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
 from ppcls_core.runtime.monitor import Interrupted, Monitor
 
 BATCH_SIZE = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Accuracy:
-    """What a model gets right; an image that cannot be read is left out and counted by reason.
-
-    `by_class` is int64 [3, C]: of each class the images and the hits among the best 1 and 5 logits.
-    """
-
-    by_class: np.ndarray
-    rejected: dict[str, int]
-
-    @property
-    def num_images(self) -> int:
-        """Number of images that were read."""
-        return int(self.by_class[0].sum())
-
-    @property
-    def top1(self) -> float:
-        """Share of them whose class has the highest logit; 0 without images."""
-        return int(self.by_class[1].sum()) / max(self.num_images, 1)
-
-    @property
-    def top5(self) -> float:
-        """Share of them whose class is among the highest five logits; 0 without images."""
-        return int(self.by_class[2].sum()) / max(self.num_images, 1)
+Predict = Callable[[np.ndarray], np.ndarray]
+"""uint8 [N, 3, S, S] pixels to float32 [N, C] logits."""
 
 
 def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
@@ -50,51 +28,46 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
         return model(normalize(pixels)).numpy()
 
 
-def evaluate(
-    model: paddle.nn.Layer,
-    images: Images,
-    preprocess: Preprocess,
-    workers: int,
-    monitor: Monitor,
-) -> Accuracy:
-    """Accuracy of `model` in eval mode under `preprocess`.
+def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:
+    """Accuracy of `model` in eval mode; afterwards each layer is in the mode that it was in.
 
-    Each layer's mode is restored. Of P processes the r-th takes the images r, r + P, r + 2 P ...,
-    none twice; all return the same.
+    Raises:
+        Interrupted, UserError: as `evaluate_each`.
+    """
+    with eval_mode(model):
+        return evaluate_each([partial(predict_logits, model)], data, monitor)[0]
+
+
+def evaluate_each(
+    predictors: Sequence[Predict], data: EvalData, monitor: Monitor
+) -> list[Accuracy]:
+    """The accuracy of each predictor; every image is read once.
+
+    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same.
 
     Raises:
         Interrupted: a stop was requested.
+        UserError: no image, or too few, can be read.
     """
-    by_class, rejected, rank = np.zeros((3, 0), np.int64), Rejections(), world().rank
-    mine = range(rank, len(images), world().size)
+    images, labels, lost = data.images, data.images.labels, Lost()
+    counts = [np.zeros((3, 0), np.int64) for _ in predictors]
 
     def read(row: int) -> np.ndarray:
-        return preprocess(read_image(images.source(row)))
+        return data.preprocess(read_image(images.source(row)))
 
-    with eval_mode(model):
-        for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, workers):
-            for row, error in bad:
-                rejected.add(images.ids[row], error)
-            if len(rows):
-                logits = predict_logits(model, pixels)
-                by_class = _sum([by_class, count_hits(logits, images.labels[rows])])
-            if monitor.stop_requested:
-                break
+    mine = range(world().rank, len(images), world().size)
+    for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, data.workers):
+        lost.update({images.ids[row]: (error.reason, error.detail) for row, error in bad})
+        if rows:
+            hits = [count_hits(predict(pixels), labels[rows]) for predict in predictors]
+            counts = [_sum([total, new]) for total, new in zip(counts, hits, strict=True)]
+        if monitor.stop_requested:
+            break
     if any(world().any(monitor.stop_requested)):
         raise Interrupted
-    every = Rejections(world().union(rejected.reasons))
-    return Accuracy(_sum(world().gather(by_class)), every.counts())
-
-
-def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int64 [3, C]: of each class the images, those hit by the best logit, and by the best five.
-
-    Ties and NaN count against the model.
-    """
-    target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
-    rank = (~(logits < target)).sum(1) - 1
-    hits = (labels, labels[rank < 1], labels[rank < 5])
-    return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
+    by_reason = counts_of(world().union(lost))
+    check_lost("validation", by_reason, len(images), data.max_lost)
+    return [Accuracy(_sum(world().gather(own)), by_reason) for own in counts]
 
 
 def _sum(counts: list[np.ndarray]) -> np.ndarray:

@@ -12,17 +12,18 @@ it.
 from __future__ import annotations
 
 import errno
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
+from ppcls_core.runtime.later import Later
 from ppcls_core.runtime.monitor import Monitor
 from tasks.recipe import Recipe
 from tasks.run.processes import check_devices, run_in_processes, trainings
@@ -95,9 +96,11 @@ class Stage:
         return own
 
     def source_hash(self) -> str:
-        """sha256 of the file that defines the stage, recorded beside `version`."""
-        source = Path(inspect.getsourcefile(self.run) or "")
-        return sha256(source.read_bytes()).hexdigest()
+        """sha256 of the file with the stage's function, recorded beside `version`."""
+        module = self.run.module if isinstance(self.run, Later) else self.run.__module__
+        spec = find_spec(module)
+        assert spec
+        return sha256(Path(spec.origin or "").read_bytes()).hexdigest()
 
 
 @dataclass

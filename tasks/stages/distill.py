@@ -5,19 +5,13 @@ Files: model.pdparams, history.json.
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.training import distill_from_teacher, new_student
-
-
-def run(work: Work) -> Outcome:
-    """Train the student on the teacher's outputs; labels are not used."""
-    return distill_from_teacher(work, new_student(work), "select/train.arrow", work.recipe.distill)
-
+from ppcls_core.runtime.later import Later
+from tasks.run.stage import Stage
 
 STAGE = Stage(
     "distill",
     3,
     ("seed", "student", "distill"),
     ("select/train.arrow", "data/val.arrow", "teacher/model.pdparams", "views/*"),
-    run,
+    Later("tasks.stages.training:distill"),
 )

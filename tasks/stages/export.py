@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from data_catalog.base.files import write_bytes
 from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import images
-from tasks.stages.training import student_of
+from tasks.stages.inputs import images, student_of
 
 
 def run(work: Work) -> Outcome:

@@ -5,15 +5,8 @@ As published, it still learns the teacher's outputs. Files: model.pdparams, hist
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.training import distill_from_teacher, student_of
-
-
-def run(work: Work) -> Outcome:
-    """Train the distilled student further."""
-    student = student_of(work, "distill")
-    return distill_from_teacher(work, student, "data/train.arrow", work.recipe.finetune)
-
+from ppcls_core.runtime.later import Later
+from tasks.run.stage import Stage
 
 STAGE = Stage(
     "finetune",
@@ -26,5 +19,5 @@ STAGE = Stage(
         "teacher/model.pdparams",
         "views/*",
     ),
-    run,
+    Later("tasks.stages.training:finetune"),
 )

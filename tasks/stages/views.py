@@ -6,18 +6,15 @@ augmented as `distill` says. Without views the stage makes nothing. Files: as `l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ppcls_core.data.views import AugmentedViews
+from ppcls_core.labels.shard import Origin
+from ppcls_core.runtime.randomness import seed_of
 from tasks.run.stage import Outcome, Stage, Work
 from tasks.stages.labelling import label_views, origin_of
 
-if TYPE_CHECKING:
-    from ppcls_core.data.views import AugmentedViews
-    from ppcls_core.labels.shard import Origin
-
 
 def origin(work: Work) -> Origin:
-    """What the labels depend on: the teacher's weights, and the augmentation."""
+    """Fingerprints of the teacher's weights and the augmentation, which decide the labels."""
     return origin_of(work, augmented_views(work))
 
 
@@ -28,10 +25,7 @@ def run(work: Work) -> Outcome:
 
 
 def augmented_views(work: Work) -> AugmentedViews:
-    """As the distillation sees them in its first epochs."""
-    from ppcls_core.data.views import AugmentedViews
-    from ppcls_core.runtime.randomness import seed_of
-
+    """The views that the distillation sees in its first `label.views` epochs."""
     config = work.recipe.distill
     return AugmentedViews(
         augmentation=config.augmentation,

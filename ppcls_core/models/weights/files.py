@@ -46,7 +46,7 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, truncated, of another kind, or asking to run code.
     """
-    found = _existing(path)
+    found = find_weights(path)
     try:
         if found.is_dir():
             return dict(read_scattered(found))
@@ -64,7 +64,12 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _existing(path: Path) -> Path:
+def find_weights(path: Path) -> Path:
+    """The file or folder that `path` names, which may lack its `.pdparams`.
+
+    Raises:
+        UserError: there is none.
+    """
     with_suffix = path.with_name(path.name + PICKLE) if path.name else path
     try:
         for candidate in (path, with_suffix):

@@ -70,14 +70,15 @@ def test_the_accuracy_of_each_class_is_written(folder):
     Path("val.txt").write_text("\n".join([*lines[:2], "absent.png 0"]))  # of classes 0 and 1
     made = train(load(), lambda line: None)
     out = Path("classes.csv")
-    accuracy = evaluate_job(load(f"weights={made}/last"), lambda line: None, out)
+    job = load(f"weights={made}/last", "max_lost=0.5")
+    accuracy = evaluate_job(job, lambda line: None, out)
     header, *rows = [line.split(",") for line in out.read_text().splitlines()]
     assert header == ["class", "name", "num_images", "top1", "top5"]
     assert [row[:3] for row in rows] == [["0", "", "1"], ["1", "", "1"], ["2", "", "0"]]
     assert [row[4] for row in rows] == ["1.000000", "1.000000", ""]  # of three classes
     assert rows[2][3] == ""
     assert sum(float(row[3]) for row in rows[:2]) / 2 == accuracy.top1
-    assert accuracy.rejected == {"missing": 1}
+    assert accuracy.lost == {"missing": 1}
 
 
 def test_classes_of_folders_have_names(folder):
@@ -208,7 +209,7 @@ def test_a_label_outside_the_classes_is_refused(folder, label):
 def test_an_evaluation_of_no_readable_image_is_an_error(folder):
     made = train(load(), lambda line: None)
     Path("val.txt").write_text("absent.png 0\n")
-    with pytest.raises(UserError, match="none of its 1 images can be read"):
+    with pytest.raises(UserError, match="1 of 1 validation images could not be read .missing: 1."):
         evaluate_job(load(f"weights={made}/last"), lambda line: None)
 
 
