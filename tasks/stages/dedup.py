@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ppcls_core.dedup.match.index import ValIndex
 
 KINDS = ("pairs", "refused", "rejected", "weak")
-TABLES = (*KINDS, "val_weak", "kept", "canaries")
+TABLES = (*KINDS, "val_weak", "canaries")
 
 
 def run(work: Work) -> Outcome:
@@ -66,7 +66,12 @@ def run(work: Work) -> Outcome:
     write_table(work.path("val_weak.parquet"), pa.table([index.weak], schema=IDS))
     inside = sorted(f"index/{path.name}" for path in work.path("index").iterdir())
     return Outcome(
-        files=[*(f"{name}.parquet" for name in TABLES), *inside, *shard_files(num_shards, KINDS)],
+        files=[
+            "kept.arrow",
+            *(f"{name}.parquet" for name in TABLES),
+            *inside,
+            *shard_files(num_shards, KINDS),
+        ],
         counts=_counts(len(pool), len(kept), removed),
         metrics={
             "pairs": pairs.num_rows,
@@ -153,7 +158,7 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    5,
+    6,
     ("dedup", "shard_size"),
     ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
     run,

@@ -34,7 +34,7 @@ from ppcls_core.dedup.features.sift import DIMENSION, Features
 from ppcls_core.dedup.match.search import read_search, write_search
 from ppcls_core.runtime.threads import map_threads
 
-FORMAT = 3
+FORMAT = 4
 GREY_QUALITY = 90  # of the grey copies' JPEG
 CLOSE = 0.95  # of the furthest neighbour's distance; one nearly as far has next to no vote
 FAINT = 0.1  # votes below are chance
@@ -49,6 +49,7 @@ IMAGES = pa.schema(
         ("reduced_height", pa.int32()),
         ("bytes_digest", pa.string()),  # sha256 of the file
         ("digest", pa.string()),  # of the pixels
+        ("conclusive", pa.bool_()),  # files of these pixels show the same
         ("hash", pa.uint64()),
         ("num_features", pa.int32()),  # 0 where an earlier image has the same pixels
         ("grey_bytes", pa.int32()),
@@ -141,6 +142,7 @@ def _entry(image_id: str, picture: Picture) -> _Entry:
         "reduced_height": picture.grey.shape[0],
         "bytes_digest": picture.bytes_digest,
         "digest": picture.digest,
+        "conclusive": picture.conclusive,
         "hash": perceptual_hash(picture.thumb),
         "grey_bytes": len(grey),
     }
@@ -190,6 +192,11 @@ class ValIndex:
     def bytes_digests(self) -> list[str]:
         """Of each image's file."""
         return self.images["bytes_digest"].to_pylist()
+
+    @cached_property
+    def conclusive(self) -> list[bool]:
+        """Of each image, whether files of its pixels show the same."""
+        return self.images["conclusive"].to_pylist()
 
     @cached_property
     def by_digest(self) -> dict[str, list[int]]:
