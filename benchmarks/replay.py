@@ -28,9 +28,10 @@ from ppcls_core.engine.run import Run, trainer_of
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session, Work
+from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Store
-from tasks.stages.inputs import new_student, teacher_model
+from tasks.stages.models import new_student, teacher_model
 from tasks.stages.training import run_of, stored_outputs
 
 SETTINGS = [

@@ -59,8 +59,8 @@ def train(job: Job) -> None:
 
     from data_catalog.images.columns import loose_images
     from ppcls_core.engine import checkpoint
-    from ppcls_core.engine.accuracy import EvalData
     from ppcls_core.engine.config import LabelTraining
+    from ppcls_core.engine.evaluator import EvalData
     from ppcls_core.engine.objectives import cross_entropy
     from ppcls_core.engine.run import Run, trainer_of
     from ppcls_core.engine.trainer import BEST, StepReport

@@ -13,7 +13,8 @@ from prefect.artifacts import (
 
 from data_catalog.base.files import read_json
 from ppcls_core.runtime.monitor import SilentMonitor
-from tasks.run.stage import Session, Work
+from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Result
 from tasks.stages import report
 
@@ -66,7 +67,7 @@ def _selection(session: Session, result: Result) -> None:
     from ppcls_core.report.figures import selection_sheet
 
     rows = pq.read_table(result.path("selection.parquet"))
-    samples = report.class_samples(_finished_work(session, result), rows)
+    samples, _ = report.class_samples(_finished_work(session, result), rows)
     _image(selection_sheet(samples), "jpeg", "selection", "Best and borderline images per class")
 
 

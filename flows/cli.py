@@ -49,7 +49,7 @@ def status(
     """Say for each stage whether it is done, stale (and why), missing, damaged or partial."""
     from flows.status import statuses
     from tasks.recipe import load_recipes
-    from tasks.run.stage import Session
+    from tasks.run.session import Session
     from tasks.run.store import Store
 
     recipes = load_recipes(recipe, settings or [])

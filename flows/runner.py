@@ -13,7 +13,7 @@ from rich.table import Table
 from flows.services import apply_settings, is_healthy
 from tasks.dag import OF_STUDENT, following, needed_for, stage_named
 from tasks.recipe import RECIPES, load_recipes, recipe_path
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Store
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.dag import STAGES
-from tasks.run.stage import Session, Stage
+from tasks.run.session import Session
+from tasks.run.stage import Stage
 from tasks.run.store import Result
 
 

@@ -20,7 +20,9 @@ from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
-STUDENT_SECTIONS = ("student", "baseline", "distill", "finetune", "fix")
+STUDENTS = ("baseline", "distill", "finetune", "fix")  # trainings of the student, in order
+TRAINED = ("teacher", *STUDENTS)
+STUDENT_SECTIONS = ("student", *STUDENTS)
 
 
 class DataConfig(Config):
@@ -207,7 +209,7 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 def _check_models(recipe: Recipe, path: Path) -> None:
     teacher = [("teacher", recipe.teacher), ("teacher.train", recipe.teacher.train)]
-    student = [(name, getattr(recipe, name)) for name in ("baseline", "distill", "finetune", "fix")]
+    student = [(name, getattr(recipe, name)) for name in STUDENTS]
     models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
     for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
         try:

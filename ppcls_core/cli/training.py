@@ -9,14 +9,9 @@ import typer
 
 from data_catalog.base.config import UserError
 from ppcls_core.cli.console import log
+from ppcls_core.cli.paddle import late
 from ppcls_core.data.augment.gallery import draw_gallery
 from ppcls_core.jobs.job import load_job
-from ppcls_core.runtime.later import Later
-from ppcls_core.runtime.terminal import import_paddle
-
-train_job = Later("ppcls_core.jobs.train:train")
-evaluate_job = Later("ppcls_core.jobs.train:evaluate_job")
-try_job = Later("ppcls_core.jobs.train:try_out")
 
 File = Annotated[Path, typer.Option("-c", "--config", help="YAML: ours or PaddleClas's of 2020.")]
 Overrides = Annotated[
@@ -43,8 +38,7 @@ def train(
     job = load_job(config, overrides or [])
     if vdl_dir:
         job = job.model_copy(update={"vdl_dir": str(vdl_dir)})
-    import_paddle()
-    (try_job if dry_run else train_job)(job, log)
+    late(f"ppcls_core.jobs.train:{'try_out' if dry_run else 'train'}")(job, log)
 
 
 def evaluate(
@@ -58,8 +52,7 @@ def evaluate(
     job = load_job(config, overrides or [])
     if per_class and per_class.is_dir():
         raise UserError(f"--per-class {per_class}: is a folder; give the name of a file")
-    import_paddle()
-    evaluate_job(job, log, per_class)
+    late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
 
 
 def augment_gallery(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import paddle
 
+from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import read_batches
-from ppcls_core.data.lost import Lost, check_lost, counts_of
-from ppcls_core.data.transforms import normalize
-from ppcls_core.engine.accuracy import Accuracy, EvalData, count_hits
+from ppcls_core.data.lost import MAX_LOST, REJECTED, Lost, check_lost, counts_of
+from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
 from ppcls_core.runtime.monitor import Interrupted, Monitor
@@ -20,6 +21,52 @@ from ppcls_core.runtime.monitor import Interrupted, Monitor
 BATCH_SIZE = 64
 Predict = Callable[[np.ndarray], np.ndarray]
 """uint8 [N, 3, S, S] pixels to float32 [N, C] logits."""
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """Labelled images as models are tested on them, loaded by `workers` threads.
+
+    An evaluation fails when more than the share `max_lost` of the images cannot be read.
+    """
+
+    images: Images
+    preprocess: Preprocess
+    workers: int
+    max_lost: float = MAX_LOST
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """Hits of a model; images that cannot be read are left out and counted by reason.
+
+    `by_class` is int64 [3, C]: of each class the images, those whose class has the highest logit,
+    and those whose class is among the highest five.
+    """
+
+    by_class: np.ndarray
+    lost: dict[str, int]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images that were read."""
+        return int(self.by_class[0].sum())
+
+    @property
+    def top1(self) -> float:
+        """Share of them whose class has the highest logit; 0 without images."""
+        return int(self.by_class[1].sum()) / max(self.num_images, 1)
+
+    @property
+    def top5(self) -> float:
+        """Share of them whose class is among the highest five logits; 0 without images."""
+        return int(self.by_class[2].sum()) / max(self.num_images, 1)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of images: all that were to be read, those that were, the others by reason."""
+        lost = {REJECTED + reason: number for reason, number in self.lost.items()}
+        return {"in": self.num_images + sum(lost.values()), "out": self.num_images, **lost}
 
 
 def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
@@ -68,6 +115,17 @@ def evaluate_each(
     by_reason = counts_of(world().union(lost))
     check_lost("validation", by_reason, len(images), data.max_lost)
     return [Accuracy(_sum(world().gather(own)), by_reason) for own in counts]
+
+
+def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`Accuracy.by_class` of float [N, C] logits and integer [N] labels.
+
+    Ties and NaN count against the model.
+    """
+    target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
+    rank = (~(logits < target)).sum(1) - 1
+    hits = (labels, labels[rank < 1], labels[rank < 5])
+    return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
 
 
 def _sum(counts: list[np.ndarray]) -> np.ndarray:

@@ -12,10 +12,9 @@ from data_catalog.base.files import write_json
 from data_catalog.images.columns import Images
 from ppcls_core.data.loader import Replay, TrainLoader
 from ppcls_core.data.lost import REJECTED, lost_text
-from ppcls_core.engine.accuracy import Accuracy, EvalData
 from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
 from ppcls_core.engine.distributed import world
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.trainer import Row, StepReport, Trainer, Training
 from ppcls_core.models.weights.files import save_state

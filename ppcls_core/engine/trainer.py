@@ -25,10 +25,10 @@ from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
 from ppcls_core.engine import checkpoint
-from ppcls_core.engine.accuracy import count_hits
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.ema import Average
+from ppcls_core.engine.evaluator import count_hits
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length

@@ -12,8 +12,7 @@ import numpy as np
 
 from data_catalog.base.files import write_csv
 from data_catalog.images.columns import Images
-from ppcls_core.engine.accuracy import EvalData
-from ppcls_core.engine.evaluator import evaluate_each
+from ppcls_core.engine.evaluator import EvalData, evaluate_each
 from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16

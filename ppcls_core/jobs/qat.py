@@ -19,8 +19,8 @@ from paddle.quantization.factory import QuanterFactory
 from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
 from data_catalog.base.config import UserError
-from ppcls_core.engine.accuracy import EvalData
 from ppcls_core.engine.config import LabelTraining
+from ppcls_core.engine.evaluator import EvalData
 from ppcls_core.engine.objectives import cross_entropy
 from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.run import Run, train

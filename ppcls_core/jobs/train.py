@@ -20,10 +20,9 @@ from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.sources import FilesConfig, FilesDataset
 from ppcls_core.data.transforms import normalize
-from ppcls_core.engine.accuracy import Accuracy, EvalData
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation
 from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.run import HISTORY, Run, trainer_of

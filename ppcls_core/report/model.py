@@ -185,6 +185,15 @@ class CountRow:
         return self.missing == 0
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Images that a stage did without, and why."""
+
+    stage: str
+    reason: str
+    number: int
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """All that `page.render` shows."""
@@ -202,7 +211,7 @@ class Report:
     val_too_few_features: int | None = None  # validation images whose copies SIFT cannot find
     selection: Selection = Selection()
     reconciliation: tuple[CountRow, ...] = ()
-    rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
+    left_out: tuple[LeftOut, ...] = ()
     settings_yaml: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # label -> path relative to the store

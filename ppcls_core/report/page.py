@@ -60,7 +60,6 @@ def render(report: Report) -> str:
         classes=report.selection.classes[:MAX_CLASSES],
         max_entropy=math.log(max(len(report.selection.classes), 1)),
         unfilled=report.selection.unfilled[:MAX_CLASSES],
-        rejected=sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])),
         num_best=NUM_BEST,
         num_borderline=NUM_BORDERLINE,
         pair_side=PAIR_SIDE,

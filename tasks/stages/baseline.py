@@ -5,13 +5,15 @@ Files: model.pdparams, history.json.
 
 from __future__ import annotations
 
-from ppcls_core.runtime.later import Later
-from tasks.run.stage import Stage
+from ppcls_core.engine.objectives import cross_entropy
+from tasks.run.stage import Outcome, Work
+from tasks.stages.models import new_student
+from tasks.stages.training import run_of, train
 
-STAGE = Stage(
-    "baseline",
-    3,
-    ("seed", "student", "baseline"),
-    ("data/train.arrow", "data/val.arrow"),
-    Later("tasks.stages.training:baseline"),
-)
+
+def run(work: Work) -> Outcome:
+    """Train the student on labels."""
+    config, model = work.recipe.baseline, new_student(work)
+    model.train()
+    own = run_of(work, "data/train.arrow", config)
+    return train(model, cross_entropy(config.label_smoothing), own)

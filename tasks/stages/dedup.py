@@ -25,7 +25,7 @@ from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import IDS, REJECTED, Images, write_images
 from ppcls_core.runtime.monitor import check
 from tasks.run.shards import Advance, read_shards, run_shards, shard_files
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, table
 
 if TYPE_CHECKING:
@@ -154,12 +154,3 @@ def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
         score[0] += (row["pool_id"], row["val_id"]) in found
         score[1] += 1
     return dict(sorted(recall.items()))
-
-
-STAGE = Stage(
-    "dedup",
-    6,
-    ("dedup", "shard_size"),
-    ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
-    run,
-)

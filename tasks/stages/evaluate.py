@@ -16,14 +16,13 @@ import pyarrow as pa
 from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.lost import lost_text
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.accuracy import Accuracy
-from ppcls_core.runtime.later import Later
-from tasks.recipe import ModelConfig, Recipe
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import eval_data, images, trained_model
+from ppcls_core.engine.evaluator import Accuracy, evaluate
+from tasks.recipe import STUDENTS, ModelConfig, Recipe
+from tasks.run.stage import Outcome, Work
+from tasks.stages.inputs import images
+from tasks.stages.models import trained_model
+from tasks.stages.training import eval_data
 
-evaluate = Later("ppcls_core.engine.evaluator:evaluate")
-STUDENTS = ("baseline", "distill", "finetune", "fix")
 PER_CLASS = pa.schema(
     [
         ("model", pa.string()),
@@ -83,7 +82,7 @@ def run(work: Work) -> Outcome:
 def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy]:
     weights = work.inputs[candidate.stage].path("model.pdparams")
     model = trained_model(work, candidate.model, weights)
-    accuracy: Accuracy = evaluate(model, eval_data(work, candidate.preprocess), work.monitor)
+    accuracy = evaluate(model, eval_data(work, candidate.preprocess), work.monitor)
     row = {
         "label": candidate.stage,
         "architecture": candidate.model.name,
@@ -102,16 +101,3 @@ def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:
     num_classes = accuracy.by_class.shape[1]
     columns = [[model] * num_classes, range(num_classes), names, *accuracy.by_class]
     return pa.table([pa.array(column) for column in columns], PER_CLASS.names).cast(PER_CLASS)
-
-
-STAGE = Stage(
-    "evaluate",
-    2,
-    ("teacher", "student", *STUDENTS),
-    (
-        "data/val.arrow",
-        "teacher/model.pdparams",
-        *(f"{name}/model.pdparams" for name in STUDENTS),
-    ),
-    run,
-)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from ppcls_core.data.views import AugmentedViews
 from ppcls_core.labels.shard import Origin
 from ppcls_core.runtime.randomness import seed_of
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.labelling import label_views, origin_of
 
 
 def origin(work: Work) -> Origin:
-    """Fingerprints of the teacher's weights and the augmentation, which decide the labels."""
+    """Fingerprints that labels depend on: the teacher's weights, and the augmentation."""
     return origin_of(work, augmented_views(work))
 
 
@@ -33,12 +33,3 @@ def augmented_views(work: Work) -> AugmentedViews:
         root_seed=seed_of(work.recipe.seed, "distill"),
         num=max(1, work.recipe.label.views),
     )
-
-
-STAGE = Stage(
-    "views",
-    1,
-    ("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size", "shard_size"),
-    ("select/train.arrow", "teacher/model.pdparams"),
-    run,
-)

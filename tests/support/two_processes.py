@@ -21,10 +21,9 @@ from data_catalog.images.columns import Images, loose_images
 from ppcls_core.data.augment import CutMix
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.accuracy import EvalData
 from ppcls_core.engine.config import CLASSIC, TrainConfig
 from ppcls_core.engine.distributed import join, world
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import EvalData, evaluate
 from ppcls_core.engine.objectives import cross_entropy
 from ppcls_core.engine.schedules import CosineWarmup
 from ppcls_core.engine.trainer import Row, Trainer, Training

@@ -15,9 +15,8 @@ from data_catalog.base.config import UserError
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine import checkpoint
-from ppcls_core.engine.accuracy import EvalData
 from ppcls_core.engine.config import CLASSIC, TrainConfig
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import EvalData, evaluate
 from ppcls_core.engine.objectives import cross_entropy, distillation
 from ppcls_core.engine.optimizers import Adam, Momentum, Regularizer, RMSProp
 from ppcls_core.engine.precision import Precision
