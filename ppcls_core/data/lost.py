@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images
 
 MAX_LOST = 0.1  # share of a set's images that may be unreadable
 REJECTED = "rejected: "  # before a reason, in the counts of a manifest and of a history
@@ -35,3 +38,9 @@ def check_lost(kind: str, counts: Mapping[str, int], total: int, max_lost: float
             f"{lost_text(kind, counts, total)}; at most a share of {max_lost:g} (max_lost) is "
             "allowed: check the list and the folder that its paths are relative to"
         )
+
+
+def missing_of(images: Images) -> dict[str, int]:
+    """The counts of images that were not there when the set was read; no file is opened."""
+    missing = int(np.count_nonzero(images.table["size"].to_numpy() < 0))
+    return {"missing": missing} if missing else {}

@@ -11,7 +11,7 @@ import paddle
 from data_catalog.base.files import write_json
 from data_catalog.images.columns import Images
 from ppcls_core.data.loader import Replay, TrainLoader
-from ppcls_core.data.lost import REJECTED, lost_text
+from ppcls_core.data.lost import REJECTED, check_lost, lost_text, missing_of
 from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -113,9 +113,11 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trained:
 
     Raises:
         Interrupted: a stop was requested; a checkpoint was written.
-        UserError: as `trainer_of` and `Trainer.fit`.
+        UserError: too many images are not there, or as `trainer_of` and `Trainer.fit`.
     """
     with world().together():
+        for kind, images in (("training", run.images), ("validation", run.val.images)):
+            check_lost(kind, missing_of(images), len(images), run.val.max_lost)
         trainer = trainer_of(model, objective, run)
     history = trainer.fit()
     if world().is_first:
