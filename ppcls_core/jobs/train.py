@@ -18,6 +18,7 @@ import paddle
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
+from data_catalog.published import static_names
 from data_catalog.sources import FilesConfig, FilesDataset
 from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
@@ -33,7 +34,7 @@ from ppcls_core.jobs.inputs import differences, inputs_of
 from ppcls_core.jobs.job import ImageList, Job
 from ppcls_core.jobs.vdl import scalars_to
 from ppcls_core.models.networks.layers import Network
-from ppcls_core.models.registry import build_model, load_pretrained
+from ppcls_core.models.registry import architecture_of, build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
@@ -219,8 +220,15 @@ def _objective(job: Job, images: Images) -> Objective:
     name, spec = job.teacher.model.name, job.teacher.model.spec
     teacher = build_model(name, num_classes=job.num_classes, spec=spec)
     if job.teacher.weights is not None:
-        check_class_names(Path(job.teacher.weights), images.classes)
-        load_pretrained(teacher, name, Path(job.teacher.weights))
+        weights, names = Path(job.teacher.weights), static_names().get(architecture_of(name), ())
+        check_class_names(weights, images.classes)
+        try:
+            load_weights(teacher, weights, allow_other_classes=False, static_names=names)
+        except UserError as error:
+            raise UserError(
+                f"the teacher's weights, for {name} with the {job.num_classes} classes of the "
+                f"data: {error}"
+            ) from None
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 

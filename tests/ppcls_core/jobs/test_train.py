@@ -170,6 +170,13 @@ def test_a_training_of_other_inputs_is_neither_taken_nor_resumed(folder, change,
     assert lines == []
 
 
+def test_a_teacher_of_other_classes_is_refused(folder):
+    for name in ("start", "teacher"):
+        save_state(Path(f"{name}.pdparams"), state_of(build("ResNet18_vd", 1)))
+    with pytest.raises(UserError, match=r"(?s)teacher's weights, for ResNet18_vd with the 4 .*\[3"):
+        train(load(*DISTILL, "num_classes=4", "weights=null"), lambda line: None)
+
+
 def test_lost_images_are_told_and_kept_with_the_history(folder):
     Path("images/3.png").write_bytes(b"")
     lines: list[str] = []
