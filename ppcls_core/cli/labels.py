@@ -11,7 +11,7 @@ import typer
 from data_catalog.base.config import UserError, override, parse
 from ppcls_core.cli.console import log
 from ppcls_core.runtime.monitor import SilentMonitor
-from ppcls_core.runtime.terminal import import_paddle
+from ppcls_core.runtime.paddle import import_paddle
 
 Folder = Annotated[
     Path, typer.Argument(metavar="STORE", help="Folder of shards that a stage has written.")

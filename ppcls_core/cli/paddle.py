@@ -6,7 +6,7 @@ import os
 import pkgutil
 from typing import Any
 
-from ppcls_core.runtime.terminal import import_paddle
+from ppcls_core.runtime.paddle import import_paddle
 
 
 def start_paddle(threads: int | None) -> int:

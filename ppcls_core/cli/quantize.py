@@ -13,6 +13,7 @@ from ppcls_core.cli.console import console, log
 from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
 from ppcls_core.cli.paddle import start_paddle
 from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.timer import Repeats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,10 +182,10 @@ def lite_benchmark(
     Runs on Paddle's inference engine on this machine, which is not Paddle-Lite on a phone.
     """
     from ppcls_core.inference.exported import Exported
-    from ppcls_core.jobs.lite import Repeats, lines, threads_of
+    from ppcls_core.jobs.lite import lines, threads_of
 
     counts = threads_of(threads)
     opened = [Exported(model) for model in models]
     start_paddle(max(counts))
-    for line in lines(opened, precision, counts, Repeats(warmup, repeats)):
+    for line in lines(opened, precision, counts, Repeats(warmup, repeats, seconds=0)):
         log(line)

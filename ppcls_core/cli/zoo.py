@@ -13,7 +13,8 @@ from data_catalog.published import PublishedWeights
 from ppcls_core.cli.console import console
 from ppcls_core.cli.paddle import start_paddle
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
-from ppcls_core.runtime.terminal import escaped, import_paddle
+from ppcls_core.runtime.paddle import import_paddle
+from ppcls_core.runtime.terminal import escaped
 
 if TYPE_CHECKING:
     from ppcls_core.inference.benchmark import Measured

@@ -5,15 +5,12 @@ What a batch holds depends only on (seed, epoch, image id), never on the number 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Protocol, TypeVar
 
-import cv2
 import numpy as np
 
 from data_catalog.base.config import UserError
@@ -25,9 +22,9 @@ from ppcls_core.data.lost import Lost
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import AugmentedViews, TestView
 from ppcls_core.runtime.randomness import generator, seed_of
+from ppcls_core.runtime.threads import map_batches
 
 K = TypeVar("K")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class TrainLoader:
         """
         places = self._places(epoch, first_step, num_epochs, part)
         first = epoch * self.steps_per_epoch + first_step
-        for step, samples in enumerate(prefetch(places, self._load, self.workers), first):
+        for step, samples in enumerate(map_batches(self._load, places, self.workers), first):
             yield self._batch(samples, step)
 
     def _batch(self, samples: Sequence[_Sample], step: int) -> Batch:
@@ -195,25 +192,7 @@ def read_batches(
             return item, error
 
     rest = iter(items)
-    for loaded in prefetch(iter(lambda: list(islice(rest, batch_size)), []), load, workers):
+    for loaded in map_batches(load, iter(lambda: list(islice(rest, batch_size)), []), workers):
         good = [(item, found) for item, found in loaded if not isinstance(found, BadImage)]
         bad = [(item, found) for item, found in loaded if isinstance(found, BadImage)]
         yield [item for item, _ in good], np.array([x for _, x in good], np.uint8), bad
-
-
-def prefetch(
-    batches: Iterable[Sequence[K]], load: Callable[[K], T], workers: int
-) -> Iterator[list[T]]:
-    """`[load(x) for x in batch]` of each batch, in order, two batches ahead of the consumer."""
-    cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="load")
-    pending: deque[list[Future]] = deque()
-    try:
-        for batch in batches:
-            pending.append([pool.submit(load, item) for item in batch])
-            if len(pending) > 2:
-                yield [future.result() for future in pending.popleft()]
-        while pending:
-            yield [future.result() for future in pending.popleft()]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

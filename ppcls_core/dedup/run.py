@@ -12,15 +12,14 @@ whole.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import digest_of, read_json, write_json, write_table
+from data_catalog.base.files import LockHeld, digest_of, locked, read_json, write_json, write_table
 from ppcls_core.dedup.canaries import find_canaries
 from ppcls_core.dedup.collection import PART, Collection, collect
 from ppcls_core.dedup.config import DedupConfig
@@ -87,16 +86,15 @@ def _check_folders(search: Search) -> None:
 def _locked(out: Path) -> Iterator[None]:
     """Exclude other searches of the folder; the kernel releases this when the process dies. What a
     killed one was writing is removed."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); take another") from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(out / ".lock"))
+        except LockHeld as holder:
+            raise UserError(
+                f"{out}: another search, process {holder}, writes there; wait or take another"
+            ) from None
         except OSError as error:
-            raise UserError(f"{out}: another search writes there; wait or take another") from error
+            raise UserError(f"{out}: cannot be written ({error.strerror}); take another") from error
         for folder in (out, out / "index", out / "shards"):
             for temporary in folder.glob(".tmp-*"):
                 temporary.unlink()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,9 @@ from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16
 from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.timer import Repeats, time_in_turn
 
-WARM_UP, ROUNDS = 5, 40
+REPEATS = Repeats(warmup=5, rounds=40, seconds=0)
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,8 @@ def compare(variants: Sequence[Variant], images: Images | None, threads: int) ->
 def latencies(predict: Sequence[Logits], size: int, batch_size: int = 1) -> list[float]:
     """Median milliseconds of a batch, of each; taken in turns, as a machine's speed varies."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, size, size), np.uint8)
-    times: list[list[float]] = [[] for _ in predict]
-    for _ in range(WARM_UP + ROUNDS):
-        for logits, taken in zip(predict, times, strict=True):
-            start = time.perf_counter()
-            logits(pixels)
-            taken.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(taken[WARM_UP:]) for taken in times]
+    runs = {str(number): partial(logits, pixels) for number, logits in enumerate(predict)}
+    return [timing.median for timing in time_in_turn(runs, REPEATS).values()]
 
 
 def write_compared(path: Path, rows: Sequence[Compared]) -> None:

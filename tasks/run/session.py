@@ -97,7 +97,7 @@ class Session:
             clock = _Clock(monitor, directory / PROGRESS, before)
             work = Work(stage.name, self.recipe, directory, key, self.done, clock)
             is_spread = self._devices(stage) > 1
-            outcome = run_in_processes(work, self.store) if is_spread else stage.run(work)
+            outcome = run_in_processes(work) if is_spread else stage.run(work)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)

@@ -6,7 +6,6 @@ counts: neither Prefect's states nor any other record.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
+from data_catalog.base.files import LockHeld, digest_of, locked, read_json, sha256_file, write_json
 
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 
@@ -157,21 +156,14 @@ class Store:
         Raises:
             UserError: another process holds it.
         """
-        path = self.root / "locks" / f"{stage}-{key[:20]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UserError(
-                    f"stage {stage} of the same settings is being run by process "
-                    f"{file.read().strip()}; wait for it or cancel it, then run again"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+        try:
+            with locked(self.root / "locks" / f"{stage}-{key[:20]}"):
+                yield
+        except LockHeld as holder:
+            raise UserError(
+                f"stage {stage} of the same settings is being run by process {holder}; wait for it "
+                "or cancel it, then run again"
+            ) from None
 
 
 def file_entry(path: Path, volatile: bool) -> FileEntry:

@@ -207,7 +207,7 @@ def main() -> None:
         "unreadable": unreadable(folder),
     }
     (folder / f"{rank}.json").write_text(json.dumps(found))
-    (folder / "killed.txt").write_text(killed(folder))
+    print(f"told: {killed(folder)}", file=sys.stderr, flush=True)
 
 
 def odd_training(folder: Path) -> Training:

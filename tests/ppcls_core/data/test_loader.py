@@ -41,7 +41,7 @@ def train_loader(images, workers=2, augmentation=CLASSIC, batch_size=4, seed=5):
 
 
 def load_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("load")]
+    return [t for t in threading.enumerate() if t.name.startswith("map")]
 
 
 def assert_equal(one, other):
