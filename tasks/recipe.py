@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
+from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
@@ -68,6 +69,8 @@ class RunTime(Config):
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
     checkpoint_seconds: float = Field(default=60, gt=0)
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
+    """Share of the images of a training or an evaluation that may be unreadable."""
 
 
 class Recipe(Config):

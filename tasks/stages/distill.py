@@ -6,7 +6,8 @@ Files: model.pdparams, history.json.
 from __future__ import annotations
 
 from tasks.run.stage import Outcome, Work
-from tasks.stages.training import distill_from_teacher, new_student
+from tasks.stages.models import new_student
+from tasks.stages.training import distill_from_teacher
 
 
 def run(work: Work) -> Outcome:

@@ -11,7 +11,7 @@ from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import FILES, Sidecar
 from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images
-from tasks.stages.training import student_of
+from tasks.stages.models import student_of
 
 
 def run(work: Work) -> Outcome:

@@ -6,7 +6,8 @@ As published, it still learns the teacher's outputs. Files: model.pdparams, hist
 from __future__ import annotations
 
 from tasks.run.stage import Outcome, Work
-from tasks.stages.training import distill_from_teacher, student_of
+from tasks.stages.models import student_of
+from tasks.stages.training import distill_from_teacher
 
 
 def run(work: Work) -> Outcome:

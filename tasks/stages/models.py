@@ -38,3 +38,19 @@ def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
         ) from None
     network.eval()
     return network
+
+
+def teacher_model(work: Work) -> Network:
+    """The teacher with its weights, in eval mode."""
+    weights = work.inputs["teacher"].path("model.pdparams")
+    return trained_model(work, work.recipe.teacher.model, weights)
+
+
+def new_student(work: Work) -> Network:
+    """The student before training; baseline and distill start from the same weights."""
+    return new_model(work, work.recipe.student, "student")
+
+
+def student_of(work: Work, stage: str) -> Network:
+    """The student as an earlier stage left it, in eval mode."""
+    return trained_model(work, work.recipe.student, work.inputs[stage].path("model.pdparams"))

@@ -25,7 +25,7 @@ def run(work: Work) -> Outcome:
 
 
 def augmented_views(work: Work) -> AugmentedViews:
-    """As the distillation sees them in its first epochs."""
+    """The views that the distillation sees in its first `label.views` epochs."""
     config = work.recipe.distill
     return AugmentedViews(
         augmentation=config.augmentation,
