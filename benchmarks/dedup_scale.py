@@ -125,7 +125,7 @@ def search_all(pool: list[Path], index: ValIndex) -> tuple[float, float, set[Pat
     for file in pool:
         start = time.thread_time()
         picture = describe(file, index.config)
-        _ = picture.look
+        _ = picture.coarse
         looked = time.thread_time()
         find_pairs(picture, index)
         times += looked - start, time.thread_time() - looked
@@ -142,7 +142,7 @@ def val_growth(val: list[Path], pool: list[Path], folder: Path) -> list[Cost]:
         part, inside = val[: len(val) * times // SIZES[-1]], folder / str(times)
         built = index_of(part, DedupConfig(max_exact=0), inside)
         first, search, full = search_all(pool, load_index(inside))
-        _, whole, _ = search_all(pool, ValIndex(inside, DedupConfig(max_exact=0, look_vote=0.0)))
+        _, whole, _ = search_all(pool, ValIndex(inside, DedupConfig(max_exact=0, coarse_vote=0.0)))
         own = scan_apart(pool, inside)[2]
         costs.append(Cost(len(part), built, first, search, whole, own))
         figures = (built, first, search, len(full) / len(pool), whole, bytes_in(inside) / 1e6, own)
@@ -174,7 +174,7 @@ def throughput(pool: list[Path], index: ValIndex) -> Table:
 
     def its_own(file: Path) -> object:
         picture = describe(file, config)
-        return picture.look, picture.features if file in full else None
+        return picture.coarse, picture.features if file in full else None
 
     for workers in (1, 2):
         works = (

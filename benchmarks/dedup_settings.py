@@ -43,7 +43,7 @@ HARD = (
     "crop 50 % + 0.6 + jpeg 50",
 )
 WIDER = (  # what shortens the list, taken away one after the other
-    ("first look", {"look_vote": 0.0}),
+    ("first look", {"coarse_vote": 0.0}),
     ("inverted file", {"max_exact": 1 << 30}),
     ("number of candidates", {"num_candidates": 100, "min_vote": 0.0, "num_queries": 10_000}),
 )
@@ -54,7 +54,7 @@ SETTINGS = [
     for low in (0.006, 0.015)
 ]
 LOOKS = [
-    {"look_side": side, "look_features": features, "look_vote": vote}
+    {"coarse_side": side, "coarse_features": features, "coarse_vote": vote}
     for side, features, vote in (
         *((112, 200, vote) for vote in (0.0, 1.2, 1.4, 1.5, 1.7, 2.0)),
         *((side, 200, 1.5) for side in (96, 128, 160)),
@@ -133,7 +133,7 @@ def settings_table(sources: list[Path], folder: Path) -> Table:
     title = f"{len(sources) * len(HARD)} attacked pictures; OpenCV doubles all before extraction"
     names = ("side", "features", "contrast", "", "recall", "extraction ms", "search ms")
     table, default = Table(*names, title=title), DedupConfig()
-    none = {"look_side": 32, "look_features": 16, "look_vote": 0.0}
+    none = {"coarse_side": 32, "coarse_features": 16, "coarse_vote": 0.0}
     for setting in SETTINGS:
         least = min(setting["side"], default.min_side)
         index_of(sources, parse(DedupConfig, {**setting, **none, "min_side": least}, ""), folder)

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from data_catalog.base.config import UserError
+from ppcls_core.runtime.shards import Advance
 from ppcls_core.runtime.terminal import import_paddle
-from tasks.run.shards import Advance
 
 Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
 Start = Callable[..., Make]  # (number of the child, *arguments), found by name in the child

@@ -17,18 +17,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
 from ppcls_core.runtime.monitor import Monitor
+from ppcls_core.runtime.versions import installed_versions
 from tasks.recipe import Recipe
 from tasks.run.processes import check_devices, run_in_processes, trainings
 from tasks.run.store import MANIFEST, PROGRESS, Result, Store, file_entry
 
 Results = Mapping[str, Result]  # by stage
+MODULES = ("paddle", "cv2", "faiss", "numpy", "prefect")  # whose versions a manifest names
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -192,15 +193,6 @@ class Session:
             name: file_entry(work.path(name), name in outcome.volatile)
             for name in sorted(outcome.files)
         }
-        packages = (
-            "ssld",
-            "paddlepaddle",
-            "opencv-python-headless",
-            "faiss-cpu",
-            "numpy",
-            "prefect",
-        )
-        versions = {name: found for name in packages if (found := _version(name))}
         return Result(
             stage=stage.name,
             version=stage.version,
@@ -215,7 +207,7 @@ class Session:
                 "seconds": round(clock.seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "devices": self._devices(stage),
-                "versions": versions,
+                "versions": installed_versions(MODULES),
                 "source": stage.source_hash(),
             },
         )
@@ -255,10 +247,3 @@ class _Clock:
 
 def _file_of(error: Exception) -> str | None:
     return error.filename if isinstance(error, OSError) else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return installed_version(package)
-    except ImportError:
-        return None

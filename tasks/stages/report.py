@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +19,21 @@ import yaml
 from data_catalog.base.files import read_json, write_bytes
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
-from tasks.run.shards import shard_file
+from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Stage, Work
 from tasks.run.store import Result
 from tasks.stages.card import CARD, card
 from tasks.stages.inputs import images, num_classes, table
 
 if TYPE_CHECKING:
+    from ppcls_core.dedup.result.gallery import DuplicatePair
     from ppcls_core.report.model import (
         AccuracyRow,
         ClassSample,
         CountRow,
         Curve,
-        DuplicatePair,
         Headline,
         Histogram,
-        PlantedRow,
         Selection,
         StageRow,
     )
@@ -48,8 +47,9 @@ def run(work: Work) -> Outcome:
     """Fill the report's content from the manifests and draw it."""
     from ppcls_core.report.model import Report
     from ppcls_core.report.page import render
+    from ppcls_core.report.search import planted_rows
 
-    last = work.inputs["evaluate"].record
+    last, dedup = work.inputs["evaluate"].record, work.inputs["dedup"].metrics
     report = Report(
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -58,10 +58,12 @@ def run(work: Work) -> Outcome:
         accuracies=accuracies(work.inputs["evaluate"]),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
-        planted=planted_rows(work.inputs["dedup"], "planted"),
-        canaries=planted_rows(work.inputs["dedup"], "canaries"),
-        too_few_features=work.inputs["dedup"].metrics["too_few_features"],
-        val_too_few_features=work.inputs["dedup"].metrics["val_too_few_features"],
+        planted=planted_rows(dedup["planted"]),
+        canaries=planted_rows(dedup["canaries"]),
+        too_few_features=dedup["too_few_features"],
+        val_too_few_features=dedup["val_too_few_features"],
+        val_rejected=dedup["val_rejected"],
+        passed_over=dedup["passed_over"],
         selection=selection(work),
         reconciliation=tuple(count_rows(work.inputs)),
         rejected=_rejected(work.inputs["dedup"]),
@@ -125,28 +127,13 @@ def curve(result: Result) -> Curve:
     return Curve(result.stage, series("loss"), series("lr"), series("top1"))
 
 
-def planted_rows(dedup: Result, metric: str) -> tuple[PlantedRow, ...]:
-    """Recall of planted duplicates by transform; `metric`: `planted` in the pool, or `canaries`."""
-    from ppcls_core.report.model import PlantedRow
-
-    planted: Mapping[str, list[int]] = dedup.metrics[metric]
-    return tuple(PlantedRow(name, *score) for name, score in planted.items())
-
-
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     """Pairs to look at, those that nobody planted before the others."""
-    from ppcls_core.dedup.result.gallery import Gallery, pictures
+    from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
 
-    rows = table(work, "data/planted.parquet").to_pylist()
-    planted = {(row["pool_id"], row["val_id"]): row["transform"] for row in rows}
-    gallery = Gallery(planted)
-    pairs, refused = (table(work, f"dedup/{name}.parquet") for name in ("pairs", "refused"))
-    gallery.add(pairs.to_pylist(), refused.to_pylist())
-
-    def find(name: str) -> Callable[[Iterable[str]], dict[str, Source]]:
-        return lambda ids: dict(_paths(work, name, set(ids)))
-
-    return pictures(gallery, find("data/pool.arrow"), find("data/val.arrow"), work.recipe.dedup)
+    chosen = table(work, "dedup/gallery.parquet")
+    pool, val = images(work, "data/pool.arrow"), images(work, "data/val.arrow")
+    return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
 def selection(work: Work) -> Selection:

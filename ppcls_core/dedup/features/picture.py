@@ -20,7 +20,7 @@ Find = Callable[[Iterable[str]], Mapping[str, Source]]  # ids -> where those ima
 
 @dataclass(frozen=True)
 class Picture:
-    """What the search knows of one image: its `size` (width, height), the `grey` reduced copy
+    """An image as the search needs it: its `size` (width, height), the `grey` reduced copy
     (uint8), the digests (sha256, hex) of its file's bytes and of its pixels."""
 
     size: tuple[int, int]
@@ -35,10 +35,10 @@ class Picture:
         return extract(self.grey, self.config, self.config.num_features)
 
     @cached_property
-    def look(self) -> Features:
-        """Features of a smaller copy, in the pixels of `grey`: what a search begins with."""
-        small = shrink(self.grey, self.config.look_side)
-        found = extract(small, self.config, self.config.look_features)
+    def coarse(self) -> Features:
+        """Features of a smaller copy, in the pixels of `grey`, for the coarse search."""
+        small = shrink(self.grey, self.config.coarse_side)
+        found = extract(small, self.config, self.config.coarse_features)
         zoom = self.grey.shape[1] / small.shape[1]
         return Features(
             found.points * np.array([zoom, zoom, zoom, 1], np.float32), found.descriptors

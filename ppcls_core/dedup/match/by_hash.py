@@ -13,13 +13,13 @@ import numpy as np
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.hashes import THUMB, pose_affine, pose_hashes, thumbnail
 from ppcls_core.dedup.features.picture import Picture
+from ppcls_core.dedup.match.competitors import Claim, against_competitors
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import NEARLY, Pair, rescale
 from ppcls_core.dedup.match.pixels import COARSE, MIN_CORNERS, lay_over, num_corners, shares
-from ppcls_core.dedup.match.rivals import Claim, beside_rivals
 
 MAX_NEAR = 16  # nearest hashes whose thumbnails are compared
-HINT_BITS = 2  # more than `hash_distance`: as far as hashes are looked at for hints
+HINT_BITS = 2  # more than `hash_distance`: the distance at which a hash is still a hint
 HINT_SHARE = 0.7  # of the texture of one of the thumbnails: so much agrees under lettering
 
 
@@ -66,7 +66,7 @@ def by_hash(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator
         for one in near
         if one.bits <= index.config.hash_distance and one.pair.margin >= -NEARLY
     ]
-    yield from beside_rivals(picture, index, claimed)
+    yield from against_competitors(picture, index, claimed)
 
 
 def hints(near: Sequence[Near], config: DedupConfig) -> bool:
