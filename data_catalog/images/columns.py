@@ -39,8 +39,9 @@ SCHEMA = pa.schema(
 bytes that are not UTF-8 are written out (\\xff). `root`: the *name* of a root folder, so that a
 table does not depend on where the data lies. `path`: of the file, or of the tar that holds the
 image, relative to the root; null where it is the id. `offset`: of the image's first byte within
-the tar; null for a whole file. `size`: bytes, -1 where there is no such file. `label`: null where unknown.
-`content`: the first 16 bytes of the sha256 of the image's bytes; null where they cannot be read."""
+the tar; null for a whole file. `size`: bytes, -1 where there is no such file. `label`: null
+where unknown. `content`: the first 16 bytes of the sha256 of the image's bytes; null where they
+cannot be read."""
 
 REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 IDS = pa.schema([("image_id", pa.string())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable
@@ -15,17 +16,20 @@ import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from data_catalog.images.columns import Made, Member, Source
-from ppcls_core.data.jpeg import Frame, frame_of, scan_start
+from ppcls_core.data.jpeg import Frame, frame_of, sends_all
 
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
 MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixels takes
+MAX_CHUNKS = 10_000  # of a WebP, looked at for a missing byte
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, at cv2's import
 
 import cv2  # noqa: E402 - after its setting
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
+from PIL.ImageFile import ImageFile  # noqa: E402
+from PIL.TiffImagePlugin import TiffImageFile  # noqa: E402
 
 # Set once for the process: `warnings.catch_warnings` around each call is not safe among threads.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # BadImage says what is wrong
@@ -37,12 +41,17 @@ READ_AS = {  # by the reduction
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
 }
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that OpenCV reads as well
-LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follows the last row
-JPEGS = ("JPEG", "MPO")  # a camera's MPO is a JPEG with more of them behind it
+FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that OpenCV reads as well
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")  # Pillow's modes
+BITS_PER_SAMPLE = 258  # a TIFF tag
+LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follows the last row,
+# and of blocks that it paints grey, where it meets another marker than the restart's.
+FILLED_IN = re.compile("premature end of data segment|found marker 0x(?!d[0-7])")
+END_MARK = b"\xff\xd9"
 
 Reason = Literal["missing", "empty", "not_an_image", "truncated", "too_small", "decompression_bomb"]
 REASONS: tuple[str, ...] = get_args(Reason)
+Dropped = Literal["alpha", "frames", "depth", "colours"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,19 @@ class Part:
 
 
 Needed = Callable[[tuple[int, int]], Part]  # of a (height, width), which EXIF may yet turn
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels of an image file, uint8 RGB [H, W, 3], and what of the file they do not show.
+
+    `dropped`: `alpha` (parts are transparent and laid on white), `frames` (pages or pictures behind
+    the first), `depth` (bits beyond the upper 8), `colours` (of CMYK or Lab beyond RGB). Files of
+    equal pixels may differ in these.
+    """
+
+    pixels: np.ndarray
+    dropped: tuple[Dropped, ...]
 
 
 class BadImage(Exception):
@@ -96,31 +118,33 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels of an encoded image: uint8 RGB [H, W, 3], EXIF orientation applied, alpha dropped.
+    """Pixels of an encoded image: uint8 RGB [H, W, 3], EXIF orientation applied, transparent parts
+    laid on white, as browsers do.
 
-    Of a TIFF alpha is not dropped but blended with black. Of a JPEG with `needed` only the part
+    A file needs no end mark where its rows are all there. Of a JPEG with `needed` only the part
     that this gives is there for sure: rows under it may be black, and damage there is not seen.
 
     Raises:
         BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
     """
-    _check_markers(data)
-    frame = frame_of(data)
-    width, height, kind = (frame.width, frame.height, "JPEG") if frame else _header(data)
-    if width * height > max_pixels:
-        raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {max_pixels:,}")
-    if min(width, height) < MIN_SIDE:
-        raise BadImage("too_small", f"{width} x {height} pixels, at least {MIN_SIDE} a side")
-    if not _is_whole(data, kind, frame):
-        raise BadImage("truncated", f"the {kind} data end before the picture does")
-    # The limits above hold for the whole picture, whatever is decoded of it.
-    part = needed((height, width)) if needed and kind in JPEGS else Part()
-    if frame and frame.upright and frame.components in (1, 3):
-        try:
-            return _by_turbojpeg(data, frame, part)
-        except ValueError:
-            pass  # OpenCV says what is wrong, or reads it all the same
-    return _by_opencv(data, kind, part.divisor)
+    return decoded(data, needed, max_pixels).pixels
+
+
+def decoded(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """The pixels that `decode` gives, and what they do not show. Raises BadImage."""
+    if data.startswith(b"\xff\xd8"):
+        return _of_jpeg(data, needed, max_pixels)
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    data = _mended_webp(data) if is_webp else data
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        if is_webp:
+            raise BadImage("truncated", "the WEBP data end before the picture does") from error
+        raise BadImage("not_an_image", "no known image header") from error
+    with image:
+        _check_size(image.width, image.height, max_pixels)
+        return _of_other(data, image)
 
 
 def read_image(source: Source, needed: Needed | None = None) -> np.ndarray:
@@ -128,8 +152,77 @@ def read_image(source: Source, needed: Needed | None = None) -> np.ndarray:
     return decode(read_bytes(source), needed)
 
 
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    """The limits hold for the whole picture, whatever is decoded of it."""
+    if width * height > max_pixels:
+        raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {max_pixels:,}")
+    if min(width, height) < MIN_SIDE:
+        raise BadImage("too_small", f"{width} x {height} pixels, at least {MIN_SIDE} a side")
+
+
+def _of_jpeg(data: bytes, needed: Needed | None, max_pixels: int) -> Decoded:
+    most = 1000 + len(data) // 10_000  # segments have up to 65,535 bytes
+    frame = frame_of(data, most)
+    if frame is None:
+        raise BadImage("not_an_image", "no known image header")
+    _check_markers(data, frame, most)
+    _check_size(frame.width, frame.height, max_pixels)
+    if not (frame.is_ended or sends_all(data, frame)):
+        raise BadImage("truncated", "the JPEG data end before the picture does")
+    part = needed((frame.height, frame.width)) if needed else Part()
+    data = data if frame.is_ended else _ended(data)
+    if not frame.is_ended or frame.orientation != 1:
+        part = Part(part.divisor)
+    dropped: dict[Dropped, bool] = {
+        "frames": frame.has_more_pictures,
+        "depth": frame.depth > 8,
+        "colours": frame.components == 4,
+    }
+    return Decoded(
+        _jpeg_pixels(data, frame, part), tuple(name for name, is_so in dropped.items() if is_so)
+    )
+
+
+def _check_markers(data: bytes, frame: Frame, max_segments: int) -> None:
+    """Refuse a JPEG that is small but takes minutes: of each marker it costs a step to read it, of
+    each scan the time of the whole picture."""
+    filling = 0 if frame.is_ended else data.count(b"\xff\xff", frame.scans[-1])
+    if frame.num_segments > max_segments or filling > 1000 + len(data) // 16:
+        raise BadImage("not_an_image", "a JPEG of more markers than picture")
+    if len(frame.scans) > MAX_SCANS:
+        raise BadImage("decompression_bomb", f"a JPEG of more than {MAX_SCANS} scans")
+
+
+def _ended(data: bytes) -> bytes:
+    """The JPEG with an end mark where its coded rows end, so that libjpeg warns of missing blocks
+    alone; not behind zeros, with which partial downloads are filled up."""
+    rows = data.rstrip(b"\0")
+    stuffed = rows.endswith(b"\xff") and rows != data  # FF 00 is a byte of the rows
+    return rows + b"\0" * stuffed + END_MARK
+
+
+def _jpeg_pixels(data: bytes, frame: Frame, part: Part) -> np.ndarray:
+    """Those of TurboJPEG, which says whether blocks were missing, else of OpenCV."""
+    by_turbo = frame.components in (1, 3) and frame.orientation > 0
+    try:
+        if by_turbo:
+            return _turned(_by_turbojpeg(data, frame, part), frame.orientation)
+        colours = "CMYK" if frame.components == 4 else "GRAY"
+        decode_jpeg(data, colours, min_height=1, min_width=1)  # the smallest, for its warnings
+    except ValueError as error:
+        # Of other damage OpenCV makes what it can; but the first warning hides later ones.
+        warning = str(error)
+        proven = frame.is_ended and (LEFT_OVER not in warning or sends_all(data, frame))
+        if FILLED_IN.search(warning) or not proven:
+            raise BadImage("truncated", "the JPEG data end before the picture does") from error
+    image = _by_opencv(data, part.divisor)
+    if image is None:
+        raise BadImage("truncated", "the JPEG header is readable, its pixels are not")
+    return image
+
+
 def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:
-    """`part` of an upright JPEG, and black under it: the header is made to say that it ends there.
+    """`part` of a JPEG, not turned; black under it: the header is made to say that it ends there.
 
     So the rest is not looked at. Pixels are OpenCV's, which has the same decoder; but that prints a
     warning of the bytes left over.
@@ -156,44 +249,95 @@ def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:
     return image
 
 
-def _by_opencv(data: bytes, kind: str, divisor: int) -> np.ndarray:
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The upright picture; `orientation` as in EXIF, 1 to 8."""
+    if orientation > 4:
+        image = cv2.transpose(image)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def _by_opencv(data: bytes, divisor: int) -> np.ndarray | None:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), READ_AS[divisor])
-    except cv2.error as error:
-        raise BadImage("not_an_image", f"OpenCV cannot decode this {kind}") from error
-    if image is None:
-        raise BadImage("truncated", f"the {kind} header is readable, its pixels are not")
-    return image
+        return cv2.imdecode(np.frombuffer(data, np.uint8), READ_AS[divisor])
+    except cv2.error:
+        return None
 
 
-def _check_markers(data: bytes) -> None:
-    """Refuse a JPEG that is small but takes minutes: of each marker it costs a step to read it, of
-    each scan the time of the whole picture."""
-    if not data.startswith(b"\xff\xd8"):
-        return
-    if data.count(b"\xff") > 1000 + len(data) // 16:
-        raise BadImage("not_an_image", "a JPEG of more markers than picture")
-    if data.count(b"\xff\xda") > MAX_SCANS:
-        raise BadImage("decompression_bomb", f"a JPEG of more than {MAX_SCANS} scans")
+def _mended_webp(data: bytes) -> bytes:
+    """The file with the padding byte of its last chunk, which some writers omit, and with the true
+    length in its header. libwebp asks for both; it sees itself what else is missing."""
+    declared = 8 + int.from_bytes(data[4:8], "little")
+    if declared % 2 == 0 and declared <= len(data):
+        return data
+    end, size = 12, 0
+    for _ in range(MAX_CHUNKS):
+        if end >= min(declared, len(data)):
+            break
+        size = int.from_bytes(data[end + 4 : end + 8], "little")
+        end += 8 + size + size % 2
+    padding = b"\0" if size % 2 and end == len(data) + 1 else b""
+    return data[:4] + (end - 8).to_bytes(8, "little")[:4] + data[8:] + padding
 
 
-def _header(data: bytes) -> tuple[int, int, str]:
-    """(width, height, format) from the header alone."""
+def _of_other(data: bytes, image: ImageFile) -> Decoded:
+    """The picture of encoded `data`, opened as `image`."""
+    is_deep, on_white = image.mode not in EIGHT_BITS or _depth(data, image) > 8, None
+    if image.has_transparency_data:
+        on_white = _on_white(image)
+    pixels = _by_opencv(data, 1) if on_white is None else np.array(on_white)
+    if pixels is None:
+        # A PNG, GIF or BMP that lacks bytes behind its last row. Pillow fills nothing in.
+        picture = _by_pillow(image, "RGB")
+        if picture is None:
+            detail = f"the {image.format} header is readable, its pixels are not"
+            raise BadImage("truncated", detail)
+        pixels = np.array(picture)
+    dropped: dict[Dropped, bool] = {
+        "alpha": on_white is not None,
+        "frames": _has_more(image),
+        "depth": is_deep,
+        "colours": image.mode in ("CMYK", "LAB"),
+    }
+    return Decoded(pixels, _chosen(dropped))
+
+
+def _chosen(dropped: dict[Dropped, bool]) -> tuple[Dropped, ...]:
+    return tuple(name for name, is_so in dropped.items() if is_so)
+
+
+def _by_pillow(image: ImageFile, mode: str) -> Image.Image | None:
+    """The upright picture in `mode`; None where it is not all there, or of more than 8 bits."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.width, image.height, image.format or "unknown"
-    except Exception as error:
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and not _is_whole(data, "WEBP"):
-            raise BadImage("truncated", "the WEBP data end before the picture does") from error
-        raise BadImage("not_an_image", "no known image header") from error
+        upright = ImageOps.exif_transpose(image)
+        return upright.convert(mode) if upright.mode in EIGHT_BITS else None
+    except Exception:  # noqa: BLE001 - of many kinds in damaged files
+        return None
 
 
-def _is_whole(data: bytes, kind: str, frame: Frame | None = None) -> bool:
-    """Whether the end of the picture is there; decoders fill what is missing with grey."""
-    if kind in JPEGS:  # from the end, where it is: searching 100 KB forwards takes 70 us
-        return data.rfind(b"\xff\xd9", frame.scan_at if frame else scan_start(data)) >= 0
-    if kind == "PNG":
-        return data.rfind(b"IEND") >= 0
-    if kind == "WEBP":
-        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    return True
+def _on_white(image: ImageFile) -> Image.Image | None:
+    """A picture laid on white; None where nothing is transparent."""
+    picture = _by_pillow(image, "RGBA")
+    if picture is None or picture.getchannel("A").getextrema() == (255, 255):
+        return None
+    ground = Image.new("RGB", picture.size, "white")
+    ground.paste(picture, mask=picture)
+    return ground
+
+
+def _depth(data: bytes, image: ImageFile) -> int:
+    """Bits a sample, which Pillow's mode does not tell for colours."""
+    if image.format == "PNG":
+        return data[24]
+    if isinstance(image, TiffImageFile):
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))
+    if image.format == "PPM" and image.tile[0].codec_name != "raw":
+        return 16  # or fewer: a greatest value but 255
+    return 8
+
+
+def _has_more(image: Image.Image) -> bool:
+    try:
+        return getattr(image, "is_animated", False)
+    except Exception:  # noqa: BLE001 - what follows is damaged
+        return True

@@ -81,7 +81,7 @@ def planted_recall(planted: pa.Table, pairs: Path) -> dict[str, list[int]]:
 
 STAGE = Stage(
     "dedup",
-    6,
+    7,
     ("dedup", "shard_size"),
     ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
     run,

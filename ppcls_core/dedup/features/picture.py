@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from data_catalog.images.columns import Source
-from ppcls_core.data.decode import decode, read_bytes
+from ppcls_core.data.decode import decoded, read_bytes
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.hashes import pixel_digest, thumbnail
 from ppcls_core.dedup.features.sift import Features, extract, reduce, shrink
@@ -21,12 +21,17 @@ Find = Callable[[Iterable[str]], Mapping[str, Source]]  # ids -> where those ima
 @dataclass(frozen=True)
 class Picture:
     """An image as the search needs it: its `size` (width, height), the `grey` reduced copy
-    (uint8), the digests (sha256, hex) of its file's bytes and of its pixels."""
+    (uint8), the digests (sha256, hex) of its file's bytes and of its pixels.
+
+    `conclusive`: files of these pixels show the same. False where the decode dropped something
+    (alpha, frames, depth, colours), and of a picture of one colour, as an empty page.
+    """
 
     size: tuple[int, int]
     grey: np.ndarray
     bytes_digest: str
     digest: str
+    conclusive: bool
     config: DedupConfig
 
     @cached_property
@@ -53,8 +58,11 @@ class Picture:
 def describe(source: Source, config: DedupConfig) -> Picture:
     """Read and describe one image. Raises BadImage."""
     data = read_bytes(source)
-    image = decode(data)
+    whole = decoded(data)
+    image = whole.pixels
     grey = reduce(image, config)
     size = (image.shape[1], image.shape[0])
     bytes_digest = hashlib.sha256(data).hexdigest()
-    return Picture(size, grey, bytes_digest, pixel_digest(image), config)
+    is_blank = grey.min() == grey.max() and bool((image == image[0, 0]).all())
+    conclusive = not whole.dropped and not is_blank
+    return Picture(size, grey, bytes_digest, pixel_digest(image), conclusive, config)

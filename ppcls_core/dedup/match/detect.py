@@ -131,6 +131,9 @@ def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
 
 
 def _equal(picture: Picture, index: ValIndex) -> Iterator[Pair]:
+    """Pairs of equal bytes; of equal pixels where these are conclusive."""
     for row in index.by_digest.get(picture.digest, []):
-        equal = index.bytes_digests[row] == picture.bytes_digest
-        yield Pair(row, "bytes" if equal else "pixels", 1.0, 0, np.eye(3), 1.0)
+        if index.bytes_digests[row] == picture.bytes_digest:
+            yield Pair(row, "bytes", 1.0, 0, np.eye(3), 1.0)
+        elif picture.conclusive and index.conclusive[row]:
+            yield Pair(row, "pixels", 1.0, 0, np.eye(3), 1.0)

@@ -35,7 +35,7 @@ from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.shards import Advance, read_shards, run_shards, shard_file
 from ppcls_core.runtime.threads import map_threads
 
-FORMAT = 3
+FORMAT = 4
 SHARD_SIZE = 512  # images; a killed build loses at most so many, and holds 60 MB of them
 UNIT = "images indexed"
 GREY_QUALITY = 90  # of the grey copies' JPEG
@@ -52,6 +52,7 @@ IMAGES = pa.schema(
         ("reduced_height", pa.int32()),
         ("bytes_digest", pa.string()),  # sha256 of the file
         ("digest", pa.string()),  # of the pixels
+        ("conclusive", pa.bool_()),  # files of these pixels show the same
         ("hash", pa.uint64()),
         ("num_features", pa.int32()),  # 0 where an earlier image has the same pixels
         ("grey_bytes", pa.int32()),
@@ -149,6 +150,7 @@ def _entry(image_id: str, source: Source, config: DedupConfig) -> dict[str, Any]
         "reduced_height": picture.grey.shape[0],
         "bytes_digest": picture.bytes_digest,
         "digest": picture.digest,
+        "conclusive": picture.conclusive,
         "hash": perceptual_hash(picture.thumb),
         "num_features": len(picture.features),
         "grey_bytes": len(grey),
@@ -206,6 +208,11 @@ class ValIndex:
     def bytes_digests(self) -> list[str]:
         """sha256 (hex) of each image's file."""
         return self.images["bytes_digest"].to_pylist()
+
+    @cached_property
+    def conclusive(self) -> list[bool]:
+        """For each image whether files of its pixels show the same."""
+        return self.images["conclusive"].to_pylist()
 
     @cached_property
     def by_digest(self) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from data_catalog.images.columns import loose_images
 from ppcls_core.data.augment import RandomCrop, RandomFlip, Resize
-from ppcls_core.data.decode import READ_AS, REASONS, BadImage, Part, decode, read_image
+from ppcls_core.data.decode import READ_AS, REASONS, BadImage, Part, decode, decoded, read_image
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import needed, reduction
 from ppcls_core.runtime.randomness import generator
@@ -137,18 +137,80 @@ def test_cmyk_of_every_program():
     assert distance(adobe) < 10
 
 
+def half_clear(mode, lowest=0):
+    """A picture in `mode` whose alpha goes from `lowest` to 255, and its pixels on white."""
+    alpha = np.broadcast_to(np.linspace(lowest, 255, 80).astype(np.uint8)[:, None], (60, 80, 1))
+    image = Image.fromarray(np.concatenate([picture(), alpha], 2)).convert(mode)
+    colours = np.asarray(image.convert("RGB"), float)
+    share = np.asarray(image.convert("RGBA"))[..., 3:] / 255
+    return image, colours * share + 255 * (1 - share)
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True})]
+    ("kind", "mode", "options"),
+    [
+        ("PNG", "RGBA", {}),
+        ("PNG", "LA", {}),
+        ("TIFF", "RGBA", {}),
+        ("TIFF", "RGBA", {"compression": "tiff_lzw"}),
+        ("WEBP", "RGBA", {"lossless": True, "exact": True}),
+    ],
 )
-def test_alpha_is_dropped_not_blended(kind, options):
-    alpha = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[:, None], (60, 80, 1))
-    half_clear = np.concatenate([picture(), alpha], 2)
-    assert distance(encoded(kind, half_clear, "RGBA", **options)) == 0
+@pytest.mark.parametrize("lowest", [0, 200, 255])
+def test_transparent_parts_are_laid_on_white(kind, mode, options, lowest):
+    image, expected = half_clear(mode, lowest)
+    whole = decoded(saved(image, kind, **options))
+    assert np.abs(whole.pixels - expected).max() <= (0 if lowest == 255 else 1)
+    assert whole.dropped == (() if lowest == 255 else ("alpha",))
 
 
-def test_alpha_of_a_tiff_is_blended_with_black():
-    clear = np.full((20, 20, 4), (200, 10, 30, 0), np.uint8)
-    assert (decode(encoded("TIFF", clear, "RGBA")) == 0).all()
+@pytest.mark.parametrize(
+    ("kind", "mode", "colour"),
+    [("PNG", "P", 3), ("GIF", "P", 3), ("PNG", "RGB", (9, 9, 9)), ("PNG", "L", 3), ("PNG", "1", 0)],
+)
+def test_a_transparent_colour_is_laid_on_white(kind, mode, colour):
+    image = Image.new(mode, (40, 30), colour)
+    if mode == "P":
+        image.putpalette(np.arange(768, dtype=np.uint8).tobytes())
+    other = 255 if mode == "1" else (200, 10, 30) if mode == "RGB" else 77
+    image.paste(other, (0, 0, 20, 30))
+    whole = decoded(saved(image, kind, transparency=colour))
+    assert (whole.pixels[:, 20:] == 255).all()
+    assert np.array_equal(whole.pixels[:, :20], np.asarray(image.convert("RGB"))[:, :20])
+    assert whole.dropped == ("alpha",)
+
+
+def deep(suffix, channels=3):
+    values = np.random.default_rng(0).integers(0, 65536, (60, 80, channels), np.uint16)
+    return cv2.imencode(suffix, values)[1].tobytes()
+
+
+def paged(kind):
+    return encoded(kind, save_all=True, append_images=[Image.fromarray(picture()[::-1])])
+
+
+LAB = saved(Image.fromarray(picture()).convert("LAB"), "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("data", "dropped"),
+    [
+        *((deep(suffix), ("depth",)) for suffix in (".png", ".tiff", ".ppm")),
+        *((deep(suffix, 1), ("depth",)) for suffix in (".png", ".tiff", ".pgm")),
+        *((paged(kind), ("frames",)) for kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO")),
+        *((encoded(kind, mode="CMYK"), ("colours",)) for kind in ("JPEG", "TIFF")),
+        *((encoded(kind, mode=mode), ()) for kind in ("PNG", "TIFF") for mode in ("1", "L", "P")),
+        *((encoded(kind), ()) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")),
+    ],
+)
+def test_it_is_told_what_pixels_do_not_show(data, dropped):
+    assert decoded(data).dropped == dropped
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -402,6 +464,133 @@ def test_training_images_are_nearly_those_of_the_whole_picture(tmp_path, orienta
 def test_truncated(kind, options, part):
     data = encoded(kind, **options)
     assert reason_of(data[: int(len(data) * part)]) == "truncated"
+
+
+KINDS = st.fixed_dictionaries(
+    {"quality": st.integers(5, 100)},
+    optional={
+        "progressive": st.booleans(),
+        "restart_marker_blocks": st.integers(1, 20),
+        "subsampling": st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+        "exif": st.integers(1, 8).map(oriented),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.tuples(st.integers(16, 60), st.integers(16, 60), st.sampled_from(["RGB", "L", "CMYK"])),
+    KINDS,
+    st.sampled_from(["smooth", "noise", "one colour"]),
+    st.one_of(st.integers(0, 9), st.integers(0, 5000)),
+    st.integers(0, 99),
+)
+def test_a_jpeg_that_is_cut_is_refused_unless_all_rows_are_there(shape, kind, what, gone, zeros):
+    """Behind the rows an encoder writes the end mark alone, of 2 bytes. Zeros are what a download
+    that broke off is often filled up with."""
+    height, width, mode = shape
+    image = {
+        "smooth": picture(height, width),
+        "noise": np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8),
+        "one colour": np.full((height, width, 3), 99, np.uint8),
+    }[what]
+    data = encoded("JPEG", image, mode, **kind)
+    # The first half of the end mark and a zero would look like a byte FF of the rows.
+    cut = data[: max(len(data) - gone, 2)] + bytes(0 if gone == 1 else zeros)
+    if gone <= 2:
+        assert np.array_equal(decode(cut), decode(data))
+    else:
+        behind_header = len(data) - gone > data.rfind(b"\xff\xda") + 20
+        assert reason_of(cut) in ("truncated",) if behind_header else ("truncated", "not_an_image")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_jpeg_without_its_last_scans_has_an_end_mark_or_is_cut(mode):
+    data = encoded("JPEG", mode=mode, progressive=True)
+    scans = [i for i in range(len(data)) if data[i : i + 2] == b"\xff\xda"]
+    tables = data.rfind(b"\xff\xc4", 0, scans[-1])
+    assert len(scans) > 3
+    assert reason_of(data[:tables]) == reason_of(data[:tables] + bytes(99)) == "truncated"
+    assert decode(data[:tables] + b"\xff\xd9").shape == (60, 80, 3)  # as its maker left it
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 3}])
+@pytest.mark.parametrize("orientation", [1, 6, 9])
+def test_missing_rows_are_seen_whatever_mark_ends_them(mode, options, orientation):
+    data = encoded("JPEG", mode=mode, exif=oriented(orientation), **options)
+    for gone in range(20, 300, 7):
+        assert reason_of(data[:-gone] + b"\xff\xd9") == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "behind"),
+    [("PNG", {}, 12), ("GIF", {}, 2), ("PNG", {"compress_level": 0}, 12)],
+)
+def test_other_pictures_need_no_end_mark_either(kind, options, behind):
+    data = encoded(kind, **options)
+    for gone in range(1, len(data) - 100, 1 if len(data) < 5000 else 37):
+        if gone <= behind:
+            assert np.array_equal(decode(data[:-gone]), decode(data))
+            continue
+        try:
+            assert np.array_equal(decode(data[:-gone]), decode(data))
+        except BadImage as error:
+            assert error.reason in ("truncated", "not_an_image")
+
+
+def odd_webp():
+    """A lossless WebP whose one chunk has an odd length, and so a padding byte."""
+    for width in range(20, 99):
+        data = encoded("WEBP", picture(40, width), lossless=True)
+        if data[16] % 2:
+            return data
+    raise AssertionError("none is odd")
+
+
+@pytest.mark.parametrize(
+    ("gone", "declared"), [(0, -1), (0, 1), (0, 2), (0, 8), (1, 0), (1, 1), (1, 2), (1, 8)]
+)
+def test_a_webp_needs_neither_its_padding_nor_a_true_length(gone, declared):
+    data = odd_webp()
+    assert np.array_equal(decode(data + b"x"), decode(data))
+    end = len(data) - gone
+    size = (end - 8 + declared).to_bytes(4, "little")
+    assert np.array_equal(decode(data[:4] + size + data[8:end]), decode(data))
+    assert reason_of(data[:4] + size + data[8 : end - 2]) == "truncated"
+
+
+FULL = st.binary(max_size=9).map(lambda part: (part + b"\xff") * 4000)  # of what may be a marker
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0xE1, 0xE2, 0xED, 0xFE]), FULL), min_size=1, max_size=3),
+    st.sampled_from([{}, {"progressive": True}]),
+)
+def test_markers_inside_of_segments_do_not_count(segments, options):
+    jpeg = encoded("JPEG", **options)
+    data = jpeg[:2]
+    for marker, body in segments:
+        data += struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+    for end in (None, -2):
+        assert np.array_equal(decode(data + jpeg[2:end]), decode(jpeg))
+
+
+def test_restart_markers_do_not_count():
+    grey = encoded("JPEG", np.full((480, 640, 3), 128, np.uint8), "L", restart_marker_blocks=1)
+    assert grey.count(b"\xff") > len(grey) // 4
+    assert (decode(grey) == 128).all()
+
+
+@pytest.mark.parametrize("marker", [0xE0, 0xE1, 0xE2, 0xFE])
+@pytest.mark.parametrize("length", [2, 14, 100])
+@pytest.mark.parametrize("place", ["head", "among scans"])
+def test_thousands_of_segments_are_refused(marker, length, place):
+    jpeg = encoded("JPEG", progressive=True)
+    at = 2 if place == "head" else jpeg.rfind(b"\xff\xc4")
+    segments = (struct.pack(">BBH", 0xFF, marker, length) + bytes(length - 2)) * 3000
+    assert reason_of(jpeg[:at] + segments + jpeg[at:]) == "not_an_image"
 
 
 def with_thumbnail(data):

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from data_catalog.base.config import UserError
+from ppcls_core.data.decode import decode
 from ppcls_core.dedup.attacks import watermark
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.picture import describe
@@ -172,6 +175,100 @@ def test_pictures_without_texture_give_no_pair(tmp_path: Path) -> None:
     result = search_images(tmp_path / "pool", pool, make_index(tmp_path, val))
     assert result.pairs.num_rows == 0
     assert set(result.weak["image_id"].to_pylist()) >= {"p0", "p1", "p2", "p3"}
+
+
+def rgba(colours: np.ndarray, clear: np.ndarray) -> Image.Image:
+    """The picture, fully transparent where `clear` (bool)."""
+    return Image.fromarray(np.dstack([colours, np.where(clear, 0, 255).astype(np.uint8)]))
+
+
+def in_halves(image: np.ndarray, number: int) -> tuple[Image.Image, dict[str, Any]]:
+    """A PNG whose white lower half is transparent in part: by `number`, which part."""
+    image, clear = image.copy(), np.zeros(image.shape[:2], bool)
+    image[120:] = 255
+    clear[130 + 20 * number :] = True
+    return rgba(image, clear), {"format": "PNG"}
+
+
+def in_frames(image: np.ndarray, number: int) -> tuple[Image.Image, dict[str, Any]]:
+    """An animation of which the first frame does not tell `number`."""
+    later = Image.fromarray(picture(300 + number))
+    return Image.fromarray(image), {"format": "PNG", "save_all": True, "append_images": [later]}
+
+
+def in_ink(image: np.ndarray, number: int) -> tuple[Image.Image, dict[str, Any]]:
+    """CMYK: of different inks that are one RGB."""
+    return Image.fromarray(image).convert("CMYK"), {"format": "TIFF", "description": str(number)}
+
+
+def in_depth(image: np.ndarray, number: int) -> tuple[Image.Image, dict[str, Any]]:
+    """16 bits, the lower ones by `number`."""
+    grey = image[..., 0].astype(np.uint16) * 256 + number
+    return Image.fromarray(grey), {"format": "PNG"}
+
+
+LOSSY = [in_halves, in_frames, in_ink, in_depth]
+
+
+def written(path: Path, made: tuple[Image.Image, dict[str, Any]]) -> Path:
+    image, options = made
+    image.save(path, **options)
+    return path
+
+
+def indexed(folder: Path, paths: list[Path]) -> ValIndex:
+    images = images_at({path.stem: path for path in paths})
+    build_index(images, DedupConfig(), folder, 2, SilentMonitor())
+    return load_index(folder)
+
+
+@pytest.mark.parametrize("make", LOSSY)
+def test_pixels_are_not_equal_where_the_decode_dropped_something(
+    make: Callable[[np.ndarray, int], Any], tmp_path: Path
+) -> None:
+    paths = [written(tmp_path / f"{number}.x", make(picture(0), number)) for number in range(3)]
+    assert len({decode(path.read_bytes()).tobytes() for path in paths}) == 1
+    val = indexed(tmp_path / "i", paths[:1])
+    pairs = search(paths, val).pairs
+    channels = dict(zip(pairs["pool_id"].to_pylist(), pairs["channel"].to_pylist(), strict=True))
+    assert channels.pop("0") == "bytes"
+    assert set(channels.values()) <= {"phash", "sift"}  # what was compared does agree
+
+
+@pytest.mark.parametrize("make", [*LOSSY, None])
+@pytest.mark.parametrize("colour", [0, 255])
+def test_blank_pictures_pair_by_their_bytes_alone_and_are_named(
+    make: Callable[[np.ndarray, int], Any] | None, colour: int, tmp_path: Path
+) -> None:
+    blank = np.full((240, 320, 3), colour, np.uint8)
+    if make is None:  # nothing is dropped, and yet a page with nothing on it tells nothing
+        made = [(Image.fromarray(blank), {"format": kind}) for kind in ("PNG", "BMP", "JPEG")]
+    elif make is in_halves:  # laid on white, so blank if that is its colour
+        blank[:] = 255
+        made = [make(blank, number) for number in range(3)]
+    else:
+        made = [make(blank, number) for number in range(3)]
+    paths = [written(tmp_path / f"{number}.x", one) for number, one in enumerate(made)]
+    val = indexed(tmp_path / "i", [paths[0], save(tmp_path / "v.png", picture(0))])
+    found = search([*paths, save(tmp_path / "p.bmp", picture(0))], val)
+    pairs = [(row["pool_id"], row["channel"]) for row in found.pairs.to_pylist()]
+    assert pairs == [("0", "bytes"), ("p", "pixels")]
+    assert (found.weak, val.weak) == (["0", "1", "2"], ["0"])
+
+
+def test_line_art_on_transparency_is_seen(tmp_path: Path) -> None:
+    """Its colours are all black: what there is to see is in its alpha."""
+
+    def drawn(number: int) -> Image.Image:
+        strokes = cv2.Canny(picture(number), 100, 200) == 0
+        return rgba(np.zeros((240, 320, 3), np.uint8), strokes)
+
+    for name, number in (("a", 0), ("b", 1), ("copy", 0)):
+        drawn(number).save(tmp_path / f"{name}.png", compress_level=9 if name == "copy" else 1)
+    val = indexed(tmp_path / "i", [tmp_path / "a.png"])
+    pairs = search([tmp_path / "b.png", tmp_path / "copy.png"], val).pairs.to_pylist()
+    assert [(row["pool_id"], row["channel"]) for row in pairs] == [("copy", "phash")]
+    assert val.weak == []
 
 
 def digit(angle: float) -> np.ndarray:
