@@ -145,7 +145,7 @@ def settings_table(sources: list[Path], folder: Path) -> Table:
 
 
 def coarse_table(sources: list[Path], others: list[Path], pool: list[Path], folder: Path) -> Table:
-    """By setting of the coarse search: recall, and what `pool` costs, of which the index has nothing."""
+    """By setting of the coarse search: recall, and the cost of `pool`, unknown to the index."""
     title = f"{len(sources) * len(HARD)} attacked pictures; {len(pool)} unrelated ones"
     names = ("side", "features", "vote", "", "recall", "unrelated: searched in full", "ms")
     table, default = Table(*names, title=title), DedupConfig()
