@@ -28,7 +28,7 @@ from data_catalog.base.config import parse
 from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import COMMON
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Picture, describe
+from ppcls_core.dedup.features.picture import DescribedImage, describe
 from ppcls_core.dedup.match.detect import check_pair, find_pairs
 from ppcls_core.dedup.match.index import ValIndex, load_index
 
@@ -70,7 +70,7 @@ def plant(files: list[Path], names: Iterable[str], path: Path) -> Iterator[int]:
         yield row
 
 
-def finds(picture: Picture, index: ValIndex, row: int) -> bool:
+def finds(picture: DescribedImage, index: ValIndex, row: int) -> bool:
     """Whether the search pairs them."""
     return any(pair.row == row for pair in find_pairs(picture, index))
 

@@ -32,17 +32,17 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         UserError: no validation image can be read.
         Interrupted: a stop was requested; finished shards are kept.
     """
-    _tell_passed_over(search, monitor)
+    _note_passed_over(search, monitor)
     index = _index(search, monitor)
     val = val_account(search, index)
     if val is not None:
-        _tell_val(search, index, val, monitor)
+        _note_val(search, index, val, monitor)
     _plant(search, index, monitor)
     num_shards = _search(search, index, monitor)
     return write_result(search, index, num_shards, val)
 
 
-def _tell_passed_over(search: Search, monitor: Monitor) -> None:
+def _note_passed_over(search: Search, monitor: Monitor) -> None:
     sides = (
         {"pool": search.pool} if search.within else {"pool": search.pool, "validation": search.val}
     )
@@ -74,7 +74,7 @@ def _index(search: Search, monitor: Monitor) -> ValIndex:
     return load_index(path)
 
 
-def _tell_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) -> None:
+def _note_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) -> None:
     """Say which validation images are not searched for, or only in part; none is an error."""
     if not val.used:
         lost = _reasons(index.rejected) if len(index.rejected) else "the set is empty"

@@ -19,7 +19,7 @@ Find = Callable[[Iterable[str]], Mapping[str, Source]]  # ids -> where those ima
 
 
 @dataclass(frozen=True)
-class Picture:
+class DescribedImage:
     """An image as the search needs it: its `size` (width, height), the `grey` reduced copy
     (uint8), the digests (sha256, hex) of its file's bytes and of its pixels.
 
@@ -55,7 +55,7 @@ class Picture:
         return thumbnail(self.grey)
 
 
-def describe(source: Source, config: DedupConfig) -> Picture:
+def describe(source: Source, config: DedupConfig) -> DescribedImage:
     """Read and describe one image. Raises BadImage."""
     data = read_bytes(source)
     whole = decoded(data)
@@ -65,4 +65,4 @@ def describe(source: Source, config: DedupConfig) -> Picture:
     bytes_digest = hashlib.sha256(data).hexdigest()
     is_blank = grey.min() == grey.max() and bool((image == image[0, 0]).all())
     conclusive = not whole.dropped and not is_blank
-    return Picture(size, grey, bytes_digest, pixel_digest(image), conclusive, config)
+    return DescribedImage(size, grey, bytes_digest, pixel_digest(image), conclusive, config)

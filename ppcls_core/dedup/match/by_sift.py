@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.features.picture import Picture
+from ppcls_core.dedup.features.picture import DescribedImage
 from ppcls_core.dedup.features.sift import Features, mirror, negate
 from ppcls_core.dedup.match.by_hash import Near, hints
 from ppcls_core.dedup.match.competitors import Claim, against_competitors
@@ -38,7 +38,7 @@ class _State:
     altered: np.ndarray
 
 
-def _state(picture: Picture, features: Features, number: int) -> _State:
+def _state(picture: DescribedImage, features: Features, number: int) -> _State:
     """The picture with these of its features in one of its states."""
     is_negative, is_mirrored = divmod(number, 2)
     width = picture.grey.shape[1]
@@ -56,13 +56,13 @@ def _altered(features: Features, width: int, number: int) -> Features:
     return negate(features) if is_negative else features
 
 
-def too_few(picture: Picture) -> bool:
+def too_few(picture: DescribedImage) -> bool:
     """Whether the picture shows too little for SIFT."""
     least = picture.config.min_features
     return len(picture.coarse) < least and len(picture.features) < least
 
 
-def by_sift(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
+def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
     """Pairs that descriptors vote for, and geometry and pixels confirm.
 
     The full search costs several times more than the coarse one, by the features of a small copy.
@@ -84,14 +84,14 @@ def by_sift(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator
         yield from (replace(pair, row=twin) for twin in index.twins(pair.row))
 
 
-def with_row(picture: Picture, index: ValIndex, row: int) -> Iterator[Pair]:
+def with_row(picture: DescribedImage, index: ValIndex, row: int) -> Iterator[Pair]:
     """The pairs with val image `row`, by each of the states."""
     judged = (_judged(picture, index, number, row) for number in range(NUM_STATES))
     return (pair for pair, _ in filter(None, judged))
 
 
 def _voted(
-    picture: Picture, features: Features, index: ValIndex, asked: tuple[int, float]
+    picture: DescribedImage, features: Features, index: ValIndex, asked: tuple[int, float]
 ) -> list[_Vote]:
     """Votes of `features` in all states; `asked`: how many of them vote, and the least vote."""
     width = picture.grey.shape[1]
@@ -105,7 +105,9 @@ def _candidates(votes: list[_Vote]) -> list[_Candidate]:
     return list(dict.fromkeys(v[1:] for v in sorted(votes, key=lambda v: (-v[0], *v[1:]))))
 
 
-def _refuted(picture: Picture, index: ValIndex, candidates: list[_Candidate]) -> Iterator[bool]:
+def _refuted(
+    picture: DescribedImage, index: ValIndex, candidates: list[_Candidate]
+) -> Iterator[bool]:
     """For each candidate whether its coarse features show that it is another picture: many lay one
     over the other, as in two photographs of one room, and the pixels do not agree."""
     for number, row in candidates:
@@ -141,7 +143,9 @@ def _laid(index: ValIndex, state: _State, row: int) -> _Laid | None:
     )
 
 
-def _judged(picture: Picture, index: ValIndex, number: int, row: int) -> tuple[Pair, Claim] | None:
+def _judged(
+    picture: DescribedImage, index: ValIndex, number: int, row: int
+) -> tuple[Pair, Claim] | None:
     """The pair with val image `row`, by how the pixels agree, if the picture in state `number` can
     be laid over it."""
     laid = _laid(index, _state(picture, picture.features + picture.coarse, number), row)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.features.picture import Picture
+from ppcls_core.dedup.features.picture import DescribedImage
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import Pair
 from ppcls_core.dedup.match.pixels import COARSE, agreeing, lay_over, share_of, shares
@@ -30,7 +30,7 @@ class Claim(NamedTuple):
 
 
 def against_competitors(
-    picture: Picture, index: ValIndex, claimed: Sequence[tuple[Pair, Claim]]
+    picture: DescribedImage, index: ValIndex, claimed: Sequence[tuple[Pair, Claim]]
 ) -> Iterator[Pair]:
     """The pairs, each judged with regard to those of other val images that compete for the picture;
     but the picture itself, with which it has all in common, does not compete with its copies."""

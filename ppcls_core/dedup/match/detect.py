@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data_catalog.images.columns import IDS, REJECTED, Source
 from ppcls_core.data.decode import BadImage
-from ppcls_core.dedup.features.picture import Picture, describe
+from ppcls_core.dedup.features.picture import DescribedImage, describe
 from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
 from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
 from ppcls_core.dedup.match.index import ValIndex, rejection
@@ -72,7 +72,9 @@ def scan(
     return ScanResult(*map(pa.Table.from_pylist, found, schemas))
 
 
-def _found_row(image_id: str, picture: Picture, index: ValIndex, pair: Pair) -> dict[str, object]:
+def _found_row(
+    image_id: str, picture: DescribedImage, index: ValIndex, pair: Pair
+) -> dict[str, object]:
     sha256 = {
         "pool_sha256": picture.bytes_digest,
         "val_sha256": index.bytes_digests[pair.row],
@@ -89,12 +91,12 @@ class _Outcome(NamedTuple):
     weak: list[Any]
 
 
-def find_pairs(picture: Picture, index: ValIndex) -> list[Pair]:
+def find_pairs(picture: DescribedImage, index: ValIndex) -> list[Pair]:
     """Every val image that `picture` shows, best first, each by the first channel that finds it."""
     return judge(picture, index)[0]
 
 
-def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
+def judge(picture: DescribedImage, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
     """The pairs of `find_pairs`, and those refused: by at most NEARLY, or for competing images."""
     found: dict[int, Pair] = {}
     refused: dict[int, Pair] = {}
@@ -117,7 +119,7 @@ def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
     return first, second
 
 
-def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
+def check_pair(picture: DescribedImage, index: ValIndex, row: int) -> Pair | None:
     """The pair of `picture` with val image `row`, as the first channel that sees it has it, without
     a search among other images."""
     near = near_hashes(picture, index)
@@ -130,7 +132,7 @@ def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
     return next((pair for pair in seen if pair.margin >= 0), None)
 
 
-def _equal(picture: Picture, index: ValIndex) -> Iterator[Pair]:
+def _equal(picture: DescribedImage, index: ValIndex) -> Iterator[Pair]:
     """Pairs of equal bytes; of equal pixels where these are conclusive."""
     for row in index.by_digest.get(picture.digest, []):
         if index.bytes_digests[row] == picture.bytes_digest:
