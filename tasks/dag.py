@@ -32,7 +32,7 @@ STAGES: dict[str, Stage] = {
         Stage("data", 2, ("data",), (), fingerprints),
         Stage(
             "dedup",
-            6,
+            7,
             ("dedup", "shard_size"),
             ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
         ),

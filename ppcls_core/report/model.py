@@ -10,9 +10,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+
+from ppcls_core.dedup.result.gallery import DuplicatePair
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
 
@@ -95,21 +97,6 @@ class Curve:
     lr: Series = Series()
     val_top1: Series = Series()  # fractions
     x_name: str = "epoch"  # or "step"
-
-
-@dataclass(frozen=True, eq=False)
-class DuplicatePair:
-    """Two images, whether one shows the other, and the evidence."""
-
-    pool_id: str
-    val_id: str
-    channel: str  # what found it: bytes, pixels, phash, sift
-    score: float
-    inliers: int  # keypoints that obey one map; 0 outside SIFT
-    margin: float  # the score less what the rule asks for
-    kind: Literal["accepted", "refused", "sample"]  # the borderline's two sides; any accepted pair
-    picture: Image | None  # both, side by side
-    planted: str | None = None  # the transform it was planted with, where that is known
 
 
 @dataclass(frozen=True)
@@ -209,6 +196,7 @@ class Report:
     canaries: tuple[PlantedRow, ...] = ()  # by the search itself
     too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
     val_too_few_features: int | None = None  # validation images whose copies SIFT cannot find
+    val_rejected: Mapping[str, int] = field(default_factory=dict)  # not searched for, by reason
     selection: SelectionSummary = SelectionSummary()
     reconciliation: tuple[CountRow, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -222,10 +210,12 @@ class Report:
 class SearchReport:
     """All that `page.render_search` shows of a search for duplicates by itself."""
 
-    counts: Mapping[str, int]
+    counts: Mapping[str, int]  # of the pool
     canaries: tuple[PlantedRow, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
     within: bool = False  # whether the pool was searched within
+    val_counts: Mapping[str, int] = field(default_factory=dict)  # empty within a pool
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # files that are no images
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")

@@ -6,18 +6,19 @@ import errno
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
 from ppcls_core.runtime.monitor import Monitor
+from ppcls_core.runtime.versions import installed_versions
 from tasks.recipe import Recipe
 from tasks.run.processes import check_devices, run_in_processes, trainings
 from tasks.run.source import source_hash
 from tasks.run.stage import Outcome, Stage, Work
 from tasks.run.store import MANIFEST, PROGRESS, Result, Store, file_entry
 
+MODULES = ("paddle", "cv2", "faiss", "numpy", "prefect")  # whose versions a manifest names
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -113,15 +114,6 @@ class Session:
             name: file_entry(work.path(name), name in outcome.volatile)
             for name in sorted(outcome.files)
         }
-        packages = (
-            "ssld",
-            "paddlepaddle",
-            "opencv-python-headless",
-            "faiss-cpu",
-            "numpy",
-            "prefect",
-        )
-        versions = {name: found for name in packages if (found := _version(name))}
         return Result(
             stage=stage.name,
             version=stage.version,
@@ -136,7 +128,7 @@ class Session:
                 "seconds": round(clock.seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "devices": self._devices(stage),
-                "versions": versions,
+                "versions": installed_versions(MODULES),
                 "source": source_hash(stage.module),
             },
         )
@@ -176,10 +168,3 @@ class _Clock:
 
 def _file_of(error: Exception) -> str | None:
     return error.filename if isinstance(error, OSError) else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return installed_version(package)
-    except ImportError:
-        return None

@@ -24,8 +24,8 @@ from ppcls_core.labels.labeller import Item, batches, label
 from ppcls_core.labels.shard import Header, Origin, write_labels
 from ppcls_core.labels.source import FILE, Source, fingerprints, write_source
 from ppcls_core.labels.teacher import Agreement, Predict, Teacher, fastest_precision
+from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.children import Make, children
-from tasks.run.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, input_path, num_classes, roots
 
@@ -81,7 +81,8 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     header = Header(origin, num_classes(work), config.encoding, precision, config.k)
     with _labellers(work, header, views) as makers:
         processes = map(shards_by, makers)
-        return run_shards(work, total, *processes, writers={"labels": write_labels})
+        size, writers = work.recipe.shard_size, {"labels": write_labels}
+        return run_shards(work.directory, total, size, work.monitor, *processes, writers=writers)
 
 
 def origin_of(work: Work, views: Views) -> Origin:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -19,9 +19,9 @@ import pyarrow as pa
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes
-from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.dedup.result.gallery import Gallery, pictures
+from ppcls_core.dedup.result.gallery import DuplicatePair
+from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.report.figures import thumbnail
 from ppcls_core.report.model import (
@@ -29,19 +29,18 @@ from ppcls_core.report.model import (
     ClassSample,
     CountRow,
     Curve,
-    DuplicatePair,
     Headline,
     Histogram,
     LeftOut,
-    PlantedRow,
     Report,
     SelectionSummary,
     Series,
     StageRow,
 )
 from ppcls_core.report.page import MAX_CLASSES, render
+from ppcls_core.report.search import planted_rows
+from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED
-from tasks.run.shards import shard_file
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import Result
 from tasks.stages.card import CARD, card
@@ -63,6 +62,7 @@ def run(work: Work) -> Outcome:
     chosen, num_unreadable = selection(work)
     unreadable = LeftOut("report", "picture of a selected image that cannot be read any more", 0)
     lost = [*left_out(work.inputs.values()), replace(unreadable, number=num_unreadable)]
+    dedup = work.inputs["dedup"].metrics
     report = Report(
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -71,10 +71,11 @@ def run(work: Work) -> Outcome:
         accuracies=accuracies(work.inputs["evaluate"]),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
-        planted=planted_rows(work.inputs["dedup"], "planted"),
-        canaries=planted_rows(work.inputs["dedup"], "canaries"),
-        too_few_features=work.inputs["dedup"].metrics["too_few_features"],
-        val_too_few_features=work.inputs["dedup"].metrics["val_too_few_features"],
+        planted=planted_rows(dedup["planted"]),
+        canaries=planted_rows(dedup["canaries"]),
+        too_few_features=dedup["too_few_features"],
+        val_too_few_features=dedup["val_too_few_features"],
+        val_rejected=dedup["val_rejected"],
         selection=chosen,
         reconciliation=tuple(count_rows(work.inputs)),
         left_out=tuple(row for row in lost if row.number),
@@ -132,24 +133,11 @@ def curve(result: Result) -> Curve:
     return Curve(result.stage, series("loss"), series("lr"), series("top1"))
 
 
-def planted_rows(dedup: Result, metric: str) -> tuple[PlantedRow, ...]:
-    """Recall of planted duplicates by transform; `metric`: `planted` in the pool, or `canaries`."""
-    planted: Mapping[str, list[int]] = dedup.metrics[metric]
-    return tuple(PlantedRow(name, *score) for name, score in planted.items())
-
-
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     """Pairs to look at, those that nobody planted before the others."""
-    rows = table(work, "data/planted.parquet").to_pylist()
-    planted = {(row["pool_id"], row["val_id"]): row["transform"] for row in rows}
-    gallery = Gallery(planted)
-    pairs, refused = (table(work, f"dedup/{name}.parquet") for name in ("pairs", "refused"))
-    gallery.add(pairs.to_pylist(), refused.to_pylist())
-
-    def find(name: str) -> Callable[[Iterable[str]], dict[str, Source]]:
-        return images(work, name).find
-
-    return pictures(gallery, find("data/pool.arrow"), find("data/val.arrow"), work.recipe.dedup)
+    chosen = table(work, "dedup/gallery.parquet")
+    pool, val = images(work, "data/pool.arrow"), images(work, "data/val.arrow")
+    return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
 def selection(work: Work) -> tuple[SelectionSummary, int]:

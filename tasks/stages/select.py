@@ -15,7 +15,7 @@ from data_catalog.base.files import write_table
 from data_catalog.images.columns import Images, write_images
 from ppcls_core.labels.select import Selection, select
 from ppcls_core.labels.shard import open_shard
-from tasks.run.shards import shard_file
+from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, num_classes
 from tasks.stages.label import origin

@@ -152,16 +152,16 @@ def test_a_collection_names_what_is_wrong(tmp_path: Path) -> None:
     (pool / "good.tar").write_bytes(tar_of(DATA))
     (pool / "bad.tar").write_bytes(cut_within(tar_of(DATA)))
     (pool / "packed.tar.gz").write_bytes(b"gz")
-    found = collect(pool, tmp_path / "rows.arrow")
+    found = collect(pool)
     assert list(found.ids) == ["bad.tar/a.jpg", "good.tar/a.jpg", "good.tar/deep/er/b.png"]
-    assert [(row["image_id"], row["reason"]) for row in found.damaged] == [
+    assert [(row["image_id"], row["reason"]) for row in found.damaged.to_pylist()] == [
         ("bad.tar", "damaged_tar"),
         ("packed.tar.gz", "compressed_tar"),
     ]
     assert read_bytes(found.find(["good.tar/a.jpg"])["good.tar/a.jpg"]) == DATA["a.jpg"]
-    assert found.sources[2] == found.find(["good.tar/deep/er/b.png"])["good.tar/deep/er/b.png"]
+    assert found.source(2) == found.find(["good.tar/deep/er/b.png"])["good.tar/deep/er/b.png"]
     with pytest.raises(UserError, match="is compressed, and tars are read in place; uncompress it"):
-        collect(pool / "packed.tar.gz", tmp_path / "rows.arrow")
+        collect(pool / "packed.tar.gz")
 
 
 def test_an_id_twice_is_refused(tmp_path: Path) -> None:
@@ -170,4 +170,4 @@ def test_an_id_twice_is_refused(tmp_path: Path) -> None:
     (pool / "\\xff.jpg").write_bytes(b"x")
     (Path(str(pool)) / b"\xff.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"x")
     with pytest.raises(UserError, match="is there twice; rename or remove one"):
-        collect(pool, tmp_path / "rows.arrow")
+        collect(pool)
