@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from data_catalog.images.columns import Images, loose_images
 from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import (
     ATTACKS,
@@ -42,6 +43,7 @@ from ppcls_core.dedup.match.detect import find_pairs
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pairs import Pair
 from ppcls_core.dedup.match.verify import AGREEMENT
+from ppcls_core.runtime.monitor import SilentMonitor
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PASTED = 7  # the other picture of an attack is so many places further on
@@ -50,7 +52,7 @@ MARGINS = np.arange(0, 0.31, 0.05)
 
 
 @dataclass(frozen=True)
-class Searched:
+class Attempt:
     """Pairs of one attacked picture: with its source, and with those that it does not show."""
 
     attack: str
@@ -123,27 +125,32 @@ def framed(images: list[np.ndarray]) -> Iterator[np.ndarray]:
         yield picture
 
 
-def search(name: str, picture: np.ndarray, index: ValIndex, path: Path, own: set[str]) -> Searched:
+def search(name: str, picture: np.ndarray, index: ValIndex, path: Path, own: set[str]) -> Attempt:
     """Search one picture; pairs with `own` are hits, those with "" or others are false."""
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     start = time.thread_time()
     pairs = find_pairs(describe(path, index.config), index)
     seconds = time.thread_time() - start
     hits = [pair for pair in pairs if index.ids[pair.row] in own]
-    return Searched(name, hits, [pair for pair in pairs if pair not in hits], seconds)
+    return Attempt(name, hits, [pair for pair in pairs if pair not in hits], seconds)
 
 
-def run(files: list[Path], config: DedupConfig, folder: Path) -> tuple[list[Searched], int]:
-    """What was found, and the number of unrelated pairs that were looked at."""
-    build_index(files, [str(n) for n in range(len(files))], config, folder, lambda done: None)
+def images_in(files: list[Path]) -> Images:
+    """Files of one folder, whose names are their ids."""
+    return loose_images(files[0].parent, [file.name for file in files])
+
+
+def run(files: list[Path], config: DedupConfig, folder: Path) -> tuple[list[Attempt], int]:
+    """(what was found, number of unrelated pairs that were compared)."""
+    build_index(images_in(files), config, folder, 1, SilentMonitor())
     index, picture = load_index(folder), folder / "picture.jpg"
     images = [read_image(file) for file in files]
     result = []
     for name, number, image in track(attacked(images), "attacks", len(ATTACKS) * len(images)):
-        found = search(name, image, index, picture, {str(number)})
-        pasted = str((number + PASTED) % len(files))
+        found = search(name, image, index, picture, {files[number].name})
+        pasted = files[(number + PASTED) % len(files)].name
         false = [pair for pair in found.false if index.ids[pair.row] != pasted]
-        result.append(Searched(name, found.hits, false, found.seconds))
+        result.append(Attempt(name, found.hits, false, found.seconds))
     num_pairs = len(result) * max(0, len(files) - 2)
     sets = {
         "(little texture)": list(plain_pictures(np.random.default_rng(1))),
@@ -157,12 +164,12 @@ def run(files: list[Path], config: DedupConfig, folder: Path) -> tuple[list[Sear
         for path, image in zip(paths, pictures, strict=True):
             cv2.imwrite(str(path), image.clip(0, 255).astype(np.uint8)[..., ::-1])
         own = folder / name
-        build_index(paths, [path.stem for path in paths], config, own, lambda done: None)
+        build_index(images_in(paths), config, own, 1, SilentMonitor())
         others = load_index(own)
         for number, image in enumerate(track(pictures, name)):
             image = image.clip(0, 255).astype(np.uint8)
-            found = search(name, image, others, picture, {str(number)})
-            result.append(Searched(name, [], found.false, found.seconds))
+            found = search(name, image, others, picture, {paths[number].name})
+            result.append(Attempt(name, [], found.false, found.seconds))
         num_pairs += len(pictures) * (len(pictures) - 1)
     return result, num_pairs
 
@@ -172,7 +179,7 @@ def passes(pair: Pair, margin: float) -> bool:
     return pair.channel != "sift" or pair.margin >= margin
 
 
-def recall_table(found: list[Searched], title: str) -> Table:
+def recall_table(found: list[Attempt], title: str) -> Table:
     """A row an attack."""
     table = Table("attack", "recall", "channels", "false pairs", "CPU ms / image", title=title)
     for name in dict.fromkeys(one.attack for one in found):
@@ -188,7 +195,7 @@ def recall_table(found: list[Searched], title: str) -> Table:
     return table
 
 
-def curve(found: list[Searched]) -> Table:
+def curve(found: list[Attempt]) -> Table:
     """Macro recall and false pairs, had the rule asked for `margin` more agreement."""
     table = Table("margin", "recall, issue's attacks", "recall, all attacks", "false pairs")
     for margin in MARGINS:
@@ -226,7 +233,7 @@ def main() -> None:
         found, num_pairs = run(files, lenient, Path(folder))
     least = AGREEMENT[options.rule] - AGREEMENT["recall"] - 1e-9
     kept = [
-        Searched(
+        Attempt(
             one.attack,
             [pair for pair in one.hits if passes(pair, least)],
             [pair for pair in one.false if passes(pair, least)],

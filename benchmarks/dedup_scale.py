@@ -29,10 +29,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from data_catalog.images.columns import loose_images
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.picture import describe
 from ppcls_core.dedup.match.detect import find_pairs, scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
+from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.threads import map_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -75,8 +77,8 @@ def own_mb() -> float:
 
 def index_of(files: list[Path], config: DedupConfig, folder: Path) -> float:
     """Build an index; CPU milliseconds an image."""
-    ids = [file.name for file in files]
-    return spent(lambda: build_index(files, ids, config, folder, lambda done: None), len(files)).cpu
+    images = loose_images(files[0].parent, [file.name for file in files])
+    return spent(lambda: build_index(images, config, folder, 1, SilentMonitor()), len(files)).cpu
 
 
 def bytes_in(folder: Path) -> int:
@@ -97,7 +99,7 @@ def unrelated(pool: list[Path], val: list[Path], folder: Path) -> list[Path]:
 @dataclass(frozen=True)
 class Cost:
     """By size of the val set: milliseconds an image to index it, of a pool image's decoding and
-    first look, of all else, and of that if every image were searched in full; own MB."""
+    coarse features, of all else, and of that if every image were searched in full; own MB."""
 
     num_val: int
     index: float
@@ -120,15 +122,15 @@ def _scan(pool: list[Path], folder: Path) -> tuple[float, float, float]:
 
 
 def search_all(pool: list[Path], index: ValIndex) -> tuple[float, float, set[Path]]:
-    """(CPU ms of decoding and first look, of all else; those that needed the full search)."""
+    """(CPU ms of decoding and coarse features, of all else; those that needed the full search)."""
     times, full = np.zeros(2), set()
     for file in pool:
         start = time.thread_time()
         picture = describe(file, index.config)
-        _ = picture.look
-        looked = time.thread_time()
+        _ = picture.coarse
+        extracted = time.thread_time()
         find_pairs(picture, index)
-        times += looked - start, time.thread_time() - looked
+        times += extracted - start, time.thread_time() - extracted
         full |= {file} if "features" in vars(picture) else set()
     first, search = (times * 1000 / len(pool)).tolist()
     return first, search, full
@@ -136,13 +138,13 @@ def search_all(pool: list[Path], index: ValIndex) -> tuple[float, float, set[Pat
 
 def val_growth(val: list[Path], pool: list[Path], folder: Path) -> list[Cost]:
     """The cost by size of the val set, all by the inverted file."""
-    names = ("val images", "index ms", "decode + look ms", "search ms", "searched in full")
+    names = ("val images", "index ms", "decode + coarse ms", "search ms", "searched in full")
     table, costs = Table(*names, "search ms, if all were", "index MB", "own MB"), []
     for times in SIZES:
         part, inside = val[: len(val) * times // SIZES[-1]], folder / str(times)
         built = index_of(part, DedupConfig(max_exact=0), inside)
         first, search, full = search_all(pool, load_index(inside))
-        _, whole, _ = search_all(pool, ValIndex(inside, DedupConfig(max_exact=0, look_vote=0.0)))
+        _, whole, _ = search_all(pool, ValIndex(inside, DedupConfig(max_exact=0, coarse_vote=0.0)))
         own = scan_apart(pool, inside)[2]
         costs.append(Cost(len(part), built, first, search, whole, own))
         figures = (built, first, search, len(full) / len(pool), whole, bytes_in(inside) / 1e6, own)
@@ -162,7 +164,7 @@ def pool_growth(pool: list[Path], folder: Path) -> Table:
 
 def throughput(pool: list[Path], index: ValIndex) -> Table:
     """Scan against extraction alone, in turns, by workers: extraction of every image for the full
-    search, and just the extraction that the scan does (first looks, and the full one of some)."""
+    search, and just the extraction that the scan does (coarse, and the full one of some)."""
     config, ids = index.config, [file.name for file in pool]
     full = search_all(pool, index)[2]
     title = "least of two turns; scan's throughput / that of extraction, by CPU time (wall time)"
@@ -174,7 +176,7 @@ def throughput(pool: list[Path], index: ValIndex) -> Table:
 
     def its_own(file: Path) -> object:
         picture = describe(file, config)
-        return picture.look, picture.features if file in full else None
+        return picture.coarse, picture.features if file in full else None
 
     for workers in (1, 2):
         works = (
@@ -218,7 +220,7 @@ def plan(costs: list[Cost], index_ms: float, folder: Path) -> str:
     disk = image_bytes * FULL_VAL / 1e9
     return (
         f"planned, {FULL_POOL:,} images against {FULL_VAL:,}, all of {long:.0f} x {short:.0f}:\n"
-        f"  scan: {first:.1f} ms decoding and first look + {search:.1f} ms search (val^"
+        f"  scan: {first:.1f} ms decoding and coarse features + {search:.1f} ms search (val^"
         f"{exponent:.2f} through the sizes above) = {hours:,.0f} core-hours, "
         f"{hours / FULL_CORES:,.1f} hours on {FULL_CORES} cores;\n"
         f"    were every image searched in full: {whole:.1f} ms search (val^{steeper:.2f}) = "

@@ -28,7 +28,7 @@ from data_catalog.base.config import parse
 from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import COMMON
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Picture, describe
+from ppcls_core.dedup.features.picture import DescribedImage, describe
 from ppcls_core.dedup.match.detect import check_pair, find_pairs
 from ppcls_core.dedup.match.index import ValIndex, load_index
 
@@ -43,7 +43,7 @@ HARD = (
     "crop 50 % + 0.6 + jpeg 50",
 )
 WIDER = (  # what shortens the list, taken away one after the other
-    ("first look", {"look_vote": 0.0}),
+    ("coarse search", {"coarse_vote": 0.0}),
     ("inverted file", {"max_exact": 1 << 30}),
     ("number of candidates", {"num_candidates": 100, "min_vote": 0.0, "num_queries": 10_000}),
 )
@@ -53,8 +53,8 @@ SETTINGS = [
     for features in (300, 500)
     for low in (0.006, 0.015)
 ]
-LOOKS = [
-    {"look_side": side, "look_features": features, "look_vote": vote}
+COARSE = [
+    {"coarse_side": side, "coarse_features": features, "coarse_vote": vote}
     for side, features, vote in (
         *((112, 200, vote) for vote in (0.0, 1.2, 1.4, 1.5, 1.7, 2.0)),
         *((side, 200, 1.5) for side in (96, 128, 160)),
@@ -70,7 +70,7 @@ def plant(files: list[Path], names: Iterable[str], path: Path) -> Iterator[int]:
         yield row
 
 
-def finds(picture: Picture, index: ValIndex, row: int) -> bool:
+def finds(picture: DescribedImage, index: ValIndex, row: int) -> bool:
     """Whether the search pairs them."""
     return any(pair.row == row for pair in find_pairs(picture, index))
 
@@ -87,7 +87,7 @@ def upper_bound(count: int, of: int) -> float:
 
 def shortlist(sources: list[Path], others: list[Path], folder: Path) -> str:
     """Attacked pictures that are found when compared with their source alone, as brute force does,
-    and not by the search by way of first look, inverted file and votes; by what loses them."""
+    and not by the search by way of coarse search, inverted file and votes; by what loses them."""
     places = {0: folder / "inverted", 1 << 30: folder / "exact"}
     for max_exact, place in places.items():
         index_of(sources + others, DedupConfig(max_exact=max_exact), place)
@@ -104,7 +104,7 @@ def shortlist(sources: list[Path], others: list[Path], folder: Path) -> str:
             found += 1
         elif check_pair(picture, index, row) is not None:
             by = (name for name, larger in wider.items() if finds(picture, larger, row))
-            lost[next(by, "voting or rivals")] += 1
+            lost[next(by, "voting or competing images")] += 1
     asked, brute = len(sources) * len(COMMON), found + lost.total()
     reasons = ", ".join(f"{name} {count}" for name, count in lost.items()) or "nothing"
     return (
@@ -129,11 +129,11 @@ def recall(files: list[Path], index: ValIndex, path: Path) -> tuple[float, float
 
 
 def settings_table(sources: list[Path], folder: Path) -> Table:
-    """By setting of the full search, without a first look (of which next to nothing is left)."""
+    """By setting of the full search, without a coarse search (of which next to nothing is left)."""
     title = f"{len(sources) * len(HARD)} attacked pictures; OpenCV doubles all before extraction"
     names = ("side", "features", "contrast", "", "recall", "extraction ms", "search ms")
     table, default = Table(*names, title=title), DedupConfig()
-    none = {"look_side": 32, "look_features": 16, "look_vote": 0.0}
+    none = {"coarse_side": 32, "coarse_features": 16, "coarse_vote": 0.0}
     for setting in SETTINGS:
         least = min(setting["side"], default.min_side)
         index_of(sources, parse(DedupConfig, {**setting, **none, "min_side": least}, ""), folder)
@@ -144,19 +144,19 @@ def settings_table(sources: list[Path], folder: Path) -> Table:
     return table
 
 
-def looks_table(sources: list[Path], others: list[Path], pool: list[Path], folder: Path) -> Table:
-    """By first look: recall, and what `pool` costs, of which the index has nothing."""
+def coarse_table(sources: list[Path], others: list[Path], pool: list[Path], folder: Path) -> Table:
+    """By setting of the coarse search: recall, and the cost of `pool`, unknown to the index."""
     title = f"{len(sources) * len(HARD)} attacked pictures; {len(pool)} unrelated ones"
-    names = ("look side", "features", "vote", "", "recall", "unrelated: searched in full", "ms")
+    names = ("side", "features", "vote", "", "recall", "unrelated: searched in full", "ms")
     table, default = Table(*names, title=title), DedupConfig()
     index_of(sources + others, default, folder)
-    for look in LOOKS:
-        index = ValIndex(folder, parse(DedupConfig, look, "look"))
+    for setting in COARSE:
+        index = ValIndex(folder, parse(DedupConfig, setting, "coarse"))
         found = recall(sources, index, folder / "picture.jpg")[0]
         first, search, full = search_all(pool, index)
         star = "*" if index.config == default else ""
         figures = (f"{found:.3f}", f"{len(full) / len(pool):.2f}", f"{first + search:.1f}")
-        table.add_row(*map(str, look.values()), star, *figures)
+        table.add_row(*map(str, setting.values()), star, *figures)
     return table
 
 
@@ -173,7 +173,7 @@ def main() -> None:
         if options.shortlist:
             console.print(shortlist(sources, others, folder))
         else:
-            console.print(looks_table(sources, others, pool[num:], folder / "looks"))
+            console.print(coarse_table(sources, others, pool[num:], folder / "coarse"))
             console.print(settings_table(sources, folder / "settings"))
 
 

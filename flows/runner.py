@@ -13,7 +13,7 @@ from flows.services import is_healthy, prepare
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, following, needed_for, stage_named
 from tasks.recipe import RECIPES, load_recipes, recipe_path
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Store
 
 STOP_SECONDS = 10  # for the temporary server to write what it has received

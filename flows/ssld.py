@@ -21,7 +21,8 @@ from flows.monitor import watching
 from ppcls_core.runtime.paddle import import_paddle
 from tasks.dag import OF_STUDENT, needed_for
 from tasks.recipe import load_recipes
-from tasks.run.stage import Session, Stage
+from tasks.run.session import Session
+from tasks.run.stage import Stage
 from tasks.run.store import Result, Store
 
 

@@ -28,8 +28,10 @@ def weights_folder() -> Path:
     """Where downloaded weights are kept: `$SSLD_HOME/weights`, by default in the user's cache."""
     if home := os.environ.get("SSLD_HOME"):
         return Path(home).absolute() / "weights"
-    # Without a HOME, of a user unknown to the machine, `~` stays: a folder here, as good as any.
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # no HOME, and a user whom the machine does not know
+        raise UserError("no folder for downloaded weights is known; set SSLD_HOME") from error
     return Path(cache) / "ssld" / "weights"
 
 

@@ -12,27 +12,28 @@ from data_catalog.images.columns import Images, PassedOver
 from data_catalog.images.folders import Count, TarReader, read_archive, read_folder
 from data_catalog.images.formats import HEAD, Kind, kind_of
 from data_catalog.images.found import Found
-from data_catalog.images.identity import Contents, Progress
+from data_catalog.images.identity import Contents, Progress, cache_folder
 from data_catalog.images.lists import read_list
 from data_catalog.images.tars import UNPACK, read_tar
 
 
-def collect(given: Path, cache: Path | None, progress: Progress | None = None) -> Images:
+def collect(
+    given: Path, cache: Path | None = None, progress: Progress = lambda done, total: None
+) -> Images:
     """The images of a folder, a list file or a tar, with their contents.
 
     Ids are relative to the folder itself, or to that of the list or tar. A label of the list is
-    kept. `cache` is a folder of contents read before (`identity.cache_folder()`).
+    kept. `cache` is a folder of contents read before, by default `identity.cache_folder()`.
 
     Raises:
         UserError: nothing there, no image there, a compressed tar, or an id twice.
     """
-    tick = progress or (lambda done, total: None)
-    contents = Contents(cache)
-    found = find(given, given if given.is_dir() else given.parent, contents.tar, Counter(tick))
+    contents = Contents(cache or cache_folder())
+    found = find(given, given if given.is_dir() else given.parent, contents.tar, Counter(progress))
     if not len(found.images) and not len(found.images.damaged):
         lost = describe_lost(found.images.passed_over)
         raise UserError(f"{given}: holds no image and no tar of images{lost and '; '}{lost}")
-    return contents.of(found, tick)
+    return contents.of(found, progress)
 
 
 def find(

@@ -246,8 +246,9 @@ class _Texts(Sequence[str]):
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
-def write_images(path: Path, images: Images) -> None:
-    """Write `images` to an Arrow file atomically; equal sets give equal bytes, however chunked."""
+def write_images(path: Path, images: Images, mask: np.ndarray | None = None) -> None:
+    """Write `images`, or those that `mask` (bool [rows]) marks, to an Arrow file atomically; equal
+    sets give equal bytes, however chunked. A part at a time is held."""
     metadata = {
         "classes": json.dumps(list(images.classes), ensure_ascii=False),
         "passed_over": json.dumps(
@@ -262,9 +263,11 @@ def write_images(path: Path, images: Images) -> None:
             table = table.set_column(at, entry, plain.dictionary_encode())
     schema = SCHEMA.with_metadata(metadata)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-        for start in range(0, len(table), PART):
-            part = table.slice(start, PART)
-            fresh = part.take(pa.array(np.arange(len(part))))  # without what was sliced away
+        rows = np.arange(len(table)) if mask is None else np.flatnonzero(mask)
+        for start in range(0, len(rows), PART):
+            chosen = rows[start : start + PART]
+            part = table.slice(chosen[0], chosen[-1] - chosen[0] + 1)
+            fresh = part.take(pa.array(chosen - chosen[0]))  # without what was sliced away
             for batch in fresh.combine_chunks().to_batches():
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +12,17 @@ import typer
 from rich.progress import Progress, TaskID
 
 from data_catalog.base.config import UserError, override, parse
+from data_catalog.images.collect import collect, describe
 from ppcls_core.cli.console import console, log
-from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.folder import check_given, claimed
+from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
+from ppcls_core.dedup.result.write import SearchResult
+from ppcls_core.dedup.run import find_duplicates
+from ppcls_core.dedup.search import Search
+from ppcls_core.report.model import percent, wilson
+from ppcls_core.report.search import PAGE, write_search_page
+from ppcls_core.runtime.monitor import Monitor, SilentMonitor, check
 
 
 def dedup(  # noqa: PLR0913 - a command's options
@@ -33,8 +44,9 @@ def dedup(  # noqa: PLR0913 - a command's options
     """Find the pool's images that show an image of another set, however altered, or one another.
 
     Leaves pairs.parquet (pool_id, val_id, channel, score, inliers, margin, transform; also as
-    CSV), kept.parquet and rejected.parquet in the folder --out, pairs.html to be looked at, and
-    removed.json, which others can verify. Altered images of the other set are searched as well,
+    CSV), kept.parquet and rejected.parquet in the folder --out, val_rejected.parquet with the
+    images that could not be searched for, pairs.html to be looked at, and removed.json, which
+    others can verify. Altered images of the other set are searched as well,
     to estimate the recall (-o canaries=0: none). The same command again goes on where it was
     stopped.
     """
@@ -44,29 +56,51 @@ def dedup(  # noqa: PLR0913 - a command's options
         raise UserError("give one of --out FOLDER and --verify LIST")
     if verify:
         return _verify(verify, pool, against)
-    from ppcls_core.dedup.config import DedupConfig
-    from ppcls_core.dedup.run import Search
-    from ppcls_core.dedup.run import dedup as search
-
     assert out
     config = parse(DedupConfig, override({}, overrides or []), "ppcls dedup")
-    workers = len(os.sched_getaffinity(0))
     hidden = not console.is_terminal
     with Progress(console=console, transient=True, disable=hidden) as progress:
-        counts = search(Search(pool, against, out, config, workers), _Shown(progress))
-    log(", ".join(f"{name} {count:,}" for name, count in counts.items()))
-    _tell_recall(out)
-    return log(f"written: {out}; the pairs to look at: {out / 'pairs.html'}")
+        result = search_given(pool, against, out, config, _Shown(progress))
+    log(_listed(result.pool_counts))
+    if against:
+        log(f"validation: {_listed(result.val_counts)}")
+    _tell_recall(result.canaries)
+    return log(f"written: {out}; the pairs to look at: {out / PAGE}")
 
 
-def _tell_recall(out: Path) -> None:
-    """What became of the canaries: in all, and by each attack that was not always found."""
-    import pyarrow.parquet as pq
+def search_given(
+    pool: Path, against: Path | None, out: Path, config: DedupConfig, monitor: Monitor
+) -> SearchResult:
+    """Search the images of `pool` for those of `against`, or within themselves, into `out`.
 
-    from ppcls_core.dedup.canaries import recall
-    from ppcls_core.report.model import percent, wilson
+    Raises:
+        UserError: nothing to search, an `out` within the pool or of another search, or in use.
+        Interrupted: a stop was requested; finished work is kept.
+    """
+    given = [pool, against] if against else [pool]
+    check_given(out, given)
+    sets = [collect(path, progress=partial(_show_reading, monitor)) for path in given]
+    for path, images in zip(given, sets, strict=True):
+        monitor.note(f"{path}: {describe(images)}")
+    workers = len(os.sched_getaffinity(0))
+    search = Search(sets[0], sets[1] if against else None, out, config, workers)
+    with claimed(search, given, monitor.note):
+        result = find_duplicates(search, monitor)
+        write_search_page(search, result)
+    return result
 
-    scores = recall(pq.read_table(out / "canaries.parquet"))
+
+def _show_reading(monitor: Monitor, done: int, total: int) -> None:
+    monitor.progress(done, total, "images read")
+    check(monitor)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _tell_recall(scores: Mapping[str, Sequence[int]]) -> None:
+    """Say how many canaries were found: in all, and by each attack that was not always found."""
     found, planted = (sum(score[i] for score in scores.values()) for i in (0, 1))
     if not planted:
         return
@@ -81,8 +115,6 @@ def _tell_recall(out: Path) -> None:
 
 
 def _verify(path: Path, pool: Path, against: Path | None) -> None:
-    from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
-
     verified, notes = verify_removal(path, pool, against)
     for note in notes:
         log(f"{path}: {note}")
@@ -90,7 +122,7 @@ def _verify(path: Path, pool: Path, against: Path | None) -> None:
         if pair.verdict != "agrees":
             log(f"{pair.image_id} - {pair.val_id}: {pair.verdict} ({pair.detail})")
     counts = summary(verified)
-    log(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    log(_listed(counts))
     if counts["agrees"] < len(verified):
         raise UserError(f"{path}: not all of its {len(verified):,} pairs agree")
     if ALTERED in notes:

@@ -1,4 +1,4 @@
-"""What people do to pictures before they publish them again: the ways in which copies are planted.
+"""The alterations that people make to pictures before they publish them again, to plant copies.
 
 An attack takes a picture, another picture that it may need as ground or sticker, and a generator;
 it gives the altered picture. All are RGB uint8 [H, W, 3].

@@ -38,7 +38,8 @@ FASTEST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # lossless: the attack alone alters 
 def find_canaries(
     find: Find, index: ValIndex, workers: int, on_image: Callable[[], None]
 ) -> pa.Table:
-    """What became of each canary (CANARIES); `config.canaries` are planted, all attacks in turn.
+    """A row for each canary (CANARIES): whether the search found it, and how; `config.canaries` are
+    planted, all attacks in turn.
 
     `find` gives where indexed images are. The same images give the same canaries in every run.
     """

@@ -35,9 +35,9 @@ class DedupConfig(Config):
     min_features: int = Field(default=30, ge=2)  # with fewer a val image is not found by SIFT
     contrast_threshold: float = Field(default=0.006, gt=0, lt=1)  # OpenCV's; 0.04 starves cloth
 
-    look_side: int = Field(default=112, ge=32, le=2048)  # short side at the first look, pixels
-    look_features: int = Field(default=200, ge=16, le=10_000)  # all searched
-    look_vote: float = Field(default=1.5, ge=0)  # of a suspect; 0: all are searched in full
+    coarse_side: int = Field(default=112, ge=32, le=2048)  # short side in the coarse search, pixels
+    coarse_features: int = Field(default=200, ge=16, le=10_000)  # keypoints, all searched
+    coarse_vote: float = Field(default=1.5, ge=0)  # of a candidate; 0: all are searched in full
 
     num_queries: int = Field(default=300, ge=16, le=10_000)  # of the features, in the full search
     num_neighbours: int = Field(default=4, ge=2, le=128)  # nearest descriptors that may vote

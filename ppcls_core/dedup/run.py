@@ -1,153 +1,116 @@
-"""`ppcls dedup`: which images of a pool show an image of another set, or one another.
-
-Files of DIR: `pairs.parquet` and `pairs.csv` (PAIRS), `kept.parquet` (image_id), `rejected.parquet`
-(image_id, reason, detail: a duplicate's is the other image's id), `weak.parquet` (image_id of those
-kept that have too little texture for SIFT to be relied on), `val_weak.parquet` (image_id of those
-searched for that have too little; not within a pool), `canaries.parquet` (CANARIES), `pairs.html`
-(pairs to look at), `removed.json` (what others need to verify the removal, see `removal.py`). And
-of the work: `search.json` (what is searched), `pool.arrow`, `val.arrow` (where the images are),
-`index/`, `shards/`, one JSON file a part of the pool: running again goes on behind those that are
-whole.
-"""
+"""The duplicate search, which the pipeline's stage and `ppcls dedup` call alike."""
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Callable
+
+import pyarrow as pa
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import LockHeld, digest_of, locked, read_json, write_json, write_table
+from data_catalog.base.files import write_table
 from ppcls_core.dedup.canaries import find_canaries
-from ppcls_core.dedup.collection import PART, Collection, collect
-from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match.detect import scan
-from ppcls_core.dedup.match.index import FORMAT, ValIndex, build_index, load_index
-from ppcls_core.dedup.result.gallery import Gallery
-from ppcls_core.dedup.result.write import Found, Shard, write_result
+from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
+from ppcls_core.dedup.result.removal import Searched
+from ppcls_core.dedup.result.write import SearchResult, val_account, write_result
+from ppcls_core.dedup.search import INDEX, SHARDS, Search
 from ppcls_core.runtime.monitor import Monitor, check
+from ppcls_core.runtime.shards import Advance, run_shards
+
+NUM_NAMED = 3  # lost images that a message names
 
 
-@dataclass(frozen=True)
-class Search:
-    """What is asked for: the images of `pool` that show one of `against`, or, if that is None, one
-    another; `out` is the folder of the result."""
+def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
+    """Search, and leave the files that `ppcls_core.dedup.search` lists in `search.out`.
 
-    pool: Path
-    against: Path | None
-    out: Path
-    config: DedupConfig
-    workers: int
-
-
-def dedup(search: Search, monitor: Monitor) -> dict[str, int]:
-    """Search, and leave the result in `search.out`; counts: in = kept + duplicates + each reason.
-
-    Counted beside that: `too_few_features` (of those kept, for SIFT to be relied on), `pairs` and,
-    but within a pool, `val_too_few_features`. Canaries are in none of these.
+    What an earlier search of the same images and settings has finished there is not done again; the
+    caller makes sure that nothing else lies there. Losses on either side are said to the monitor.
 
     Raises:
-        UserError: nothing to search, an `out` within the pool or of another search, or in use.
+        UserError: no validation image can be read.
         Interrupted: a stop was requested; finished shards are kept.
     """
-    _check_folders(search)
-    with _locked(search.out):
-        pool = collect(search.pool, search.out / "pool.arrow")
-        val = collect(search.against, search.out / "val.arrow") if search.against else pool
-        _claim(search, pool, val)
-        found = Found(pool, val, _index(search, val, monitor))
-        _plant(search, found, monitor)
-        _search(search, found, monitor)
-        return write_result(search.out, found, lambda number: _shard(search, number))
+    _note_passed_over(search, monitor)
+    index = _index(search, monitor)
+    val = val_account(search, index)
+    if val is not None:
+        _note_val(search, index, val, monitor)
+    _plant(search, index, monitor)
+    num_shards = _search(search, index, monitor)
+    return write_result(search, index, num_shards, val)
 
 
-def _check_folders(search: Search) -> None:
-    out = search.out.resolve()
-    for given in (search.pool, search.against):
-        if given is not None and given.is_dir() and out.is_relative_to(given.resolve()):
-            raise UserError(
-                f"{search.out}: lies in {given}, which is searched; take another folder"
-            )
-        if given is not None and not given.exists():
-            raise UserError(f"{given}: no folder, list file or tar there; correct the path")
-    if search.out.exists() and not search.out.is_dir():
-        raise UserError(f"{search.out}: is a file; give the name of a folder")
-    inside = set(search.out.iterdir()) if search.out.exists() else set()
-    foreign = [p for p in inside if not p.name.startswith(".") and p.suffix != ".arrow"]
-    if foreign and search.out / "search.json" not in inside:
-        raise UserError(f"{search.out}: holds other files; take a new folder")
-    if search.against is not None and search.pool.resolve() == search.against.resolve():
-        raise UserError(f"{search.pool}: is searched against itself; use --within for that")
+def _note_passed_over(search: Search, monitor: Monitor) -> None:
+    sides = (
+        {"pool": search.pool} if search.within else {"pool": search.pool, "validation": search.val}
+    )
+    for name, images in sides.items():
+        for kind in images.passed_over:
+            named = _some(list(kind.examples), kind.count)
+            monitor.note(f"{name}: {kind.count:,} passed over: {kind.reason} ({named})")
+        if len(images.damaged):
+            monitor.note(f"{name}: {_reasons(images.damaged)}")
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Exclude other searches of the folder; the kernel releases this when the process dies. What a
-    killed one was writing is removed."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(out / ".lock"))
-        except LockHeld as holder:
-            raise UserError(
-                f"{out}: another search, process {holder}, writes there; wait or take another"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{out}: cannot be written ({error.strerror}); take another") from error
-        for folder in (out, out / "index", out / "shards"):
-            for temporary in folder.glob(".tmp-*"):
-                temporary.unlink()
-        try:
-            yield
-        finally:
-            inside = list(out.iterdir())
-            if {path.name for path in inside} <= {".lock", "pool.arrow", "val.arrow"}:
-                for path in inside:  # nothing was begun
-                    path.unlink()
-                out.rmdir()
+def _reasons(rejected: pa.Table) -> str:
+    """The images of a REJECTED table: how many for each reason, and the first by name."""
+    reasons = rejected["reason"].to_pylist()
+    counts = ", ".join(f"{reasons.count(name):,} {name}" for name in sorted(set(reasons)))
+    return f"{counts} ({_some(rejected['image_id'][:NUM_NAMED].to_pylist(), len(rejected))})"
 
 
-def _claim(search: Search, pool: Collection, val: Collection) -> None:
-    """Refuse a folder that holds the work of another search."""
-    digests = [pool.digest, val.digest if search.against else None]
-    claim = {"search": digest_of([FORMAT, PART, search.config.model_dump(mode="json"), digests])}
-    record = search.out / "search.json"
-    if record.exists() and read_json(record) != claim:
-        raise UserError(
-            f"{search.out}: holds a search with other images or settings; remove it or take another"
-        )
-    write_json(record, claim)
+def _some(names: list[str], total: int) -> str:
+    return ", ".join(names[:NUM_NAMED]) + (", ..." if total > NUM_NAMED else "")
 
 
-def _index(search: Search, images: Collection, monitor: Monitor) -> ValIndex:
+def _index(search: Search, monitor: Monitor) -> ValIndex:
     """The index, built unless an earlier run left it whole."""
-    path = search.out / "index"
-
-    def progress(done: int) -> None:
-        monitor.progress(done, len(images), "images indexed")
-        check(monitor)
-
+    path = search.out / INDEX
     if not (path / "index.json").exists():
-        build_index(images.sources, images.ids, search.config, path, progress)
+        build_index(search.val, search.config, path, search.workers, monitor)
+    shutil.rmtree(path / SHARDS, ignore_errors=True)  # of a build killed after its last step
     return load_index(path)
 
 
-def _plant(search: Search, found: Found, monitor: Monitor) -> None:
+def _note_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) -> None:
+    """Say which validation images are not searched for, or only in part; none is an error."""
+    if not val.used:
+        lost = _reasons(index.rejected) if len(index.rejected) else "the set is empty"
+        raise UserError(
+            f"no validation image can be read, expected at least one to search for: {lost}; "
+            "correct the path, or replace these images"
+        )
+    if len(index.rejected):
+        monitor.note(
+            f"validation: {len(index.rejected):,} of {len(search.val):,} images cannot be read and "
+            f"are not searched for: {_reasons(index.rejected)}"
+        )
+    if val.too_few_features:
+        some = _some(index.weak, val.too_few_features)
+        monitor.note(
+            f"validation: {val.too_few_features:,} of {val.used:,} images have too few features: "
+            f"only equal copies and those of nearly equal thumbnails are found ({some})"
+        )
+
+
+def _plant(search: Search, index: ValIndex, monitor: Monitor) -> None:
     """Search the canaries, unless an earlier run did."""
     path, start = search.out / "canaries.parquet", time.monotonic()
     if path.exists():
         return
     advance = _counter(monitor, search.config.canaries, "canaries")
-    canaries = find_canaries(found.val.find, found.index, search.workers, advance)
+    canaries = find_canaries(search.val.find, index, search.workers, advance)
     seconds = time.monotonic() - start
     write_table(path, canaries)
     if len(canaries):
         monitor.note(f"{len(canaries)} altered images searched in {seconds:.0f} s: the canaries")
 
 
-def _counter(monitor: Monitor, total: int, unit: str, done: int = 0) -> Callable[[], None]:
+def _counter(monitor: Monitor, total: int, unit: str) -> Callable[[], None]:
     """To be called once an image."""
+    done = 0
 
     def advance() -> None:
         nonlocal done
@@ -158,32 +121,12 @@ def _counter(monitor: Monitor, total: int, unit: str, done: int = 0) -> Callable
     return advance
 
 
-def _search(search: Search, found: Found, monitor: Monitor) -> None:
-    """Make every shard that is not there."""
-    pool = found.pool
-    missing = [number for number in pool.parts if _shard(search, number) is None]
-    if missing and len(missing) < len(pool.parts):
-        monitor.note(f"{len(pool.parts) - len(missing)} of {len(pool.parts)} parts are finished")
-    left = sum(min(PART, len(pool) - number * PART) for number in missing)
-    advance = _counter(monitor, len(pool), "images", len(pool) - left)
-    for number in missing:
-        ids, sources = pool.part(number)
-        result = scan(sources, ids, found.index, search.workers, advance)
-        nearest = Gallery()
-        pairs = result.pairs.to_pylist()
-        others = [row for row in pairs if not (found.within and row["pool_id"] == row["val_id"])]
-        nearest.add(others, result.refused.to_pylist())
-        rejected, weak = result.rejected.to_pylist(), [{"image_id": i} for i in result.weak]
-        shard = Shard(pairs, nearest.refused, rejected, weak)
-        write_json(_shard_path(search, number), asdict(shard))
+def _search(search: Search, index: ValIndex, monitor: Monitor) -> int:
+    """Make every shard of the pool that is not there; their number."""
 
+    def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        part = search.pool.part(rows.start, rows.stop)
+        return vars(scan(part.sources(), part.ids, index, search.workers, advance))
 
-def _shard_path(search: Search, number: int) -> Path:
-    return search.out / "shards" / f"{number:05d}.json"
-
-
-def _shard(search: Search, number: int) -> Shard | None:
-    """What the search of a part gave; None when it is not there."""
-    data = read_json(_shard_path(search, number))
-    is_whole = isinstance(data, dict) and set(data) == {field.name for field in fields(Shard)}
-    return Shard(**data) if is_whole else None
+    shards, size = search.out / SHARDS, search.shard_size
+    return run_shards(shards, len(search.pool), size, monitor, process)

@@ -1,4 +1,4 @@
-"""What models cost on this machine, beside what was published of them."""
+"""Parameters, operations and latency of models on this machine, beside the published ones."""
 
 from __future__ import annotations
 

@@ -26,11 +26,9 @@ are compressed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import get_args
 
@@ -40,10 +38,11 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName, encode, raw_columns, rest_bytes
+from ppcls_core.runtime.versions import installed_versions
 
 FORMAT = "1"
 PATTERN = "shard-*.labels.parquet"  # names of the shards in a folder
-LIBRARIES = ("ssld", "paddlepaddle", "numpy", "pyarrow")
+LIBRARIES = ("paddle", "numpy", "pyarrow")  # modules
 _ENCODINGS: dict[str, EncodingName] = {name: name for name in get_args(EncodingName)}
 _BATCH_ROWS = 1 << 15  # read at once
 _GROUP_BYTES, _GROUP_ROWS = 1 << 24, 1 << 14  # of `rest`; Arrow ends a page after 20,000 rows
@@ -51,7 +50,7 @@ _GROUP_BYTES, _GROUP_ROWS = 1 << 24, 1 << 14  # of `rest`; Arrow ends a page aft
 
 @dataclass(frozen=True)
 class Origin:
-    """What labels depend on, as fingerprints: labels of another origin are of no use."""
+    """Fingerprints of all that labels depend on: labels of another origin are of no use."""
 
     teacher: str
     preprocessing: str
@@ -59,7 +58,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard's metadata says; the shards of a store all say the same."""
+    """The metadata of a shard, equal in all shards of a store."""
 
     origin: Origin
     num_classes: int
@@ -197,7 +196,7 @@ def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Generator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -256,7 +255,7 @@ def _metadata(header: Header) -> dict[str, str]:
         "encoding": header.encoding,
         "k": str(header.k),
         "num_classes": str(header.num_classes),
-        "libraries": json.dumps({n: v for n in LIBRARIES if (v := _version(n))}),
+        "libraries": json.dumps(installed_versions(LIBRARIES)),
     }
 
 
@@ -283,10 +282,3 @@ def _array(name: str, values: np.ndarray) -> pa.Array:
     if values.ndim == 1:
         return flat
     return pa.FixedSizeListArray.from_arrays(flat, type=_list_type(flat.type, values.shape[1]))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return installed_version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""What the report says, as plain values: filled by the report stage, drawn by `figures` and `page`.
+"""The content of a report as plain values: filled by its stage, drawn by `figures` and `page`.
 
 Every collection may be empty and every optional value None: the page then says in words that there
 is nothing to show. Nothing here reads a file. At the end: how page and charts write the numbers.
@@ -10,9 +10,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+
+from ppcls_core.dedup.result.gallery import DuplicatePair
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
 
@@ -97,24 +99,9 @@ class Curve:
     x_name: str = "epoch"  # or "step"
 
 
-@dataclass(frozen=True, eq=False)
-class DuplicatePair:
-    """Two images, whether one shows the other, and the evidence."""
-
-    pool_id: str
-    val_id: str
-    channel: str  # what found it: bytes, pixels, phash, sift
-    score: float
-    inliers: int  # keypoints that obey one map; 0 outside SIFT
-    margin: float  # the score less what the rule asks for
-    kind: Literal["accepted", "refused", "sample"]  # the borderline's two sides; any accepted pair
-    picture: Image | None  # both, side by side
-    planted: str | None = None  # the transform it was planted with, where that is known
-
-
 @dataclass(frozen=True)
 class PlantedRow:
-    """Of `total` copies planted with `transform`, `found` were found."""
+    """`total` copies were planted with `transform`, of which `found` were found."""
 
     transform: str
     found: int
@@ -127,7 +114,7 @@ class PlantedRow:
 
 @dataclass(frozen=True, eq=False)
 class ClassSample:
-    """What was selected for one class."""
+    """The images selected for one class."""
 
     name: str
     num_selected: int
@@ -149,8 +136,8 @@ class Histogram:
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """What was selected out of the pool, and how sure the teacher was."""
+class SelectionSummary:
+    """The images selected out of the pool, and how sure the teacher was."""
 
     policy: str = "best"  # or "random"
     classes: tuple[ClassSample, ...] = ()
@@ -166,7 +153,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class CountRow:
-    """Where the images of one stage went."""
+    """Counts of the images of one stage: in, and out by reason."""
 
     stage: str
     images_in: int
@@ -181,8 +168,17 @@ class CountRow:
 
     @property
     def reconciles(self) -> bool:
-        """Whether every image is accounted for exactly once."""
+        """True if every image is accounted for exactly once."""
         return self.missing == 0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Images that a stage did without, and why."""
+
+    stage: str
+    reason: str
+    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,9 +196,10 @@ class Report:
     canaries: tuple[PlantedRow, ...] = ()  # by the search itself
     too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
     val_too_few_features: int | None = None  # validation images whose copies SIFT cannot find
-    selection: Selection = Selection()
+    val_rejected: Mapping[str, int] = field(default_factory=dict)  # not searched for, by reason
+    selection: SelectionSummary = SelectionSummary()
     reconciliation: tuple[CountRow, ...] = ()
-    rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
+    left_out: tuple[LeftOut, ...] = ()
     settings_yaml: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # label -> path relative to the store
@@ -213,10 +210,12 @@ class Report:
 class SearchReport:
     """All that `page.render_search` shows of a search for duplicates by itself."""
 
-    counts: Mapping[str, int]
+    counts: Mapping[str, int]  # of the pool
     canaries: tuple[PlantedRow, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
     within: bool = False  # whether the pool was searched within
+    val_counts: Mapping[str, int] = field(default_factory=dict)  # empty within a pool
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # files that are no images
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from data_catalog.base.config import UserError
+from data_catalog.base.errors import UserError
 from ppcls_core.runtime.monitor import Interrupted
 
 

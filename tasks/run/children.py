@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ppcls_core.runtime.processes import Child, Parent
-from tasks.run.shards import Advance
+from ppcls_core.runtime.shards import Advance
 
 Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
 Start = Callable[..., Make]  # (number of the child, *arguments), found by name in the child

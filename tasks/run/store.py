@@ -1,4 +1,4 @@
-"""The store: STORE/<stage>/<key>/ with a manifest written last, and what can be said of it.
+"""The store of results: STORE/<stage>/<key>/, where a manifest is written last.
 
 A stage is done when its manifest is there and every file it lists is as it was. Nothing else
 counts: neither Prefect's states nor any other record.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -52,9 +52,12 @@ class Result:
         return digest_of([self.stage, *self._lasting("*")])
 
     def digest_of(self, pattern: str) -> str:
-        """Digest over the lasting files whose path matches `pattern`."""
+        """Digest over the lasting files whose path matches `pattern`.
+
+        None at all is a result too where it has a wildcard: a stage may have had nothing to do.
+        """
         files = self._lasting(pattern)
-        assert files, f"{self.stage} makes no file {pattern}"
+        assert files or "*" in pattern, f"{self.stage} makes no file {pattern}"
         return digest_of(files)
 
     def _lasting(self, pattern: str) -> list[list[str]]:
@@ -63,6 +66,7 @@ class Result:
         return [[n, self.files[n].sha256] for n in sorted(lasting) if fnmatch(n, pattern)]
 
     def path(self, name: str) -> Path:
+        """A file of the stage."""
         return self.directory / name
 
 
@@ -83,6 +87,7 @@ class Store:
         return shutil.disk_usage(self.root).free < 1 << 20
 
     def directory(self, stage: str, key: str) -> Path:
+        """The folder of the result of `stage` under `key`, which need not exist."""
         return self.root / stage / key[:20]
 
     def load(self, stage: str, key: str) -> Result | None:
@@ -109,7 +114,7 @@ class Store:
                 path.unlink()
 
     def damage(self, result: Result, deep: bool = False) -> str | None:
-        """What is wrong with the files of `result`, or None.
+        """A sentence about the first damaged file of `result`, or None.
 
         A file whose size and modification time are as recorded is believed; one whose time differs,
         or every one with `deep`, is read and its sha256 compared.
@@ -147,7 +152,7 @@ class Store:
         shutil.rmtree(directory, ignore_errors=True)
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
+    def lock(self, stage: str, key: str) -> Generator[None]:
         """Keep every other process off this key; the kernel releases the lock when we die.
 
         Raises:

@@ -26,7 +26,7 @@ from data_catalog.images.columns import SCHEMA, Images, Roots, write_images
 from data_catalog.images.planted import PLANTED_SCHEMA
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 
 QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a while
 
@@ -160,6 +160,3 @@ def _relative(sets: Iterable[Images], directory: Path) -> Roots:
         name: str(path.relative_to(directory) if path.is_relative_to(directory) else path)
         for name, path in roots.items()
     }
-
-
-STAGE = Stage("data", 3, ("data",), (), run, fingerprints)

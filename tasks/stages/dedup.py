@@ -1,11 +1,6 @@
 """dedup: which pool images show a validation image, which are unusable, which are kept.
 
-Files: kept.arrow (images of the pool's rest), pairs.parquet (PAIRS), refused.parquet (PAIRS:
-those nearly accepted), rejected.parquet (image_id, reason, detail: duplicates have the reason
-`duplicate` and the matched val_id as detail), weak.parquet (image_id of those kept that have too
-few features for SIFT to be relied on), val_weak.parquet (of validation images with too few for SIFT
-to find their copies), canaries.parquet (CANARIES: altered validation images that the stage asks
-for itself; they are in no other table or count), index/ (of the validation images), shards.
+Files: those that `ppcls_core.dedup.search` lists, and pairs.html, the page of them.
 """
 
 # Arrow makes its compute functions at import, unseen by a type checker:
@@ -13,153 +8,72 @@ for itself; they are in no other table or count), index/ (of the validation imag
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.base.files import read_json, write_json, write_table
-from data_catalog.images.columns import IDS, REJECTED, Images, write_images
-from ppcls_core.runtime.monitor import check
-from tasks.run.shards import Advance, read_shards, run_shards, shard_files
-from tasks.run.stage import Outcome, Stage, Work
+from ppcls_core.dedup.result.write import SearchResult
+from ppcls_core.dedup.run import find_duplicates
+from ppcls_core.dedup.search import INDEX, SHARDS, Search
+from ppcls_core.report.search import PAGE, write_search_page
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, table
-
-if TYPE_CHECKING:
-    from ppcls_core.dedup.match.index import ValIndex
-
-KINDS = ("pairs", "refused", "rejected", "weak")
-TABLES = (*KINDS, "val_weak", "canaries")
 
 
 def run(work: Work) -> Outcome:
-    """Scan the pool against the validation images, shard by shard."""
-    from ppcls_core.dedup.match.detect import scan
-    from ppcls_core.dedup.match.pairs import PAIRS
-
-    index, index_counts = _index(work)
-    canaries = _canaries(work, index)
-    pool = images(work, "data/pool.arrow")
-
-    def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
-        part = pool.part(rows.start, rows.stop)
-        found = scan(part.sources(), part.ids, index, work.recipe.run_time.workers, advance)
-        weak = pa.table([found.weak], schema=IDS)
-        tables = (found.pairs, found.refused, found.rejected, weak)
-        return dict(zip(KINDS, tables, strict=True))
-
-    num_shards = run_shards(work, len(pool), process)
-    schemas = (PAIRS, PAIRS, REJECTED, IDS)
-    pairs, refused, rejected, weak = (
-        read_shards(work.directory, kind, num_shards, schema)
-        for kind, schema in zip(KINDS, schemas, strict=True)
+    """Search the pool for the validation images, shard by shard."""
+    planted = table(work, "data/planted.parquet")
+    rows = planted.to_pylist()
+    search = Search(
+        pool=images(work, "data/pool.arrow"),
+        against=images(work, "data/val.arrow"),
+        out=work.directory,
+        config=work.recipe.dedup,
+        workers=work.recipe.run_time.workers,
+        shard_size=work.recipe.shard_size,
+        planted={(row["pool_id"], row["val_id"]): row["transform"] for row in rows},
     )
-    kept, removed = _split(images(work, "data/pool.arrow"), pairs, rejected)
-    write_images(work.path("kept.arrow"), kept)
-    kept_ids = pa.array(kept.ids, pa.string())
-    weak = weak.filter(pc.is_in(weak["image_id"], kept_ids))
-    for name, rows in zip(KINDS, (pairs, refused, removed, weak), strict=True):
-        write_table(work.path(f"{name}.parquet"), rows)
-    write_table(work.path("val_weak.parquet"), pa.table([index.weak], schema=IDS))
-    inside = sorted(f"index/{path.name}" for path in work.path("index").iterdir())
+    result = find_duplicates(search, work.monitor)
+    write_search_page(search, result)
+    inner = [path for name in (INDEX, SHARDS) for path in work.path(name).glob("*")]
+    names = sorted(str(path.relative_to(work.directory)) for path in inner)
     return Outcome(
-        files=[
-            "kept.arrow",
-            *(f"{name}.parquet" for name in TABLES),
-            *inside,
-            *shard_files(num_shards, KINDS),
-        ],
-        counts=_counts(len(pool), len(kept), removed),
-        metrics={
-            "pairs": pairs.num_rows,
-            "too_few_features": weak.num_rows,
-            "val_too_few_features": len(index.weak),
-            "canaries": canaries,
-            "planted": _planted_recall(table(work, "data/planted.parquet"), pairs),
-            **index_counts,
-        },
+        files=[*search.files(), PAGE, *names],
+        counts=_counts(result),
+        metrics=_metrics(result) | {"planted": planted_recall(planted, work.path("pairs.parquet"))},
     )
 
 
-def _index(work: Work) -> tuple[ValIndex, dict[str, int]]:
-    """The index of the validation images, built unless a killed run left it whole."""
-    from ppcls_core.dedup.match.index import build_index, load_index
-
-    val, record = images(work, "data/val.arrow"), work.path("index/built.json")
-
-    def progress(done: int) -> None:
-        work.monitor.progress(done, len(val), "validation images")
-        check(work.monitor)
-
-    if not record.exists():
-        stats = build_index(val.sources(), val.ids, work.recipe.dedup, work.path("index"), progress)
-        rejected = sum(stats.rejected.values())
-        write_json(record, {"val_indexed": stats.num_indexed, "val_rejected": rejected})
-    return load_index(work.path("index")), read_json(record)
+def _counts(result: SearchResult) -> dict[str, int]:
+    pool = result.pool
+    rejected = {f"rejected: {reason}": number for reason, number in pool.rejected.items()}
+    return {"in": pool.images, "kept": pool.used, "duplicates": pool.duplicates, **rejected}
 
 
-def _canaries(work: Work, index: ValIndex) -> dict[str, list[int]]:
-    """attack -> [found, planted], searched unless a killed run did."""
-    from ppcls_core.dedup.canaries import find_canaries, recall
-
-    path, total, done = work.path("canaries.parquet"), work.recipe.dedup.canaries, 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        work.monitor.progress(done, total, "canaries")
-        check(work.monitor)
-
-    if not path.exists():
-        val = images(work, "data/val.arrow")
-        workers = work.recipe.run_time.workers
-        write_table(path, find_canaries(val.find, index, workers, advance))
-    return recall(pq.read_table(path))
+def _metrics(result: SearchResult) -> dict[str, Any]:
+    assert result.val is not None, "the stage searches for validation images"
+    return {
+        "pairs": result.num_pairs,
+        "too_few_features": result.pool.too_few_features,
+        "val_searched": result.val.used,
+        "val_rejected": result.val.rejected,
+        "val_too_few_features": result.val.too_few_features,
+        "passed_over": result.passed_over,
+        "canaries": result.canaries,
+    }
 
 
-def _split(pool: Images, pairs: pa.Table, rejected: pa.Table) -> tuple[Images, pa.Table]:
-    """(the images of what is kept, a row per image that is not, with the reason)."""
-    matched = dict(
-        zip(*(reversed(pairs[c].to_pylist()) for c in ("pool_id", "val_id")), strict=True)
-    )
-    unusable = {row["image_id"]: row for row in rejected.to_pylist()}
-    rows = [
-        unusable.get(image_id)
-        or {"image_id": image_id, "reason": "duplicate", "detail": matched[image_id]}
-        for image_id in pool.ids
-        if image_id in unusable or image_id in matched
-    ]
-    removed = pa.Table.from_pylist(rows, schema=rejected.schema)
-    gone = {row["image_id"] for row in rows}
-    return pool.take(np.array([image_id not in gone for image_id in pool.ids], bool)), removed
-
-
-def _counts(num_pool: int, num_kept: int, removed: pa.Table) -> dict[str, int]:
-    by_reason = Counter(removed["reason"].to_pylist())
-    duplicates = by_reason.pop("duplicate", 0)
-    assert num_pool == num_kept + duplicates + sum(by_reason.values())
-    rejected = {f"rejected: {reason}": number for reason, number in sorted(by_reason.items())}
-    return {"in": num_pool, "kept": num_kept, "duplicates": duplicates, **rejected}
-
-
-def _planted_recall(planted: pa.Table, pairs: pa.Table) -> dict[str, list[int]]:
+def planted_recall(planted: pa.Table, pairs: Path) -> dict[str, list[int]]:
     """transform -> [found, planted]; found means paired with the image it was made from."""
-    found = set(zip(pairs["pool_id"].to_pylist(), pairs["val_id"].to_pylist(), strict=True))
+    found = pq.read_table(pairs, columns=["pool_id", "val_id"])
+    found = found.filter(pc.is_in(found["pool_id"], planted["pool_id"].combine_chunks()))
+    known = {(row["pool_id"], row["val_id"]) for row in found.to_pylist()}
     recall: dict[str, list[int]] = {}
     for row in planted.to_pylist():
         score = recall.setdefault(row["transform"], [0, 0])
-        score[0] += (row["pool_id"], row["val_id"]) in found
+        score[0] += (row["pool_id"], row["val_id"]) in known
         score[1] += 1
     return dict(sorted(recall.items()))
-
-
-STAGE = Stage(
-    "dedup",
-    6,
-    ("dedup", "shard_size"),
-    ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
-    run,
-)

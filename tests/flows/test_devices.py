@@ -14,7 +14,7 @@ from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES
 from tasks.recipe import load_recipe
 from tasks.run.processes import check_devices, trainings
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Result, Store
 from tests.conftest import PROJECT, TINY
 from tests.flows.conftest import run_stages

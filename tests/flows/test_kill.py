@@ -96,12 +96,12 @@ def test_killed_in_dedup_label_and_distill_then_resumed(user: User, tmp_path: Pa
     assert f"http://127.0.0.1:{user.port}" in user.up()
     stamps: dict[Path, int] = {}
     for stage, sign in (
-        ("dedup", "shard-00001.json"),
+        ("dedup", "shards/shard-00001.json"),
         ("label", "shard-00001.json"),
         ("distill", "checkpoint.pdckpt"),
     ):
         user.kills_in(stage, sign)
-        stamps |= {path: path.stat().st_mtime_ns for path in user.store.glob("*/*/shard-*.json")}
+        stamps |= {path: path.stat().st_mtime_ns for path in user.store.glob("*/*/**/shard-*.json")}
         assert "its process is gone, marked Crashed" in user.up()
     user.deploys("--watch")
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "a shard was made again"

@@ -16,7 +16,7 @@ from ppcls_core.dedup.canaries import recall
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Store
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
@@ -216,7 +216,7 @@ def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         # 28 validation images, 35 canaries, then 40 of the pool
         session.run(STAGES["dedup"], Stopper(28 + 35 + 40))
-    (first,) = tmp_path.glob("dedup/*/shard-00000.json")
+    (first,) = tmp_path.glob("dedup/*/shards/shard-00000.json")
     stamp = first.stat().st_mtime_ns
     state, detail = states(tmp_path)["dedup"]
     assert state == "partial"
@@ -238,7 +238,7 @@ def test_full_disk_is_said_and_finished_work_kept(
 ) -> None:
     import errno
 
-    from tasks.run import shards
+    from ppcls_core.runtime import shards
 
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
     session.run(STAGES["data"], SilentMonitor())
@@ -246,18 +246,18 @@ def test_full_disk_is_said_and_finished_work_kept(
 
     def fail_third(directory: Path, number: int, tables: object) -> None:
         calls.append(number)
-        if len(calls) == 3:
+        if len(calls) == 4:  # one of the index, two of the pool
             raise OSError(errno.ENOSPC, "No space left on device", str(directory))
         write(directory, number, tables)  # type: ignore[arg-type]
 
     monkeypatch.setattr(shards, "_write", fail_third)
     with pytest.raises(UserError, match=r"cannot write .*No space left.*free space"):
         session.run(STAGES["dedup"], SilentMonitor())
-    assert len(list(tmp_path.glob("dedup/*/shard-*.json"))) == 2
+    assert len(list(tmp_path.glob("dedup/*/shards/shard-*.json"))) == 2
     assert not list(tmp_path.glob("dedup/*/manifest.json"))
     monkeypatch.undo()
     session.run(STAGES["dedup"], SilentMonitor())
-    assert calls[:2] == [0, 1]
+    assert calls[:3] == [0, 0, 1]
 
 
 def test_following_and_needed_agree() -> None:

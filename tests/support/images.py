@@ -1,11 +1,14 @@
 """Image sets for tests: small JPEGs of noise, good and bad."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
-from data_catalog.images.columns import Images, loose_images
+from data_catalog.images.columns import SCHEMA, Images, columns_of, loose_images
 
 
 def write_jpeg(path: Path, seed: int, height: int = 40, width: int = 48) -> None:
@@ -24,3 +27,14 @@ def image_set(folder: Path, num: int, num_classes: int = 3, bad: tuple[int, ...]
     names = [f"{row:03}.jpg" for row in range(num)]
     labels = np.arange(num, dtype=np.int32) % num_classes
     return loose_images(folder, names, labels)
+
+
+def images_at(paths: Mapping[str, Path]) -> Images:
+    """The files `paths` by image id, wherever they lie, as an image set; labels are unknown."""
+    names = [os.fsencode(str(path.absolute())[1:]) for path in paths.values()]
+    sizes = [path.stat().st_size if path.is_file() else -1 for path in paths.values()]
+    table = columns_of("root", pa.array(list(paths), pa.string()), sizes, pa.nulls(len(paths)))
+    place = SCHEMA.get_field_index("path")
+    return Images(
+        table.set_column(place, SCHEMA.field(place), pa.array(names, pa.binary())), {"root": "/"}
+    )

@@ -19,8 +19,8 @@ Find = Callable[[Iterable[str]], Mapping[str, Source]]  # ids -> where those ima
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What the search knows of one image: its `size` (width, height), the `grey` reduced copy
+class DescribedImage:
+    """An image as the search needs it: its `size` (width, height), the `grey` reduced copy
     (uint8), the digests (sha256, hex) of its file's bytes and of its pixels.
 
     `conclusive`: files of these pixels show the same. False where the decode dropped something
@@ -40,10 +40,10 @@ class Picture:
         return extract(self.grey, self.config, self.config.num_features)
 
     @cached_property
-    def look(self) -> Features:
-        """Features of a smaller copy, in the pixels of `grey`: what a search begins with."""
-        small = shrink(self.grey, self.config.look_side)
-        found = extract(small, self.config, self.config.look_features)
+    def coarse(self) -> Features:
+        """Features of a smaller copy, in the pixels of `grey`, for the coarse search."""
+        small = shrink(self.grey, self.config.coarse_side)
+        found = extract(small, self.config, self.config.coarse_features)
         zoom = self.grey.shape[1] / small.shape[1]
         return Features(
             found.points * np.array([zoom, zoom, zoom, 1], np.float32), found.descriptors
@@ -55,7 +55,7 @@ class Picture:
         return thumbnail(self.grey)
 
 
-def describe(source: Source, config: DedupConfig) -> Picture:
+def describe(source: Source, config: DedupConfig) -> DescribedImage:
     """Read and describe one image. Raises BadImage."""
     data = read_bytes(source)
     whole = decoded(data)
@@ -65,4 +65,4 @@ def describe(source: Source, config: DedupConfig) -> Picture:
     bytes_digest = hashlib.sha256(data).hexdigest()
     is_blank = grey.min() == grey.max() and bool((image == image[0, 0]).all())
     conclusive = not whole.dropped and not is_blank
-    return Picture(size, grey, bytes_digest, pixel_digest(image), conclusive, config)
+    return DescribedImage(size, grey, bytes_digest, pixel_digest(image), conclusive, config)

@@ -12,14 +12,14 @@ import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.hashes import THUMB, pose_affine, pose_hashes, thumbnail
-from ppcls_core.dedup.features.picture import Picture
+from ppcls_core.dedup.features.picture import DescribedImage
+from ppcls_core.dedup.match.competitors import Claim, against_competitors
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import NEARLY, Pair, rescale
 from ppcls_core.dedup.match.pixels import COARSE, MIN_CORNERS, lay_over, num_corners, shares
-from ppcls_core.dedup.match.rivals import Claim, beside_rivals
 
 MAX_NEAR = 16  # nearest hashes whose thumbnails are compared
-HINT_BITS = 2  # more than `hash_distance`: as far as hashes are looked at for hints
+HINT_BITS = 2  # more than `hash_distance`: the distance at which a hash is still a hint
 HINT_SHARE = 0.7  # of the texture of one of the thumbnails: so much agrees under lettering
 
 
@@ -35,7 +35,7 @@ class Near:
     share: float
 
 
-def near_hashes(picture: Picture, index: ValIndex) -> list[Near]:
+def near_hashes(picture: DescribedImage, index: ValIndex) -> list[Near]:
     """Val images whose hashes are near, nearest first; none where there is little texture."""
     bits = np.bitwise_count(pose_hashes(picture.thumb)[:, None] ^ index.hashes)
     near = np.argwhere(bits <= index.config.hash_distance + HINT_BITS)
@@ -49,7 +49,7 @@ def near_hashes(picture: Picture, index: ValIndex) -> list[Near]:
     ]
 
 
-def _compared(picture: Picture, index: ValIndex, bits: int, pose: int, row: int) -> Near:
+def _compared(picture: DescribedImage, index: ValIndex, bits: int, pose: int, row: int) -> Near:
     unit = pose_affine(pose)
     across = rescale(unit, np.full(2, 1 / THUMB), np.full(2, THUMB))
     claim = Claim(picture.thumb, thumbnail(index.grey(row)), across)
@@ -59,14 +59,14 @@ def _compared(picture: Picture, index: ValIndex, bits: int, pose: int, row: int)
     return Near(bits, pair, claim, more)
 
 
-def by_hash(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
+def by_hash(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
     """Pairs of the `near` whose thumbnails agree, or nearly (`margin` below 0)."""
     claimed = [
         (one.pair, one.claim)
         for one in near
         if one.bits <= index.config.hash_distance and one.pair.margin >= -NEARLY
     ]
-    yield from beside_rivals(picture, index, claimed)
+    yield from against_competitors(picture, index, claimed)
 
 
 def hints(near: Sequence[Near], config: DedupConfig) -> bool:

@@ -10,22 +10,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.features.picture import Picture
+from ppcls_core.dedup.features.picture import DescribedImage
 from ppcls_core.dedup.features.sift import Features, mirror, negate
 from ppcls_core.dedup.match.by_hash import Near, hints
+from ppcls_core.dedup.match.competitors import Claim, against_competitors
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import NEARLY, Pair, rescale
-from ppcls_core.dedup.match.pixels import Agreement, compare
-from ppcls_core.dedup.match.rivals import Claim, beside_rivals
+from ppcls_core.dedup.match.pixels import PixelAgreement, compare
 from ppcls_core.dedup.match.verify import Fit, fit, needed
 
 NUM_STATES = 4  # as it is, mirrored, and the negatives of both
-ENOUGH = 3  # x `min_features`: with fewer the first look decides nothing
+ENOUGH = 3  # x `min_features`: with fewer the coarse search decides nothing
 SOLID = 12  # inliers of a map that can refute a pair,
-RIVAL = 0.35  # x the matches that obey it: so few obey another,
+MAX_COMPETING = 0.35  # x the matches that obey it: so few obey another,
 REFUTED = 0.42  # and the pixels agree less
 _Candidate = tuple[int, int]  # number of the state, val row
-_Vote = tuple[float, int, int]  # how loud, number of the state, val row
+_Vote = tuple[float, int, int]  # votes, number of the state, val row
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _State:
     altered: np.ndarray
 
 
-def _state(picture: Picture, features: Features, number: int) -> _State:
+def _state(picture: DescribedImage, features: Features, number: int) -> _State:
     """The picture with these of its features in one of its states."""
     is_negative, is_mirrored = divmod(number, 2)
     width = picture.grey.shape[1]
@@ -56,44 +56,44 @@ def _altered(features: Features, width: int, number: int) -> Features:
     return negate(features) if is_negative else features
 
 
-def too_few(picture: Picture) -> bool:
+def too_few(picture: DescribedImage) -> bool:
     """Whether the picture shows too little for SIFT."""
     least = picture.config.min_features
-    return len(picture.look) < least and len(picture.features) < least
+    return len(picture.coarse) < least and len(picture.features) < least
 
 
-def by_sift(picture: Picture, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
+def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
     """Pairs that descriptors vote for, and geometry and pixels confirm.
 
-    The picture is searched in full, which costs several times more, only where a look at a small
-    copy finds what it cannot refute, the look shows too little, or the hashes hint at a copy. What
-    lettering hides from one of the two searches the other may see.
+    The full search costs several times more than the coarse one, by the features of a small copy.
+    So it is made only where that finds candidates that it cannot refute or has too few features, or
+    the hashes hint at a copy. What lettering hides from one of the two the other may see.
     """
     config = index.config
-    looked = _voted(picture, picture.look, index, (config.look_features, config.look_vote))
-    tells = config.look_vote > 0 and len(picture.look) >= ENOUGH * config.min_features
-    if tells and not hints(near, config):
-        suspects = _candidates(looked)[: config.num_candidates]
-        if all(_refuted(picture, index, suspects)):
+    coarse = _voted(picture, picture.coarse, index, (config.coarse_features, config.coarse_vote))
+    decides = config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features
+    if decides and not hints(near, config):
+        candidates = _candidates(coarse)[: config.num_candidates]
+        if all(_refuted(picture, index, candidates)):
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
-    candidates = _candidates(looked + voted)[: config.num_candidates]
+    candidates = _candidates(coarse + voted)[: config.num_candidates]
     judged = (_judged(picture, index, *candidate) for candidate in candidates)
     claimed = [one for one in judged if one and one[0].margin >= -NEARLY]
-    for pair in beside_rivals(picture, index, claimed):
+    for pair in against_competitors(picture, index, claimed):
         yield from (replace(pair, row=twin) for twin in index.twins(pair.row))
 
 
-def with_row(picture: Picture, index: ValIndex, row: int) -> Iterator[Pair]:
+def with_row(picture: DescribedImage, index: ValIndex, row: int) -> Iterator[Pair]:
     """The pairs with val image `row`, by each of the states."""
     judged = (_judged(picture, index, number, row) for number in range(NUM_STATES))
     return (pair for pair, _ in filter(None, judged))
 
 
 def _voted(
-    picture: Picture, features: Features, index: ValIndex, asked: tuple[int, float]
+    picture: DescribedImage, features: Features, index: ValIndex, asked: tuple[int, float]
 ) -> list[_Vote]:
-    """What `asked` (features, least vote) brings."""
+    """Votes of `features` in all states; `asked`: how many of them vote, and the least vote."""
     width = picture.grey.shape[1]
     states = [_altered(features, width, number) for number in range(NUM_STATES)]
     votes = index.votes(states, *asked)
@@ -101,20 +101,22 @@ def _voted(
 
 
 def _candidates(votes: list[_Vote]) -> list[_Candidate]:
-    """Each once, the loudest first."""
+    """Each once, the most voted first."""
     return list(dict.fromkeys(v[1:] for v in sorted(votes, key=lambda v: (-v[0], *v[1:]))))
 
 
-def _refuted(picture: Picture, index: ValIndex, suspects: list[_Candidate]) -> Iterator[bool]:
-    """Of each suspect: whether the look alone tells that the pictures are others. Many keypoints
-    lay one over the other, as of one room, and the pixels do not agree."""
-    for number, row in suspects:
-        laid = _laid(index, _state(picture, picture.look, number), row)
+def _refuted(
+    picture: DescribedImage, index: ValIndex, candidates: list[_Candidate]
+) -> Iterator[bool]:
+    """For each candidate whether its coarse features show that it is another picture: many lay one
+    over the other, as in two photographs of one room, and the pixels do not agree."""
+    for number, row in candidates:
+        laid = _laid(index, _state(picture, picture.coarse, number), row)
         yield (
             laid is not None
             and laid.geometry.inliers >= SOLID
-            and laid.geometry.rival <= RIVAL * laid.geometry.obeying
-            and laid.seen.share < REFUTED
+            and laid.geometry.competing <= MAX_COMPETING * laid.geometry.obeying
+            and laid.agreement.share < REFUTED
         )
 
 
@@ -123,30 +125,34 @@ class _Laid(NamedTuple):
 
     geometry: Fit
     claim: Claim
-    seen: Agreement
+    agreement: PixelAgreement
 
 
 def _laid(index: ValIndex, state: _State, row: int) -> _Laid | None:
     """None where keypoints lay the picture nowhere over val image `row`, the common part is too
     small, or val shows too little."""
-    if not index.is_told(row):
+    if not index.is_distinct(row):
         return None
     geometry = fit(state.features, index.features(row), index.config)
     if geometry is None:
         return None
     claim = Claim(state.grey, index.grey(row), geometry.homography @ state.altered)
-    seen = compare(*claim)
-    return _Laid(geometry, claim, seen) if seen.overlap >= index.config.min_overlap else None
+    agreement = compare(*claim)
+    return (
+        _Laid(geometry, claim, agreement) if agreement.overlap >= index.config.min_overlap else None
+    )
 
 
-def _judged(picture: Picture, index: ValIndex, number: int, row: int) -> tuple[Pair, Claim] | None:
+def _judged(
+    picture: DescribedImage, index: ValIndex, number: int, row: int
+) -> tuple[Pair, Claim] | None:
     """The pair with val image `row`, by how the pixels agree, if the picture in state `number` can
     be laid over it."""
-    laid = _laid(index, _state(picture, picture.features + picture.look, number), row)
+    laid = _laid(index, _state(picture, picture.features + picture.coarse, number), row)
     if laid is None:
         return None
-    score = laid.seen.share
-    margin = score - needed(laid.geometry, laid.seen.overlap, index.config.rule)
+    score = laid.agreement.share
+    margin = score - needed(laid.geometry, laid.agreement.overlap, index.config.rule)
     width, height, *reduced = index.sizes[row].tolist()
     pool_scale = np.divide(picture.grey.shape[::-1], picture.size)
     whole = rescale(laid.claim.homography, pool_scale, np.divide((width, height), reduced))

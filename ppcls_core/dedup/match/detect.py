@@ -14,26 +14,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.images.columns import REJECTED, Source
+from data_catalog.images.columns import IDS, REJECTED, Source
 from ppcls_core.data.decode import BadImage
-from ppcls_core.dedup.features.picture import Picture, describe
+from ppcls_core.dedup.features.picture import DescribedImage, describe
 from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
 from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
 from ppcls_core.dedup.match.index import ValIndex, rejection
-from ppcls_core.dedup.match.pairs import CHANNELS, PAIRS, Pair, pair_row
+from ppcls_core.dedup.match.pairs import CHANNELS, FOUND, Pair, pair_row
 from ppcls_core.runtime.threads import map_threads
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """`pairs` (PAIRS) and `rejected` (REJECTED) tables in the pool's order; `refused` (PAIRS): what
-    nearly was a pair, or is none for rivals; `weak`: ids of images with too few features for SIFT
-    to be relied on."""
+    """Tables in the pool's order: `pairs` and `refused` (FOUND; the latter were nearly pairs, or
+    competing val images made them none), `rejected` (REJECTED) and `weak` (IDS: images with too few
+    features for SIFT to be relied on)."""
 
     pairs: pa.Table
     refused: pa.Table
     rejected: pa.Table
-    weak: list[str]
+    weak: pa.Table
 
 
 def scan(
@@ -57,27 +57,33 @@ def scan(
         except BadImage as error:
             return _Outcome([], [], [rejection(image_id, error)], [])
         pairs, refused = (
-            [pair_row(image_id, index.ids[pair.row], pair) for pair in kind]
+            [_found_row(image_id, picture, index, pair) for pair in kind]
             for kind in judge(picture, index)
         )
         is_weak = too_few(picture)
-        return _Outcome(pairs, refused, [], [image_id] * is_weak)
+        return _Outcome(pairs, refused, [], [{"image_id": image_id}] * is_weak)
 
     found = _Outcome([], [], [], [])
     for outcome in map_threads(search, zip(ids, sources, strict=True), workers):
         for rows, more in zip(found, outcome, strict=True):
             rows.extend(more)
         on_image()
-    tables = (
-        pa.Table.from_pylist(found.pairs, PAIRS),
-        pa.Table.from_pylist(found.refused, PAIRS),
-        pa.Table.from_pylist(found.rejected, REJECTED),
-    )
-    return ScanResult(*tables, found.weak)
+    schemas = (FOUND, FOUND, REJECTED, IDS)
+    return ScanResult(*map(pa.Table.from_pylist, found, schemas))
+
+
+def _found_row(
+    image_id: str, picture: DescribedImage, index: ValIndex, pair: Pair
+) -> dict[str, object]:
+    sha256 = {
+        "pool_sha256": picture.bytes_digest,
+        "val_sha256": index.bytes_digests[pair.row],
+    }
+    return pair_row(image_id, index.ids[pair.row], pair) | sha256
 
 
 class _Outcome(NamedTuple):
-    """Rows for the parts of a ScanResult."""
+    """Rows for the tables of a ScanResult."""
 
     pairs: list[Any]
     refused: list[Any]
@@ -85,13 +91,13 @@ class _Outcome(NamedTuple):
     weak: list[Any]
 
 
-def find_pairs(picture: Picture, index: ValIndex) -> list[Pair]:
+def find_pairs(picture: DescribedImage, index: ValIndex) -> list[Pair]:
     """Every val image that `picture` shows, best first, each by the first channel that finds it."""
     return judge(picture, index)[0]
 
 
-def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
-    """The pairs of `find_pairs`, and those refused by at most NEARLY, or for rivals."""
+def judge(picture: DescribedImage, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
+    """The pairs of `find_pairs`, and those refused: by at most NEARLY, or for competing images."""
     found: dict[int, Pair] = {}
     refused: dict[int, Pair] = {}
     near = near_hashes(picture, index)
@@ -113,7 +119,7 @@ def judge(picture: Picture, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
     return first, second
 
 
-def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
+def check_pair(picture: DescribedImage, index: ValIndex, row: int) -> Pair | None:
     """The pair of `picture` with val image `row`, as the first channel that sees it has it, without
     a search among other images."""
     near = near_hashes(picture, index)
@@ -126,7 +132,7 @@ def check_pair(picture: Picture, index: ValIndex, row: int) -> Pair | None:
     return next((pair for pair in seen if pair.margin >= 0), None)
 
 
-def _equal(picture: Picture, index: ValIndex) -> Iterator[Pair]:
+def _equal(picture: DescribedImage, index: ValIndex) -> Iterator[Pair]:
     """Pairs of equal bytes; of equal pixels where these are conclusive."""
     for row in index.by_digest.get(picture.digest, []):
         if index.bytes_digests[row] == picture.bytes_digest:

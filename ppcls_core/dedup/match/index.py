@@ -9,11 +9,10 @@ a descriptor that is there as often as neighbours are asked for would speak for 
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,20 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError, parse
 from data_catalog.base.files import read_json, write_json
-from data_catalog.images.columns import REJECTED, Source
+from data_catalog.images.columns import REJECTED, Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.hashes import perceptual_hash
-from ppcls_core.dedup.features.picture import Picture, describe
+from ppcls_core.dedup.features.picture import describe
 from ppcls_core.dedup.features.sift import DIMENSION, Features
 from ppcls_core.dedup.match.search import read_search, write_search
+from ppcls_core.runtime.monitor import Monitor
+from ppcls_core.runtime.shards import Advance, read_shards, run_shards, shard_file
 from ppcls_core.runtime.threads import map_threads
 
 FORMAT = 4
+SHARD_SIZE = 512  # images; a killed build loses at most so many, and holds 60 MB of them
+UNIT = "images indexed"
 GREY_QUALITY = 90  # of the grey copies' JPEG
 CLOSE = 0.95  # of the furthest neighbour's distance; one nearly as far has next to no vote
 FAINT = 0.1  # votes below are chance
@@ -57,74 +60,74 @@ IMAGES = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What the index keeps of one image; `row` as in IMAGES but for the number of features."""
-
-    row: dict[str, Any]
-    grey: bytes
-    features: Features
-
-
-@dataclass(frozen=True)
-class IndexStats:
-    """Outcome of `build_index`: num_images = num_indexed + the sum of `rejected` (by reason)."""
-
-    num_images: int
-    num_indexed: int
-    num_descriptors: int
-    rejected: dict[str, int]
+ENTRIES = pa.schema(
+    [*IMAGES, ("grey", pa.binary()), ("points", pa.binary()), ("descriptors", pa.binary())]
+)
+"""An image of IMAGES with its part of the binary files, as a shard of the index keeps it."""
 
 
 def build_index(
-    sources: Sequence[Source],
-    ids: Sequence[str],
-    config: DedupConfig,
-    out: Path,
-    on_progress: Callable[[int], None],
-) -> IndexStats:
-    """Describe the validation images `sources` and leave the index in the directory `out`.
+    images: Images, config: DedupConfig, out: Path, workers: int, monitor: Monitor
+) -> None:
+    """Describe the validation `images` and leave the index in the directory `out`.
 
-    Images that cannot be read are listed in `rejected.parquet` and counted; they stop nothing.
-    `on_progress` is called with the number of images done and may raise to stop. `index.json` is
-    written last: without it there is no index.
+    Images that cannot be read are listed in `rejected.parquet`; they stop nothing. The work is done
+    in shards below `out`, so that a build that was stopped or killed goes on behind those that are
+    whole. `index.json` is written last: without it there is no index.
+
+    Raises:
+        Interrupted: a stop was requested; finished shards are kept.
     """
 
-    def read(item: tuple[str, Source]) -> _Entry | dict[str, str]:
-        image_id, source = item
-        try:
-            return _entry(image_id, describe(source, config))
-        except BadImage as error:
-            return rejection(image_id, error)
+    def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        part = images.part(rows.start, rows.stop)
+        items = zip(part.ids, part.sources(), strict=True)
+        entries, rejected = [], []
+        for entry in map_threads(lambda item: _entry(*item, config), items, workers):
+            (entries if "digest" in entry else rejected).append(entry)
+            advance()
+        tables = {"entries": (entries, ENTRIES), "rejected": (rejected, REJECTED)}
+        return {name: pa.Table.from_pylist(*table) for name, table in tables.items()}
 
-    out.mkdir(parents=True, exist_ok=True)
     (out / "index.json").unlink(missing_ok=True)
-    rows, rejected, seen = [], [], set[str]()
-    entries = map_threads(read, zip(ids, sources, strict=True), os.cpu_count() or 1)
-    with ExitStack() as stack:
-        greys, points, descriptors = (
-            stack.enter_context((out / f"{name}.bin").open("wb"))
-            for name in ("greys", "points", "descriptors")
-        )
-        for done, entry in enumerate(entries, 1):
-            if isinstance(entry, _Entry):
-                again = entry.row["digest"] in seen
-                features = entry.features.part(0) if again else entry.features
-                seen.add(entry.row["digest"])
-                rows.append({**entry.row, "num_features": len(features)})
-                greys.write(entry.grey)
-                points.write(features.points.tobytes())
-                descriptors.write(features.descriptors.tobytes())
-            else:
-                rejected.append(entry)
-            on_progress(done)
-    pq.write_table(pa.Table.from_pylist(rows, IMAGES), out / "images.parquet")
-    pq.write_table(pa.Table.from_pylist(rejected, REJECTED), out / "rejected.parquet")
-    found = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
-    write_search(found, out / "search.faiss", config)
+    shards = out / "shards"
+    num_shards = run_shards(shards, len(images), SHARD_SIZE, monitor, process, unit=UNIT)
+    _join(shards, num_shards, out)
+    write_search(
+        _mapped(out / "descriptors.bin", np.uint8, DIMENSION), out / "search.faiss", config
+    )
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
-    reasons = dict(sorted(Counter(r["reason"] for r in rejected).items()))
-    return IndexStats(len(ids), len(rows), len(found), reasons)
+    shutil.rmtree(shards, ignore_errors=True)
+
+
+def _join(shards: Path, num_shards: int, out: Path) -> None:
+    """Write the index's tables and binary files from its shards, without the features of an image
+    whose pixels an earlier one has."""
+    out.mkdir(parents=True, exist_ok=True)
+    tables, seen = [IMAGES.empty_table()], set[str]()
+    with ExitStack() as stack:
+        names = {"greys": "grey", "points": "points", "descriptors": "descriptors"}
+        files = {
+            column: stack.enter_context((out / f"{name}.bin").open("wb"))
+            for name, column in names.items()
+        }
+        for number in range(num_shards):
+            table = pq.read_table(shards / shard_file(number, "entries"))
+            counts = table["num_features"].to_pylist()
+            for row, digest in enumerate(table["digest"].to_pylist()):
+                is_first = digest not in seen
+                seen.add(digest)
+                counts[row] *= is_first
+                for column, file in files.items():
+                    if is_first or column == "grey":
+                        file.write(table[column][row].as_buffer())
+            table = table.select(IMAGES.names)
+            place = IMAGES.get_field_index("num_features")
+            counted = table.set_column(place, IMAGES.field(place), [pa.array(counts, pa.int32())])
+            tables.append(counted)
+    pq.write_table(pa.concat_tables(tables), out / "images.parquet")
+    rejected = read_shards(shards, "rejected", num_shards, REJECTED)
+    pq.write_table(rejected, out / "rejected.parquet")
 
 
 def rejection(image_id: str, error: BadImage) -> dict[str, str]:
@@ -132,9 +135,14 @@ def rejection(image_id: str, error: BadImage) -> dict[str, str]:
     return {"image_id": image_id, "reason": error.reason, "detail": error.detail}
 
 
-def _entry(image_id: str, picture: Picture) -> _Entry:
+def _entry(image_id: str, source: Source, config: DedupConfig) -> dict[str, Any]:
+    """The row of ENTRIES of an image, or of REJECTED when it cannot be read."""
+    try:
+        picture = describe(source, config)
+    except BadImage as error:
+        return rejection(image_id, error)
     _, grey = cv2.imencode(".jpg", picture.grey, [cv2.IMWRITE_JPEG_QUALITY, GREY_QUALITY])
-    row = {
+    return {
         "image_id": image_id,
         "width": picture.size[0],
         "height": picture.size[1],
@@ -144,9 +152,12 @@ def _entry(image_id: str, picture: Picture) -> _Entry:
         "digest": picture.digest,
         "conclusive": picture.conclusive,
         "hash": perceptual_hash(picture.thumb),
+        "num_features": len(picture.features),
         "grey_bytes": len(grey),
+        "grey": grey.tobytes(),
+        "points": picture.features.points.tobytes(),
+        "descriptors": picture.features.descriptors.tobytes(),
     }
-    return _Entry(row, grey.tobytes(), picture.features)
 
 
 def _mapped(path: Path, dtype: type, width: int) -> np.ndarray:
@@ -157,10 +168,15 @@ def _mapped(path: Path, dtype: type, width: int) -> np.ndarray:
 
 
 class ValIndex:
-    """A loaded index; safe to search from several threads."""
+    """A loaded index; safe to search from several threads.
+
+    `images` (IMAGES): those indexed; `ids`: theirs; `hashes` uint64 [images]; `rejected`
+    (REJECTED): those that could not be read.
+    """
 
     def __init__(self, path: Path, config: DedupConfig) -> None:
         self.config = config
+        self.rejected = pq.read_table(path / "rejected.parquet")
         self.images = pq.read_table(path / "images.parquet")
         self.ids: list[str] = self.images["image_id"].to_pylist()
         self.hashes = self.images["hash"].to_numpy()
@@ -175,7 +191,7 @@ class ValIndex:
         if lengths != (self._starts[-1], self._starts[-1], self._grey_starts[-1]):
             raise ValueError("its files are not as long as its table says")
         self._first = _first_of(self.images["digest"])
-        self._told = np.diff(self._starts)[self._first] >= config.min_features
+        self._distinct = np.diff(self._starts)[self._first] >= config.min_features
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
         self._search = read_search(path / "search.faiss", self._descriptors, config)
 
@@ -190,12 +206,12 @@ class ValIndex:
 
     @cached_property
     def bytes_digests(self) -> list[str]:
-        """Of each image's file."""
+        """sha256 (hex) of each image's file."""
         return self.images["bytes_digest"].to_pylist()
 
     @cached_property
     def conclusive(self) -> list[bool]:
-        """Of each image, whether files of its pixels show the same."""
+        """For each image whether files of its pixels show the same."""
         return self.images["conclusive"].to_pylist()
 
     @cached_property
@@ -208,16 +224,16 @@ class ValIndex:
 
     @property
     def weak(self) -> list[str]:
-        """Ids of the images with too few features to be told from others by them."""
-        return [self.ids[row] for row in np.flatnonzero(~self._told)]
+        """Ids of the images with too few features to be distinguished by them."""
+        return [self.ids[row] for row in np.flatnonzero(~self._distinct)]
 
     def twins(self, row: int) -> list[int]:
         """The rows of the val images with the pixels of one of them, that one among them."""
         return self.by_digest[self.images["digest"][row].as_py()]
 
-    def is_told(self, row: int) -> bool:
-        """Whether one val image has enough features to be told from others by them."""
-        return bool(self._told[row])
+    def is_distinct(self, row: int) -> bool:
+        """Whether one val image has enough features to be distinguished by them."""
+        return bool(self._distinct[row])
 
     def grey(self, row: int) -> np.ndarray:
         """uint8 [reduced height, reduced width]: the reduced grey copy of one val image."""
@@ -233,8 +249,8 @@ class ValIndex:
     def votes(
         self, states: Sequence[Features], num: int, least: float
     ) -> list[list[tuple[int, float]]]:
-        """(row, vote) of the images for which the features of each state speak with at least
-        `least`: the first `num` of the first two states, a quarter as many of the others.
+        """(row, vote) of the images that the features of each state give at least `least`
+        votes: the first `num` of the first two states, a quarter as many of the others.
 
         A neighbour's vote is how much nearer it is than the furthest one found (the adaptive
         criterion of Jegou et al. 2011); an image gets at most one vote of each descriptor. What
@@ -249,11 +265,11 @@ class ValIndex:
         found = self._search(queries, k)
         ends = np.cumsum([len(state) for state in asked])[:-1]
         parts = zip(*(np.split(array, ends) for array in found), strict=True)
-        heard = (self._votes(state, *part) for state, part in zip(asked, parts, strict=True))
+        by_state = (self._votes(state, *part) for state, part in zip(asked, parts, strict=True))
         return [
-            list(zip(rows[loud].tolist(), votes[loud].tolist(), strict=True))
-            for rows, votes in heard
-            for loud in ((votes >= least) & self._told[rows],)
+            list(zip(rows[enough].tolist(), votes[enough].tolist(), strict=True))
+            for rows, votes in by_state
+            for enough in ((votes >= least) & self._distinct[rows],)
         ]
 
     def _votes(
@@ -268,13 +284,14 @@ class ValIndex:
         points, asking = self._points[rows[query, place]], features.points[query]
         turn = (points[:, 3] - asking[:, 3]) / TURN
         zoom = np.log2(points[:, 2] / asking[:, 2])
-        return _loudest(owners[query, place], weights[query, place], zoom, turn)
+        return _strongest(owners[query, place], weights[query, place], zoom, turn)
 
 
-def _loudest(
+def _strongest(
     owners: np.ndarray, weights: np.ndarray, zoom: np.ndarray, turn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(images, their votes), each voice heard in the four bins about its zoom and turn."""
+    """(images, their votes): each vote counts in the four bins about its zoom and turn; an image
+    gets those of its best bin."""
     low_zoom, low_turn = np.floor(zoom).astype(int), np.floor(turn).astype(int)
     keys = [
         (owners.astype(np.int64) * ZOOMS + (low_zoom + i) % ZOOMS) * TURNS + (low_turn + j) % TURNS

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 CHANNELS = ("bytes", "pixels", "phash", "sift")
-NEARLY = 0.15  # of the score: pairs refused by less than this are told
+NEARLY = 0.15  # of the score: pairs refused by less than this are kept to be looked at
 PAIRS = pa.schema(
     [
         ("pool_id", pa.string()),
@@ -20,6 +20,9 @@ PAIRS = pa.schema(
         ("transform", pa.list_(pa.float32(), 9)),  # 3 x 3, row by row: pool to val pixels
     ]
 )
+
+FOUND = pa.schema([*PAIRS, ("pool_sha256", pa.string()), ("val_sha256", pa.string())])
+"""Pairs as the shards of a search keep them: with the sha256 (hex) of both files as searched."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ NUM_PROBES = 32  # points a side for which is asked whether they lie in the othe
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PixelAgreement:
     """`share` of either picture's textured pixels that agree, the larger of the two; `overlap`: the
     common part's share of either picture's area, the larger of the two."""
 
@@ -29,7 +29,7 @@ class Agreement:
     overlap: float
 
 
-def compare(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> Agreement:
+def compare(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> PixelAgreement:
     """Agreement of two grey uint8 pictures where `homography` [3, 3] lays `pool` over `val`.
 
     They are compared in val's frame, at the size of whichever shows less, and at half of that: the
@@ -39,7 +39,7 @@ def compare(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> Agreem
     common = overlap(pool.shape, val.shape, homography)
     detail = min(1.0, 1 / _scale(homography, pool.shape))
     found = [shares(*lay_over(pool, val, homography, detail * level)) for level in (1.0, COARSE)]
-    return Agreement(max(map(max, found)), common)
+    return PixelAgreement(max(map(max, found)), common)
 
 
 def overlap(
@@ -60,9 +60,9 @@ def apply(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def shares(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) -> tuple[float, float]:
-    """Of each picture, the share of its textured pixels (within the mask `inside`) whose
-    neighbourhoods correlate with the other's; 0 when there is too little texture to tell. Changes
-    of brightness and contrast do not matter."""
+    """The share of each picture's textured pixels (within the mask `inside`) whose neighbourhoods
+    correlate with the other's; 0 when there is too little texture to compare. Changes of brightness
+    and contrast do not matter."""
     same, of_a, of_b = agreeing(a, b, inside)
     common = a.size if inside is None else int(np.count_nonzero(inside))
     return share_of(same, of_a, common), share_of(same, of_b, common)
@@ -71,8 +71,8 @@ def shares(a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None) -> tu
 def agreeing(
     a: np.ndarray, b: np.ndarray, inside: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """bool [H, W] thrice: the pixels whose neighbourhoods correlate, those of `a` that have texture
-    and those of `b`."""
+    """Three masks, bool [H, W]: pixels whose neighbourhoods correlate, pixels of `a` that have
+    texture, pixels of `b` that have."""
     x, y = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0) for image in (a, b))
     mean_x, mean_y = _mean(x), _mean(y)
     var_x = np.maximum(_mean(x * x) - mean_x**2, 0)

@@ -24,7 +24,7 @@ FINER = 4  # x as many cost no more
 CODES = 32  # of 4 bits a descriptor, whose distances are then approximate
 PART = 1 << 18  # descriptors of which float copies are made at a time
 
-Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+FindNearest = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> None:
@@ -43,7 +43,7 @@ def write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> No
     faiss.write_index(index, str(path))
 
 
-def read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> Search:
+def read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> FindNearest:
     """(queries float32 [q, DIMENSION], k) -> (squared distances, rows or -1), both [q, k]."""
     import faiss
 
@@ -57,7 +57,7 @@ def read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> Sea
     return index.search
 
 
-def _on_gpu(descriptors: np.ndarray) -> Search:
+def _on_gpu(descriptors: np.ndarray) -> FindNearest:
     """Exact search on the first GPU, one thread at a time, as faiss wants it."""
     import faiss
 

@@ -30,7 +30,7 @@ MAX_ZOOM = np.log(2)  # and its size within this factor
 MIN_SEEDS = 3  # matches that obey the first map
 UNIT = 512**2  # product of a descriptor with itself
 ALIKE = 0.8  # of that: the product of keypoints that may show the same
-MAX_ALIKE = 4_000  # such pairs that are looked at; repeating texture has far more
+MAX_ALIKE = 4_000  # such pairs that are compared; repeating texture has far more
 NUM_REFITS = 4
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
 AGREEMENT: dict[Rule, float] = {"strict": 0.64, "balanced": 0.56, "recall": 0.5}
@@ -46,16 +46,16 @@ class Fit:
 
     `inliers`: places at which keypoints look alike and obey the map. Of the `matches`, which are
     each other's nearest among all keypoints, `obeying` do, and `within` lie in the common part of
-    the pictures; of the others `rival` obey one other map. In copies most matches obey one map and
-    few any other. Two pieces of one brick wall match at random, and by one brick further on as
-    well.
+    the pictures; of the others `competing` obey one other map. In copies most matches obey one
+    map and few any other. Two pieces of one brick wall match at random, and by one brick further on
+    as well.
     """
 
     homography: np.ndarray
     inliers: int
     obeying: int
     within: int
-    rival: int
+    competing: int
 
 
 def similarities(pool: np.ndarray, val: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def _obeying(p: np.ndarray, v: np.ndarray, homography: np.ndarray, tolerance: fl
 
 
 def _one_to_one(pairs: np.ndarray) -> np.ndarray:
-    """Of `pairs`, best first, those neither of whose keypoints is in a better one."""
+    """Those of `pairs`, best first, neither of whose keypoints is in a better one."""
     for column in (0, 1):
         _, first = np.unique(pairs[:, column], return_index=True)
         pairs = pairs[np.sort(first)]
@@ -186,8 +186,8 @@ def _support(
     back = _among(apply(np.linalg.inv(homography), b[:, :2]), p)
     far = ~_obeying(a, b, homography, ELSEWHERE * tolerance)
     other = _best_hypothesis(a[far], b[far], tolerance)
-    rival = 0 if other is None else other.sum()
-    return int(obeying.sum()), int((obeying | there & back).sum()), int(rival)
+    competing = 0 if other is None else other.sum()
+    return int(obeying.sum()), int((obeying | there & back).sum()), int(competing)
 
 
 def _among(points: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
@@ -200,7 +200,7 @@ def needed(geometry: Fit, overlap: float, rule: Rule) -> float:
     """Share of the texture that must agree: more, the fewer matches obey the map beside those that
     obey another, the fewer of all those are, and the smaller the pictures' common part (`overlap`).
     Above 1 nothing is enough."""
-    doubt = max(CHANCE, geometry.rival) / max(1, geometry.obeying)
+    doubt = max(CHANCE, geometry.competing) / max(1, geometry.obeying)
     random = DOUBT_BY_RANDOM * max(0.0, MANY - geometry.obeying / max(1, geometry.within))
     partial = DOUBT_BY_PART * max(0.0, WHOLE - overlap)
     return AGREEMENT[rule] + doubt + random + partial

@@ -4,24 +4,75 @@ Images are ranked: more pixels first, then by id. One stays unless it pairs with
 stays, so each that goes has a pair that is kept, and the order of the search does not matter.
 """
 
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
+import os
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 
-Row = dict[str, Any]
+from data_catalog.images.columns import Images, Member, Source
+
+Row = dict[str, Any]  # of FOUND
+_File = tuple[int, int, int]  # device, inode, offset of the image
 
 
-def best_first(index: Path, ids: list[str]) -> dict[str, int]:
-    """Rank of each image that could be read, 0 the best."""
-    table = pq.read_table(index / "images.parquet", columns=["image_id", "width", "height"])
-    sizes = {row["image_id"]: row["width"] * row["height"] for row in table.to_pylist()}
-    ranked = sorted((i for i in ids if i in sizes), key=lambda i: (-sizes[i], i))
-    return {image_id: rank for rank, image_id in enumerate(ranked)}
+def same_files(pairs: Iterable[Row], pool: Images) -> dict[str, str]:
+    """Image -> another name of the same file, for each name too many; links go before files."""
+    equal = {
+        row[side]
+        for row in pairs
+        if row["channel"] == "bytes" and row["pool_id"] != row["val_id"]
+        for side in ("pool_id", "val_id")
+    }
+    names: defaultdict[_File, list[tuple[bool, int, str]]] = defaultdict(list)
+    for place, (image_id, source) in enumerate(pool.find(equal).items() if equal else ()):
+        path, offset = _place(source)
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # gone since it was searched
+        is_link = _is_link(path, pool)
+        names[status.st_dev, status.st_ino, offset].append((is_link, place, image_id))
+    result = {}
+    for entries in names.values():
+        (_, _, kept), *others = sorted(entries)
+        result |= {image_id: kept for _, _, image_id in others}
+    return result
+
+
+def _place(source: Source) -> tuple[Path, int]:
+    if isinstance(source, Path):
+        return source, -1
+    assert isinstance(source, Member), "an image of a set lies in a file"
+    return source.archive, source.offset
+
+
+def _is_link(path: Path, pool: Images) -> bool:
+    """Whether a link stands on the way from the root to the file."""
+    for root in pool.roots.values():
+        if path.is_relative_to(root):
+            return os.path.realpath(path) != os.path.join(  # noqa: PTH118 - as strings
+                os.path.realpath(root), str(path.relative_to(root))
+            )
+    return path.is_symlink()
+
+
+def best_first(images: pa.Table, pairs: Iterable[Row]) -> dict[str, int]:
+    """Rank of each image of the `pairs`, 0 the best; `images` has their sizes (IMAGES)."""
+    names = sorted({row[side] for row in pairs for side in ("pool_id", "val_id")})
+    there = pc.is_in(images["image_id"], pa.array(names, pa.string()))
+    rows = images.filter(there).select(["image_id", "width", "height"]).to_pylist()
+    ranked = sorted(rows, key=lambda row: (-row["width"] * row["height"], row["image_id"]))
+    return {row["image_id"]: rank for rank, row in enumerate(ranked)}
 
 
 def one_way(pairs: list[Row], rank: dict[str, int]) -> list[Row]:
@@ -39,7 +90,7 @@ def one_way(pairs: list[Row], rank: dict[str, int]) -> list[Row]:
 
 
 def keep_one_of_each(pairs: list[Row], rank: dict[str, int]) -> dict[str, str]:
-    """Image that goes -> the best one that stays and pairs with it. `pairs` as of `one_way`."""
+    """Image that goes -> the best one that stays and pairs with it. `pairs` come from `one_way`."""
     better: defaultdict[str, list[str]] = defaultdict(list)
     for row in pairs:
         better[row["pool_id"]].append(row["val_id"])
@@ -54,4 +105,8 @@ def keep_one_of_each(pairs: list[Row], rank: dict[str, int]) -> dict[str, str]:
 def _turned(row: Row) -> Row:
     back = np.linalg.inv(np.reshape(row["transform"], (3, 3)).astype(np.float64))
     transform = (back / back[2, 2]).ravel().tolist()
-    return row | {"pool_id": row["val_id"], "val_id": row["pool_id"], "transform": transform}
+    names = ("id", "sha256")
+    exchanged = {
+        f"{a}_{n}": row[f"{b}_{n}"] for n in names for a, b in (("pool", "val"), ("val", "pool"))
+    }
+    return row | exchanged | {"transform": transform}

@@ -7,30 +7,53 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.picture import Find
 from ppcls_core.dedup.features.sift import extract, mirror, negate, reduce
-from ppcls_core.dedup.match.pairs import CHANNELS
+from ppcls_core.dedup.match.pairs import CHANNELS, PAIRS
 from ppcls_core.dedup.match.pixels import apply
 from ppcls_core.dedup.match.verify import ALIKE, UNIT, similarities
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.threads import map_threads
 
-if TYPE_CHECKING:
-    from ppcls_core.report.model import DuplicatePair
-
 Row = dict[str, Any]  # of PAIRS
-Kind = Literal["accepted", "refused", "sample"]
+Kind = Literal["accepted", "refused", "sample"]  # the borderline's two sides; any accepted pair
+GALLERY = pa.schema(
+    [
+        *PAIRS,
+        ("kind", pa.string()),
+        ("planted", pa.string()),  # the transform it was planted with; null where none is known
+    ]
+)
 NUM_BORDERLINE, NUM_SAMPLES = 12, 4  # of each side, of each channel
 SIDE, GAP = 264, 8  # pixels: the box of one of the two pictures, between them
 NUM_LINES = 40
 LINE, OUTLINE = (0, 200, 110), (255, 140, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class DuplicatePair:
+    """Two images, whether one shows the other, and the evidence; fields as in GALLERY.
+
+    `picture`: both side by side (uint8 RGB [H, W, 3]), None when one of them has gone.
+    """
+
+    pool_id: str
+    val_id: str
+    channel: str
+    score: float
+    inliers: int
+    margin: float
+    kind: Kind
+    picture: np.ndarray | None
+    planted: str | None = None
 
 
 @dataclass
@@ -44,8 +67,8 @@ class Gallery:
     samples: dict[str, list[Row]] = field(default_factory=dict)
 
     def add(self, pairs: list[Row], refused: Iterable[Row]) -> None:
-        """Look at more pairs, and at those nearly accepted. Of an image that is removed anyhow,
-        what was refused is of no interest."""
+        """Choose among more pairs, and those nearly accepted. Those of an image that is removed
+        anyhow do not matter."""
         removed = {row["pool_id"] for row in pairs}
         near = [row for row in pairs if row["channel"] in ("phash", "sift")]
         self.accepted = _first(self.accepted, near, self._by_margin)
@@ -71,6 +94,14 @@ class Gallery:
         )
         return [(kind, row) for kind, rows in groups for row in rows]
 
+    def table(self) -> pa.Table:
+        """The chosen pairs (GALLERY)."""
+        rows = (
+            {**row, "kind": kind, "planted": self.planted.get(_key(row))}
+            for kind, row in self.chosen()
+        )
+        return pa.Table.from_pylist([{n: row[n] for n in GALLERY.names} for row in rows], GALLERY)
+
     def _by_margin(self, row: Row) -> tuple[Any, ...]:
         return _key(row) in self.planted, row["margin"], _key(row)
 
@@ -83,35 +114,23 @@ def _key(row: Row) -> tuple[str, str]:
     return row["pool_id"], row["val_id"]
 
 
-def pictures(
-    gallery: Gallery, pool: Find, val: Find, config: DedupConfig
+def duplicate_pairs(
+    chosen: pa.Table, pool: Find, val: Find, config: DedupConfig
 ) -> tuple[DuplicatePair, ...]:
-    """The chosen pairs for a page; without a picture where an image cannot be read any more."""
-    from ppcls_core.report.model import DuplicatePair
-
-    rows = [row for _, row in gallery.chosen()]
+    """The pairs `chosen` (GALLERY), drawn; `pool` and `val` say where their images are."""
+    rows = chosen.to_pylist()
     places = [pool(row["pool_id"] for row in rows), val(row["val_id"] for row in rows)]
 
-    def drawn(row: Row) -> np.ndarray | None:
+    def drawn(row: Row) -> DuplicatePair:
+        transform = row.pop("transform")
         try:
             sources = (place[name] for place, name in zip(places, _key(row), strict=True))
             first, second = (read_image(source) for source in sources)
         except (BadImage, KeyError):
-            return None
-        return draw(first, second, row["transform"], config)
+            return DuplicatePair(**row, picture=None)
+        return DuplicatePair(**row, picture=draw(first, second, transform, config))
 
-    names = ("pool_id", "val_id", "channel", "score", "inliers", "margin")
-    return tuple(
-        DuplicatePair(
-            **{name: row[name] for name in names},
-            kind=kind,
-            picture=picture,
-            planted=gallery.planted.get(_key(row)),
-        )
-        for (kind, row), picture in zip(
-            gallery.chosen(), map_threads(drawn, rows, os.cpu_count() or 1), strict=True
-        )
-    )
+    return tuple(map_threads(drawn, rows, os.cpu_count() or 1))
 
 
 def draw(

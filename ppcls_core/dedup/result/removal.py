@@ -1,10 +1,11 @@
 """The removal list, and how others verify it with images of their own.
 
-removed.json: format, versions of the programs, settings, what was searched; for each removed image
-its id, the sha256 of its file, and its pairs: the other's id and sha256, channel, score, inliers,
-transform; last the number of images and the digest of all that. The digest tells of changes made by
-accident or without care: it is no signature. That no image is missing from a list only a search of
-one's own can tell.
+removed.json: format, versions of the programs, settings; of each side the number of images, the
+digest of their contents, and how many of them could not be searched, by reason; for each removed
+image its id, the sha256 of its file, and its pairs: the other's id and sha256, channel, score,
+inliers, transform; last the number of images and the digest of all that. The digest shows changes
+made by accident or without care: it is no signature. That no image is missing from a list only a
+search of one's own can show.
 """
 
 from __future__ import annotations
@@ -17,27 +18,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import atomic_path, digest_of, read_json
+from data_catalog.images.collect import collect
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_bytes
-from ppcls_core.dedup.collection import Collection, collect
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.picture import describe
 from ppcls_core.dedup.match.detect import check_pair
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pixels import apply
+from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.threads import map_threads
+from ppcls_core.runtime.versions import installed_versions
 
-FORMAT = 2
-PACKAGES = ("ssld", "opencv-python-headless", "faiss-cpu", "numpy")
+FORMAT = 3
+MODULES = ("cv2", "faiss", "numpy")  # whose versions the list names
 SCORE_TOLERANCE = 0.02  # other releases of OpenCV round otherwise
 MAP_TOLERANCE = 0.05  # of the other picture's diagonal
 NUM_STEPS = 8  # points a side at which two maps are compared
@@ -65,16 +67,33 @@ class Removed(Config):
 
 
 class Searched(Config):
-    """Of a set: the number of images, and the digest of their ids and sizes in bytes."""
+    """One side of a search: `images` = `used` + `duplicates` + the sum of `rejected`, by reason.
 
-    images: int
+    `used`: pool images that were kept, validation images that were searched for; of these
+    `too_few_features` have too few for SIFT to be relied on. `rejected` counts damaged tars too,
+    whose images nobody knows. `passed_over`: files met that are no images, by reason; they are in
+    no other number. `digest`: of the contents (sha256, hex).
+    """
+
     digest: str
+    images: int
+    used: int
+    duplicates: int = 0
+    rejected: dict[str, int]
+    too_few_features: int
+    passed_over: dict[str, int]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Searched:
+        if self.images != self.used + self.duplicates + sum(self.rejected.values()):
+            raise ValueError("`images` is not the sum of `used`, `duplicates` and `rejected`")
+        return self
 
 
 class RemovalList(Config):
     """Content of a removed.json; `against` None: the pool was searched within."""
 
-    format: Literal[2]
+    format: Literal[3]
     versions: dict[str, str]
     settings: DedupConfig
     pool: Searched
@@ -86,7 +105,7 @@ class RemovalList(Config):
 
 @dataclass(frozen=True)
 class Verified:
-    """What became of one pair of a list: `verdict` is one of VERDICTS, `detail` says more."""
+    """The outcome for one pair of a list: `verdict` is one of VERDICTS, `detail` says more."""
 
     image_id: str
     val_id: str
@@ -96,15 +115,15 @@ class Verified:
 
 @contextmanager
 def removal_to(
-    path: Path, pool: Collection, val: Collection | None, config: DedupConfig
+    path: Path, pool: Searched, val: Searched | None, config: DedupConfig
 ) -> Iterator[Callable[[Iterable[Removed]], None]]:
     """A function that adds to the list `path`, which is there when the block ends well."""
     head = {
         "format": FORMAT,
-        "versions": _versions(),
+        "versions": installed_versions(MODULES),
         "settings": config.model_dump(mode="json"),
-        "pool": {"images": len(pool), "digest": pool.digest},
-        "against": val and {"images": len(val), "digest": val.digest},
+        "pool": pool.model_dump(mode="json"),
+        "against": val and val.model_dump(mode="json"),
     }
     digest, num = hashlib.sha256(digest_of(head).encode()), 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -146,7 +165,7 @@ def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
         digest.update(digest_of(entry).encode())
     if (listed.num_removed, listed.digest) != (len(listed.removed), digest.hexdigest()):
         notes.append(ALTERED)
-    here = _versions()
+    here = installed_versions(MODULES)
     for name in sorted(listed.versions.keys() | here):
         if listed.versions.get(name) != here.get(name):
             notes.append(f"made with {name} {listed.versions.get(name)}, here {here.get(name)}")
@@ -168,27 +187,27 @@ def verify_removal(
     if (listed.against is None) != (against is None):
         kind = "--within" if listed.against is None else "--against"
         raise UserError(f"{path}: is of a search {kind}; verify it so")
+    images = collect(pool)
+    others = images if against is None else collect(against)
+    entries, workers = listed.removed, os.cpu_count() or 1
+    found = images.find(entry.image_id for entry in entries)
+    wanted = {pair.val_id for entry in entries for pair in entry.pairs}
+    if against is None:
+        wanted |= found.keys()
+    indexed = others.take(others.rows_of(wanted))
     with tempfile.TemporaryDirectory() as folder:
-        images = collect(pool, Path(folder, "pool.arrow"))
-        others = images if against is None else collect(against, Path(folder, "val.arrow"))
-        entries = listed.removed
-        wanted = {pair.val_id for entry in entries for pair in entry.pairs}
-        found = images.find(entry.image_id for entry in entries)
-        indexed = others.find(wanted) | (found if against is None else {})
-        ids = sorted(indexed)
-        sources = [indexed[image_id] for image_id in ids]
-        build_index(sources, ids, listed.settings, Path(folder), lambda done: None)
+        build_index(indexed, listed.settings, Path(folder), workers, SilentMonitor())
         index = load_index(Path(folder))
         rows = {image_id: row for row, image_id in enumerate(index.ids)}
-        check = _Check(found, {**indexed, **found}, index, rows, against is None)
-        workers = os.cpu_count() or 1
+        described = dict(zip(indexed.ids, indexed.sources(), strict=True)) | found
+        check = _Check(found, described, index, rows, against is None)
         return [v for part in map_threads(check.entry, entries, workers) for v in part], notes
 
 
 @dataclass(frozen=True)
 class _Check:
-    """Of entries: where the removed images and those to be described are; the index, and the row
-    of each of its images."""
+    """Checks entries of a list: `found` says where the removed images are, `images` where those to
+    be described are, `rows` at which row of the `index` each image is."""
 
     found: dict[str, Source]
     images: dict[str, Source]
@@ -255,7 +274,3 @@ def summary(verified: Iterable[Verified]) -> dict[str, int]:
     """Number of pairs by verdict."""
     counts = Counter(pair.verdict for pair in verified)
     return {verdict: counts[verdict] for verdict in VERDICTS}
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in PACKAGES}

@@ -1,171 +1,255 @@
-"""From the shards of a search to its result: tables, removal list, page. Of the pool a part at a
-time is held; of a search within it, all pairs.
+"""From the shards of a search to its result: tables, image set, removal list, pairs to look at.
+
+A part of the pool at a time is held; of a search within it, all pairs.
 """
+
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.base.files import write_bytes, write_table
-from data_catalog.images.columns import IDS, REJECTED, Source
+from data_catalog.base.files import write_table
+from data_catalog.images.columns import IDS, REJECTED, Images, write_images
 from ppcls_core.dedup.canaries import recall
-from ppcls_core.dedup.collection import Collection
 from ppcls_core.dedup.match.index import ValIndex
-from ppcls_core.dedup.match.pairs import PAIRS
-from ppcls_core.dedup.match.within import best_first, keep_one_of_each, one_way
-from ppcls_core.dedup.result.gallery import Gallery, pictures
-from ppcls_core.dedup.result.removal import Evidence, Removed, removal_to, sha256_of
-from ppcls_core.dedup.result.tables import rows_to, write_csv
+from ppcls_core.dedup.match.pairs import FOUND, PAIRS
+from ppcls_core.dedup.match.within import best_first, keep_one_of_each, one_way, same_files
+from ppcls_core.dedup.result.gallery import Gallery
+from ppcls_core.dedup.result.removal import Evidence, Removed, Searched, removal_to
+from ppcls_core.dedup.result.tables import table_to, write_csv
+from ppcls_core.dedup.search import KINDS, SHARDS, Search
+from ppcls_core.runtime.shards import shard_file, shard_ranges
 
-TABLES = {"pairs": PAIRS, "kept": IDS, "rejected": REJECTED, "weak": IDS}
+SCHEMAS = {"pairs": PAIRS, "refused": PAIRS, "rejected": REJECTED, "weak": IDS, "kept": IDS}
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Found:
-    """The images, those indexed (`pool` itself where that is searched within), and the index."""
+class SearchResult:
+    """Outcome of a search: both sides accounted for (`val` None: within the pool), the number of
+    pairs, and attack -> [found, planted] of the canaries."""
 
-    pool: Collection
-    val: Collection
-    index: ValIndex
+    pool: Searched
+    val: Searched | None
+    num_pairs: int
+    canaries: dict[str, list[int]]
 
     @property
-    def within(self) -> bool:
-        """Whether the pool is searched within."""
-        return self.val is self.pool
+    def pool_counts(self) -> dict[str, int]:
+        """The pool's numbers by name: in = kept + duplicates + each reason."""
+        side = self.pool
+        counts = {"in": side.images, "kept": side.used, "duplicates": side.duplicates}
+        weak = {"too_few_features": side.too_few_features, "pairs": self.num_pairs}
+        return {**counts, **side.rejected, **weak}
+
+    @property
+    def val_counts(self) -> dict[str, int]:
+        """The validation side's: in = searched for + each reason; empty within a pool."""
+        if self.val is None:
+            return {}
+        counts = {"in": self.val.images, "searched for": self.val.used}
+        return {**counts, **self.val.rejected, "too_few_features": self.val.too_few_features}
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Files of both sides that are no images, by reason."""
+        sides = [side.passed_over for side in (self.pool, self.val) if side]
+        return dict(sum(map(Counter, sides), Counter()))
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What the search of a part gave: rows of PAIRS, of the pairs nearly accepted, of REJECTED, and
-    of the images with too few features (IDS)."""
+def val_account(search: Search, index: ValIndex) -> Searched | None:
+    """Where the validation images went; None within a pool."""
+    if search.within:
+        return None
+    return Searched(
+        digest=str(search.digests[1]),
+        images=len(search.val) + len(search.val.damaged),
+        used=len(index),
+        rejected=_by_reason([index.rejected, search.val.damaged]),
+        too_few_features=len(index.weak),
+        passed_over=_passed_over(search.val),
+    )
 
-    pairs: list[Row]
-    refused: list[Row]
-    rejected: list[Row]
-    weak: list[Row]
+
+def write_result(
+    search: Search, index: ValIndex, num_shards: int, val: Searched | None
+) -> SearchResult:
+    """Write the files of the result to `search.out`; `val` accounts for the validation side."""
+    out, counts, reasons = search.out, Counter[str](), Counter[str]()
+    kept, gallery = np.zeros(len(search.pool), bool), Gallery(search.planted)
+    parts = _Parts(search, index)
+    with ExitStack() as stack:
+        add = {
+            name: stack.enter_context(table_to(out / f"{name}.parquet", schema))
+            for name, schema in SCHEMAS.items()
+        }
+        for part in parts:
+            kept[part.rows.start : part.rows.stop] = part.kept
+            for name in SCHEMAS:
+                add[name](part.tables[name])
+                counts[name] += len(part.tables[name])
+            reasons.update(part.tables["rejected"]["reason"].to_pylist())
+            gallery.add(part.tables["pairs"].to_pylist(), part.refused_of_others())
+        add["rejected"](search.pool.damaged)
+        reasons.update(search.pool.damaged["reason"].to_pylist())
+    duplicates = reasons.pop("duplicate", 0)
+    pool = Searched(
+        digest=search.digests[0],
+        images=len(search.pool) + len(search.pool.damaged),
+        used=counts["kept"],
+        duplicates=duplicates,
+        rejected=dict(sorted(reasons.items())),
+        too_few_features=counts["weak"],
+        passed_over=_passed_over(search.pool),
+    )
+    write_images(out / "kept.arrow", search.pool, kept)
+    write_table(out / "gallery.parquet", gallery.table())
+    write_csv(out / "pairs.parquet", out / "pairs.csv")
+    if not search.within:
+        write_table(
+            out / "val_rejected.parquet", pa.concat_tables([index.rejected, search.val.damaged])
+        )
+        write_table(out / "val_weak.parquet", pa.table([index.weak], schema=IDS))
+    with removal_to(out / "removed.json", pool, val, search.config) as remove:
+        for part in parts:
+            remove(_entries(part))
+    canaries = recall(pq.read_table(out / "canaries.parquet"))
+    return SearchResult(pool, val, counts["pairs"], canaries)
+
+
+def _by_reason(rejected: Iterable[pa.Table]) -> dict[str, int]:
+    return dict(
+        sorted(Counter(r for table in rejected for r in table["reason"].to_pylist()).items())
+    )
+
+
+def _passed_over(images: Images) -> dict[str, int]:
+    return {kind.reason: kind.count for kind in images.passed_over}
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the pool, judged: `duplicates`: image that goes -> the other, that stays."""
+    """The rows `rows` of the pool, judged: `tables` of SCHEMAS, but `pairs` of FOUND; `kept`: bool
+    [rows]; `found`: the pairs as the shard has them."""
 
-    ids: list[str]
-    sources: list[Source]
-    shard: Shard
-    pairs: list[Row]
-    duplicates: dict[str, str]
+    rows: range
+    tables: dict[str, pa.Table]
+    kept: np.ndarray
+    found: pa.Table
 
-
-def write_result(out: Path, found: Found, read: Callable[[int], Shard | None]) -> dict[str, int]:
-    """Write the result to the folder `out`; the counts. `read` gives the shard of a part."""
-    counts: Counter[str] = Counter()
-    gallery = Gallery()
-    rows = {image_id: row for row, image_id in enumerate(found.index.ids)}
-    val, config = None if found.within else found.val, found.index.config
-    with ExitStack() as stack:
-        tables = {
-            name: stack.enter_context(rows_to(out / f"{name}.parquet", schema))
-            for name, schema in TABLES.items()
-        }
-        remove = stack.enter_context(removal_to(out / "removed.json", found.pool, val, config))
-        for part in _parts(out, found, read):
-            gone = part.duplicates.keys() | {row["image_id"] for row in part.shard.rejected}
-            kept = [{"image_id": image_id} for image_id in part.ids if image_id not in gone]
-            weak = [row for row in part.shard.weak if row["image_id"] not in gone]
-            rejected = [*_removed(part.duplicates), *part.shard.rejected]
-            for name, new in zip(TABLES, (part.pairs, kept, rejected, weak), strict=True):
-                tables[name].add(new)
-                counts[name] += len(new)
-            counts.update(row["reason"] for row in rejected)
-            gallery.add(part.pairs, part.shard.refused)
-            remove(_entries(part, found.index, rows))
-        tables["rejected"].add(found.pool.damaged)
-        counts.update(row["reason"] for row in found.pool.damaged)
-    write_csv(out / "pairs.parquet", out / "pairs.csv")
-    summary = _counts(counts, len(found.pool) + len(found.pool.damaged))
-    if not found.within:
-        weak = found.index.weak
-        write_table(out / "val_weak.parquet", pa.table([weak], schema=IDS))
-        summary["val_too_few_features"] = len(weak)
-    _write_page(out, found, gallery, summary)
-    return summary
+    def refused_of_others(self) -> list[Row]:
+        """The pairs nearly accepted of images that are in no accepted pair."""
+        refused = self.tables["refused"]
+        return refused.filter(
+            pc.invert(_among(refused["pool_id"], self.found["pool_id"]))
+        ).to_pylist()
 
 
-def _parts(out: Path, found: Found, read: Callable[[int], Shard | None]) -> Iterator[_Part]:
-    merged = _merged(out, found, read) if found.within else None
-    for number in found.pool.parts:
-        ids, sources = found.pool.part(number)
-        shard = read(number)
-        assert shard is not None, "the search made it"
-        if merged is None:
-            pairs = shard.pairs
-            duplicates = {row["pool_id"]: row["val_id"] for row in reversed(pairs)}
-        else:
-            pairs = [row for image_id in ids for row in merged[0].get(image_id, [])]
-            duplicates = {i: merged[1][i] for i in ids if i in merged[1]}
-        yield _Part(ids, sources, shard, pairs, duplicates)
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of the pool, read from the shards each time they are gone through."""
+
+    search: Search
+    index: ValIndex
+
+    def __iter__(self) -> Iterator[_Part]:
+        within = self._within if self.search.within else None
+        for number, rows in enumerate(self._ranges):
+            ids = self.search.pool.part(rows.start, rows.stop).table["image_id"]
+            shard = {kind: self._read(number, kind) for kind in KINDS}
+            found, pairs = shard["pairs"], shard["pairs"]
+            if within is None:
+                gone = _duplicates(pairs)
+            else:
+                own = [row for image_id in ids.to_pylist() for row in within[0].get(image_id, ())]
+                pairs = pa.Table.from_pylist(own, FOUND)
+                gone = within[1].filter(_among(within[1]["image_id"], ids))
+            rejected = _in_order(pa.concat_tables([gone, shard["rejected"]]), ids)
+            kept = pc.invert(_among(ids, rejected["image_id"]))
+            weak = shard["weak"].filter(
+                pc.invert(_among(shard["weak"]["image_id"], rejected["image_id"]))
+            )
+            kept_ids = pa.table([ids.filter(kept)], schema=IDS)
+            tables = {"pairs": pairs, "refused": shard["refused"], "rejected": rejected}
+            mask = (
+                kept.to_numpy(zero_copy_only=False)
+                if isinstance(kept, pa.Array)
+                else kept.to_numpy()
+            )
+            yield _Part(rows, {**tables, "weak": weak, "kept": kept_ids}, mask, found)
+
+    @property
+    def _ranges(self) -> list[range]:
+        return shard_ranges(len(self.search.pool), self.search.shard_size)
+
+    def _read(self, number: int, kind: str) -> pa.Table:
+        return pq.read_table(self.search.out / SHARDS / shard_file(number, kind))
+
+    @cached_property
+    def _within(self) -> tuple[dict[str, list[Row]], pa.Table]:
+        """(pairs of each image with better ones; REJECTED rows of those that go for them, and of
+        names too many of one file)."""
+        shards = (self._read(number, "pairs") for number in range(len(self._ranges)))
+        every = [
+            row for shard in shards for row in shard.to_pylist() if row["pool_id"] != row["val_id"]
+        ]
+        same = same_files(every, self.search.pool)
+        every = [row for row in every if row["pool_id"] not in same and row["val_id"] not in same]
+        rank = best_first(self.index.images, every)
+        pairs = one_way(every, rank)
+        of_image: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in pairs:
+            of_image[row["pool_id"]].append(row)
+        reasons = {"duplicate": keep_one_of_each(pairs, rank), "same_file": same}
+        gone = [
+            {"image_id": image_id, "reason": reason, "detail": other}
+            for reason, others in reasons.items()
+            for image_id, other in others.items()
+        ]
+        return dict(of_image), pa.Table.from_pylist(gone, REJECTED)
 
 
-def _merged(
-    out: Path, found: Found, read: Callable[[int], Shard | None]
-) -> tuple[dict[str, list[Row]], dict[str, str]]:
-    """Of a search within: (pairs of each image with better ones, image that goes -> one that
-    stays)."""
-    rank = best_first(out / "index", found.index.ids)
-    shards = (read(number) for number in found.pool.parts)
-    pairs = one_way([row for shard in shards if shard for row in shard.pairs], rank)
-    of_image: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in pairs:
-        of_image[row["pool_id"]].append(row)
-    return dict(of_image), keep_one_of_each(pairs, rank)
+def _among(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.is_in(values, others.combine_chunks())
 
 
-def _removed(duplicates: dict[str, str]) -> list[Row]:
-    return [
-        {"image_id": image_id, "reason": "duplicate", "detail": other}
-        for image_id, other in sorted(duplicates.items())
-    ]
+def _duplicates(pairs: pa.Table) -> pa.Table:
+    """REJECTED rows of the images of `pairs`, in which the best pair of an image comes first."""
+    codes = pairs["pool_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    first = pairs.take(pa.array(np.unique(codes, return_index=True)[1]))
+    reason = pa.array(["duplicate"] * len(first), pa.string())
+    return pa.table([first["pool_id"], reason, first["val_id"]], schema=REJECTED)
 
 
-def _entries(part: _Part, index: ValIndex, rows: dict[str, int]) -> Iterator[Removed]:
-    """Of the removal list."""
-    pairs: defaultdict[str, list[Evidence]] = defaultdict(list)
-    for row in part.pairs:
-        sha256 = index.bytes_digests[rows[row["val_id"]]]
-        evidence = {name: row[name] for name in Evidence.model_fields if name in row}
-        pairs[row["pool_id"]].append(Evidence(**evidence, val_sha256=sha256))
-    for image_id, source in zip(part.ids, part.sources, strict=True):
-        if image_id in part.duplicates:
-            yield Removed(image_id=image_id, sha256=sha256_of(source), pairs=tuple(pairs[image_id]))
+def _in_order(rejected: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """The REJECTED rows in the order of `ids`."""
+    places = pc.index_in(rejected["image_id"], ids.combine_chunks())
+    return rejected.take(pc.sort_indices(places))
 
 
-def _counts(counts: Counter[str], num_in: int) -> dict[str, int]:
-    kept, pairs, weak = (counts.pop(name) for name in ("kept", "pairs", "weak"))
-    duplicates = counts.pop("duplicate", 0)
-    del counts["rejected"]
-    assert num_in == kept + duplicates + sum(counts.values())
-    summary = {"in": num_in, "kept": kept, "duplicates": duplicates, **dict(sorted(counts.items()))}
-    return {**summary, "too_few_features": weak, "pairs": pairs}
-
-
-def _write_page(out: Path, found: Found, gallery: Gallery, counts: dict[str, int]) -> None:
-    from ppcls_core.report.model import PlantedRow, SearchReport
-    from ppcls_core.report.page import render_search
-
-    canaries = recall(pq.read_table(out / "canaries.parquet"))
-    page = SearchReport(
-        counts=counts,
-        canaries=tuple(PlantedRow(attack, *score) for attack, score in canaries.items()),
-        duplicates=pictures(gallery, found.pool.find, found.val.find, found.index.config),
-        within=found.within,
-    )
-    write_bytes(out / "pairs.html", render_search(page).encode())
+def _entries(part: _Part) -> Iterator[Removed]:
+    """The entries of the removal list."""
+    rejected = part.tables["rejected"]
+    gone = rejected.filter(pc.equal(rejected["reason"], "duplicate"))["image_id"]
+    pairs = part.tables["pairs"]
+    rows = pairs.filter(_among(pairs["pool_id"], gone)).to_pylist()
+    for image_id, group in groupby(rows, lambda row: row["pool_id"]):
+        entries = list(group)
+        evidence = ({n: row[n] for n in Evidence.model_fields} for row in entries)
+        sha256 = entries[0]["pool_sha256"]
+        yield Removed(
+            image_id=image_id, sha256=sha256, pairs=tuple(Evidence(**e) for e in evidence)
+        )

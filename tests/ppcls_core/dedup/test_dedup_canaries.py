@@ -13,7 +13,9 @@ from ppcls_core.dedup.attacks import ATTACKS
 from ppcls_core.dedup.canaries import CANARIES, _altered, find_canaries, plan, recall
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match.index import build_index, load_index
+from ppcls_core.runtime.monitor import SilentMonitor
 from tests.ppcls_core.dedup.test_dedup_command import picture, save
+from tests.support.images import images_at
 
 IDS = [f"v{number}" for number in range(50)]
 
@@ -36,12 +38,11 @@ def test_images_are_drawn_from_all_over_the_set() -> None:
 
 def test_what_is_found_is_counted(tmp_path: Path) -> None:
     config = DedupConfig(num_features=120, min_side=96, canaries=2 * len(ATTACKS))
-    images: dict[str, Source] = {}
+    images: dict[str, Path] = {}
     for seed in range(3):
         save(path := tmp_path / f"{seed}.png", picture(seed))
         images[path.name] = path
-    names = list(images)
-    build_index(list(images.values()), names, config, tmp_path / "index", lambda done: None)
+    build_index(images_at(images), config, tmp_path / "index", 2, SilentMonitor())
     seen: list[int] = []
     index = load_index(tmp_path / "index")
     canaries = find_canaries(lambda ids: images, index, 2, lambda: seen.append(1))

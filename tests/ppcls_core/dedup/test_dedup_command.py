@@ -17,14 +17,16 @@ import pytest
 from PIL import Image
 
 from data_catalog.base.config import UserError
+from data_catalog.images.collect import collect
+from ppcls_core.cli.dedup import search_given
 from ppcls_core.data.decode import read_bytes
-from ppcls_core.dedup import collection
-from ppcls_core.dedup import run as command
-from ppcls_core.dedup.collection import collect
 from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.match import index
 from ppcls_core.dedup.match.within import keep_one_of_each, one_way
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
-from ppcls_core.dedup.run import Search, dedup
+from ppcls_core.dedup.result.write import SearchResult
+from ppcls_core.dedup.run import find_duplicates
+from ppcls_core.dedup.search import Search
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 
 CONFIG = DedupConfig(num_features=120, min_side=96, canaries=0)
@@ -67,8 +69,13 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def search(pool: Path, against: Path | None, out: Path, **changes: Any) -> SearchResult:
+    config = CONFIG.model_copy(update=changes)
+    return search_given(pool, against, out, config, SilentMonitor())
+
+
 def run(pool: Path, against: Path | None, out: Path) -> dict[str, int]:
-    return dedup(Search(pool, against, out, CONFIG, 2), SilentMonitor())
+    return search(pool, against, out).pool_counts
 
 
 def column(path: Path, name: str) -> list[Any]:
@@ -82,7 +89,7 @@ def test_a_pool_against_a_set(sets: Path, tmp_path: Path) -> None:
     counts = run(sets / "pool", sets / "val", tmp_path)
     assert counts == {
         **{"in": 8, "kept": 3, "duplicates": 3, "empty": 1, "not_an_image": 1},
-        **{"too_few_features": 0, "pairs": 3, "val_too_few_features": 0},
+        **{"too_few_features": 0, "pairs": 3},
     }
     assert column(tmp_path / "kept.parquet", "image_id") == [f"b/other{i}.png" for i in range(3)]
     rejected = {
@@ -112,8 +119,7 @@ def test_tars_give_what_their_files_give(sets: Path, tmp_path: Path) -> None:
     found = column(tmp_path / "out" / "pairs.parquet", "pool_id")
     assert found == ["a.tar/crop.jpg", "a.tar/mirror.jpg"]
     assert sorted(p for p in tmp_path.rglob("*") if "out" not in p.parts) == before
-    images = collect(tmp_path / "tars" / "a.tar", tmp_path / "rows.arrow")
-    source, _ = images.sources
+    source, _ = collect(tmp_path / "tars" / "a.tar").sources()
     assert read_bytes(source) == (sets / "pool" / "a" / "crop.jpg").read_bytes()
 
 
@@ -156,6 +162,7 @@ def test_within_keeps_the_largest_of_those_alike(sets: Path, tmp_path: Path) -> 
 def pair(pool_id: str, val_id: str, score: float = 0.9) -> dict[str, object]:
     return {
         **{"pool_id": pool_id, "val_id": val_id, "score": score},
+        **{"pool_sha256": pool_id * 2, "val_sha256": val_id * 2},
         "transform": [2.0, 0, 4, 0, 2, 6, 0, 0, 1],
     }
 
@@ -165,36 +172,41 @@ def test_an_image_goes_only_for_one_that_stays() -> None:
     chain = one_way([pair("a", "b"), pair("c", "b", 0.8), pair("b", "c"), pair("d", "d")], rank)
     found = [(row["pool_id"], row["val_id"], row["score"]) for row in chain]
     assert found == [("b", "a", 0.9), ("c", "b", 0.9)]
+    assert (chain[0]["pool_sha256"], chain[0]["val_sha256"]) == ("bb", "aa")
     assert chain[0]["transform"] == [0.5, 0, -2, 0, 0.5, -3, 0, 0, 1]
     assert keep_one_of_each(chain, rank) == {"b": "a"}  # c's better one is gone, so c stays
 
 
 class Stopper(SilentMonitor):
-    """Asks to stop after some images of the pool."""
+    """Asks to stop after some images of the pool, or of another unit."""
 
-    def __init__(self, images: int) -> None:
-        self.left = images
+    def __init__(self, images: int, unit: str = "images") -> None:
+        self.left, self.unit = images, unit
 
     @property
     def stop_requested(self) -> bool:  # type: ignore[override]
         return self.left <= 0
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        self.left -= unit == "images"
+        self.left -= unit == self.unit
 
 
 def test_a_stopped_search_goes_on(
     sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (collection, command):
-        monkeypatch.setattr(module, "PART", 3)
-    search = Search(sets / "pool", sets / "val", tmp_path / "out", CONFIG, 1)
+    monkeypatch.setattr(index, "SHARD_SIZE", 2)
+    pool, val = collect(sets / "pool"), collect(sets / "val")
+    search = Search(pool, val, tmp_path / "out", CONFIG, 1, shard_size=3)
     with pytest.raises(Interrupted):
-        dedup(search, Stopper(5))
+        find_duplicates(search, Stopper(3, "images indexed"))
+    (half,) = (tmp_path / "out" / "index" / "shards").glob("*.json")
+    assert half.name == "shard-00000.json"
+    with pytest.raises(Interrupted):
+        find_duplicates(search, Stopper(5))
     left = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "shards").iterdir()}
-    assert len(left) == 1
+    assert len(left) == 5  # a record and four tables
     assert not (tmp_path / "out" / "kept.parquet").exists()
-    dedup(search, SilentMonitor())
+    find_duplicates(search, SilentMonitor())
     assert (
         left.items()
         <= {
@@ -217,7 +229,6 @@ def test_mistakes_are_told(sets: Path, tmp_path: Path) -> None:
     pool, val = sets / "pool", sets / "val"
     for arguments, words in (
         ((tmp_path / "gone", val, tmp_path / "o"), "no folder, list file or tar"),
-        ((tmp_path / "nothing", val, tmp_path / "o"), "holds no image"),
         ((pool, pool, tmp_path / "o"), "use --within"),
         ((pool, val, pool / "out"), "take another folder"),
         ((pool, val, tmp_path / "file"), "is a file"),
@@ -240,7 +251,7 @@ def test_links_and_odd_names(sets: Path, tmp_path: Path) -> None:
     (pool / "in" / "back").symlink_to(pool)
     (pool / "broken.jpg").symlink_to(pool / "gone")
     shutil.copy(sets / "val" / "v0.png", pool / os.fsdecode(b"\xff odd\n.png"))
-    images = collect(pool, tmp_path / "rows.arrow")
+    images = collect(pool)
     assert len(images) == 4 + 1 + 1
     assert "\\xff odd\n.png" in set(images.ids)
     counts = run(pool, sets / "val", tmp_path / "out")
@@ -342,7 +353,7 @@ def test_an_altered_list_is_told(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 1}, "no removal list of format 2"),
+        ({"format": 1}, "no removal list of format 3"),
         ({"settings": {"rule": "lax"}}, "rule"),
         ({"settings": {"colour": 1}}, "colour"),
         ({"removed": "all"}, "removed"),
@@ -381,10 +392,10 @@ def test_a_removal_within_can_be_verified(sets: Path, tmp_path: Path) -> None:
 def test_what_a_killed_search_was_writing_is_removed(sets: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(sets / "pool", sets / "val", out)
-    left = [out / ".tmp-1-pairs.parquet", out / "shards" / ".tmp-1-00000.json"]
+    left = [out / ".tmp-1-pairs.parquet", out / "shards" / ".tmp-1-shard-00000.json"]
     for path in left:
         path.write_text("half")
-    (out / "shards" / "00000.json").write_text('{"pairs": [')
+    (out / "shards" / "shard-00000.json").write_text('{"shard-00000.pairs.parquet": {')
     run(sets / "pool", sets / "val", out)
     assert not any(path.exists() for path in left)
     assert column(out / "kept.parquet", "image_id") == [f"b/other{i}.png" for i in range(3)]
@@ -412,7 +423,6 @@ def test_bad_images_are_counted_by_reason_and_weak_ones_named(sets: Path, tmp_pa
     assert counts == {
         **{"in": 6, "kept": 1, "duplicates": 1, "decompression_bomb": 1, "missing": 1},
         **{"too_small": 1, "truncated": 1, "too_few_features": 1, "pairs": 1},
-        **{"val_too_few_features": 0},
     }
     assert column(tmp_path / "out" / "weak.parquet", "image_id") == ["black.png"]
     assert column(tmp_path / "out" / "pairs.parquet", "pool_id") == ["moves.gif"]
@@ -437,9 +447,8 @@ def test_pairs_as_csv_hold_no_formula(sets: Path, tmp_path: Path) -> None:
 
 def test_canaries_of_a_search_are_no_images_of_the_pool(sets: Path, tmp_path: Path) -> None:
     before = run(sets / "pool", sets / "val", tmp_path / "without")
-    config = CONFIG.model_copy(update={"canaries": 40})
-    search = Search(sets / "pool", sets / "val", tmp_path / "with", config, 2)
-    assert dedup(search, SilentMonitor()) == before
+    after = search(sets / "pool", sets / "val", tmp_path / "with", canaries=40)
+    assert after.pool_counts == before
     for name in ("pairs", "kept", "rejected"):
         one, other = (
             pq.read_table(tmp_path / of / f"{name}.parquet") for of in ("with", "without")

@@ -22,8 +22,10 @@ from ppcls_core.dedup.features.picture import describe
 from ppcls_core.dedup.match import by_hash, by_sift
 from ppcls_core.dedup.match.detect import ScanResult, check_pair, find_pairs, scan
 from ppcls_core.dedup.match.index import FORMAT, ValIndex, build_index, load_index
-from ppcls_core.dedup.match.pairs import PAIRS
+from ppcls_core.dedup.match.pairs import FOUND
 from ppcls_core.dedup.match.pixels import apply
+from ppcls_core.runtime.monitor import SilentMonitor
+from tests.support.images import images_at
 
 NUM_VAL = 8
 CLOTHING = (
@@ -55,7 +57,7 @@ def make_index(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [save(folder / f"v{i}.png", image) for i, image in enumerate(images)]
     config = config or DedupConfig()
-    build_index(paths, [p.stem for p in paths], config, folder / "i", lambda done: None)
+    build_index(images_at({p.stem: p for p in paths}), config, folder / "i", 2, SilentMonitor())
     return load_index(folder / "i")
 
 
@@ -159,7 +161,7 @@ def test_the_transform_maps_pool_pixels_to_val_pixels(
 def test_unrelated_pictures_give_no_pair(index: ValIndex, tmp_path: Path) -> None:
     result = search_images(tmp_path, [picture(100 + i) for i in range(12)], index)
     assert result.pairs.num_rows == 0
-    assert result.pairs.schema == PAIRS
+    assert result.pairs.schema == FOUND
 
 
 def test_pictures_without_texture_give_no_pair(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_pictures_without_texture_give_no_pair(tmp_path: Path) -> None:
     pool = [image + 1 for image in flat] + [steep.astype(np.uint8), other.astype(np.uint8)]
     result = search_images(tmp_path / "pool", pool, make_index(tmp_path, val))
     assert result.pairs.num_rows == 0
-    assert set(result.weak) >= {"p0", "p1", "p2", "p3"}
+    assert set(result.weak["image_id"].to_pylist()) >= {"p0", "p1", "p2", "p3"}
 
 
 def rgba(colours: np.ndarray, clear: np.ndarray) -> Image.Image:
@@ -215,7 +217,8 @@ def written(path: Path, made: tuple[Image.Image, dict[str, Any]]) -> Path:
 
 
 def indexed(folder: Path, paths: list[Path]) -> ValIndex:
-    build_index(paths, [path.stem for path in paths], DedupConfig(), folder, lambda done: None)
+    images = images_at({path.stem: path for path in paths})
+    build_index(images, DedupConfig(), folder, 2, SilentMonitor())
     return load_index(folder)
 
 
@@ -250,7 +253,8 @@ def test_blank_pictures_pair_by_their_bytes_alone_and_are_named(
     found = search([*paths, save(tmp_path / "p.bmp", picture(0))], val)
     pairs = [(row["pool_id"], row["channel"]) for row in found.pairs.to_pylist()]
     assert pairs == [("0", "bytes"), ("p", "pixels")]
-    assert (found.weak, val.weak) == (["0", "1", "2"], ["0"])
+    weak = found.weak["image_id"].to_pylist()
+    assert (weak, val.weak) == (["0", "1", "2"], ["0"])
 
 
 def test_line_art_on_transparency_is_seen(tmp_path: Path) -> None:
@@ -322,8 +326,8 @@ def test_one_dense_watermark_over_different_pictures_makes_no_pair(tmp_path: Pat
     ]
 
 
-def test_a_first_look_spares_the_full_features_of_unrelated_pictures(tmp_path: Path) -> None:
-    few = DedupConfig(look_vote=15)  # among so few val images chance votes loudly
+def test_the_coarse_search_spares_the_full_features_of_unrelated_pictures(tmp_path: Path) -> None:
+    few = DedupConfig(coarse_vote=15)  # among so few val images chance votes loudly
     index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], few)
     images = {"copy": picture(1)[20:200, 30:300], "other": picture(70)}
     pictures = {
@@ -337,7 +341,7 @@ def test_a_first_look_spares_the_full_features_of_unrelated_pictures(tmp_path: P
     assert "features" not in vars(pictures["other"])
 
 
-def test_the_look_alone_refutes_other_pictures_of_one_room(
+def test_the_coarse_search_alone_refutes_other_pictures_of_one_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_room(number: int) -> np.ndarray:
@@ -356,10 +360,10 @@ def test_the_look_alone_refutes_other_pictures_of_one_room(
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_hashes_hint_at_what_lettering_hides_from_the_look(
+def test_hashes_hint_at_what_lettering_hides_from_the_coarse_search(
     mirrored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind = DedupConfig(look_vote=1000)
+    blind = DedupConfig(coarse_vote=1000)
     index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], blind)
     copy = lettered(picture(2)[:, ::-1] if mirrored else picture(2))
     path = save(tmp_path / "copy.png", copy)
@@ -468,12 +472,13 @@ def test_images_that_cannot_be_read_are_rows_and_stop_nothing(
 
 
 def test_val_images_that_cannot_be_read_are_counted(pool: list[Path], tmp_path: Path) -> None:
-    seen: list[int] = []
-    ids = [path.stem for path in pool]
-    stats = build_index(pool, ids, DedupConfig(), tmp_path, seen.append)
-    assert seen == list(range(1, len(pool) + 1))
-    assert stats.rejected == {"empty": 1, "missing": 1, "not_an_image": 1, "truncated": 1}
-    assert stats.num_images == stats.num_indexed + sum(stats.rejected.values()) == len(pool)
+    images = images_at({path.stem: path for path in pool})
+    build_index(images, DedupConfig(), tmp_path, 2, SilentMonitor())
+    found = load_index(tmp_path)
+    reasons = sorted(found.rejected["reason"].to_pylist())
+    assert reasons == ["empty", "missing", "not_an_image", "truncated"]
+    assert len(found) + len(found.rejected) == len(pool)
+    ids = list(images.ids)
     table = pq.read_table(tmp_path / "rejected.parquet")
     assert sorted(table["image_id"].to_pylist()) == ["bad_cut", "bad_empty", "bad_gone", "bad_text"]
     assert load_index(tmp_path).ids == [name for name in ids if not name.startswith("bad")]
@@ -517,9 +522,8 @@ def test_an_empty_pool_and_an_empty_val_set(
     index: ValIndex, pool: list[Path], tmp_path: Path
 ) -> None:
     nothing = search([], index)
-    assert (nothing.pairs.num_rows, nothing.rejected.num_rows, nothing.weak) == (0, 0, [])
-    stats = build_index([], [], DedupConfig(), tmp_path, lambda done: None)
-    assert (stats.num_images, stats.num_indexed, stats.num_descriptors) == (0, 0, 0)
+    assert [table.num_rows for table in vars(nothing).values()] == [0, 0, 0, 0]
+    build_index(images_at({}), DedupConfig(), tmp_path, 2, SilentMonitor())
     empty = load_index(tmp_path)
     assert len(empty) == 0
     assert search(pool[:2], empty).pairs.num_rows == 0
@@ -537,7 +541,7 @@ def test_planted_copies_of_clothing_photographs_are_found(tmp_path: Path) -> Non
     lines = (CLOTHING / "pool_list.txt").read_text().split()
     others = [name for name in lines if "dup_" not in name][:10]
     val = [CLOTHING / "images" / row["val_image"] for row in planted]
-    build_index(val, [path.name for path in val], DedupConfig(), tmp_path, lambda done: None)
+    build_index(images_at({p.name: p for p in val}), DedupConfig(), tmp_path, 2, SilentMonitor())
     copies = [CLOTHING / "images" / row["pool_image"] for row in planted]
     images = copies + [CLOTHING / name for name in others]
     result = scan(images, [path.name for path in images], load_index(tmp_path), 2, lambda: None)
@@ -576,7 +580,7 @@ def test_few_descriptors_are_compared_exactly(tmp_path: Path) -> None:
     assert pair["val_id"] == "v0"
 
 
-def test_a_picture_itself_is_no_rival_of_its_copies(tmp_path: Path) -> None:
+def test_a_picture_itself_does_not_compete_with_its_copies(tmp_path: Path) -> None:
     """Within a pool every image is among those searched."""
     index = make_index(tmp_path, [picture(0), lettered(picture(0)), picture(1)])
     for image in (picture(0), lettered(picture(0))):

@@ -18,8 +18,8 @@ from ppcls_core.dedup.result.gallery import (
     SIDE,
     Gallery,
     draw,
+    duplicate_pairs,
     matched_points,
-    pictures,
 )
 from tests.ppcls_core.dedup.test_dedup_command import picture, save
 
@@ -104,7 +104,9 @@ def test_a_picture_that_is_gone_leaves_a_pair_without_one(tmp_path: Path) -> Non
     gallery = Gallery({("p.png", "v.png"): "crop"})
     gallery.add([row("p.png", 0.2), row("gone.png", 0.3)], [])
     files = {name: tmp_path / name for name in ("p.png", "v.png")}
-    gone, there = pictures(gallery, lambda ids: dict(files), lambda ids: dict(files), CONFIG)
+    gone, there = duplicate_pairs(
+        gallery.table(), lambda ids: dict(files), lambda ids: dict(files), CONFIG
+    )
     assert (gone.pool_id, gone.picture, gone.planted) == ("gone.png", None, None)
     assert there.picture is not None
     assert there.planted == "crop"

@@ -187,11 +187,11 @@ def test_a_descriptor_near_two_others_is_no_match() -> None:
     assert len(match(similarities(one, both), 0.9)) == 0
 
 
-def test_few_rivalled_and_random_matches_need_more_agreement() -> None:
-    sure = Fit(np.eye(3), inliers=100, obeying=90, within=100, rival=2)
+def test_few_disputed_and_random_matches_need_more_agreement() -> None:
+    sure = Fit(np.eye(3), inliers=100, obeying=90, within=100, competing=2)
     doubtful = [
         replace(sure, obeying=6, within=7),
-        replace(sure, rival=40),
+        replace(sure, competing=40),
         replace(sure, within=400),
     ]
     for rule in ("strict", "balanced", "recall"):
@@ -199,17 +199,17 @@ def test_few_rivalled_and_random_matches_need_more_agreement() -> None:
         assert AGREEMENT[rule] < least < AGREEMENT[rule] + 0.05
         assert all(needed(fit, 1, rule) > least + 0.15 for fit in doubtful)
         assert needed(sure, 0.7, rule) > least + 0.15
-        assert needed(replace(sure, rival=0), 1, rule) == least  # any two matches obey some map
+        assert needed(replace(sure, competing=0), 1, rule) == least  # any two matches obey some map
     assert AGREEMENT["strict"] > AGREEMENT["balanced"] > AGREEMENT["recall"]
 
 
-def test_what_is_laid_over_a_copy_is_no_rival() -> None:
+def test_what_is_laid_over_a_copy_is_no_competitor() -> None:
     image = texture(4)
     lettered = image.copy()
     cv2.putText(lettered, "SAMPLE", (10, 100), 0, 1.8, (255,), 5)
     geometry = fit(features_of(lettered), features_of(image), CONFIG)
     assert geometry is not None
-    assert geometry.rival < 0.1 * geometry.obeying
+    assert geometry.competing < 0.1 * geometry.obeying
 
 
 def test_pieces_of_one_wall_match_at_random() -> None:
@@ -225,7 +225,7 @@ def test_pieces_of_one_wall_match_at_random() -> None:
     here, there = (part.clip(0, 255).astype(np.uint8) for part in (wall[:200], wall[200:]))
     geometry = fit(features_of(here), features_of(there), CONFIG)
     assert geometry is not None
-    assert geometry.rival > 0.3 * geometry.obeying
+    assert geometry.competing > 0.3 * geometry.obeying
     seen = compare(here, there, geometry.homography)
     assert seen.share < needed(geometry, seen.overlap, "balanced")
 

@@ -28,7 +28,7 @@ def found(tmp_path_factory):
     image_set(folder / "images", two.NUM_IMAGES, bad=two.BAD)
     two.trained(two.new_training(folder), PARTS, folder / "shared", stop=2)
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
-    script = [str(PROJECT / "tests" / "unit" / "two_processes.py"), str(folder)]
+    script = [str(PROJECT / "tests" / "support" / "two_processes.py"), str(folder)]
     done = subprocess.run(
         [sys.executable, *command, *script],
         env={**os.environ, "PYTHONPATH": str(PROJECT)},

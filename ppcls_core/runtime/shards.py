@@ -19,35 +19,38 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.files import atomic_path, read_json, sha256_file, write_json
 from ppcls_core.runtime.monitor import Interrupted, Monitor, check
-from tasks.run.stage import Work
 
 Advance = Callable[[], None]  # call once an item
 Process = Callable[[range, Advance], Mapping[str, pa.Table]]  # rows of a shard -> its named tables
 Write = Callable[[pa.Table, Path], None]
 
 
-def run_shards(
-    work: Work,
+def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who listens
+    directory: Path,
     num_rows: int,
+    shard_size: int,
+    monitor: Monitor,
     *processes: Process,
     writers: Mapping[str, Write] = MappingProxyType({}),
+    unit: str = "images",
 ) -> int:
-    """Make every shard of `num_rows` rows that is not there yet; the number of shards.
+    """Make every shard of `shard_size` of `num_rows` rows that is not whole in `directory` yet, and
+    return the number of shards.
 
     `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row. Several
     work at once, each in a thread, the first in this one. `writers` write the tables of a name that
-    are not to be written as usual.
+    are not to be written as usual. `unit` names the rows to the monitor.
 
     Raises:
         Interrupted: a stop was requested; finished shards are kept.
     """
-    size = work.recipe.shard_size
-    shards = [range(s, min(s + size, num_rows)) for s in range(0, num_rows, size)]
-    missing = [n for n in range(len(shards)) if not _is_whole(work.directory, n)]
-    progress = _Progress(work.monitor, num_rows - sum(len(shards[n]) for n in missing), num_rows)
+    shards = shard_ranges(num_rows, shard_size)
+    missing = [n for n in range(len(shards)) if not _is_whole(directory, n)]
+    done = num_rows - sum(len(shards[n]) for n in missing)
+    progress = _Progress(monitor, done, num_rows, unit)
     if len(missing) < len(shards):
         finished = len(shards) - len(missing)
-        work.monitor.note(f"{finished} of {len(shards)} shards are already finished")
+        monitor.note(f"{finished} of {len(shards)} shards of {unit} are already finished")
     rest = iter(missing)  # which the threads share: `next` of a list's iterator is atomic
 
     def work_off(process: Process) -> None:
@@ -56,7 +59,7 @@ def run_shards(
                 progress.check()
                 tables = process(shards[number], progress.advance).items()
                 written = {n: (table, writers.get(n, _write_table)) for n, table in tables}
-                _write(work.directory, number, written)
+                _write(directory, number, written)
 
     first, *others = processes
     with ThreadPoolExecutor(max(1, len(others))) as threads:
@@ -68,20 +71,26 @@ def run_shards(
     return len(shards)
 
 
+def shard_ranges(num_rows: int, shard_size: int) -> list[range]:
+    """The rows of each shard; the last has fewer."""
+    return [range(s, min(s + shard_size, num_rows)) for s in range(0, num_rows, shard_size)]
+
+
 @dataclass
 class _Progress:
-    """Of all threads; what stops the first of them, the cause, stops all."""
+    """Rows done by all threads; `cause`, which stopped the first of them, stops all."""
 
     monitor: Monitor
     done: int
     total: int
+    unit: str
     cause: BaseException | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def advance(self) -> None:
         with self._lock:
             self.done += 1
-            self.monitor.progress(self.done, self.total, "images")
+            self.monitor.progress(self.done, self.total, self.unit)
         self.check()
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What several different images have in common shows none of them: a frame, a watermark, lettering.
+"""A frame, a watermark or lettering that several different images share is evidence for none.
 
 Where a picture agrees with one validation image as it does with another that is not the same, the
 agreement is put down to what they share, and each is judged by the rest.
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.features.picture import Picture
+from ppcls_core.dedup.features.picture import DescribedImage
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import Pair
 from ppcls_core.dedup.match.pixels import COARSE, agreeing, lay_over, share_of, shares
 
-SURE = 0.95  # score that needs no look at rivals: many val images may show one scene
+SURE = 0.95  # score that no competitor lowers: many val images may show one scene
 SAME_PICTURE = 0.8  # agreement of two val images where the picture claims to show both
 
 
@@ -29,15 +29,15 @@ class Claim(NamedTuple):
     homography: np.ndarray
 
 
-def beside_rivals(
-    picture: Picture, index: ValIndex, claimed: Sequence[tuple[Pair, Claim]]
+def against_competitors(
+    picture: DescribedImage, index: ValIndex, claimed: Sequence[tuple[Pair, Claim]]
 ) -> Iterator[Pair]:
-    """The pairs, each judged with regard to those of other val images; but the picture itself, of
-    which it has all, is no rival of its copies."""
+    """The pairs, each judged with regard to those of other val images that compete for the picture;
+    but the picture itself, with which it has all in common, does not compete with its copies."""
     itself = index.by_digest.get(picture.digest, [])
-    rivals = [(pair.row, claim) for pair, claim in claimed if pair.row not in itself]
+    others = [(pair.row, claim) for pair, claim in claimed if pair.row not in itself]
     for pair, claim in claimed:
-        yield _against(pair, claim, [rival for row, rival in rivals if row != pair.row])
+        yield _against(pair, claim, [other for row, other in others if row != pair.row])
 
 
 def _against(pair: Pair, claim: Claim, others: list[Claim]) -> Pair:
@@ -50,8 +50,8 @@ def _against(pair: Pair, claim: Claim, others: list[Claim]) -> Pair:
 
 
 def _share_alone(claim: Claim, others: Sequence[Claim]) -> float:
-    """Share of either picture's textured pixels that agree, but for those that agree with a rival
-    as well; the larger of the two."""
+    """Share of either picture's textured pixels that agree with this val image alone, not with one
+    of the `others` as well; the larger of the two."""
     same, *textured = _agreeing(claim)
     shared = np.zeros_like(same)
     for other in others:

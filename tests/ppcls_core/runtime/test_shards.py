@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,12 +10,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
-from tasks.run.shards import Advance, Process, run_shards, shard_file
-
-
-def work(folder: Path, monitor: Any = None) -> Any:
-    recipe = SimpleNamespace(shard_size=4)
-    return SimpleNamespace(directory=folder, recipe=recipe, monitor=monitor or SilentMonitor())
+from ppcls_core.runtime.shards import Advance, Process, run_shards, shard_file
 
 
 def counting(made: list[int]) -> Process:
@@ -34,11 +26,11 @@ def counting(made: list[int]) -> Process:
 @pytest.mark.parametrize("num", [1, 3])
 def test_every_shard_is_made_once(tmp_path, num):
     made: list[int] = []
-    assert run_shards(work(tmp_path), 30, *[counting(made)] * num) == 8
+    assert run_shards(tmp_path, 30, 4, SilentMonitor(), *[counting(made)] * num) == 8
     assert sorted(made) == list(range(0, 30, 4))
     tables = [pq.read_table(tmp_path / shard_file(number, "x")) for number in range(8)]
     assert pa.concat_tables(tables)["x"].to_pylist() == list(range(30))
-    assert run_shards(work(tmp_path), 30, counting(made)) == 8
+    assert run_shards(tmp_path, 30, 4, SilentMonitor(), counting(made)) == 8
     assert len(made) == 8
 
 
@@ -57,7 +49,7 @@ def test_a_failure_stops_the_others_and_is_the_one_told(tmp_path):
         return {}
 
     with pytest.raises(UserError, match="the teacher gives NaN"):
-        run_shards(work(tmp_path), 10**6, waits, fails)
+        run_shards(tmp_path, 10**6, 4, SilentMonitor(), waits, fails)
     assert len(made) <= 1
 
 
@@ -67,5 +59,5 @@ def test_a_stop_reaches_all(tmp_path):
 
     made: list[int] = []
     with pytest.raises(Interrupted):
-        run_shards(work(tmp_path, Stop()), 100, counting(made), counting(made))
+        run_shards(tmp_path, 100, 4, Stop(), counting(made), counting(made))
     assert made == []
