@@ -24,7 +24,7 @@ from data_catalog.images.found import (
     WORKERS,
     Columns,
     Found,
-    State,
+    FileState,
     file_table,
     root_column,
     states,
@@ -159,7 +159,7 @@ class _Files(Columns):
         super().__init__()
         self.walk, self.top, self.tars, self.num = walk, top, list[int](), 0
 
-    def take(self, paths: list[bytes], found: list[State]) -> int:
+    def take(self, paths: list[bytes], found: list[FileState]) -> int:
         """Append the images and tars among these files, and count the others; how many images."""
         kept = [(p, s) for p, s in zip(paths, found, strict=True) if s.reason in ("", "tar")]
         tars = [at for at, (_, state) in enumerate(kept, self.num) if state.reason]

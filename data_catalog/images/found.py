@@ -22,7 +22,7 @@ WORKERS = 8  # threads: they wait for a disk, which a network's answers side by 
 ROOT = "images"  # the name of the one root of a set that is read
 
 
-class State(NamedTuple):
+class FileState(NamedTuple):
     """A file as the system describes it.
 
     `size` is -1 where there is none; `changed` is the time of its last change (ctime, ns), 0 where
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """`images` without contents of whole files; `changed` (int64 [rows], ns) as in State, 0 for
+    """`images` without contents of whole files; `changed` (int64 [rows], ns) as in FileState, 0 for
     an image within a tar. `lines` (int64 [rows], from 1): where the rows stand in the list
     `source`; None for a folder or tar, of which `tops` names the folders and tars at its top."""
 
@@ -57,14 +57,14 @@ class Found:
 
 def states(
     root: Path, paths: Iterable[bytes], *, is_list: bool
-) -> Iterator[tuple[list[bytes], list[State]]]:
+) -> Iterator[tuple[list[bytes], list[FileState]]]:
     """(paths, state of each), BATCH at a time; `paths` are relative to `root`.
 
     Files whose names do not say what they are are opened; in a list everything is an image.
     """
     base = os.fsencode(root) + b"/"
 
-    def batch(names: list[bytes]) -> tuple[list[bytes], list[State]]:
+    def batch(names: list[bytes]) -> tuple[list[bytes], list[FileState]]:
         state = _listed_state if is_list else _state
         return names, [state(base + name) for name in names]
 
@@ -82,18 +82,18 @@ def _batches(paths: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-def _listed_state(path: bytes) -> State:
+def _listed_state(path: bytes) -> FileState:
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path object costs more than the call
     except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return State(-1, 0, 0, 0, 1, "")
+        return FileState(-1, 0, 0, 0, 1, "")
     if not stat.S_ISREG(status.st_mode):
-        return State(-1, 0, 0, 0, 1, "")
+        return FileState(-1, 0, 0, 0, 1, "")
     inode = status.st_ino - (status.st_ino >> 63 << 64)  # as a signed number, for the columns
-    return State(status.st_size, status.st_ctime_ns, status.st_dev, inode, status.st_nlink, "")
+    return FileState(status.st_size, status.st_ctime_ns, status.st_dev, inode, status.st_nlink, "")
 
 
-def _state(path: bytes) -> State:
+def _state(path: bytes) -> FileState:
     state = _listed_state(path)
     if state.size < 0:
         if os.path.exists(path):  # noqa: PTH110 - bytes
@@ -117,24 +117,24 @@ class Columns:
     """What is known of many files, without a Python object a file."""
 
     def __init__(self, width: int = 5) -> None:
-        self._width = width  # how many of State's fields are kept
+        self._width = width  # how many of FileState's fields are kept
         self._paths: list[pa.Array] = []
         self._states: list[np.ndarray] = []
 
-    def add(self, paths: list[bytes], found: list[State]) -> None:
+    def add(self, paths: list[bytes], found: list[FileState]) -> None:
         """Append files."""
         if paths:
             self._paths.append(pa.array(paths, pa.binary()))
             self.add_states(found)
 
-    def add_states(self, found: list[State]) -> None:
+    def add_states(self, found: list[FileState]) -> None:
         """Append files of which the paths are known otherwise."""
         rows = [state[: self._width] for state in found]
         self._states.append(np.array(rows, np.int64).reshape(-1, self._width))
 
     def column(self, field: str) -> np.ndarray:
-        """A field of State of every file: int64 [files]."""
-        at = State._fields.index(field)
+        """A field of FileState of every file: int64 [files]."""
+        at = FileState._fields.index(field)
         return np.concatenate([np.empty(0, np.int64), *(part[:, at] for part in self._states)])
 
     @property
