@@ -20,7 +20,7 @@ from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, num_classes
 from tasks.stages.label import origin
 
-_PIECE = 1 << 22  # rows of the pool at a time: bounds the memory
+_PIECE = 1 << 21  # rows of the pool at a time: bounds the memory
 
 
 def run(work: Work) -> Outcome:
