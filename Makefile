@@ -7,12 +7,15 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint fmt type lock up down
+.PHONY: help setup demo test test-all lint fmt acknowledge lock up down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY) ## install the locked dependencies into .venv
+setacknowledge: $(READY) ## record that the stages' versions suit their code as it is now
+	@$(BIN)/python -m tests.support.stage_sources
+
+up: $(READY) ## install the locked dependencies into .venv
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
@@ -39,6 +42,9 @@ lint: $(READY) ## check style and types
 fmt: $(READY) ## format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+acknowledge: $(READY) ## record that the stages' versions suit their code as it is now
+	@$(BIN)/python -m tests.support.stage_sources
 
 up: $(READY) ## start Prefect's server, worker and deployments
 	@$(BIN)/ssld up

@@ -21,7 +21,7 @@ from data_catalog.base.config import Config, load_yaml, parse
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Store
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # by values

@@ -55,7 +55,7 @@ def train(name: str, folder: Path, steps: int, accumulate: int):  # noqa: ANN201
     from ppcls_core.engine.config import CLASSIC, TrainConfig
     from ppcls_core.engine.distributed import world
     from ppcls_core.engine.objectives import cross_entropy
-    from ppcls_core.engine.trainer import StepReport, Training, fit
+    from ppcls_core.engine.trainer import StepReport, Trainer, Training
     from ppcls_core.models.registry import build_model
     from ppcls_core.models.weights.files import save_state
     from ppcls_core.models.weights.state import state_of
@@ -77,11 +77,14 @@ def train(name: str, folder: Path, steps: int, accumulate: int):  # noqa: ANN201
         times.append(time.perf_counter())
         losses.append(report.loss)
 
+    def no_validation(model: paddle.nn.Layer) -> dict[str, float]:
+        return {"top1": 0.0}
+
     loader = TrainLoader(images, BATCH, SIZE, CLASSIC, 0, 1, epochs=epochs)
     learning = [p for p in model.parameters() if not p.stop_gradient]
     with tempfile.TemporaryDirectory() as directory:
-        training = Training(model, learning, cross_entropy(0.1), loader, lambda model: 0.0, on_step)
-        fit(training, config, Path(directory), 1e9, SilentMonitor())
+        training = Training(model, learning, cross_entropy(0.1), loader, no_validation, on_step)
+        Trainer(training, config, Path(directory), 1e9, SilentMonitor()).fit()
     if world().is_first:
         save_state(folder / f"{world().size}-{name}.pdparams", state_of(model))
     return times, losses, model

@@ -156,13 +156,15 @@ def jpeg_of(image: np.ndarray, num_bytes: int) -> bytes:
     raise ValueError(f"no JPEG of {image.shape} is that small")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Alternating(TrainLoader):
     """Even epochs from the files, odd ones from a batch in memory, with no thread beside them."""
 
     waits: list[float] = field(default_factory=list)  # seconds for each batch from the files
 
-    def batches(self, epoch: int, first_step: int, num_epochs: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int, first_step: int, num_epochs: int = 1, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         batch = next(super().batches(0, 0))  # whose threads end at once
         for number in range(epoch, epoch + num_epochs):
             if number % 2:
@@ -192,7 +194,7 @@ def train(loader: Alternating, num_epochs: int) -> Epochs:
 
     from ppcls_core.engine.config import TrainConfig
     from ppcls_core.engine.objectives import cross_entropy
-    from ppcls_core.engine.trainer import StepReport, Training, fit
+    from ppcls_core.engine.trainer import StepReport, Trainer, Training
     from ppcls_core.models.registry import build_model
     from ppcls_core.runtime.monitor import SilentMonitor
 
@@ -212,9 +214,9 @@ def train(loader: Alternating, num_epochs: int) -> Epochs:
             memory.append(resident())
 
     objective, learning = cross_entropy(0.1), list(model.parameters())
-    training = Training(model, learning, objective, loader, lambda model: 0.0, on_step)
+    training = Training(model, learning, objective, loader, lambda model: {"top1": 0.0}, on_step)
     with tempfile.TemporaryDirectory() as folder:
-        fit(training, config, Path(folder), 1e9, SilentMonitor())
+        Trainer(training, config, Path(folder), 1e9, SilentMonitor()).fit()
     # Means over an epoch: a median over its steps would hide a wait at every third.
     times = np.reshape(ends, (num_epochs, -1))
     waits = np.reshape(loader.waits, (-1, loader.steps_per_epoch))

@@ -23,7 +23,8 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from ppcls_core.labels.encoding import EncodingName, decode, encode, log_softmax
+from ppcls_core.inference.softmax import log_softmax
+from ppcls_core.labels.encoding import EncodingName, decode, encode
 from ppcls_core.labels.shard import Header, Origin, label_table, write_labels
 from ppcls_core.labels.store import LabelStore
 

@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, by Paddle
@@ -22,15 +23,16 @@ import paddle
 from rich.console import Console
 from rich.table import Table
 
-from ppcls_core.data.loader import TrainLoader
 from ppcls_core.engine.objectives import Objective, distillation, replay
-from ppcls_core.engine.trainer import Training, fit
+from ppcls_core.engine.run import Run, trainer_of
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session, Work
+from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Store
-from tasks.stages.training import loader_of, new_student, replayed, teacher_model
+from tasks.stages.models import new_student, teacher_model
+from tasks.stages.training import run_of, stored_outputs
 
 SETTINGS = [
     *("label.views=2", "distill.teacher=replay", "distill.teacher_batch_norm=running"),
@@ -50,26 +52,21 @@ def labelled(recipe: str, settings: list[str]) -> Work:
     return Work("distill", session.recipe, Path(), "", session.done, SilentMonitor())
 
 
-def epoch(work: Work, objective: Objective, loader: TrainLoader) -> float:
+def epoch(work: Work, objective: Objective, run: Run) -> float:
     """Seconds a step of one epoch of a fresh student, without the first step."""
     student, ends = new_student(work), []
     student.train()
-    training = Training(
-        student,
-        student.parameters(),
-        objective,
-        loader,
-        lambda model: 0.0,
-        lambda report: ends.append(time.perf_counter()),
-    )
     with tempfile.TemporaryDirectory() as folder:
-        fit(training, work.recipe.distill, Path(folder), 1e9, SilentMonitor())
+        timed = replace(
+            run, directory=Path(folder), on_step=lambda report: ends.append(time.perf_counter())
+        )
+        trainer_of(student, objective, timed).fit()
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def bare(work: Work, loader: TrainLoader) -> tuple[float, float]:
+def bare(work: Work, run: Run) -> tuple[float, float]:
     """(seconds of a teacher's forward pass, of a student's step) on a batch in memory."""
-    batch = next(loader.batches(0, 0))
+    batch = next(run.loader.batches(0, 0))
     teacher, student = teacher_model(work), new_student(work)
     student.train()
     optimizer = paddle.optimizer.Momentum(0.01, parameters=student.parameters())
@@ -95,18 +92,18 @@ def main() -> None:
     arguments = parser.parse_args()
     work = labelled(arguments.recipe, arguments.settings)
     config = work.recipe.distill
-    loader = loader_of(work, "select/train.arrow", config)
-    stored = replayed(work, loader)
+    online = run_of(work, "select/train.arrow", config)
+    stored = run_of(work, "select/train.arrow", config, stored_outputs(work))
     ways = {
-        "online": (distillation([teacher_model(work)], config.loss, "running"), loader),
+        "online": (distillation([teacher_model(work)], config.loss, "running"), online),
         "replay": (replay(config.loss), stored),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.repetitions):
-        for name, (objective, batches) in ways.items():
-            times[name].append(epoch(work, objective, batches))
+        for name, (objective, run) in ways.items():
+            times[name].append(epoch(work, objective, run))
     teacher, student = bare(work, stored)
-    table = Table("", "ms a step", title=f"{arguments.recipe}, {len(loader.images):,} images")
+    table = Table("", "ms a step", title=f"{arguments.recipe}, {len(online.images):,} images")
     for name, values in times.items():
         table.add_row(name, f"{1e3 * statistics.median(values):.1f}")
     table.add_row("teacher alone", f"{1e3 * teacher:.1f}")

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 OPTIMIZERS = ("Momentum", "RMSProp", "Adam")
-MODULES = ("paddle", "ppcls_core.engine.trainer", "ppcls_core.engine.evaluator")
+MODULES = ("paddle", "ppcls_core.engine.run")
 NUM_IMAGES = 26
 # Forked from a server that has imported Paddle but computed nothing: 0.1 s a process, not 4.
 processes = multiprocessing.get_context("forkserver")
@@ -58,12 +58,12 @@ def train(job: Job) -> None:
     import paddle
 
     from data_catalog.images.columns import loose_images
-    from ppcls_core.data.loader import TrainLoader
     from ppcls_core.engine import checkpoint
-    from ppcls_core.engine.config import CLASSIC, TrainConfig
-    from ppcls_core.engine.evaluator import evaluate
+    from ppcls_core.engine.config import LabelTraining
+    from ppcls_core.engine.evaluator import EvalData
     from ppcls_core.engine.objectives import cross_entropy
-    from ppcls_core.engine.trainer import BEST, StepReport, Training, fit
+    from ppcls_core.engine.run import Run, trainer_of
+    from ppcls_core.engine.trainer import BEST, StepReport
     from ppcls_core.models.registry import build_model
     from ppcls_core.models.weights.state import state_of
     from ppcls_core.runtime.monitor import SilentMonitor
@@ -71,7 +71,7 @@ def train(job: Job) -> None:
     names = [f"{row:03}.jpg" for row in range(NUM_IMAGES)]
     labels = np.arange(NUM_IMAGES, dtype=np.int32) % 3
     images = loose_images(job.images, names, labels)
-    config = TrainConfig.model_validate(
+    config = LabelTraining.model_validate(
         {
             "epochs": 4,
             "batch_size": 4,
@@ -85,21 +85,19 @@ def train(job: Job) -> None:
     )
     paddle.seed(0)
     model = build_model("ResNet18_vd", num_classes=3, spec={"depths": [1, 1, 1, 1], "width": 4})
-    learning = [p for p in model.parameters() if not p.stop_gradient]
-    loader = TrainLoader(images, config.batch_size, config.image_size, CLASSIC, 0, job.workers)
     steps: list[int] = []
-
-    def validate(model: paddle.nn.Layer) -> float:
-        return evaluate(model, images, config.preprocess, job.workers, SilentMonitor()).top1
 
     def on_step(report: StepReport) -> None:
         steps.append(report.step)
 
     job.directory.mkdir(exist_ok=True)
     (job.directory / "started").touch()
-    training = Training(model, learning, cross_entropy(0.1), loader, validate, on_step)
+    val = EvalData(images, config.preprocess, job.workers)
+    run = Run(
+        images, val, config, 0, job.directory, SilentMonitor(), save_seconds=0, on_step=on_step
+    )
     begun = time.monotonic()
-    history = fit(training, config, job.directory, 0, SilentMonitor())
+    history = trainer_of(model, cross_entropy(0.1), run).fit()
     total = sha256(json.dumps(history).encode())
     for name in (checkpoint.FILE, checkpoint.PREVIOUS, BEST):
         total.update((job.directory / name).read_bytes())

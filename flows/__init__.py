@@ -1,1 +1,1 @@
-"""What runs after what, and the command line."""
+"""The flow, which says what runs after what, and the command line of the pipeline."""

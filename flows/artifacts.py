@@ -1,4 +1,4 @@
-"""What a finished stage shows on Prefect's dashboard."""
+"""Artifacts of a finished stage on Prefect's dashboard."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from prefect.artifacts import (
 )
 
 from data_catalog.base.files import read_json
+from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
 from ppcls_core.runtime.monitor import SilentMonitor
-from tasks.run.stage import Session, Work
+from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Result
 from tasks.stages import report
 
@@ -47,26 +49,20 @@ def _title(result: Result) -> str:
 
 
 def _learning_curve(result: Result) -> None:
-    from ppcls_core.report.figures import learning_curves
-
     curve = report.curve(result)
     if curve.loss.x:
         _image(learning_curves([curve]), "svg+xml", f"{result.stage}-curve", "Learning curve")
 
 
 def _duplicates(session: Session, result: Result) -> None:
-    from ppcls_core.report.figures import pair_sheet
-
     pairs = report.duplicate_pairs(_finished_work(session, result))
     if pairs:
         _image(pair_sheet(pairs), "jpeg", "duplicates", "Pairs nearest the rule, on both sides")
 
 
 def _selection(session: Session, result: Result) -> None:
-    from ppcls_core.report.figures import selection_sheet
-
     rows = pq.read_table(result.path("selection.parquet"))
-    samples = report.class_samples(_finished_work(session, result), rows)
+    samples, _ = report.class_samples(_finished_work(session, result), rows)
     _image(selection_sheet(samples), "jpeg", "selection", "Best and borderline images per class")
 
 
@@ -77,6 +73,4 @@ def _finished_work(session: Session, result: Result) -> Work:
 
 
 def _image(data: bytes, kind: str, key: str, description: str) -> None:
-    from ppcls_core.report.figures import data_url
-
     create_image_artifact(data_url(data, f"image/{kind}"), key=key, description=description)

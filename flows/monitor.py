@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from ppcls_core.runtime.monitor import Interrupted
+from ppcls_core.runtime.stop import StopFlag, stop_on_signals
 
 LOG_SECONDS, ARTIFACT_SECONDS = 10.0, 3.0
 
@@ -25,7 +22,7 @@ class Watch:
     """The Monitor of a stage that runs under Prefect; rate-limits what it shows."""
 
     logger: logging.Logger | logging.LoggerAdapter
-    received: int | None = None  # the signal that asked to stop
+    stop: StopFlag
     _start: float = field(default_factory=time.monotonic)
     _first: int | None = None  # where this attempt began
     _unit: str = ""
@@ -35,7 +32,7 @@ class Watch:
 
     @property
     def stop_requested(self) -> bool:
-        return self.received is not None
+        return self.stop.is_set
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
@@ -80,22 +77,9 @@ def watching(logger: logging.Logger | logging.LoggerAdapter) -> Iterator[Watch]:
     The signal that stopped the stage is raised again once it has committed what it had, so that
     Prefect (or the shell) sees a process stopped by that signal.
     """
-    watch = Watch(logger)
-    if threading.current_thread() is not threading.main_thread():
-        yield watch
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        watch.received = number  # no more than this: the handler may interrupt anything
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield watch
-    except Interrupted:
-        logger.warning("stopped on request; what is done is saved, run again to go on")
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if watch.received is not None:
-            os.kill(os.getpid(), watch.received)
+    with stop_on_signals(raise_again=True) as stop:
+        try:
+            yield Watch(logger, stop)
+        except Interrupted:
+            logger.warning("stopped on request; what is done is saved, run again to go on")
+            raise

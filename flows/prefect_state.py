@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
@@ -18,40 +19,38 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL, load_profiles, save_profiles
 from prefect.states import Cancelling, Crashed
 
+API_ERRORS = (httpx.HTTPError, PrefectException)
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 AUTOMATION = "ssld: crash runs whose heartbeat is missed"
 MISSED_HEARTBEAT = timedelta(seconds=90)  # three beats
 
 
-def use_profile(name: str, api: str) -> None:
-    """Make every `prefect` command of this user talk to `api`, from any folder."""
+def use_profile(name: str, api: str, previous: Path) -> None:
+    """Make every `prefect` command of this user talk to `api`, from any folder.
+
+    The file `previous` keeps the name of the profile that was active.
+    """
     profiles = load_profiles()
-    previous = profiles.active_name
+    active = profiles.active_name
     profiles.update_profile(name, {PREFECT_API_URL: api})
-    if previous != name:
-        _previous().write_text(previous or "")
+    if active != name:
+        previous.write_text(active or "")
     profiles.set_active(name)
     save_profiles(profiles)
 
 
-def leave_profile(name: str) -> None:
+def leave_profile(name: str, previous: Path) -> None:
     """Go back to the profile that was active before `use_profile`."""
     profiles = load_profiles()
     if profiles.active_name == name:
-        before = _previous().read_text() if _previous().exists() else ""
+        before = previous.read_text() if previous.exists() else ""
         profiles.set_active(before if before in profiles.names else "ephemeral")
         profiles.remove_profile(name)
         save_profiles(profiles)
-
-
-def _previous() -> Path:
-    from flows.services import home
-
-    return home() / "previous_profile"
 
 
 def ensure_pool(name: str) -> None:
@@ -103,13 +102,16 @@ def crash_orphans(pool: str) -> list[str]:
     return [run.name for run in gone]
 
 
-def cancel_running(pool: str) -> list[str]:
-    """Cancel the active runs of `pool` and wait until they have ended; their names."""
+def cancel_running(pool: str, seconds: float) -> list[str]:
+    """Cancel the active runs of `pool` and wait, at most `seconds`, until they have ended.
+
+    Returns their names. Raises one of API_ERRORS.
+    """
     with _client() as client:
         runs = _active(client, pool)
         for run in runs:
             client.set_flow_run_state(run.id, Cancelling(), force=True)
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while _active(client, pool) and time.monotonic() < end:
             time.sleep(0.5)
     return [run.name for run in runs]

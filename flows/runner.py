@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
+import atexit
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
 
 from rich.console import Console
 from rich.table import Table
 
-from flows.services import apply_settings, is_healthy
+from data_catalog.base.config import UserError
+from flows.services import is_healthy, prepare
+from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, following, needed_for, stage_named
 from tasks.recipe import RECIPES, load_recipes, recipe_path
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Store
+
+STOP_SECONDS = 10  # for the temporary server to write what it has received
+# Variables of the temporary server, as Prefect sets them for its own.
+TEMPORARY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
 
 
 def run_recipe(
@@ -24,10 +32,13 @@ def run_recipe(
     resolved = load_recipes(recipe, settings)  # mistakes are told before Prefect takes its seconds
     until = stage_named(only).name if only else "report"
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
-    apply_settings()
-    with _reachable_server():
-        from flows.ssld import ssld
+    prepare()
+    api = _reachable_server()
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows.ssld import ssld
+
+    with temporary_settings({PREFECT_API_URL: api}):
         parameters = (_findable(recipe), list(settings), until, refresh)
         state = ssld(*parameters, return_state=True)
     if not state.is_completed():
@@ -48,40 +59,45 @@ def _findable(recipe: str) -> str:
     return path.stem if path == RECIPES / path.name else str(path)
 
 
-@contextmanager
-def _reachable_server() -> Iterator[None]:
-    """The active profile's server if it answers, else Prefect's temporary one."""
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-        temporary_settings,
-    )
+def _reachable_server() -> str:
+    """API of the active profile's server if it answers, else of a temporary one.
+
+    Raises:
+        UserError: the temporary one does not start.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
     api = PREFECT_API_URL.value()
     if api and is_healthy(api):
-        yield
-        return
-    with temporary_settings(
-        updates={PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL}
-    ):
-        _start_temporary_server()
-        yield
+        return api
+    child = Child(
+        "flows.temporary_server:open_server",
+        name="Prefect's temporary server",
+        environment={**TEMPORARY, "PREFECT_API_URL": ""},
+        with_paddle=False,
+    )
+    child.send(None)
+    atexit.register(_stop_server, child)  # after Prefect's own, which send the last events
+    import flows.ssld  # noqa: F401 - meanwhile
+
+    seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+    if not child.pipe.poll(seconds):
+        raise UserError(
+            f"Prefect's temporary server did not start within {seconds} s; set "
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS higher, or start one with `ssld up`"
+        )
+    kind, value = child.receive()
+    if kind == "error":
+        raise value
+    if kind == "answer":
+        raise UserError("Prefect's temporary server did not start; its messages are above")
+    return value[0]
 
 
-def _start_temporary_server() -> None:
-    """Start the server that Prefect would start itself, but in a session of its own.
-
-    A terminal sends Ctrl-C to all processes of a group. The server would end by it at once, and
-    this process, which has work to save and an end to report, would wait for it for minutes.
-    """
-    from prefect.server.api.server import SubprocessASGIServer
-
-    popen = subprocess.Popen
-    subprocess.Popen = partial(popen, start_new_session=True)  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        SubprocessASGIServer().start()  # the one that Prefect's client then finds
-    finally:
-        subprocess.Popen = popen
+def _stop_server(child: Child) -> None:
+    child.stop()
+    child.pipe.poll(STOP_SECONDS)  # it answers when it has stopped, or died
+    child.close()
 
 
 def _described(counts: Mapping[str, int]) -> Iterator[str]:

@@ -11,11 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from urllib.error import URLError
 from urllib.request import urlopen
+
+import httpx
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json
@@ -23,6 +27,10 @@ from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
 POOL, PROFILE = "ssld", "ssld"
+MARK = "SSLD_SERVICE"  # variable of a service's processes: its name and the folder of its record
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Bounds of `ssld up` and `ssld down`, in seconds.
+DEPLOY_SECONDS, CANCEL_SECONDS, STOP_SECONDS, KILL_SECONDS = 300, 60, 30, 10
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 s may be too short
@@ -40,27 +48,33 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Service:
-    """A background process of ours: its pid is believed only while its command line fits."""
+    """A background process of ours, with all that it starts: they have MARK in the environment."""
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...]  # arguments of `python -m`
 
     @property
     def record(self) -> Path:
+        """File of its process id and command."""
         return home() / f"{self.name}.json"
 
     @property
     def log(self) -> Path:
+        """File of its output."""
         return home() / f"{self.name}.log"
+
+    @property
+    def _mark(self) -> bytes:
+        return f"{MARK}={self.name}@{home()}".encode()
 
     def pid(self) -> int | None:
         """Its process, or None when it does not run."""
         pid = (read_json(self.record) or {}).get("pid")
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            return None
-        return pid if list(self.command) == line[-len(self.command) - 1 : -1] else None
+        return pid if pid in self.members() else None
+
+    def members(self) -> list[int]:
+        """Its process and those that came of it, whatever their session."""
+        return [pid for pid, variables in _environments() if self._mark in variables]
 
     def start(self) -> None:
         """Start it in a session of its own, so that closing the terminal does not end it."""
@@ -73,17 +87,49 @@ class Service:
                 stderr=log,
                 start_new_session=True,
                 cwd=home(),
+                env={**os.environ, MARK: f"{self.name}@{home()}"},
             )
         write_json(self.record, {"pid": process.pid, "command": self.command})
 
-    def stop(self, seconds: float) -> None:
-        """Ask it to stop, and kill it after `seconds`."""
-        pid = self.pid()
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            if not wait_until(lambda: self.pid() is None, seconds):
-                os.kill(pid, signal.SIGKILL)
+    def stop(self, seconds: float) -> int:
+        """End it and all that came of it; how many processes had to be killed.
+
+        Its process is asked first, then what that leaves behind; after `seconds` in all they are
+        killed. The end comes within KILL_SECONDS more.
+        """
+        end = time.monotonic() + seconds
+        if (pid := self.pid()) is not None:
+            _signal([pid], signal.SIGTERM)
+            wait_until(lambda: self.pid() is None, seconds)
+        if left := self.members():
+            _signal(left, signal.SIGTERM)
+            wait_until(lambda: not self.members(), end - time.monotonic())
+        killed: set[int] = set()
+
+        def is_killed() -> bool:
+            left = self.members()
+            killed.update(left)
+            _signal(left, signal.SIGKILL)
+            return not left
+
+        wait_until(is_killed, KILL_SECONDS)
         self.record.unlink(missing_ok=True)
+        return len(killed)
+
+
+def _environments() -> Iterator[tuple[int, list[bytes]]]:
+    """(process, its variables) of each process of this user; none of those that have ended."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            yield int(folder.name), (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def home() -> Path:
@@ -102,14 +148,53 @@ def worker() -> Service:
     return Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--type", "process"))
 
 
-def apply_settings() -> None:
-    """Put our Prefect settings into the environment, where a user's own come first.
+def prepare() -> None:
+    """Make the environment such that Prefect works in it; a user's own settings come first.
 
-    Prefect reads its settings at import: call this before.
+    Prefect reads the environment at import: call this before.
+
+    Raises:
+        UserError: a folder that cannot be written, or a proxy that cannot be used.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ["SSLD_PROJECT"] = str(PROJECT)
+    _exempt_loopback()
+    prefect_home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser
+    for variable, folder in {
+        "PREFECT_HOME": prefect_home,
+        "SSLD_HOME": lambda: Store.default().root.parent,
+        "TMPDIR": lambda: Path(gettempdir()),
+    }.items():
+        _check_writable(variable, folder)
+    try:
+        httpx.Client().close()  # as Prefect's client, it takes the proxies of the environment
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise UserError(
+            f"a proxy of the environment cannot be used ({error}); correct or unset HTTP_PROXY, "
+            "HTTPS_PROXY and ALL_PROXY"
+        ) from error
+
+
+def _exempt_loopback() -> None:
+    """Let no proxy come between this process, what it starts, and servers on this machine."""
+    both = ",".join(os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy"))
+    hosts = dict.fromkeys([*filter(None, map(str.strip, both.split(","))), *LOOPBACK])
+    for name in ("NO_PROXY", "no_proxy"):  # some programs read one, some the other
+        os.environ[name] = ",".join(hosts)
+
+
+def _check_writable(variable: str, folder: Callable[[], Path]) -> None:
+    try:
+        path = folder()
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: a `~` of nobody
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        raise UserError(
+            f"{where}cannot be written ({error}); set {variable} to a folder that can"
+        ) from error
 
 
 def api_of(port: int) -> str:
@@ -141,7 +226,7 @@ def up(port: int, say: Callable[[str], None]) -> str:
     Raises:
         UserError: the port is taken by something else, or a service does not start.
     """
-    apply_settings()
+    prepare()
     api = api_of(port)
     running, other = server(port), _current_port()
     if other is not None and other != port and server(other).pid() is not None:
@@ -156,12 +241,12 @@ def up(port: int, say: Callable[[str], None]) -> str:
         os.environ["PREFECT_SERVER_UI_API_URL"] = api  # else the dashboard asks the default port
         running.start()
     if not wait_until(lambda: is_healthy(api) or running.pid() is None, 180) or not is_healthy(api):
-        running.record.unlink(missing_ok=True)
+        running.stop(10)
         raise UserError(f"the server did not start; see {running.log} (is port {port} taken?)")
     os.environ["PREFECT_API_URL"] = api
     from flows import prefect_state
 
-    prefect_state.use_profile(PROFILE, api)
+    prefect_state.use_profile(PROFILE, api, _previous_profile())
     prefect_state.ensure_pool(POOL)
     if worker().pid() is None:
         for name in prefect_state.crash_orphans(POOL):
@@ -176,33 +261,68 @@ def up(port: int, say: Callable[[str], None]) -> str:
 
 def _deploy(say: Callable[[str], None]) -> None:
     command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=PROJECT, capture_output=True, text=True
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=DEPLOY_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"the deployments were not made within {DEPLOY_SECONDS} s; see {home() / 'server.log'}"
+        ) from error
     if done.returncode:
         raise UserError(f"the deployments could not be made:\n{done.stdout}{done.stderr}")
     say("deployments: ready")
 
 
 def down(say: Callable[[str], None]) -> None:
-    """Cancel running flows, wait until they have saved their work, stop worker and server."""
-    port = _current_port()
-    if port is None or server(port).pid() is None:
-        worker().stop(30)
-        say("server: not running")
-        return
-    apply_settings()
-    os.environ["PREFECT_API_URL"] = api_of(port)
-    from flows import prefect_state
+    """Cancel running flows, wait until they have saved their work, stop worker and server.
 
-    if worker().pid() is not None:
-        for name in prefect_state.cancel_running(POOL):
-            say(f"run {name}: cancelled")
-    worker().stop(60)
-    say("worker: stopped")
-    prefect_state.leave_profile(PROFILE)
-    server(port).stop(30)
-    say("server: stopped")
+    It ends within bounds, even where the server does not answer, and leaves nothing running.
+    """
+    port = _current_port()
+    running = server(port or 0)
+    was_up = running.pid() is not None
+    if port is not None and was_up and worker().pid() is not None:
+        _cancel_runs(api_of(port), say)
+    for service in (worker(), running):
+        was_there = bool(service.members())
+        killed = service.stop(STOP_SECONDS)
+        if was_there:
+            say(f"{service.name}: stopped")
+        if killed:
+            say(f"{service.name}: {killed} of its processes did not end by themselves; killed")
+    if port is None or not was_up:
+        say("server: not running")
+    if port is not None:
+        os.environ["PREFECT_API_URL"] = api_of(port)
+        from flows import prefect_state
+
+        prefect_state.leave_profile(PROFILE, _previous_profile())
+
+
+def _cancel_runs(api: str, say: Callable[[str], None]) -> None:
+    """Cancel what runs, as long as the server answers; else the signal that follows does it."""
+    os.environ |= {"PREFECT_API_URL": api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+    os.environ["PREFECT_API_REQUEST_TIMEOUT"] = "10"
+    reason = "no answer"
+    if is_healthy(api):
+        from flows import prefect_state
+
+        try:
+            for name in prefect_state.cancel_running(POOL, CANCEL_SECONDS):
+                say(f"run {name}: cancelled")
+            return
+        except prefect_state.API_ERRORS as error:
+            reason = str(error) or type(error).__name__
+    say(f"the server cannot cancel runs ({reason}); they are stopped by signal")
+
+
+def _previous_profile() -> Path:
+    return home() / "previous_profile"
 
 
 def _current_port() -> int | None:

@@ -6,9 +6,7 @@ decides that, so a run from the command line and a deployment share their result
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stderr
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -20,9 +18,11 @@ from prefect.states import Completed, Failed
 from data_catalog.base.config import UserError
 from flows.artifacts import publish
 from flows.monitor import watching
+from ppcls_core.runtime.paddle import import_paddle
 from tasks.dag import OF_STUDENT, needed_for
 from tasks.recipe import load_recipes
-from tasks.run.stage import Session, Stage
+from tasks.run.session import Session
+from tasks.run.stage import Stage
 from tasks.run.store import Result, Store
 
 
@@ -101,18 +101,12 @@ def _run(session: Session, stage: Stage) -> State:
             name="Cached", message=f"unchanged: {result.directory}", data=_link(result)
         )
     logger.info("starts: %s", "asked for" if result else reason)
-    _preload_paddle()
+    import_paddle()
     with watching(logger) as watch:
         result = session.run(stage, watch)
     publish(session, result)
     seconds = result.record["seconds"]
     return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
-
-
-def _preload_paddle() -> None:
-    """Import Paddle without the lines it prints on every import where several threads are set."""
-    with redirect_stderr(io.StringIO()):
-        import paddle  # noqa: F401
 
 
 def _link(result: Result) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is done, stale, missing or partial, and why; reads the store, runs nothing."""
+"""The state of every stage: done, stale, missing or partial, and why; runs nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.dag import STAGES
-from tasks.run.stage import Session, Stage
+from tasks.run.session import Session
+from tasks.run.stage import Stage
 from tasks.run.store import Result
 
 

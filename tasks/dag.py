@@ -1,5 +1,7 @@
 """The stages in an order that respects what each reads; their `inputs` are the arrows.
 
+The function of a stage is `run` in tasks/stages/NAME.py, which is imported when the stage is run.
+
 data --+--> teacher ---+
        +--> dedup -----+--> label --> select --> views --> distill --> finetune --> fix --> export
        |                                                                            |
@@ -10,40 +12,109 @@ data --+--> teacher ---+
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from data_catalog.base.config import UserError, closest
+from ppcls_core.models.weights.files import weights_digest
+from tasks.recipe import STUDENTS, TRAINED, Recipe
 from tasks.run.stage import Stage
-from tasks.stages import (
-    baseline,
-    data,
-    dedup,
-    distill,
-    evaluate,
-    export,
-    finetune,
-    fix,
-    label,
-    report,
-    select,
-    teacher,
-    views,
-)
+from tasks.stages.data import fingerprints
+
+
+def _given_weights(recipe: Recipe) -> dict[str, str]:
+    path = recipe.teacher.weights
+    return {"teacher.weights": weights_digest(Path(path))} if path else {}
+
 
 STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE
-    for module in (
-        data,
-        dedup,
-        teacher,
-        label,
-        select,
-        views,
-        baseline,
-        distill,
-        finetune,
-        fix,
-        evaluate,
-        export,
-        report,
+    stage.name: stage
+    for stage in (
+        Stage("data", 2, ("data",), (), fingerprints),
+        Stage(
+            "dedup",
+            7,
+            ("dedup", "shard_size"),
+            ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
+        ),
+        Stage(
+            "teacher",
+            4,
+            ("seed", "teacher"),
+            ("data/teacher.arrow", "data/val.arrow"),
+            _given_weights,
+        ),
+        Stage(
+            "label",
+            2,
+            (
+                *("label.batch_size", "label.encoding", "label.k", "label.precision"),
+                *("teacher", "shard_size"),
+            ),
+            ("dedup/kept.arrow", "teacher/model.pdparams"),
+        ),
+        Stage(
+            "select",
+            2,
+            ("select",),
+            ("label/shard-*.labels.parquet", "dedup/kept.arrow", "data/train.arrow"),
+        ),
+        Stage(
+            "views",
+            1,
+            (
+                *("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size"),
+                "shard_size",
+            ),
+            ("select/train.arrow", "teacher/model.pdparams"),
+        ),
+        Stage(
+            "baseline",
+            3,
+            ("seed", "student", "baseline"),
+            ("data/train.arrow", "data/val.arrow"),
+        ),
+        Stage(
+            "distill",
+            3,
+            ("seed", "student", "distill"),
+            ("select/train.arrow", "data/val.arrow", "teacher/model.pdparams", "views/*"),
+        ),
+        Stage(
+            "finetune",
+            3,
+            ("seed", "student", "finetune"),
+            (
+                *("distill/model.pdparams", "data/train.arrow", "data/val.arrow"),
+                *("teacher/model.pdparams", "views/*"),
+            ),
+        ),
+        Stage(
+            "fix",
+            3,
+            ("seed", "student", "fix"),
+            ("finetune/model.pdparams", "data/train.arrow", "data/val.arrow"),
+        ),
+        Stage(
+            "evaluate",
+            2,
+            ("teacher", "student", *STUDENTS),
+            ("data/val.arrow", *(f"{name}/model.pdparams" for name in TRAINED)),
+        ),
+        Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.arrow")),
+        Stage(
+            "report",
+            4,
+            (
+                *("name", "seed", "shard_size", "data", "dedup", "label", "select", "student"),
+                *TRAINED,
+            ),
+            (
+                *("data/*.parquet", "dedup/*.parquet", "dedup/kept.arrow", "data/*.arrow"),
+                *("label/*.parquet", "select/*.parquet"),
+                *(f"{name}/history.json" for name in TRAINED),
+                *("evaluate/accuracy.json", "export/sidecar.json"),
+            ),
+        ),
     )
 }
 

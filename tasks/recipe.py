@@ -10,16 +10,20 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
+from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
+from ppcls_core.models.weights.files import find_weights
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
-STUDENT_SECTIONS = ("student", "baseline", "distill", "finetune", "fix")
+STUDENTS = ("baseline", "distill", "finetune", "fix")  # trainings of the student, in order
+TRAINED = ("teacher", *STUDENTS)
+STUDENT_SECTIONS = ("student", *STUDENTS)
 
 
 class DataConfig(Config):
@@ -35,7 +39,7 @@ class TeacherConfig(Config):
     """The teacher: its `weights` are taken as they are, else it is trained as `train` says."""
 
     model: ModelConfig
-    weights: str | None = None  # a .pdparams file, relative to the recipe
+    weights: str | None = None  # as in `load_state`, relative to the recipe
     image_size: int = Field(default=224, ge=32)  # resolution at which it labels
     train: LabelTraining | None = None
 
@@ -56,7 +60,7 @@ class LabelConfig(Config):
 
 
 class RunTime(Config):
-    """What changes speed, never results; not part of any key.
+    """Settings that change speed, never results; not part of any key.
 
     `devices` changes the bits of a training, as another machine does: batch norm sees the part of a
     batch that a device has. A result's record says on how many it was trained.
@@ -65,6 +69,8 @@ class RunTime(Config):
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
     checkpoint_seconds: float = Field(default=60, gt=0)
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
+    """Share of the images of a training or an evaluation that may be unreadable."""
 
 
 class Recipe(Config):
@@ -204,7 +210,7 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 def _check_models(recipe: Recipe, path: Path) -> None:
     teacher = [("teacher", recipe.teacher), ("teacher.train", recipe.teacher.train)]
-    student = [(name, getattr(recipe, name)) for name in ("baseline", "distill", "finetune", "fix")]
+    student = [(name, getattr(recipe, name)) for name in STUDENTS]
     models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
     for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
         try:
@@ -228,11 +234,11 @@ def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
     """The teacher's weights as an absolute path: a stage need not know where the recipe lies."""
     if recipe.teacher.weights is None:
         return recipe
-    given = path.parent / Path(recipe.teacher.weights).expanduser()
-    found = next((p for p in (given, Path(f"{given}.pdparams")) if p.is_file()), None)
-    if found is None:
-        raise UserError(
-            f"{path}: teacher.weights: no file {given} (nor with .pdparams); give its path"
-        )
+    given = Path(recipe.teacher.weights)
+    try:
+        # A path with a ~ is no relative one.
+        found = find_weights(given if str(given).startswith("~") else path.parent / given)
+    except UserError as error:
+        raise UserError(f"{path}: teacher.weights: {error}") from None
     teacher = recipe.teacher.model_copy(update={"weights": str(found)})
     return recipe.model_copy(update={"teacher": teacher})

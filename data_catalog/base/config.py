@@ -16,18 +16,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from data_catalog.base.errors import UserError
+
 MAX_BYTES = 32_768  # of a file of settings: PyYAML reads them in half a second
 MAX_VALUES = 20_000  # in it, an alias counted as what it stands for
 MAX_DIGITS = 100  # of a number, which takes quadratic time to read
 MAX_NAMES = 50  # in the path of an override
 MAX_MISTAKES = 10  # shown
-
-
-class UserError(Exception):
-    """A mistake that the user can mend: shown as its message alone, never with a traceback.
-
-    The message says what was got, what was expected and what to do.
-    """
 
 
 class Config(BaseModel):

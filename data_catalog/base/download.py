@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -19,7 +17,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json, sha256_file, write_json
+from data_catalog.base.files import locked, read_json, sha256_file, write_json
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -28,9 +26,13 @@ _ATTEMPTS = 3  # each goes on where the last broke off
 
 def weights_folder() -> Path:
     """Where downloaded weights are kept: `$SSLD_HOME/weights`, by default in the user's cache."""
-    home = os.environ.get("SSLD_HOME")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home).absolute() / "weights" if home else Path(cache) / "ssld" / "weights"
+    if home := os.environ.get("SSLD_HOME"):
+        return Path(home).absolute() / "weights"
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # no HOME, and a user whom the machine does not know
+        raise UserError("no folder for downloaded weights is known; set SSLD_HOME") from error
+    return Path(cache) / "ssld" / "weights"
 
 
 def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
@@ -53,8 +55,7 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     path = folder / Path(urlsplit(url).path).name
     part = path.with_name(path.name + ".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive(path.with_name(f".{path.name}.lock")):
+        with locked(path.with_name(f".{path.name}.lock"), wait=True):
             if path.exists():
                 _check_kept(path)
                 return path
@@ -87,13 +88,6 @@ def _check_kept(path: Path) -> None:
             f"in {_note_of(path).name}); delete it to download it again, or delete the note to "
             "keep the file"
         )
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it when the process dies
-        yield
 
 
 def _fetch_whole(url: str, part: Path, path: Path) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -42,6 +44,33 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class LockHeld(Exception):
+    """Another process has the lock; the text is its id, or empty when it is not known."""
+
+
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
+    """Keep other processes out of such a block; the kernel releases the lock when this one dies.
+
+    The lock file `path` stays, and holds the id of the process.
+
+    Raises:
+        LockHeld: another process has the lock, unless `wait`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No "soft" lock where the file system has none of the kernel's: it would outlive a kill.
+    lock = FileLock(path, blocking=wait, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockHeld(path.read_text().strip()) from None
+    try:
+        path.write_text(str(os.getpid()))
+        yield
+    finally:
+        lock.release()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,1 +1,1 @@
-"""What `ppcls` does, a file a subject. Paddle is imported where it is used."""
+"""The commands of `ppcls`, a file a subject; modules that need Paddle are imported late."""

@@ -1,33 +1,34 @@
-"""`ppcls`: the command line of the models; each command lies in `commands/`."""
+"""`ppcls`: the command line of the models."""
 
 from __future__ import annotations
 
-import typer
-
-from ppcls_core.cli import dedup, export, labels, predict, quantize, serve, training, zoo
+from ppcls_core.cli.lazy import lazy_app
 from ppcls_core.runtime.terminal import run_app
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+COMMANDS = {
+    "models": "ppcls_core.cli.zoo:models",
+    "benchmark": "ppcls_core.cli.zoo:benchmark",
+    "convert": "ppcls_core.cli.zoo:convert",
+    "train": "ppcls_core.cli.training:train",
+    "eval": "ppcls_core.cli.training:evaluate",
+    "augment-gallery": "ppcls_core.cli.training:augment_gallery",
+    "dedup": "ppcls_core.cli.dedup:dedup",
+    "select": "ppcls_core.cli.labels:select",
+    "labels": "ppcls_core.cli.labels:labels",
+    "export": "ppcls_core.cli.export:export",
+    "export-serving": "ppcls_core.cli.export:export_serving",
+    "predict": "ppcls_core.cli.predict:predict",
+    "infer": "ppcls_core.cli.predict:infer",
+    "py-infer": "ppcls_core.cli.predict:py_infer",
+    "serve": "ppcls_core.cli.serve:serve",
+    "client": "ppcls_core.cli.serve:client",
+    "quantize": "ppcls_core.cli.quantize:quantize",
+    "export-lite": "ppcls_core.cli.quantize:export_lite",
+    "lite-benchmark": "ppcls_core.cli.quantize:lite_benchmark",
+}
+HELP = "Models: what there is, what it costs, training, evaluation, duplicates, soft labels, use."
 
-
-@app.callback()
-def _ppcls() -> None:
-    """Models: what there is, what it costs, training, evaluation, duplicates, soft labels, use."""
-
-
-for command in (zoo.models, zoo.benchmark, zoo.convert, training.train):
-    app.command()(command)
-app.command("eval")(training.evaluate)
-for command in (training.augment_gallery, dedup.dedup, labels.select, labels.labels):
-    app.command()(command)
-for command in (export.export, export.export_serving):
-    app.command()(command)
-for command in (predict.predict, predict.infer, predict.py_infer):
-    app.command()(command)
-for command in (serve.serve, serve.client):
-    app.command()(command)
-for command in (quantize.quantize, quantize.export_lite, quantize.lite_benchmark):
-    app.command()(command)
+app = lazy_app(HELP, COMMANDS)
 
 
 def main() -> None:

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from ppcls_core.cli.console import log
-from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.cli.paddle import late, start_paddle
+from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.outputs import check_folder
+from ppcls_core.inference.sidecar import FILES, ONNX
+from ppcls_core.jobs.trained import Choice, find_trained
 
 Model = Annotated[
     str, typer.Argument(help="A name of `ppcls models`, or a YAML file as `ppcls train` takes it.")
@@ -45,26 +49,18 @@ def export(  # noqa: PLR0913 - a command's options
     ppcls export ResNet50_vd_ssld --out exported.
     What is written is checked against the network.
     """
-    from ppcls_core.jobs.trained import Choice, find_trained
-
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
+    check_folder(out, (*FILES, ONNX), trained.weights)
     start_paddle(None)
-    from ppcls_core.inference import onnx as onnx_files
-    from ppcls_core.inference.export import export as export_model
-    from ppcls_core.inference.exported import Exported
-    from ppcls_core.inference.outputs import check_folder
-    from ppcls_core.inference.sidecar import FILES
-
-    check_folder(out, (*FILES, onnx_files.FILE), trained.weights)
     if onnx:
-        onnx_files.check_installed()
+        late("ppcls_core.inference.onnx:check_installed")()
     network = trained.network()
-    (out / onnx_files.FILE).unlink(missing_ok=True)  # of what was exported here before
-    found = export_model(network, trained.sidecar(), out)
+    (out / ONNX).unlink(missing_ok=True)  # of what was exported here before
+    found = late("ppcls_core.inference.export:export")(network, trained.sidecar(), out)
     log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
     if onnx:
-        found = onnx_files.export_onnx(network, Exported(out))
-        log(f"written: {out / onnx_files.FILE} (logits within {found:.0e})")
+        found = late("ppcls_core.inference.onnx:export_onnx")(network, Exported(out))
+        log(f"written: {out / ONNX} (logits within {found:.0e})")
 
 
 def export_serving(  # noqa: PLR0913 - a command's options
@@ -80,13 +76,9 @@ def export_serving(  # noqa: PLR0913 - a command's options
     The program is of Paddle 2's format, which Paddle Serving 0.9 reads; its logits are checked.
     Classes and preprocessing are in serving_client/sidecar.json.
     """
-    from ppcls_core.inference.outputs import check_folder
-    from ppcls_core.jobs.trained import Choice, find_trained
-
     check_folder(out, (), None)
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
     start_paddle(None)
-    from ppcls_core.inference.paddle_serving import export_serving as export_folders
-
-    found = export_folders(trained.network(), trained.sidecar(), out)
+    write = late("ppcls_core.inference.paddle_serving:export_serving")
+    found = write(trained.network(), trained.sidecar(), out)
     log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")

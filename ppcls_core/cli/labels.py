@@ -10,8 +10,10 @@ import typer
 
 from data_catalog.base.config import UserError, override, parse
 from ppcls_core.cli.console import log
+from ppcls_core.cli.paddle import late
+from ppcls_core.labels.select import SelectConfig, select_store
+from ppcls_core.labels.shard import open_shards
 from ppcls_core.runtime.monitor import SilentMonitor
-from ppcls_core.runtime.terminal import import_paddle
 
 Folder = Annotated[
     Path, typer.Argument(metavar="STORE", help="Folder of shards that a stage has written.")
@@ -29,8 +31,6 @@ def select(
     ] = None,
 ) -> None:
     """Select the K best images of each class by their soft labels: image_id, class_id, score."""
-    from ppcls_core.labels.select import SelectConfig, select_store
-
     if (store / "source.json").exists() and not (store / "manifest.json").exists():
         raise UserError(f"{store}: its stage has not finished; run it to the end (ssld run)")
     config = parse(SelectConfig, override({"k": k, "p": p}, overrides or []), "ppcls select")
@@ -50,8 +50,6 @@ def labels(
     Labels of other weights, preprocessing or augmentation code are refused. Exit status 1 if the
     teacher's class differs in more than 2 % of the sample or the mean KL is above 0.001.
     """
-    from ppcls_core.labels.shard import open_shards
-
     shards = open_shards(store)
     header, rows = shards[0].header, sum(shard.metadata.num_rows for shard in shards)
     log(
@@ -60,10 +58,7 @@ def labels(
     )
     if not check:
         return
-    import_paddle()
-    from ppcls_core.labels.check import check_labels
-
-    drift = check_labels(store, num, len(os.sched_getaffinity(0)))
+    drift = late("ppcls_core.labels.check:check_labels")(store, num, len(os.sched_getaffinity(0)))
     log(
         f"{drift.num:,} labelled again: same class {drift.agreement.top1:.2%}, mean KL "
         f"{drift.agreement.kl:.1e}, largest difference of a log-probability {drift.largest:.3f}"

@@ -1,10 +1,12 @@
-"""Paddle as the commands start it."""
+"""Paddle as the commands start it, and the modules that import it."""
 
 from __future__ import annotations
 
 import os
+import pkgutil
+from typing import Any
 
-from ppcls_core.runtime.terminal import import_paddle
+from ppcls_core.runtime.paddle import import_paddle
 
 
 def start_paddle(threads: int | None) -> int:
@@ -14,3 +16,12 @@ def start_paddle(threads: int | None) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # errors; it reports its executors otherwise
     import_paddle()
     return num_threads
+
+
+def late(name: str) -> Any:
+    """The module, or object "module:name" of one, that imports Paddle, which takes seconds.
+
+    Commands name such objects where they use them, after they have checked what they were given.
+    """
+    import_paddle()
+    return pkgutil.resolve_name(name)

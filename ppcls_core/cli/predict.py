@@ -8,20 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from data_catalog.base.config import UserError, parse
 from ppcls_core.cli.console import console
 from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
-from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.cli.paddle import late, start_paddle
+from ppcls_core.inference.exported import Exported, Logits
+from ppcls_core.inference.inputs import pictures
+from ppcls_core.inference.outputs import check_target, format_of, opened
+from ppcls_core.inference.predict import Classifier, Row, classify
+from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
+from ppcls_core.inference.sidecar import Sidecar
+from ppcls_core.jobs.trained import Choice, find_trained
 from ppcls_core.runtime.terminal import escaped
-
-if TYPE_CHECKING:
-    from ppcls_core.inference.exported import Logits
-    from ppcls_core.inference.predict import Row
-    from ppcls_core.inference.sidecar import Sidecar
 
 Images = Annotated[
     list[str],
@@ -33,7 +36,7 @@ Images = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(metavar="EXPORTED", help="Folder of `ppcls export`.")]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")]
-Form = Annotated[
+Format = Annotated[
     Literal["table", "json", "csv"] | None,
     typer.Option("--format", help="json: an object a line. By default as --out ends, or a table."),
 ]
@@ -67,10 +70,7 @@ class _Asked:
 
     def check(self) -> None:
         """Raise UserError if the results have no place; before anything is computed."""
-        from ppcls_core.inference.outputs import check_target, form_of
-        from ppcls_core.inference.sheet import check_sheet
-
-        form_of(self.form, self.out)
+        format_of(self.form, self.out)
         if self.out:
             check_target(self.out, self.images)
         if self.sheet:
@@ -85,7 +85,7 @@ def predict(  # noqa: PLR0913 - a command's options
     model: Folder,
     images: Images,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
@@ -109,11 +109,7 @@ def predict(  # noqa: PLR0913 - a command's options
     """
     asked = _Asked(images, top_k, form, out, sheet, batch_size)
     asked.check()
-    from ppcls_core.inference.exported import Exported
-
     exported, num_threads = Exported(model), start_paddle(threads)
-    from ppcls_core.inference.predictor import EngineOptions
-
     settings = {
         "precision": precision,
         "threads": num_threads,
@@ -123,7 +119,7 @@ def predict(  # noqa: PLR0913 - a command's options
         "ir_optim": not no_ir_optim,
         "max_batch": batch_size,
     }
-    options = parse(EngineOptions, settings, "ppcls predict")
+    options = parse(late("ppcls_core.inference.predictor:EngineOptions"), settings, "ppcls predict")
     if benchmark:
         return _benchmark(exported.sidecar, exported.on_engine(options), asked)
     return _run(exported.sidecar, exported.on_engine(options), asked)
@@ -133,7 +129,7 @@ def py_infer(  # noqa: PLR0913 - a command's options
     model: Folder,
     images: Images,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
@@ -145,8 +141,6 @@ def py_infer(  # noqa: PLR0913 - a command's options
     """
     asked = _Asked(images, top_k, form, out, sheet, batch_size)
     asked.check()
-    from ppcls_core.inference.exported import Exported
-
     exported = Exported(model)
     start_paddle(threads)
     _run(exported.sidecar, exported.on_training_engine(), asked)
@@ -160,7 +154,7 @@ def infer(  # noqa: PLR0913 - a command's options
     size: Size = None,
     overrides: Overrides = None,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     sheet: Sheet = None,
     batch_size: BatchSize = 32,
@@ -170,31 +164,23 @@ def infer(  # noqa: PLR0913 - a command's options
 
     An image that cannot be read is a row with the reason; then the exit status is 1.
     """
-    from ppcls_core.jobs.trained import Choice, find_trained
-
     asked = _Asked(images, top_k, form, out, sheet, batch_size)
     asked.check()
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
     start_paddle(threads)
-    from ppcls_core.engine.evaluator import predict_logits
-
+    predict_logits = late("ppcls_core.engine.evaluator:predict_logits")
     network = trained.network()
     _run(trained.sidecar(), lambda pixels: predict_logits(network, pixels), asked)
 
 
 def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     """Predict all images. Exits with 1 if one could not be read."""
-    from ppcls_core.inference.inputs import pictures
-    from ppcls_core.inference.outputs import form_of, opened
-    from ppcls_core.inference.predict import Classifier, classify
-    from ppcls_core.inference.sheet import MAX_TILES, write_sheet
-
     top_k = min(asked.top_k, len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
     workers = len(os.sched_getaffinity(0))
     counts: Counter[str] = Counter()
     shown: list[Row] = []
-    with opened(form_of(asked.form, asked.out), asked.out, top_k) as writer:
+    with opened(format_of(asked.form, asked.out), asked.out, top_k) as writer:
         for rows in classify(classifier, pictures(asked.images), asked.batch_size, workers):
             writer.write(rows)
             counts.update(row.reason for row in rows)
@@ -206,12 +192,7 @@ def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
 
 def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     """Print what the first batch costs."""
-    from rich.table import Table
-
-    from ppcls_core.inference.benchmark import time_stages
-    from ppcls_core.inference.inputs import pictures
-    from ppcls_core.inference.predict import Classifier
-
+    time_stages = late("ppcls_core.inference.benchmark:time_stages")
     top_k = min(asked.top_k, len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
     num, timings = time_stages(classifier, pictures(asked.images), asked.batch_size)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from data_catalog.base.config import UserError
 from ppcls_core.cli.console import console, log
 from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
-from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.cli.paddle import late, start_paddle
+from ppcls_core.inference import int8, sidecar
+from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.outputs import check_folder
+from ppcls_core.jobs.job import load_job
+from ppcls_core.jobs.lite import (
+    check_out,
+    convert,
+    convert_int8,
+    find_optimizer,
+    lines,
+    threads_of,
+)
+from ppcls_core.jobs.trained import Choice, find_trained
 from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.timer import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ppcls_core.inference.inputs import Picture
-    from ppcls_core.inference.quantize import Calibration
     from ppcls_core.inference.variants import Compared
-    from ppcls_core.jobs.job import Job
-
-TABLE = "compared.csv"
-AWARE = "trained"  # folder of the model after quantisation-aware training
 
 
 def quantize(  # noqa: PLR0913 - a command's options
@@ -54,66 +60,17 @@ def quantize(  # noqa: PLR0913 - a command's options
     `ppcls predict --precision int8`; with --qat another such folder in it, `trained`. The
     comparison, on the YAML file's validation images, goes to compared.csv too.
     """
-    from ppcls_core.inference import int8, sidecar
-    from ppcls_core.inference.outputs import check_folder
-    from ppcls_core.jobs.job import load_job
-    from ppcls_core.jobs.trained import Choice, find_trained
-
     trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
     files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
-    check_folder(out, (*files, TABLE), trained.weights)
+    check_folder(out, (*files, "compared.csv"), trained.weights)
     if qat:
-        check_folder(out / AWARE, files, trained.weights)
+        check_folder(out / "trained", files, trained.weights)
     job = load_job(Path(model), overrides or []) if Path(model).is_file() else None
     num_threads = start_paddle(threads)
-    from ppcls_core.inference.export import export
-    from ppcls_core.inference.quantize import quantize as quantize_model
-    from ppcls_core.inference.quantize import read_calibration
-    from ppcls_core.inference.variants import compare, variants_of, write_compared
-    from ppcls_core.jobs.qat import qat_training, train_aware
-    from ppcls_core.jobs.train import images_of
-
-    if qat and not job:
-        raise UserError(f"--qat: needs a YAML file with a training, and '{model}' is none")
-    if qat and job:
-        qat_training(job, qat)
-    val = images_of(job.val, job.num_classes) if job and job.val else None
-    found = _pictures(calibration, job)
-    images = read_calibration(found, trained.preprocess, num_images, num_threads)
-    _say_calibration(images, num_images)
-    models = {out: trained.network()}
-    if qat and job:  # before the inference engine has run, which gives trainings other bits
-        models[out / AWARE] = train_aware(trained.network(), job, qat, _Logged())
-    for directory, network in models.items():
-        export(network, trained.sidecar(), directory)
-        quantize_model(network, images, directory)
-    rows = compare(variants_of(out, out / AWARE if qat else None), val, num_threads)
-    write_compared(out / TABLE, rows)
-    console.print(_table(rows))
+    steps = late("ppcls_core.jobs.quantize")
+    asked = steps.Quantization(trained, job, out, calibration, num_images, qat, num_threads)
+    console.print(_table(steps.run(asked, _Logged())))
     log(f"{num_threads} threads, single images; written: {out}")
-
-
-def _pictures(calibration: Path | None, job: Job | None) -> list[Picture]:
-    """The images to choose from. Raises UserError if there are none."""
-    from ppcls_core.inference.inputs import Picture, pictures
-    from ppcls_core.jobs.train import images_of
-
-    if calibration:
-        return list(pictures([str(calibration)]))
-    if job is None or job.train is None:
-        raise UserError(
-            "no calibration images: give --calibration with a folder or a list of some hundred "
-            "images such as the model will see"
-        )
-    sources = images_of(job.train, job.num_classes).sources()
-    paths = [source for source in sources if isinstance(source, Path)]
-    return [Picture(number, path, None) for number, path in enumerate(paths)]
-
-
-def _say_calibration(images: Calibration, asked: int) -> None:
-    few = f", fewer than the {asked:,} asked for" if images.num_images < asked else ""
-    bad = f"; {images.unreadable:,} more could not be read" if images.unreadable else ""
-    log(f"calibrates with {images.num_images:,} images{few}{bad}")
 
 
 class _Logged(SilentMonitor):
@@ -149,9 +106,6 @@ def export_lite(  # noqa: PLR0913 - a command's options
     target: Annotated[str, typer.Option(help="Where it will run: arm, x86, opencl ...")] = "arm",
 ) -> None:
     """Export a model for Paddle-Lite on phones and boards, through Lite's optimiser (opt)."""
-    from ppcls_core.jobs.lite import check_out, convert, convert_int8, find_optimizer
-    from ppcls_core.jobs.trained import Choice, find_trained
-
     optimizer = find_optimizer()
     check_out(out)
     if Path(model).is_dir():
@@ -180,11 +134,8 @@ def lite_benchmark(
 
     Runs on Paddle's inference engine on this machine, which is not Paddle-Lite on a phone.
     """
-    from ppcls_core.inference.exported import Exported
-    from ppcls_core.jobs.lite import Repeats, lines, threads_of
-
     counts = threads_of(threads)
     opened = [Exported(model) for model in models]
     start_paddle(max(counts))
-    for line in lines(opened, precision, counts, Repeats(warmup, repeats)):
+    for line in lines(opened, precision, counts, Repeats(warmup, repeats, seconds=0)):
         log(line)

@@ -14,7 +14,7 @@ from ppcls_core.cli.console import log
 from ppcls_core.cli.predict import (
     Device,
     Folder,
-    Form,
+    Format,
     Images,
     Out,
     Precision,
@@ -57,14 +57,16 @@ def serve(  # noqa: PLR0913 - a command's options
     config = parse(ServeConfig, override({}, overrides or []), "ppcls serve")
     access = access_to(host, read_token(token_file, os.environ.get(TOKEN)))
     from ppcls_core.serving import server
-    from ppcls_core.serving.app import Model, Service
+    from ppcls_core.serving.app import ModelService, ServedModel
     from ppcls_core.serving.engine import Asked, engine
 
     cores = len(os.sched_getaffinity(0))
     settings = {"precision": precision, "threads": threads or cores, "device": device}
     asked = Asked(model, settings | {"max_batch": config.max_batch})
     with server.listen(host, port) as bound:
-        service = Service(Model(exported.sidecar, lambda: engine(asked)), config, access, cores)
+        service = ModelService(
+            ServedModel(exported.sidecar, lambda: engine(asked)), config, access, cores
+        )
         server.serve(service, bound, log)
 
 
@@ -72,7 +74,7 @@ def client(  # noqa: PLR0913 - a command's options
     url: Annotated[str, typer.Argument(metavar="URL", help="Of a server: http://HOST:PORT.")],
     images: Images,
     top_k: TopK = 5,
-    form: Form = None,
+    form: Format = None,
     out: Out = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")] = 4,
     token_file: TokenFile = None,
@@ -82,11 +84,11 @@ def client(  # noqa: PLR0913 - a command's options
     An image that has none is a row with the reason; then the exit status is 1.
     """
     from ppcls_core.inference.inputs import pictures
-    from ppcls_core.inference.outputs import check_target, form_of, opened
+    from ppcls_core.inference.outputs import check_target, format_of, opened
     from ppcls_core.serving.access import read_token
     from ppcls_core.serving.client import Client, classify_all
 
-    written_as, counts = form_of(form, out), Counter[str]()
+    written_as, counts = format_of(form, out), Counter[str]()
     if out:
         check_target(out, images)
     token = read_token(token_file, os.environ.get(TOKEN))

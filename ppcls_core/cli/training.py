@@ -9,7 +9,9 @@ import typer
 
 from data_catalog.base.config import UserError
 from ppcls_core.cli.console import log
-from ppcls_core.runtime.terminal import import_paddle
+from ppcls_core.cli.paddle import late
+from ppcls_core.data.augment.gallery import draw_gallery
+from ppcls_core.jobs.job import load_job
 
 File = Annotated[Path, typer.Option("-c", "--config", help="YAML: ours or PaddleClas's of 2020.")]
 Overrides = Annotated[
@@ -20,7 +22,11 @@ Overrides = Annotated[
 def train(
     config: File,
     overrides: Overrides = None,
-    vdl_dir: Annotated[Path | None, typer.Option(help="Scalars for VisualDL go here.")] = None,
+    vdl_dir: Annotated[
+        Path | None,
+        # The second is PaddleClas's spelling.
+        typer.Option("--vdl-dir", "--vdl_dir", help="Scalars for VisualDL go here."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One step on synthetic images; reads no data.")
     ] = False,
@@ -29,20 +35,10 @@ def train(
 
     On several devices: python -m paddle.distributed.launch --nproc_per_node N $(which ppcls) train
     """
-    from ppcls_core.jobs.job import load_job
-
     job = load_job(config, overrides or [])
-    import_paddle()
-    from ppcls_core.engine.distributed import join
-    from ppcls_core.jobs import train as training
-    from ppcls_core.jobs.vdl import scalars_to
-
-    if dry_run:
-        return training.try_out(job, log)
-    is_first = join().is_first
-    say = log if is_first else _unheard
-    folder = training.train(job, say, scalars_to(vdl_dir) if vdl_dir and is_first else None)
-    return say(f"written: {folder}")
+    if vdl_dir:
+        job = job.model_copy(update={"vdl_dir": str(vdl_dir)})
+    late(f"ppcls_core.jobs.train:{'try_out' if dry_run else 'train'}")(job, log)
 
 
 def evaluate(
@@ -53,20 +49,10 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure the accuracy of weights on the validation images of a configuration."""
-    from ppcls_core.jobs.job import load_job
-
     job = load_job(config, overrides or [])
     if per_class and per_class.is_dir():
         raise UserError(f"--per-class {per_class}: is a folder; give the name of a file")
-    import_paddle()
-    from ppcls_core.engine.distributed import join
-    from ppcls_core.jobs.train import evaluate_job
-
-    say = log if join().is_first else _unheard
-    accuracy = evaluate_job(job, say, per_class)
-    say(f"top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f} images:{accuracy.num_images}")
-    for reason, count in accuracy.rejected.items():
-        say(f"left out as {reason}: {count}")
+    late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
 
 
 def augment_gallery(
@@ -75,11 +61,5 @@ def augment_gallery(
     seed: Annotated[int, typer.Option(help="Of the random draws.")] = 0,
 ) -> None:
     """Draw what each augmentation does to a photograph."""
-    from ppcls_core.data.augment.gallery import draw_gallery
-
     draw_gallery(image, out, seed)
     log(f"drawn: {out}")
-
-
-def _unheard(line: str) -> None:
-    """What a process that is not the first of its launch has to say."""

@@ -11,9 +11,10 @@ from rich.table import Table
 from data_catalog.base.config import UserError, closest
 from data_catalog.published import PublishedWeights
 from ppcls_core.cli.console import console
-from ppcls_core.cli.paddle import start_paddle
+from ppcls_core.cli.paddle import late, start_paddle
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
-from ppcls_core.runtime.terminal import escaped, import_paddle
+from ppcls_core.report.pareto import draw_pareto
+from ppcls_core.runtime.terminal import escaped
 
 if TYPE_CHECKING:
     from ppcls_core.inference.benchmark import Measured
@@ -68,8 +69,6 @@ def _number(value: float | None) -> str:
 
 
 def _plot(path: Path, rows: list[PublishedWeights], latency: str) -> None:
-    from ppcls_core.report.pareto import draw_pareto
-
     draw_pareto(path, rows, ["mparams", "gflops", latency])
     console.print(escaped(f"drawn: {path}"))
 
@@ -95,16 +94,15 @@ def benchmark(
     machine, or the model, cannot. All take turns.
     """
     num_threads = start_paddle(threads)
-    from ppcls_core.inference.benchmark import measure, resolve_size, write_measured
-
-    # What is wrong is told before anything is measured.
-    sizes = [resolve_size(name, size) for name in names]
+    # Mistakes are told before anything is measured.
+    engines = late("ppcls_core.inference.benchmark")
+    sizes = [engines.resolve_size(name, size) for name in names]
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; give the name of a file")
     rows: list[Measured] = []
     for name, side in zip(names, sizes, strict=True):
-        rows += measure(name, side, batch_sizes, num_threads)
-        write_measured(out, rows)
+        rows += engines.measure(name, side, batch_sizes, num_threads)
+        engines.write_measured(out, rows)
     console.print(_benchmark_table(rows))
     console.print(
         escaped(
@@ -172,10 +170,7 @@ def convert(
     ] = None,
 ) -> None:
     """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
-    import_paddle()
-    from ppcls_core.models.weights.convert import convert as convert_weights
-
-    done = convert_weights(source, target, model, form)
+    done = late("ppcls_core.models.weights.convert:convert")(source, target, model, form)
     console.print(escaped(f"{done.num_entries} entries written: {target}"))
     if done.left_out:
         shown = ", ".join(done.left_out[:5])

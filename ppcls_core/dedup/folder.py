@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from data_catalog.base.config import UserError
-from data_catalog.base.files import digest_of, read_json, write_json
+from data_catalog.base.files import LockHeld, digest_of, locked, read_json, write_json
 from ppcls_core.dedup.match.index import FORMAT
 from ppcls_core.dedup.search import Search
 
@@ -44,19 +42,18 @@ def claimed(search: Search, given: Sequence[Path], note: Callable[[str], None]) 
     Raises:
         UserError: another process writes there, or the work of another search lies there.
     """
-    try:
-        search.out.mkdir(parents=True, exist_ok=True)
-        # flock: the kernel frees it when we die
-        lock = FileLock(search.out / LOCK, timeout=0).acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{search.out}: another search writes there; wait or take another"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{search.out}: cannot be written ({error.strerror}); take another"
-        ) from error
-    with lock:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(search.out / LOCK))
+        except LockHeld as holder:
+            raise UserError(
+                f"{search.out}: another search, process {holder}, writes there; wait or take "
+                "another"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{search.out}: cannot be written ({error.strerror}); take another"
+            ) from error
         _claim(search, [str(path.absolute()) for path in given], note)
         for temporary in search.out.rglob(".tmp-*"):  # what a killed search was writing
             temporary.unlink()

@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 
 from data_catalog.base.config import UserError
+from ppcls_core.data.lost import Lost
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.ema import Average
 from ppcls_core.models.weights.files import load_state, save_state
@@ -35,7 +36,7 @@ class Position:
     step: int = 0
     loss_sum: float = 0.0  # over the steps of the epoch that has no row yet
     history: list[dict[str, float]] = field(default_factory=list)
-    rejected: dict[str, tuple[str, str]] = field(default_factory=dict)  # as the loader's Rejections
+    rejected: Lost = field(default_factory=dict)  # training images that could not be read
 
 
 @dataclass
@@ -46,7 +47,7 @@ class State:
     optimizer: paddle.optimizer.Optimizer  # of `make_optimizer`
     scaler: paddle.amp.GradScaler
     average: Average | None = None
-    at: Position = field(default_factory=Position)
+    position: Position = field(default_factory=Position)
 
 
 def save(directory: Path, state: State) -> None:
@@ -105,8 +106,8 @@ def require_finite(state: State) -> None:
     for name, tensor in state.model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise UserError(
-                f"{name} of the model is not finite after step {state.at.step - 1}: lower lr, "
-                "lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
+                f"{name} of the model is not finite after step {state.position.step - 1}: lower "
+                "lr, lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
             )
 
 
@@ -138,8 +139,8 @@ def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
 
 def _position_of(state: State) -> dict[str, Any]:
     """What of `state` is no tensor, as JSON has it."""
-    at = state.at
-    return {**asdict(at), "loss_sum": at.loss_sum.hex(), "scaler": _scaler_of(state)}
+    own = asdict(state.position)
+    return {**own, "loss_sum": own["loss_sum"].hex(), "scaler": _scaler_of(state)}
 
 
 def _set_position(state: State, position: dict[str, Any]) -> None:
@@ -149,7 +150,7 @@ def _set_position(state: State, position: dict[str, Any]) -> None:
         state.scaler.load_state_dict(scaler)
     position["loss_sum"] = float.fromhex(position["loss_sum"])
     position["rejected"] = {name: tuple(pair) for name, pair in position["rejected"].items()}
-    state.at = Position(**position)
+    state.position = Position(**position)
 
 
 def _scaler_of(state: State) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +21,11 @@ import paddle.distributed as dist
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from data_catalog.base.config import UserError
+from ppcls_core.runtime.peers import Peers, process_place
+from ppcls_core.runtime.processes import PeerEnded
+from ppcls_core.runtime.stop import ignore_sigterm_when
 
+PEER_SECONDS = 2.0  # for a process to end whose connection is broken
 T = TypeVar("T")
 
 
@@ -36,6 +40,7 @@ class World:
     rank: int = 0
     size: int = 1
     launcher: int = 0  # id of the process that started them
+    peers: Peers | None = None  # those on this machine
 
     @property
     def is_first(self) -> bool:
@@ -52,7 +57,7 @@ class World:
         if self.size == 1 or not values.size:
             return values
         total = paddle.to_tensor(values, "float64")
-        with _connection():
+        with self._connection():
             dist.all_reduce(total)
             return total.numpy()
 
@@ -65,7 +70,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[T] = []
-        with _connection():
+        with self._connection():
             dist.all_gather_object(values, value)
         return values
 
@@ -79,7 +84,7 @@ class World:
         """Give the tensors the values that they have in the first process."""
         for tensor in tensors if self.size > 1 else ():
             sent = paddle.to_tensor(tensor.numpy())  # on the device: Adam has some on the CPU
-            with _connection():
+            with self._connection():
                 dist.broadcast(sent, 0)
             tensor.set_value(sent.numpy())
 
@@ -92,7 +97,7 @@ class World:
         send the gradient, by reckoning 1 to 5 % of a step on the GPUs of one machine.
         """
         if self.size > 1:
-            with _connection():
+            with self._connection():
                 fused_allreduce_gradients(list(parameters), None)
 
     @contextmanager
@@ -109,6 +114,20 @@ class World:
         if any(self.any(message is not None)):
             raise UserError(next(filter(None, self.gather(message))))
 
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            # The connection of a process that is killed breaks before the process has ended.
+            ended = self.peers.text(PEER_SECONDS) if self.peers else ""
+            reason = " ".join(str(error).strip().splitlines()[-1:])
+            raise PeerEnded(
+                f"another process of this training has ended{': ' if ended else ''}{ended}, and so "
+                "does this one; where the other says no reason it was killed, or memory was "
+                f"short. Run the same command to go on. (Paddle: {reason})"
+            ) from error
+
 
 _world = World()
 
@@ -119,24 +138,20 @@ def world() -> World:
 
 
 def join() -> World:
-    """Connect with the processes that Paddle's launcher started beside this one, if any."""
+    """Connect with the processes that Paddle's launcher started beside this one, if any.
+
+    The launcher sends SIGTERM to all when one has ended. It is ignored then: this process is about
+    to find out in its next exchange, and has to say so.
+    """
     global _world
     size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if size > 1:
         with redirect_stderr(io.StringIO()):  # Paddle lists flags that nobody has set
             dist.init_parallel_env()
         _world = World(dist.get_rank(), size, os.getppid())
+        places, here = _world.gather(process_place()), process_place()
+        near = {r: pid for r, (place, pid) in enumerate(places) if (place, pid) != here}
+        peers = Peers({r: pid for r, pid in near.items() if places[r][0] == here[0]})
+        _world = replace(_world, peers=peers)
+        ignore_sigterm_when(lambda: bool(peers.ended()))
     return _world
-
-
-@contextmanager
-def _connection() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1:]
-        raise UserError(
-            "another process of this training has ended, and so does this one; where the other "
-            "says no reason it was killed, or memory was short. Run the same command to go on. "
-            f"(Paddle: {' '.join(reason)})"
-        ) from error

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import paddle
 
 from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import Rejections, read_batches
+from ppcls_core.data.loader import read_batches
+from ppcls_core.data.lost import MAX_LOST, REJECTED, Lost, check_lost, counts_of
 from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode
 from ppcls_core.runtime.monitor import Interrupted, Monitor
 
 BATCH_SIZE = 64
+Predict = Callable[[np.ndarray], np.ndarray]
+"""uint8 [N, 3, S, S] pixels to float32 [N, C] logits."""
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """Labelled images as models are tested on them, loaded by `workers` threads.
+
+    An evaluation fails when more than the share `max_lost` of the images cannot be read.
+    """
+
+    images: Images
+    preprocess: Preprocess
+    workers: int
+    max_lost: float = MAX_LOST
 
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """What a model gets right; an image that cannot be read is left out and counted by reason.
+    """Hits of a model; images that cannot be read are left out and counted by reason.
 
-    `by_class` is int64 [3, C]: of each class the images and the hits among the best 1 and 5 logits.
+    `by_class` is int64 [3, C]: of each class the images, those whose class has the highest logit,
+    and those whose class is among the highest five.
     """
 
     by_class: np.ndarray
-    rejected: dict[str, int]
+    lost: dict[str, int]
 
     @property
     def num_images(self) -> int:
@@ -43,6 +62,12 @@ class Accuracy:
         """Share of them whose class is among the highest five logits; 0 without images."""
         return int(self.by_class[2].sum()) / max(self.num_images, 1)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of images: all that were to be read, those that were, the others by reason."""
+        lost = {REJECTED + reason: number for reason, number in self.lost.items()}
+        return {"in": self.num_images + sum(lost.values()), "out": self.num_images, **lost}
+
 
 def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
     """float32 [N, C] logits of uint8 [N, 3, S, S] pixels."""
@@ -50,44 +75,50 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
         return model(normalize(pixels)).numpy()
 
 
-def evaluate(
-    model: paddle.nn.Layer,
-    images: Images,
-    preprocess: Preprocess,
-    workers: int,
-    monitor: Monitor,
-) -> Accuracy:
-    """Accuracy of `model` in eval mode under `preprocess`.
+def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:
+    """Accuracy of `model` in eval mode; afterwards each layer is in the mode that it was in.
 
-    Each layer's mode is restored. Of P processes the r-th takes the images r, r + P, r + 2 P ...,
-    none twice; all return the same.
+    Raises:
+        Interrupted, UserError: as `evaluate_each`.
+    """
+    with eval_mode(model):
+        return evaluate_each([partial(predict_logits, model)], data, monitor)[0]
+
+
+def evaluate_each(
+    predictors: Sequence[Predict], data: EvalData, monitor: Monitor
+) -> list[Accuracy]:
+    """The accuracy of each predictor; every image is read once.
+
+    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same.
 
     Raises:
         Interrupted: a stop was requested.
+        UserError: no image, or too few, can be read.
     """
-    by_class, rejected, rank = np.zeros((3, 0), np.int64), Rejections(), world().rank
-    mine = range(rank, len(images), world().size)
+    images, labels, lost = data.images, data.images.labels, Lost()
+    counts = [np.zeros((3, 0), np.int64) for _ in predictors]
 
     def read(row: int) -> np.ndarray:
-        return preprocess(read_image(images.source(row)))
+        return data.preprocess(read_image(images.source(row)))
 
-    with eval_mode(model):
-        for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, workers):
-            for row, error in bad:
-                rejected.add(images.ids[row], error)
-            if len(rows):
-                logits = predict_logits(model, pixels)
-                by_class = _sum([by_class, count_hits(logits, images.labels[rows])])
-            if monitor.stop_requested:
-                break
+    mine = range(world().rank, len(images), world().size)
+    for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, data.workers):
+        lost.update({images.ids[row]: (error.reason, error.detail) for row, error in bad})
+        if rows:
+            hits = [count_hits(predict(pixels), labels[rows]) for predict in predictors]
+            counts = [_sum([total, new]) for total, new in zip(counts, hits, strict=True)]
+        if monitor.stop_requested:
+            break
     if any(world().any(monitor.stop_requested)):
         raise Interrupted
-    every = Rejections(world().union(rejected.reasons))
-    return Accuracy(_sum(world().gather(by_class)), every.counts())
+    by_reason = counts_of(world().union(lost))
+    check_lost("validation", by_reason, len(images), data.max_lost)
+    return [Accuracy(_sum(world().gather(own)), by_reason) for own in counts]
 
 
 def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int64 [3, C]: of each class the images, those hit by the best logit, and by the best five.
+    """`Accuracy.by_class` of float [N, C] logits and integer [N] labels.
 
     Ties and NaN count against the model.
     """

@@ -1,4 +1,4 @@
-"""The running statistics of batch norms, where a batch is computed in parts."""
+"""Running statistics of batch norms where a batch is computed in parts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import paddle
 
 
 class RunningStatistics:
-    """Those that training moves, as one vector float64 [n]; of a batch in one part none.
+    """Batch-norm running means and variances as one float64 [n]; empty when a batch is not split.
 
-    Every part moves them from where the step found them, and the step leaves the mean of that. So
-    it does not matter which process computes a part, nor how many it computes before.
+    Each part of a batch moves them from where the step found them, and the step leaves their mean
+    over the parts. So it does not matter which process computes which part.
     """
 
     def __init__(self, model: paddle.nn.Layer, parts: int) -> None:
@@ -19,7 +19,7 @@ class RunningStatistics:
         self._tensors = [tensor for x in layers if x.training for tensor in (x._mean, x._variance)]
 
     def read(self) -> np.ndarray:
-        """Their values."""
+        """Current values, float64 [n]; n is 0 when a batch is not split."""
         if not self._tensors:
             return np.zeros(0)
         joined = paddle.concat([tensor.flatten() for tensor in self._tensors])

@@ -23,8 +23,8 @@ import paddle
 from data_catalog.base.config import UserError
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
+from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
 from ppcls_core.engine import checkpoint
-from ppcls_core.engine.checkpoint import State
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.ema import Average
@@ -39,7 +39,11 @@ from ppcls_core.runtime.monitor import Interrupted, Monitor
 from ppcls_core.runtime.randomness import seed_of
 
 BEST = "best.pdparams"
-Validate = Callable[[paddle.nn.Layer], float]  # top-1 of the model as it stands
+Row = dict[str, float]
+"""An epoch of a history: epoch, loss, lr; `top1` where it was validated; "rejected: REASON", number
+of training images that could not be read so far."""
+Validate = Callable[[paddle.nn.Layer], Row]
+"""The model as it stands to the figures that validation adds to the row, among them `top1`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, on what, towards what; `parameters` are those that learn."""
+    """A model, the parameters that learn, and the images and objective that they learn from.
+
+    It fails when more than the share `max_lost` of the images cannot be read.
+    """
 
     model: paddle.nn.Layer
     parameters: Sequence[paddle.Tensor]
@@ -63,153 +70,198 @@ class Training:
     loader: TrainLoader
     validate: Validate
     on_step: Callable[[StepReport], None] | None = None
+    on_epoch: Callable[[int], None] | None = None
+    """Called after each epoch, before its checkpoint, with its number from 0."""
+    max_lost: float = MAX_LOST
 
 
-def fit(
-    training: Training, config: TrainConfig, directory: Path, save_seconds: float, monitor: Monitor
-) -> list[dict[str, float]]:
-    """Train to the end, from the checkpoint in `directory` if any; the history, a row an epoch.
+class Trainer(checkpoint.State):
+    """A training with all that changes in it: model, optimizer, loss scaler, average, position.
 
-    The model ends with the last weights (their average under `ema_decay`); those of the highest
-    validation top-1, the earliest of equals, are `BEST` in `directory`. In a world of several
-    processes all call this alike; the first one writes the files.
+    In a world of several processes each has one, and they call the same methods alike; the first
+    one writes the files.
+
+    Args:
+        training: what is trained.
+        config: how.
+        directory: of the checkpoints and BEST.
+        save_seconds: between checkpoints.
+        monitor: is told of progress and asks for a stop.
 
     Raises:
-        Interrupted: a stop was requested; a checkpoint has been written.
-        UserError: loss or weights are not finite, the checkpoints are damaged, the precision is
-            not for this machine, or the batch cannot be shared by the processes.
+        UserError: the precision is not for this machine, or the processes cannot share a batch.
     """
-    state = _start(training, config)
-    checkpoint.restore(directory, state, monitor)
-    at, per_epoch = state.at, training.loader.steps_per_epoch
-    training.loader.rejected.reasons = at.rejected
-    total, saved, begun = per_epoch * config.epochs, time.monotonic(), len(at.history)
-    if at.step:
-        monitor.note(f"resumes at step {at.step:,} of {total:,}")
-    batches = training.loader.batches(begun, at.step - begun * per_epoch, config.epochs - begun)
-    try:
-        while len(at.history) < config.epochs:
-            if at.step == per_epoch * (len(at.history) + 1):
-                _close_epoch(training, config, state, directory)
-                monitor.metrics(at.history[-1])
-                continue
-            _step(training, config, state, batches)
-            monitor.progress(at.step, total, "steps")
-            is_due = time.monotonic() - saved > save_seconds
-            must_save, must_stop = world().any(is_due, monitor.stop_requested)
-            if must_save:
-                _save(training, state, directory)
-                saved = time.monotonic()
-            if must_stop:
-                raise Interrupted
-    except Interrupted:  # between steps, or out of a validation, which is then made again
-        _save(training, state, directory)
-        raise
-    if state.average is not None:
-        state.average.enter_model()
-    training.loader.rejected.reasons = world().union(training.loader.rejected.reasons)
-    return at.history
 
-
-def _start(training: Training, config: TrainConfig) -> State:
-    config.precision.check()
-    _take_part(training.loader, config)
-    optimizer = make_optimizer(
-        config.optimizer, training.parameters, config.regularizer, config.clip_norm
-    )
-    average = Average(training.model, config.ema_decay) if config.ema_decay else None
-    return State(training.model, optimizer, config.precision.scaler(), average)
-
-
-def _save(training: Training, state: State, directory: Path) -> None:
-    state.at.rejected = world().union(training.loader.rejected.reasons)
-    checkpoint.save(directory, state)
-
-
-def _take_part(loader: TrainLoader, config: TrainConfig) -> None:
-    processes, parts = world().size, world().size * config.accumulate
-    if loader.batch_size % parts:
-        raise UserError(
-            f"batch_size: {loader.batch_size} images cannot be shared equally by {processes} "
-            f"processes with accumulate {config.accumulate}: take a multiple of {parts}"
+    def __init__(
+        self,
+        training: Training,
+        config: TrainConfig,
+        directory: Path,
+        save_seconds: float,
+        monitor: Monitor,
+    ) -> None:
+        config.precision.check()
+        _check_batch_size(training.loader.batch_size, config.accumulate)
+        optimizer = make_optimizer(
+            config.optimizer, training.parameters, config.regularizer, config.clip_norm
         )
-    loader.part = (world().rank, processes)
+        average = Average(training.model, config.ema_decay) if config.ema_decay else None
+        super().__init__(training.model, optimizer, config.precision.scaler(), average)
+        self.training, self.config = training, config
+        self.directory, self.monitor = directory, monitor
+        self._save_seconds, self._saved = save_seconds, time.monotonic()
+
+    def fit(self) -> list[Row]:
+        """Train to the end, from the checkpoint in the directory if any; the history.
+
+        The model ends with the last weights (their average under `ema_decay`); those of the highest
+        validation top-1, the earliest of equals, are BEST in the directory.
+
+        Raises:
+            Interrupted: a stop was requested; a checkpoint has been written.
+            UserError: loss or weights are not finite, the checkpoints are damaged, or too few
+                images can be read.
+        """
+        checkpoint.restore(self.directory, self, self.monitor)
+        if self.position.step:
+            self.monitor.note(f"resumes at step {self.position.step:,} of {self.num_steps:,}")
+        batches = self.remaining_batches()
+        try:
+            while len(self.position.history) < self.config.epochs:
+                if self.position.step == self._steps_per_epoch * (len(self.position.history) + 1):
+                    self._close_epoch()
+                else:
+                    self.step(batches)
+                    self.monitor.progress(self.position.step, self.num_steps, "steps")
+                    self._save_or_stop()
+        except Interrupted:  # between steps, or out of a validation, which is then made again
+            self._save()
+            raise
+        if self.average is not None:
+            self.average.enter_model()
+        return self.position.history
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the whole training."""
+        return self._steps_per_epoch * self.config.epochs
+
+    def remaining_batches(self) -> Iterator[Batch]:
+        """This process's part of the batch of each step from the position to the end."""
+        epoch = len(self.position.history)
+        first = self.position.step - epoch * self._steps_per_epoch
+        part = (world().rank, world().size)
+        return self.training.loader.batches(epoch, first, self.config.epochs - epoch, part)
+
+    def step(self, batches: Iterator[Batch]) -> None:
+        """One update, by the next batch.
+
+        Raises:
+            UserError: the loss is not finite, or the batch cannot be loaded.
+        """
+        lr, parts = self._lr(self.position.step), self.config.accumulate * world().size
+        statistics = RunningStatistics(self.model, parts)
+        with world().together():
+            sums = self._backward(next(batches), statistics)
+        loss, *hits = (sums := world().sum(sums))[:3]
+        loss = float(loss) / parts
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {self.position.step}: lower lr (now {lr:g}), lengthen "
+                "the warm-up or set clip_norm; the checkpoint before it is kept"
+            )
+        world().average_gradients(self.training.parameters)
+        statistics.write(sums[3:] / parts)
+        self.optimizer.set_lr(lr)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # Gradients go, not to zero: a parameter that gets none must not move, resumed or not.
+        self.optimizer.clear_grad(set_to_zero=False)
+        if self.average is not None:
+            self.average.update(self.position.step)
+        if self.training.on_step is not None:
+            top1, top5 = (float(number) / self.training.loader.batch_size for number in hits)
+            self.training.on_step(StepReport(self.position.step, loss, lr, top1, top5))
+        self.position.loss_sum += loss
+        self.position.step += 1
+
+    def _backward(self, batch: Batch, statistics: RunningStatistics) -> np.ndarray:
+        """Leave the gradient of the mean loss over the parts of this process's `batch`.
+
+        Returns:
+            loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
+        """
+        # As the batch is used, not as it is loaded ahead: what a checkpoint holds must not vary.
+        self.position.rejected.update(batch.lost)
+        found = statistics.read()
+        sums = np.zeros(3 + len(found))
+        accumulate, first = self.config.accumulate, world().rank * self.config.accumulate
+        seed = seed_of(self.training.loader.seed, self.position.step, "dropout")
+        for number, part in enumerate(batch.split(accumulate)):
+            paddle.seed(seed + first + number)
+            if number:
+                statistics.write(found)
+            with self.config.precision.autocast():
+                loss, logits = self.training.objective(self.model, part)
+            self.scaler.scale(loss / accumulate).backward()
+            known = part.labels >= 0
+            hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
+            sums += np.concatenate([[float(loss)], hits, statistics.read()])
+        return sums
+
+    def _close_epoch(self) -> None:
+        """Add the finished epoch's row to the history, with top-1 where it is due."""
+        checkpoint.require_finite(self)
+        epoch = len(self.position.history) + 1
+        self.position.rejected = world().union(self.position.rejected)
+        rejected = counts_of(self.position.rejected)
+        check_lost("training", rejected, len(self.training.loader.images), self.training.max_lost)
+        row = {
+            "epoch": epoch,
+            "loss": self.position.loss_sum / self._steps_per_epoch,
+            "lr": self._lr(self.position.step - 1),
+            **{REJECTED + reason: number for reason, number in rejected.items()},
+        }
+        if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
+            with self.average.in_model() if self.average else nullcontext():
+                row |= self.training.validate(self.model)
+                best = max((old.get("top1", -1.0) for old in self.position.history), default=-1.0)
+                if row["top1"] > best and world().is_first:
+                    save_state(self.directory / BEST, state_of(self.model))
+        self.position.history.append(row)
+        self.position.loss_sum = 0.0
+        if self.training.on_epoch is not None:
+            self.training.on_epoch(epoch - 1)
+        self.monitor.metrics(row)
+
+    def _save_or_stop(self) -> None:
+        """Save the checkpoint if it is due in some process; raise Interrupted if one shall stop."""
+        is_due = time.monotonic() - self._saved > self._save_seconds
+        must_save, must_stop = world().any(is_due, self.monitor.stop_requested)
+        if must_save:
+            self._save()
+            self._saved = time.monotonic()
+        if must_stop:
+            raise Interrupted
+
+    def _save(self) -> None:
+        self.position.rejected = world().union(self.position.rejected)
+        checkpoint.save(self.directory, self)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return self.training.loader.steps_per_epoch
+
+    def _lr(self, step: int) -> float:
+        length = Length(self.config.epochs, self._steps_per_epoch)
+        return self.config.schedule.rate(step, self.config.lr, length)
 
 
-def _step(training: Training, config: TrainConfig, state: State, batches: Iterator[Batch]) -> None:
-    """One update, by the next batch."""
-    at, lr, parts = state.at, _lr(training, config, state.at.step), config.accumulate * world().size
-    statistics = RunningStatistics(training.model, parts)
-    with world().together():
-        sums = _backward(training, config, state, next(batches), statistics)
-    loss, *hits = (sums := world().sum(sums))[:3]
-    loss = float(loss) / parts
-    if not math.isfinite(loss):
+def _check_batch_size(batch_size: int, accumulate: int) -> None:
+    """Raise UserError unless the processes can share a batch equally."""
+    parts = world().size * accumulate
+    if batch_size % parts:
         raise UserError(
-            f"the loss is {loss} at step {at.step}: lower lr (now {lr:g}), lengthen the warm-up "
-            "or set clip_norm; the checkpoint before it is kept"
+            f"batch_size: {batch_size} images cannot be shared equally by {world().size} "
+            f"processes with accumulate {accumulate}: take a multiple of {parts}"
         )
-    world().average_gradients(training.parameters)
-    statistics.write(sums[3:] / parts)
-    state.optimizer.set_lr(lr)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    # Gradients go, not to zero: a parameter that gets none must not move, resumed or not.
-    state.optimizer.clear_grad(set_to_zero=False)
-    if state.average is not None:
-        state.average.update(at.step)
-    if training.on_step is not None:
-        top1, top5 = (float(number) / training.loader.batch_size for number in hits)
-        training.on_step(StepReport(at.step, loss, lr, top1, top5))
-    at.loss_sum += loss
-    at.step += 1
-
-
-def _backward(
-    training: Training,
-    config: TrainConfig,
-    state: State,
-    batch: Batch,
-    statistics: RunningStatistics,
-) -> np.ndarray:
-    """Leave the gradient of the mean loss over the parts of this process's `batch`.
-
-    Returns:
-        loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
-    """
-    found = statistics.read()
-    sums = np.zeros(3 + len(found))
-    seed = seed_of(training.loader.seed, state.at.step, "dropout")
-    for number, part in enumerate(batch.split(config.accumulate)):
-        paddle.seed(seed + world().rank * config.accumulate + number)
-        if number:
-            statistics.write(found)
-        with config.precision.autocast():
-            loss, logits = training.objective(training.model, part)
-        state.scaler.scale(loss / config.accumulate).backward()
-        known = part.labels >= 0
-        hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
-        sums += np.concatenate([[float(loss)], hits, statistics.read()])
-    return sums
-
-
-def _close_epoch(training: Training, config: TrainConfig, state: State, directory: Path) -> None:
-    """Add the history's row of the finished epoch: loss, last lr, and top-1 if it is due."""
-    checkpoint.require_finite(state)
-    at, per_epoch = state.at, training.loader.steps_per_epoch
-    epoch = len(at.history) + 1
-    lr = _lr(training, config, at.step - 1)
-    row = {"epoch": epoch, "loss": at.loss_sum / per_epoch, "lr": lr}
-    if epoch % config.eval_every == 0 or epoch == config.epochs:
-        with state.average.in_model() if state.average else nullcontext():
-            row["top1"] = training.validate(training.model)
-            best = max((old.get("top1", -1.0) for old in at.history), default=-1.0)
-            if row["top1"] > best and world().is_first:
-                save_state(directory / BEST, state_of(training.model))
-    at.history.append(row)
-    at.loss_sum = 0.0
-
-
-def _lr(training: Training, config: TrainConfig, step: int) -> float:
-    length = Length(config.epochs, training.loader.steps_per_epoch)
-    return config.schedule.rate(step, config.lr, length)

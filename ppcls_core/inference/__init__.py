@@ -1,1 +1,1 @@
-
+"""Trained networks in use: export, inference engines, quantisation, predictions."""

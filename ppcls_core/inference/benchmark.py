@@ -1,9 +1,8 @@
-"""What models cost on this machine, beside what was published of them."""
+"""Parameters, operations and latency of models on this machine, beside the published ones."""
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -34,44 +33,7 @@ from ppcls_core.models.registry import (
     check_image_size,
     num_classes_of,
 )
-
-WARM_UP, MIN_RUNS, MIN_SECONDS, MAX_RUNS = 3, 5, 1.0, 200
-Run = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What runs of the same work took, in milliseconds."""
-
-    minimum: float
-    median: float
-    p99: float
-
-
-def time_in_turn(runs: Mapping[str, Run]) -> dict[str, Timing]:
-    """Each of `runs` several times, one after another in rounds: what slows the machine hits all.
-
-    After WARM_UP runs of each come rounds until each has run MIN_RUNS times and MIN_SECONDS, or
-    MAX_RUNS times.
-    """
-    for run in runs.values():
-        for _ in range(WARM_UP):
-            run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    while not all(map(_suffice, times.values())):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: _timing(seconds) for name, seconds in times.items()}
-
-
-def _suffice(seconds: Sequence[float]) -> bool:
-    return len(seconds) >= MAX_RUNS or (len(seconds) >= MIN_RUNS and sum(seconds) >= MIN_SECONDS)
-
-
-def _timing(seconds: Sequence[float]) -> Timing:
-    return Timing(*(1000 * np.percentile(seconds, [0, 50, 99])).tolist())
+from ppcls_core.runtime.timer import Run, Timing, time_in_turn
 
 
 def time_stages(

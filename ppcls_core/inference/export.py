@@ -3,11 +3,12 @@
 Writes inference.json (program), inference.pdiparams (weights) and sidecar.json (class names and
 preprocessing), and checks the exported model against the network.
 """
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ def deviation(got: np.ndarray, want: np.ndarray) -> float:
 
 
 @contextmanager
-def _fresh_names() -> Iterator[None]:
+def _fresh_names() -> Generator[None]:
     """Name the program's parts as in a new process, so that equal models give equal bytes.
 
     The structure names are a global counter of Paddle that `unique_name.guard` leaves alone.

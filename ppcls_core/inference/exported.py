@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from data_catalog.base.config import UserError
 from ppcls_core.inference.sidecar import FILES, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 
 if TYPE_CHECKING:
-    from ppcls_core.inference.predictor import EngineOptions, Precision
+    from ppcls_core.inference.predictor import EngineOptions
 
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C]
 
@@ -36,16 +37,9 @@ class Exported:
                 "the last one says)"
             )
 
-    def predictor(self, precision: Precision, threads: int, device: int = 0) -> Logits:
-        """The model on the inference engine: on GPU `device`, or else `threads` of the CPU."""
-        from ppcls_core.inference.predictor import EngineOptions
-
-        return self.on_engine(EngineOptions(precision=precision, threads=threads, gpu=device))
-
     def on_engine(self, options: EngineOptions) -> Logits:
         """The model on the inference engine; see `open_predictor`."""
-        from ppcls_core.inference.predictor import open_predictor
-
+        open_predictor = pkgutil.resolve_name("ppcls_core.inference.predictor:open_predictor")
         return self._of_pixels(open_predictor(self.directory, options))
 
     def on_training_engine(self) -> Logits:

@@ -15,25 +15,24 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import write_bytes
 from ppcls_core.inference.export import check
 from ppcls_core.inference.exported import Exported, Logits
-from ppcls_core.inference.sidecar import PROGRAM, WEIGHTS
+from ppcls_core.inference.sidecar import ONNX, PROGRAM, WEIGHTS
 
 if TYPE_CHECKING:
     import paddle
 
-FILE = "model.onnx"
 OPSET = 17
 TOLERANCE = 1e-3  # of the largest logit: onnxruntime fuses, which rounds otherwise
 MAX_BYTES = 2**31 - 2**20  # of weights: an ONNX file holds 2 GB
 
 
 def export_onnx(model: paddle.nn.Layer, exported: Exported) -> float:
-    """Write FILE beside `exported`, which is `model`; the largest deviation over the largest logit.
+    """Write ONNX beside `exported`, which is `model`; the largest deviation over the largest logit.
 
     It takes float32 [N, 3, S, S], any N, images as the sidecar prepares them.
 
     Raises:
         UserError: as `convert` and `open_session`, or the logits differ from the network's by more
-            than TOLERANCE, as where the converter passes over a setting; then no FILE is left.
+            than TOLERANCE, as where the converter passes over a setting; then no ONNX is left.
     """
     path = convert(exported.directory)
     try:
@@ -47,7 +46,7 @@ def export_onnx(model: paddle.nn.Layer, exported: Exported) -> float:
 
 
 def convert(directory: Path) -> Path:
-    """Write FILE beside the exported model in `directory`, unchecked.
+    """Write ONNX beside the exported model in `directory`, unchecked.
 
     In a process of its own, because the converter prints much, part of it from C++.
 
@@ -58,7 +57,7 @@ def convert(directory: Path) -> Path:
     check_installed()
     if (size := (directory / WEIGHTS).stat().st_size) > MAX_BYTES:
         raise UserError(f"{directory}: {size:,} bytes of weights, an ONNX file holds 2 GB")
-    path = directory / FILE
+    path = directory / ONNX
     command = [sys.executable, "-m", __name__, str(directory), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -77,8 +76,8 @@ def check_installed() -> None:
 
 
 def open_onnx(exported: Exported, threads: int) -> Logits:
-    """The FILE beside an exported model, on onnxruntime with `threads` threads of the CPU."""
-    run = open_session(exported.directory / FILE, threads)
+    """The ONNX beside an exported model, on onnxruntime with `threads` threads of the CPU."""
+    run = open_session(exported.directory / ONNX, threads)
     return lambda pixels: run(exported.sidecar.normalized(pixels))
 
 

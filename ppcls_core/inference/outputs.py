@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO, get_args
@@ -21,7 +21,7 @@ from ppcls_core.inference.predict import Row
 from ppcls_core.inference.sidecar import FILES, SIDECAR, read_sidecar
 from ppcls_core.runtime.terminal import escaped
 
-Form = Literal["table", "json", "csv"]
+Format = Literal["table", "json", "csv"]
 PAGE = 100  # images in a table; the next ones are in another, so that none has to be kept
 
 
@@ -32,6 +32,7 @@ class Writer:
         self.file, self.top_k = file, top_k
 
     def write(self, rows: Sequence[Row]) -> None:
+        """Write these rows."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -42,6 +43,7 @@ class JsonLines(Writer):
     """An object a line: image, label if there is one, and predictions, or reason and detail."""
 
     def write(self, rows: Sequence[Row]) -> None:
+        """Write a line for each row."""
         for row in rows:
             self.file.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
 
@@ -56,6 +58,7 @@ class Csv(Writer):
         self._writer.writerow(["image", "label", "reason", "detail", *guess])
 
     def write(self, rows: Sequence[Row]) -> None:
+        """Write a line for each row."""
         for row in rows:
             cells: list[object] = [row.picture.name, row.picture.label, row.reason, row.detail]
             for guess in row.guesses:
@@ -73,6 +76,7 @@ class Tables(Writer):
         self._table, self._num = _table(), 0
 
     def write(self, rows: Sequence[Row]) -> None:
+        """Add the rows to the table, which is printed when it has PAGE images."""
         for row in rows:
             name = _cell(row.picture.name)
             for guess in row.guesses:
@@ -86,6 +90,7 @@ class Tables(Writer):
                 self.close()
 
     def close(self) -> None:
+        """Print the table if it has rows, and begin another."""
         if self._num:
             self._console.print(self._table)
         self._table, self._num = _table(), 0
@@ -118,12 +123,12 @@ def _record(row: Row) -> dict[str, object]:
     return record | {"predictions": guesses}
 
 
-WRITERS: dict[Form, type[Writer]] = {"table": Tables, "json": JsonLines, "csv": Csv}
+WRITERS: dict[Format, type[Writer]] = {"table": Tables, "json": JsonLines, "csv": Csv}
 RESULTS = (".txt", ".csv", ".json", ".jsonl")
-_BY_SUFFIX: dict[str, Form] = {".json": "json", ".jsonl": "json", ".csv": "csv"}
+_BY_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "json", ".csv": "csv"}
 
 
-def form_of(form: str | None, out: Path | None) -> Form:
+def format_of(form: str | None, out: Path | None) -> Format:
     """The form asked for, else the one that the suffix of `out` says, else a table.
 
     Raises:
@@ -131,7 +136,7 @@ def form_of(form: str | None, out: Path | None) -> Form:
     """
     if out and out.is_dir():
         raise UserError(f"--out {out}: is a folder; give the name of a file")
-    for known in get_args(Form):
+    for known in get_args(Format):
         if form == known:
             return known
     return _BY_SUFFIX.get(out.suffix.lower(), "table") if out else "table"
@@ -182,7 +187,7 @@ def _is_export(folder: Path) -> bool:
 
 
 @contextmanager
-def opened(form: Form, out: Path | None, top_k: int) -> Iterator[Writer]:
+def opened(form: Format, out: Path | None, top_k: int) -> Generator[Writer]:
     """A writer to the file `out`, which is whole or absent, or to standard output."""
     if out is None:
         writer = WRITERS[form](sys.stdout, top_k)

@@ -11,7 +11,7 @@ from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.exported import Logits
 from ppcls_core.inference.inputs import Picture
-from ppcls_core.labels.encoding import log_softmax
+from ppcls_core.inference.softmax import log_softmax
 
 NOT_FINITE = "not_finite"  # a reason beside those of BadImage
 
@@ -27,7 +27,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of an image: guesses, the best first, or the reason why there are none."""
+    """An image with its guesses, the best first, or with the reason why there are none."""
 
     picture: Picture
     guesses: Sequence[Guess] = ()

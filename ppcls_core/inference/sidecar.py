@@ -1,4 +1,4 @@
-"""What explains an exported model: the sidecar that lies beside program and weights."""
+"""The sidecar of an exported model: class names and preprocessing, beside program and weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, Preprocess
 
 PROGRAM, WEIGHTS, SIDECAR = "inference.json", "inference.pdiparams", "sidecar.json"
 FILES = (PROGRAM, WEIGHTS, SIDECAR)
+ONNX = "model.onnx"  # beside them, where it was asked for
 
 
 class Sidecar(Config):
-    """What one has to know to use an exported model; in the file all of it is stated.
+    """Class names and preprocessing of an exported model; the file states the defaults too.
 
     Its `preprocess.interpolation` null means by area to shrink, linear to enlarge.
     """
@@ -38,7 +39,7 @@ class Sidecar(Config):
         return self._stated().model_dump_json(indent=1) + "\n"
 
     def digest_in(self, directory: Path) -> str:
-        """Of what is said here, and of the program and the weights in `directory`."""
+        """Digest of this sidecar and of the program and the weights in `directory`."""
         said = self._stated().model_dump(mode="json", exclude={"digest"})
         return digest_of([said, *(sha256_file(directory / name) for name in (PROGRAM, WEIGHTS))])
 

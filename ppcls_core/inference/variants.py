@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from data_catalog.base.config import UserError
 from data_catalog.base.files import write_csv
 from data_catalog.images.columns import Images
-from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import read_batches
-from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.evaluator import BATCH_SIZE, Accuracy, count_hits
+from ppcls_core.engine.evaluator import EvalData, evaluate_each
 from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16
+from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.timer import Repeats, time_in_turn
 
-WARM_UP, ROUNDS = 5, 40
+REPEATS = Repeats(warmup=5, rounds=40, seconds=0)
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Variant:
 
     @property
     def num_bytes(self) -> int:
-        """Of program and weights on disk; bf16 is made of fp32's when they are loaded."""
+        """Size of program and weights on disk; bf16 is made from fp32 when it is loaded."""
         part = int8 if self.precision == "int8" else sidecar
         return sum((self.directory / name).stat().st_size for name in (part.PROGRAM, part.WEIGHTS))
 
@@ -67,14 +64,21 @@ def variants_of(directory: Path, aware: Path | None) -> list[Variant]:
 
 
 def compare(variants: Sequence[Variant], images: Images | None, threads: int) -> list[Compared]:
-    """A row for each variant, on the CPU with `threads` threads; unreadable images do not count."""
+    """A row for each variant, on the CPU with `threads` threads.
+
+    Raises:
+        UserError: no image, or too few, can be read.
+    """
     opened = [Exported(x.directory) for x in variants]
     options = [
         EngineOptions(precision=x.precision, threads=threads, device="cpu") for x in variants
     ]
     predict = [x.on_engine(option) for x, option in zip(opened, options, strict=True)]
     preprocess = opened[0].sidecar.preprocess
-    hits = _hits(predict, images, preprocess, threads) if images else [None] * len(variants)
+    if images:
+        hits = evaluate_each(predict, EvalData(images, preprocess, threads), SilentMonitor())
+    else:
+        hits = [None] * len(variants)
     times = latencies(predict, preprocess.size)
     return [
         Compared(
@@ -89,34 +93,11 @@ def compare(variants: Sequence[Variant], images: Images | None, threads: int) ->
     ]
 
 
-def _hits(
-    predict: Sequence[Logits], images: Images, preprocess: Preprocess, threads: int
-) -> list[Accuracy]:
-    """The accuracy of each; every image is read once."""
-    counts: list[np.ndarray] = []
-
-    def read(row: int) -> np.ndarray:
-        return preprocess(read_image(images.source(row)))
-
-    for rows, pixels, _ in read_batches(range(len(images)), read, BATCH_SIZE, threads):
-        if rows:
-            labels = images.labels[rows]
-            counts.append(np.stack([count_hits(logits(pixels), labels) for logits in predict]))
-    if not counts:
-        raise UserError(f"none of the {len(images):,} validation images can be read")
-    return [Accuracy(by_class, {}) for by_class in np.sum(counts, axis=0)]
-
-
 def latencies(predict: Sequence[Logits], size: int, batch_size: int = 1) -> list[float]:
     """Median milliseconds of a batch, of each; taken in turns, as a machine's speed varies."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, size, size), np.uint8)
-    times: list[list[float]] = [[] for _ in predict]
-    for _ in range(WARM_UP + ROUNDS):
-        for logits, taken in zip(predict, times, strict=True):
-            start = time.perf_counter()
-            logits(pixels)
-            taken.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(taken[WARM_UP:]) for taken in times]
+    runs = {str(number): partial(logits, pixels) for number, logits in enumerate(predict)}
+    return [timing.median for timing in time_in_turn(runs, REPEATS).values()]
 
 
 def write_compared(path: Path, rows: Sequence[Compared]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, load_yaml, override, parse
+from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.jobs import paddleclas
@@ -25,8 +26,8 @@ class ImageList(Config):
     root: str
 
 
-class Teacher(Config):
-    """Whose outputs the model learns."""
+class JobTeacher(Config):
+    """The network whose outputs the model learns."""
 
     model: ModelConfig
     weights: str | None = None
@@ -40,7 +41,7 @@ class Job(Config):
     num_classes: int = Field(default=1000, gt=0, le=100_000)
     weights: str | None = None
     """Where the model starts from; a classifier for other classes starts anew."""
-    teacher: Teacher | None = None
+    teacher: JobTeacher | None = None
     train: ImageList | None = None
     training: LabelTraining | None = None
     """On labels; or instead"""
@@ -55,6 +56,12 @@ class Job(Config):
     workers: int = Field(default=4, gt=0, le=256)
     log_every: int = Field(default=10, gt=0)
     """Steps between lines of the log."""
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
+    """Share of the training images, and of the validation images, that may be unreadable."""
+    save_every: int | None = Field(default=None, gt=0)
+    """Epochs between copies of the weights, `folder`/EPOCH/ppcls.pdparams, counted from 0."""
+    vdl_dir: str | None = None
+    """Scalars for VisualDL go here."""
 
     @model_validator(mode="after")
     def _learns_from_one(self) -> Job:

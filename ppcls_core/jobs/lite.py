@@ -10,9 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +20,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.int8 import int8_files
+from ppcls_core.runtime.timer import Repeats, Timing, time_in_turn
 
 if TYPE_CHECKING:
     from ppcls_core.inference.predictor import EngineOptions, Precision
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("paddle_lite_opt", "opt_linux_x86", "opt_linux", "opt_mac")
 SUFFIX = ".nb"
 MAX_THREADS = 256
-
-
-@dataclass(frozen=True)
-class Repeats:
-    """How often a model runs before it is measured, and then."""
-
-    warmup: int
-    repeats: int
 
 
 def find_optimizer() -> str:
@@ -116,7 +107,7 @@ def threads_of(text: str) -> list[int]:
 
 
 def lines(
-    models: Sequence[Exported], precision: Precision, threads: Sequence[int], often: Repeats
+    models: Sequence[Exported], precision: Precision, threads: Sequence[int], repeats: Repeats
 ) -> Iterator[str]:
     """The benchmark's lines, in the manual's form; milliseconds of single images.
 
@@ -129,25 +120,20 @@ def lines(
         "milliseconds"
     )
     for count in threads:
-        yield f"Threads={count} Warmup={often.warmup} Repeats={often.repeats}"
+        yield f"Threads={count} Warmup={repeats.warmup} Repeats={repeats.rounds}"
         for model in models:
             options = EngineOptions(precision=precision, threads=count, device="cpu")
-            times = _times(model, options, often)
+            times = _times(model, options, repeats)
             yield (
-                f"{model.sidecar.architecture:<38}min = {min(times):<12.5f}"
-                f"max = {max(times):<12.5f}average = {sum(times) / len(times):.5f}"
+                f"{model.sidecar.architecture:<38}min = {times.minimum:<12.5f}"
+                f"max = {times.maximum:<12.5f}average = {times.mean:.5f}"
             )
         yield ""
 
 
-def _times(model: Exported, options: EngineOptions, often: Repeats) -> list[float]:
-    """Milliseconds of each repetition."""
+def _times(model: Exported, options: EngineOptions, repeats: Repeats) -> Timing:
+    """Timing of single images."""
     size = model.sidecar.preprocess.size
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, size, size), np.uint8)
     predict = model.on_engine(options)
-    times: list[float] = []
-    for _ in range(often.warmup + often.repeats):
-        start = time.perf_counter()
-        predict(pixels)
-        times.append(1000 * (time.perf_counter() - start))
-    return times[often.warmup :]
+    return time_in_turn({"": lambda: predict(pixels)}, repeats)[""]

@@ -19,15 +19,14 @@ from paddle.quantization.factory import QuanterFactory
 from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
 from data_catalog.base.config import UserError
-from ppcls_core.data.loader import TrainLoader
 from ppcls_core.engine.config import LabelTraining
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import EvalData
 from ppcls_core.engine.objectives import cross_entropy
 from ppcls_core.engine.precision import Precision
+from ppcls_core.engine.run import Run, train
 from ppcls_core.engine.schedules import CosineWarmup
-from ppcls_core.engine.trainer import Training, fit
 from ppcls_core.jobs.job import Job
-from ppcls_core.jobs.train import SAVE_SECONDS, images_of
+from ppcls_core.jobs.train import images_of
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
@@ -73,27 +72,12 @@ def train_aware(model: Network, job: Job, epochs: int, monitor: Monitor) -> Netw
     assert job.train
     assert job.val
     val = images_of(job.val, job.num_classes)
-    loader = TrainLoader(
-        images_of(job.train, job.num_classes),
-        config.batch_size,
-        config.image_size,
-        config.augmentation,
-        seed_of(job.seed, "qat"),
-        job.workers,
-        config.mix,
-        epochs,
-    )
+    images = images_of(job.train, job.num_classes)
     round_in_training(model)
-
-    def validate(rounding: nn.Layer) -> float:
-        return evaluate(rounding, val, job.preprocess, job.workers, monitor).top1
-
-    learning = [p for p in model.parameters() if not p.stop_gradient]
-    training = Training(
-        model, learning, cross_entropy(config.label_smoothing), loader, validate, None
-    )
     with tempfile.TemporaryDirectory() as folder:
-        fit(training, config, Path(folder), SAVE_SECONDS, monitor)
+        data = EvalData(val, job.preprocess, job.workers, job.max_lost)
+        run = Run(images, data, config, seed_of(job.seed, "qat"), Path(folder), monitor)
+        train(model, cross_entropy(config.label_smoothing), run)
     return _without_rounding(model, job)
 
 

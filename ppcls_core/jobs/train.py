@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+import cv2
 import numpy as np
 import paddle
 
@@ -20,30 +19,38 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.sources import FilesConfig, FilesDataset
-from ppcls_core.data.loader import TrainLoader
-from ppcls_core.data.transforms import normalize, train_transform
-from ppcls_core.data.views import AugmentedViews
-from ppcls_core.engine.distributed import world
-from ppcls_core.engine.evaluator import Accuracy, evaluate
+from ppcls_core.data.transforms import normalize
+from ppcls_core.engine.config import DistillTraining, LabelTraining
+from ppcls_core.engine.distributed import join, world
+from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation
-from ppcls_core.engine.trainer import StepReport, Training, fit
+from ppcls_core.engine.precision import Precision
+from ppcls_core.engine.run import HISTORY, Run, trainer_of
+from ppcls_core.engine.run import train as train_model
+from ppcls_core.engine.trainer import StepReport
+from ppcls_core.inference.classes import check_class_names
+from ppcls_core.jobs.inputs import differences, inputs_of
 from ppcls_core.jobs.job import ImageList, Job
+from ppcls_core.jobs.vdl import scalars_to
 from ppcls_core.models.networks.layers import Network
-from ppcls_core.models.registry import build_model, load_pretrained
+from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
-from ppcls_core.runtime.randomness import generator, seed_of
+from ppcls_core.runtime.randomness import seed_of
+from ppcls_core.runtime.stop import StopFlag, stop_on_signals
 
-SAVE_SECONDS = 60.0  # between checkpoints
-WEIGHTS, HISTORY, SETTINGS = "last.pdparams", "history.json", "job.json"
-Scalars = Callable[[StepReport], None]
+WEIGHTS, SETTINGS = "last.pdparams", "job.json"
+# Settings that change no weights.
+RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir"}
+Log = Callable[[str], None]
 
 
-def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) -> Path:
+def train(job: Job, log: Log) -> Path:
     """Train as `job` says, from its checkpoint if there is one; the folder of its files.
 
     There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams), a row an
-    epoch (HISTORY) and the settings (SETTINGS). Of several processes the first writes them.
+    epoch (HISTORY), and settings and digests of the inputs (SETTINGS). Of several processes that
+    Paddle's launcher started the first writes them and logs.
 
     Raises:
         Interrupted: asked to stop by a signal; a checkpoint was written.
@@ -51,56 +58,70 @@ def train(job: Job, log: Callable[[str], None], scalars: Scalars | None = None) 
     """
     if job.train is None or job.learning is None or job.val is None:
         raise UserError("a training needs `train`, `training` and `val` (TRAIN and VALID)")
+    log = _of_first(log)
     with world().together():
-        is_done = world().is_first and _is_done(job)
+        images = images_of(job.train, job.num_classes)
+        val = EvalData(
+            images_of(job.val, job.num_classes), job.preprocess, job.workers, job.max_lost
+        )
+        is_done = world().is_first and _is_done(job, images, val.images)
     if any(world().any(is_done)):
-        log("trained already")
+        log(f"trained already: {job.folder}")
         return job.folder
     with world().together():
-        model, objective = _model(job), _objective(job)
-        loader = _loader(job, images_of(job.train, job.num_classes))
-        val = images_of(job.val, job.num_classes)
+        model, objective = _model(job, log), _objective(job, images)
+    scalars = scalars_to(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
+
+    def copy_weights(epoch: int) -> None:
+        if job.save_every and epoch % job.save_every == 0 and world().is_first:
+            save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
+
     with _console(log) as monitor:
-
-        def validate(model: paddle.nn.Layer) -> float:
-            accuracy = evaluate(model, val, job.preprocess, job.workers, monitor)
-            log(f"valid top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f}")
-            return accuracy.top1
-
-        report = _StepLog(loader.steps_per_epoch, job.log_every, log, scalars)
-        learning = [p for p in model.parameters() if not p.stop_gradient]
-        training = Training(model, learning, objective, loader, validate, report)
-        history = fit(training, job.learning, job.folder, SAVE_SECONDS, monitor)
-    if world().is_first:
-        save_state(job.folder / WEIGHTS, state_of(model))
-        write_json(job.folder / HISTORY, history)
+        run = Run(
+            images,
+            val,
+            job.learning,
+            seed_of(job.seed, "train"),
+            job.folder,
+            monitor,
+            weights=WEIGHTS,
+            on_step=_StepLog(len(images) // job.learning.batch_size, job.log_every, log, scalars),
+            on_epoch=copy_weights,
+            on_validation=lambda found: log(f"valid top1:{found.top1:.4f} top5:{found.top5:.4f}"),
+        )
+        train_model(model, objective, run)
+    log(f"written: {job.folder}")
     return job.folder
 
 
-def evaluate_job(job: Job, log: Callable[[str], None], per_class: Path | None = None) -> Accuracy:
-    """Accuracy of the job's weights on its validation images.
+def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
+    """Accuracy of the job's weights on its validation images, logged by the first process.
 
     That of each class goes to the CSV file `per_class`: class, its name if there is one,
     num_images, top1, top5; the shares are empty without images.
 
     Raises:
-        UserError: no weights, or they are for other classes; no images.
+        UserError: no weights, or they are for other classes; too few images can be read.
     """
     if job.val is None or job.weights is None:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
+    log = _of_first(log)
+    images = images_of(job.val, job.num_classes)
+    check_class_names(Path(job.weights), images.classes)
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    load_weights(model, Path(job.weights), allow_other_classes=False)
+    load_weights(model, Path(job.weights))
     with _console(log) as monitor:
-        images = images_of(job.val, job.num_classes)
-        accuracy = evaluate(model, images, job.preprocess, job.workers, monitor)
-    if accuracy.num_images == 0:
-        raise UserError(f"{job.val.list}: none of its {len(images)} images can be read")
+        data = EvalData(images, job.preprocess, job.workers, job.max_lost)
+        accuracy = evaluate(model, data, monitor)
     if per_class is not None and world().is_first:
         _write_classes(per_class, accuracy, images.classes)
+    log(f"top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f} images:{accuracy.num_images}")
+    for reason, count in accuracy.lost.items():
+        log(f"left out as {reason}: {count}")
     return accuracy
 
 
-def try_out(job: Job, log: Callable[[str], None]) -> None:
+def try_out(job: Job, log: Log) -> None:
     """Build all that `job` needs and take one step on synthetic images; no file is read or kept.
 
     Weights are random. A precision that this machine cannot train in becomes fp32, and that is
@@ -110,34 +131,24 @@ def try_out(job: Job, log: Callable[[str], None]) -> None:
         UserError: as the training would.
     """
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    pixels = job.preprocess(_photograph(np.random.default_rng(0)))
     log(f"model {job.model.name}: {job.num_classes} classes, tested at {job.preprocess.size} px")
     if job.learning is None:
         model.eval()
         with paddle.no_grad():
-            model(normalize(pixels[None]))
+            model(normalize(job.preprocess(_noise(0))[None]))
         return log("evaluation: works")
-    parts = job.learning.accumulate
-    small = {"epochs": 1, "batch_size": 2 * parts, "precision": _precision(job, log)}
-    config = job.learning.model_copy(update=small)
-    num = config.batch_size
-    labels = np.arange(num, dtype=np.int32) % job.num_classes
-    images = loose_images(Path(), [str(row) for row in range(num)], labels)
-    field = "training" if job.training else "distill"
-    trial = job.model_copy(update={field: config, "teacher": _untrained(job)})
-    loader = _loader(trial, images, _SyntheticLoader)
-    learning = [p for p in model.parameters() if not p.stop_gradient]
-    report = _StepLog(1, 1, log, None)
-    # Below any accuracy: no weights are written. Nothing is validated, so no epoch is logged.
-    training = Training(model, learning, _objective(trial), loader, lambda model: -1.0, report)
-    with tempfile.TemporaryDirectory() as folder, _console(lambda line: None) as monitor:
-        fit(training, config, Path(folder), SAVE_SECONDS, monitor)
-    operators = [op.name for op in (*config.augmentation, config.mix) if op]
-    decay = f"{config.regularizer.name} {config.regularizer.factor:g}"
-    log(
-        f"augmentation {' '.join(operators) or 'none'}; {config.schedule.name} lr {config.lr:g}; "
-        f"{config.optimizer.name} {decay}: works"
-    )
+    small = {"epochs": 1, "batch_size": 2 * job.learning.accumulate}
+    config = job.learning.model_copy(update={**small, "precision": _precision(job, log)})
+    teacher = job.teacher and job.teacher.model_copy(update={"weights": None})
+    with tempfile.TemporaryDirectory() as name, _console(log) as monitor:
+        images = _noise_images(Path(name), config.batch_size, job.num_classes)
+        objective = _objective(job.model_copy(update={"teacher": teacher}), images)
+        data, seed = EvalData(images, job.preprocess, job.workers), seed_of(job.seed, "train")
+        report = _StepLog(1, 1, log, None)
+        run = Run(images, data, config, seed, Path(name), monitor, on_step=report)
+        trainer = trainer_of(model, objective, run)
+        trainer.step(trainer.remaining_batches())
+    log(f"{_described(config)}: works")
 
 
 def images_of(source: ImageList, num_classes: int) -> Images:
@@ -171,29 +182,38 @@ def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None
     write_bytes(path, text.getvalue().encode())
 
 
-def _is_done(job: Job) -> bool:
+def _of_first(log: Log) -> Log:
+    """Join the other processes of this launch; `log` where this is the first, else silence."""
+    return log if join().is_first else lambda line: None
+
+
+def _is_done(job: Job, images: Images, val: Images) -> bool:
     """Whether the folder holds this training's result; if it is empty it becomes this training's.
 
     Raises:
-        UserError: it holds another training.
+        UserError: it holds a training with other settings, images, labels or weights.
     """
-    settings = job.model_dump(mode="json", exclude={"workers", "log_every"})
+    settings = job.model_dump(mode="json", exclude=RUN_TIME)
+    settings["inputs"] = inputs_of(job, images, val)
     path = job.folder / SETTINGS
-    if path.exists() and read_json(path) != settings:
+    if path.exists() and (others := differences(read_json(path), settings)):
         raise UserError(
-            f"{job.folder}: holds a training with other settings; delete it or give another folder"
+            f"{job.folder}: holds a training with other settings or inputs ({', '.join(others)}); "
+            "delete the folder to train anew, or give another one (output)"
         )
     write_json(path, settings)
     return (job.folder / HISTORY).exists()
 
 
-def _model(job: Job) -> Network:
+def _model(job: Job, log: Callable[[str], None]) -> Network:
     paddle.seed(seed_of(job.seed, "init"))
-    name, spec = job.model.name, job.model.spec
-    return build_model(name, num_classes=job.num_classes, spec=spec, pretrained=job.weights)
+    model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
+    if job.weights is not None:
+        load_weights(model, Path(job.weights), on_new_classifier=log)
+    return model
 
 
-def _objective(job: Job) -> Objective:
+def _objective(job: Job, images: Images) -> Objective:
     if job.training:
         return cross_entropy(job.training.label_smoothing)
     assert job.distill
@@ -201,43 +221,32 @@ def _objective(job: Job) -> Objective:
     name, spec = job.teacher.model.name, job.teacher.model.spec
     teacher = build_model(name, num_classes=job.num_classes, spec=spec)
     if job.teacher.weights is not None:
-        load_pretrained(teacher, name, Path(job.teacher.weights))
+        weights = Path(job.teacher.weights)
+        check_class_names(weights, images.classes)
+        try:
+            load_weights(teacher, weights)
+        except UserError as error:
+            raise UserError(
+                f"the teacher's weights, for {name} with the {job.num_classes} classes of the "
+                f"data: {error}"
+            ) from None
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 
-def _loader(job: Job, images: Images, kind: type[TrainLoader] = TrainLoader) -> TrainLoader:
-    config = job.learning
-    assert config
-    return kind(
-        images,
-        config.batch_size,
-        config.image_size,
-        config.augmentation,
-        seed_of(job.seed, "train"),
-        job.workers,
-        config.mix,
-        config.epochs,
-    )
+def _noise(seed: int) -> np.ndarray:
+    """uint8 [375, 500, 3], the usual size of a photograph of ImageNet."""
+    return np.random.default_rng(seed).integers(0, 256, (375, 500, 3), np.uint8)
 
 
-class _SyntheticLoader(TrainLoader):
-    """Noise in place of photographs, sent through the same augmentation."""
-
-    def _pixels(self, row: int, epoch: int) -> np.ndarray:
-        rng = generator(self.seed, epoch, row)
-        assert isinstance(self._views, AugmentedViews)
-        return train_transform(_photograph(rng), self._views.operators, rng, 0.0)
-
-
-def _photograph(rng: np.random.Generator) -> np.ndarray:
-    return rng.integers(0, 256, (375, 500, 3), np.uint8)
+def _noise_images(folder: Path, num: int, num_classes: int) -> Images:
+    """Images of noise written to `folder`, their labels in turn."""
+    names = [f"{row}.png" for row in range(num)]
+    for row, name in enumerate(names):
+        cv2.imwrite(str(folder / name), _noise(row))
+    return loose_images(folder, names, np.arange(num, dtype=np.int32) % num_classes)
 
 
-def _untrained(job: Job) -> object:
-    return job.teacher and job.teacher.model_copy(update={"weights": None})
-
-
-def _precision(job: Job, log: Callable[[str], None]) -> object:
+def _precision(job: Job, log: Log) -> Precision:
     assert job.learning
     precision = job.learning.precision
     try:
@@ -248,14 +257,24 @@ def _precision(job: Job, log: Callable[[str], None]) -> object:
     return precision
 
 
+def _described(config: LabelTraining | DistillTraining) -> str:
+    """Augmentation, schedule and optimizer in a line."""
+    operators = [op.name for op in (*config.augmentation, config.mix) if op]
+    decay = f"{config.regularizer.name} {config.regularizer.factor:g}"
+    return (
+        f"augmentation {' '.join(operators) or 'none'}; {config.schedule.name} lr {config.lr:g}; "
+        f"{config.optimizer.name} {decay}"
+    )
+
+
 @dataclass
 class _StepLog:
     """A line of PaddleClas's form every few steps."""
 
     steps_per_epoch: int
     every: int
-    log: Callable[[str], None]
-    scalars: Scalars | None
+    log: Log
+    scalars: Callable[[StepReport], None] | None
     since: float = 0.0
 
     def __call__(self, report: StepReport) -> None:
@@ -274,12 +293,12 @@ class _StepLog:
 class _Console:
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self.log, self.signalled = log, False
+    def __init__(self, log: Log, stop: StopFlag) -> None:
+        self.log, self.stop = log, stop
 
     @property
     def stop_requested(self) -> bool:
-        return self.signalled or world().is_abandoned
+        return self.stop.is_set or world().is_abandoned
 
     def note(self, message: str) -> None:
         self.log(message)
@@ -288,27 +307,13 @@ class _Console:
 
     def metrics(self, values: Mapping[str, float]) -> None:
         epoch = int(values["epoch"]) - 1
-        rest = " ".join(f"{name}:{value:.4f}" for name, value in values.items() if name != "epoch")
+        texts = {n: f"{v:.4f}" if isinstance(v, float) else str(v) for n, v in values.items()}
+        rest = " ".join(f"{name}:{text}" for name, text in texts.items() if name != "epoch")
         self.log(f"END epoch:{epoch} {rest}")
 
 
 @contextmanager
-def _console(log: Callable[[str], None]) -> Iterator[_Console]:
-    """A monitor; in the block the first SIGINT or SIGTERM asks for a stop, a SIGINT then kills.
-
-    A SIGTERM then is nothing new: Paddle's launcher repeats its own within a second.
-    """
-    monitor = _Console(log)
-    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        monitor.signalled = True
-        signal.signal(signal.SIGINT, old[signal.SIGINT])
-
-    for number in old:
-        signal.signal(number, stop)
-    try:
-        yield monitor
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+def _console(log: Log) -> Iterator[_Console]:
+    """A monitor of the block, which a signal asks to stop."""
+    with stop_on_signals() as stop:
+        yield _Console(log, stop)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
 from data_catalog.images.lists import read_classes
-from data_catalog.published import published_weights, static_names
+from data_catalog.published import published_weights
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
@@ -59,8 +59,7 @@ class Trained(Config):
             from ppcls_core.models.weights.state import load_weights
 
             model = build_model(name, num_classes=num_classes, spec=self.model.spec)
-            names = static_names().get(architecture_of(name), ())
-            load_weights(model, self.weights, allow_other_classes=False, static_names=names)
+            load_weights(model, self.weights)
         model.eval()
         return model
 

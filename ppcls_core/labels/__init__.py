@@ -1,1 +1,1 @@
-
+"""Soft labels of a teacher: encoding, shards, store, selection."""

@@ -10,7 +10,7 @@ import numpy as np
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import read_images
 from ppcls_core.engine.evaluator import predict_logits
-from ppcls_core.labels.encoding import log_softmax
+from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.labeller import Item, batches
 from ppcls_core.labels.shard import open_shards
 from ppcls_core.labels.source import Source, read_source

@@ -1,6 +1,6 @@
-"""What is kept of a teacher's logits, and how log-probabilities come back from it.
+"""Encodings of a teacher's logits in a label shard, and the log-probabilities read from them.
 
-Of every image the T best classes are kept exactly, whatever the encoding: their log-softmax as
+For every image the T best classes are kept exactly, whatever the encoding: their log-softmax as
 float32, best first, equal ones by class. T is 16, or the number of classes where that is less. For
 the rest, the tail:
 
@@ -31,14 +31,14 @@ from typing import Literal
 
 import numpy as np
 
+from ppcls_core.inference.softmax import EXCLUDED, LOGIT_MAX, log_softmax
+
 EncodingName = Literal["int8", "fp16", "topk"]
 Columns = Mapping[str, np.ndarray]
 """By name as in a shard, first dimension N: top_class int32 [N, T], top_logprob float32 [N, T],
 entropy, tail_high and tail_range float32 [N], rest uint8 [N, bytes]."""
 
 NUM_TOP = 16  # as many as an image may serve classes
-LOGIT_MAX = float(np.finfo(np.float16).max)
-EXCLUDED = -104.0
 _LEVELS = 256 - NUM_TOP
 _CURVE = (np.arange(_LEVELS, dtype=np.float32) / (_LEVELS - 1)) ** 2
 
@@ -58,7 +58,7 @@ def rest_bytes(encoding: EncodingName, num_classes: int) -> int:
 
 
 def encode(logits: np.ndarray, encoding: EncodingName, k: int = NUM_TOP) -> Columns:
-    """What is kept of float [N, C] `logits`, none of them NaN; `k` is topk's T."""
+    """The columns of float [N, C] `logits`, none of them NaN; `k` is topk's T."""
     exact = log_softmax(logits)
     logprobs = exact.astype(np.float32)
     top_class = _best(logprobs, min(k if encoding == "topk" else NUM_TOP, logits.shape[1]))
@@ -85,18 +85,6 @@ def decode(columns: Columns, encoding: EncodingName, num_classes: int) -> np.nda
     palette[:, :_LEVELS] = high - columns["tail_range"][:, None] * _CURVE
     palette[:, _LEVELS : _LEVELS + top.shape[1]] = top
     return palette.reshape(-1).take(columns["rest"] + 256 * np.arange(len(top))[:, None])
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """float64 [N, C], finite."""
-    finite = np.clip(logits.astype(np.float64), -LOGIT_MAX, LOGIT_MAX)
-    excluded = np.isneginf(logits)
-    if excluded.any():
-        lowest = np.where(excluded, np.inf, finite).min(1, keepdims=True)
-        floor = np.minimum(lowest, finite.max(1, keepdims=True) + EXCLUDED)
-        finite = np.where(excluded, floor, finite)
-    finite -= finite.max(1, keepdims=True)
-    return finite - np.log(np.exp(finite).sum(1, keepdims=True))
 
 
 def _best(logprobs: np.ndarray, num: int) -> np.ndarray:

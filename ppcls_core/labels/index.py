@@ -1,4 +1,4 @@
-"""Where the label of an image's view is, for millions of images in little memory.
+"""Index of soft labels by image and view: rows of millions of images in little memory.
 
 An entry is a run: consecutive rows of one image whose views follow one another. Ids are not kept
 but their hashes, 96 bits: among 5 million images the chance that any two are confused is 2e-16.
@@ -28,7 +28,7 @@ class Index:
 
     @staticmethod
     def of(batches: Iterable[pa.RecordBatch]) -> Index:
-        """Of rows with `image_id` and `view`, numbered in their order."""
+        """Index rows of batches with `image_id` and `view`, numbered in their order."""
         parts, num_rows = [_no_runs()], 0
         for batch in batches:
             parts.append(_runs(batch["image_id"], batch["view"].to_numpy(), num_rows))
@@ -54,7 +54,7 @@ class Index:
             place[looking] += 1
         return found
 
-    def twice(self) -> int | None:
+    def first_repeated(self) -> int | None:
         """A row whose image and view another row has too, or None."""
         same = (self.hash[1:] == self.hash[:-1]) & (self.check[1:] == self.check[:-1])
         again = same & (self.view[1:] < self.view[:-1] + self.size[:-1])

@@ -50,7 +50,7 @@ class SelectConfig(Config):
 
 @dataclass(frozen=True)
 class Selection:
-    """What was selected: `table` has SELECTION's columns, by class, best first."""
+    """Selected images: `table` has SELECTION's columns, by class, best first."""
 
     table: pa.Table
     num_offered: int  # images

@@ -26,7 +26,7 @@ are compressed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ _GROUP_BYTES, _GROUP_ROWS = 1 << 24, 1 << 14  # of `rest`; Arrow ends a page aft
 
 @dataclass(frozen=True)
 class Origin:
-    """What labels depend on, as fingerprints: labels of another origin are of no use."""
+    """Fingerprints of all that labels depend on: labels of another origin are of no use."""
 
     teacher: str
     preprocessing: str
@@ -58,7 +58,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Header:
-    """What a shard's metadata says; the shards of a store all say the same."""
+    """The metadata of a shard, equal in all shards of a store."""
 
     origin: Origin
     num_classes: int
@@ -196,7 +196,7 @@ def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Generator[None]:
     try:
         yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:

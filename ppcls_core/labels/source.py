@@ -1,4 +1,4 @@
-"""What made a store of soft labels, in a file beside its shards: enough to make them again."""
+"""The record of how a store of soft labels was made, beside its shards: enough to repeat it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Source(Config):
 
 
 def fingerprints(teacher: Teacher, weights: str, views: Views) -> Origin:
-    """What labels of `views` depend on; `weights` is the sha256 of the teacher's."""
+    """The origin of labels of `views`; `weights` is the sha256 of the teacher's weights."""
     made_by = [teacher.model.model_dump(mode="json"), teacher.num_classes, weights]
     current = views.model_dump(mode="json") | {"version": VERSION}
     return Origin(digest_of(made_by), digest_of(current))

@@ -1,4 +1,4 @@
-"""Soft labels by image and view, from any number of shards: what training reads.
+"""Soft labels by image and view, read by trainings from any number of shards.
 
     store = LabelStore.open(folder, Origin(teacher, preprocessing))
     logits = store.logprobs(image_ids, views)  # float32 [N, C]: the teacher's, up to a constant
@@ -52,9 +52,9 @@ class LabelStore:
         blocks = tuple(block for shard in shards for block in _map(shard))
         ends = np.cumsum([0, *(len(block["top_logprob"]) for block in blocks)], dtype=np.int64)
         index = Index.of(b for shard in shards for b in shard.batches(["image_id", "view"]))
-        again = index.twice()
+        again = index.first_repeated()
         if again is not None:
-            raise _twice(shards, again)
+            raise _repeated(shards, again)
         return LabelStore(folder, shards[0].header, tuple(shards), index, blocks, ends[:-1])
 
     def __len__(self) -> int:
@@ -101,8 +101,8 @@ class LabelStore:
         return out
 
 
-def _twice(shards: Sequence[Shard], row: int) -> UserError:
-    """What to say of the image in this row, counted over all shards."""
+def _repeated(shards: Sequence[Shard], row: int) -> UserError:
+    """The error that names the image in this row, counted over all shards."""
     for shard in shards:
         for batch in shard.batches(["image_id", "view"]):
             if row < batch.num_rows:

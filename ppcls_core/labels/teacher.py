@@ -23,7 +23,7 @@ from ppcls_core.inference.predictor import (
     has_fast_bf16,
     open_predictor,
 )
-from ppcls_core.labels.encoding import log_softmax
+from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
@@ -34,7 +34,7 @@ Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two engines on the same images: share of equal classes, mean KL(first || second)."""
+    """How two engines agree on images: share of equal classes, mean KL(first || second)."""
 
     top1: float
     kl: float
@@ -46,7 +46,7 @@ class Agreement:
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
-    """Of float [N, C] logits."""
+    """The Agreement of two float [N, C] logits of the same images."""
     log_p, log_q = log_softmax(first), log_softmax(second)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
     return Agreement(float((log_p.argmax(1) == log_q.argmax(1)).mean()), float(kl))
@@ -64,7 +64,7 @@ class Teacher(Config):
         """In eval mode. Raises UserError if the weights are not of this model and classes."""
         name, spec = self.model.name, self.model.spec
         network = build_model(name, num_classes=self.num_classes, spec=spec)
-        load_weights(network, self.weights, allow_other_classes=False)
+        load_weights(network, self.weights)
         network.eval()
         return network
 

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and operations."""
+"""The cost of a network: parameters and operations."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _shapes(model: Network) -> dict[str, list[int]]:
 
 
 def embed(model: Network, x: paddle.Tensor) -> paddle.Tensor:
-    """What the classifier of `model` sees of images float [N, 3, H, W]: [N, features].
+    """Feature vectors float [N, features] of images float [N, 3, H, W]: the classifier's input.
 
     Where the classifier is a convolution, its input is averaged over all places.
     """

@@ -12,14 +12,15 @@ from __future__ import annotations
 import logging
 import operator
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, closest, parse
-from data_catalog.published import published_weights, static_names
+from data_catalog.base.download import download, weights_folder
+from data_catalog.published import published_weights
 from ppcls_core.models.specs import (
     ModelSpec,
     alexnet,
@@ -53,29 +54,47 @@ if TYPE_CHECKING:
 MAX_CLASSES = 100_000
 _log = logging.getLogger(__name__)
 
-_VARIANTS: dict[str, ModelSpec] = {
-    **resnet.VARIANTS,
-    **mobilenet_v1.VARIANTS,
-    **mobilenet_v2.VARIANTS,
-    **mobilenet_v3.VARIANTS,
-    **vgg.VARIANTS,
-    **alexnet.VARIANTS,
-    **squeezenet.VARIANTS,
-    **darknet.VARIANTS,
-    **googlenet.VARIANTS,
-    **densenet.VARIANTS,
-    **dpn.VARIANTS,
-    **shufflenet_v2.VARIANTS,
-    **ghostnet.VARIANTS,
-    **inception_v4.VARIANTS,
-    **efficientnet.VARIANTS,
-    **xception.VARIANTS,
-    **hrnet.VARIANTS,
-    **inception_v3.VARIANTS,
-    **regnet.VARIANTS,
-    **resnest.VARIANTS,
-    **csp_resnet.VARIANTS,
-}
+FAMILIES: tuple[Mapping[str, ModelSpec], ...] = (
+    resnet.VARIANTS,
+    mobilenet_v1.VARIANTS,
+    mobilenet_v2.VARIANTS,
+    mobilenet_v3.VARIANTS,
+    vgg.VARIANTS,
+    alexnet.VARIANTS,
+    squeezenet.VARIANTS,
+    darknet.VARIANTS,
+    googlenet.VARIANTS,
+    densenet.VARIANTS,
+    dpn.VARIANTS,
+    shufflenet_v2.VARIANTS,
+    ghostnet.VARIANTS,
+    inception_v4.VARIANTS,
+    efficientnet.VARIANTS,
+    xception.VARIANTS,
+    hrnet.VARIANTS,
+    inception_v3.VARIANTS,
+    regnet.VARIANTS,
+    resnest.VARIANTS,
+    csp_resnet.VARIANTS,
+)
+"""Name to spec of every architecture, family by family, in the order in which they are listed."""
+
+
+def merged(families: Iterable[Mapping[str, ModelSpec]]) -> dict[str, ModelSpec]:
+    """All variants of `families` by name.
+
+    Raises:
+        ValueError: two families have a variant of the same name.
+    """
+    variants: dict[str, ModelSpec] = {}
+    for family in families:
+        if taken := variants.keys() & family.keys():
+            raise ValueError(f"architectures of two families: {', '.join(sorted(taken))}")
+        variants |= family
+    return variants
+
+
+_VARIANTS = merged(FAMILIES)
 
 
 class ModelConfig(Config):
@@ -164,8 +183,11 @@ def build_model(
 
     with unique_name.guard():
         model = pkgutil.resolve_name(resolved.network)(resolved, num_classes)
+    model.architecture = architecture_of(name)
     if path is not None and path is not False:
-        load_pretrained(model, name, Path(path).expanduser())
+        # By name: NumPy and the formats are not needed to check a recipe.
+        load_weights = pkgutil.resolve_name("ppcls_core.models.weights.state:load_weights")
+        load_weights(model, Path(path), _log.warning)
     return model
 
 
@@ -177,28 +199,8 @@ def _published_file(name: str) -> Path:
             f"model {name}: its weights were never published; give the path of yours, or take one "
             "of the names with weights in `ppcls models`"
         )
-    from data_catalog.base.download import download, weights_folder
-    from ppcls_core.models.weights.files import load_state
-
+    load_state = pkgutil.resolve_name("ppcls_core.models.weights.files:load_state")
     return download(published.url, weights_folder(), load_state)
-
-
-def load_pretrained(model: Network, name: str, path: Path) -> None:
-    """Fill `model`, built as `name`, with the weights `path`; another classifier stays as it is.
-
-    Raises:
-        UserError: as `load_weights`.
-    """
-    from ppcls_core.models.weights.state import load_weights
-
-    names = static_names().get(architecture_of(name), ())
-    left = load_weights(model, path, allow_other_classes=True, static_names=names)
-    if left:
-        _log.warning(
-            "%s: the weights are for another number of classes; %s left as initialised",
-            path,
-            " and ".join(left),
-        )
 
 
 def classifier_parameters(model: Network) -> list[paddle.Tensor]:

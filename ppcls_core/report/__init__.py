@@ -1,1 +1,1 @@
-
+"""The report of a run: page, charts, model card."""

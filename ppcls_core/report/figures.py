@@ -1,7 +1,6 @@
 """The report's pictures: SVG charts, contact sheets and thumbnails, as bytes.
 
-Equal input gives equal bytes. The charts come in a light and a dark look and in two widths, because
-a picture cannot reflow. Drawn with matplotlib's objects, without pyplot's global state.
+Equal input gives equal bytes. Drawn with matplotlib's objects, without pyplot's global state.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ppcls_core.report.model import (
     DuplicatePair,
     Histogram,
     Image,
-    Selection,
+    SelectionSummary,
     Series,
     percent,
     printable,
@@ -50,48 +49,23 @@ NUM_BEST, NUM_BORDERLINE = 6, 3  # pictures shown of a class
 MAX_POINTS = 400  # of a line; more cannot be told apart on a page
 
 
-@dataclass(frozen=True)
-class Look:
-    """Colour scheme and width of a chart: `narrow` fits a phone."""
-
-    dark: bool = False
-    narrow: bool = False
-
-    @property
-    def background(self) -> str:
-        return "#14171a" if self.dark else "#ffffff"
-
-    @property
-    def ink(self) -> str:
-        return "#e4e6e9" if self.dark else "#1d2024"
-
-    @property
-    def muted(self) -> str:
-        return "#98a1ab" if self.dark else "#5b636d"
-
-    @property
-    def rule(self) -> str:
-        return "#3a4149" if self.dark else "#cfd4d9"
-
-    def colour(self, name: str) -> str:
-        """The colour of a stage and of the model it makes (after Okabe and Ito 2008)."""
-        for prefix, light, dark in _STAGE_COLOURS:
-            if name.lower().startswith(prefix):
-                return dark if self.dark else light
-        return self.muted
+BACKGROUND, INK, MUTED, RULE = "#ffffff", "#1d2024", "#5b636d", "#cfd4d9"
+_STAGE_COLOURS = {  # after Okabe and Ito 2008
+    "teacher": "#4a5058",
+    "baseline": "#b8660a",
+    "distil": "#0072b2",
+    "finetune": "#00805f",
+    "fix": "#a8447c",
+}
 
 
-LIGHT = Look()
-_STAGE_COLOURS = (
-    ("teacher", "#4a5058", "#c3c9d0"),
-    ("baseline", "#b8660a", "#e69f00"),
-    ("distil", "#0072b2", "#56b4e9"),
-    ("finetune", "#00805f", "#2fc79c"),
-    ("fix", "#a8447c", "#e48cbc"),
-)
+def stage_colour(name: str) -> str:
+    """The colour of a stage and of the model it makes, such as `distill` and `distilled`."""
+    prefixes = (prefix for prefix in _STAGE_COLOURS if name.lower().startswith(prefix))
+    return _STAGE_COLOURS.get(next(prefixes, ""), MUTED)
 
 
-def accuracy_chart(rows: Sequence[AccuracyRow], look: Look = LIGHT) -> bytes:
+def accuracy_chart(rows: Sequence[AccuracyRow]) -> bytes:
     """Top-1 of each model with its 95 % interval, as SVG; rows from top to bottom, `top1` finite.
 
     Raises:
@@ -100,47 +74,40 @@ def accuracy_chart(rows: Sequence[AccuracyRow], look: Look = LIGHT) -> bytes:
     if not rows:
         raise ValueError("an accuracy chart needs at least one row")
     with _settings():
-        width, pitch, left = (3.9, 0.5, 0.03) if look.narrow else (9.6, 0.44, 0.21)
-        figure = _figure(width, pitch * len(rows) + 0.65, look)
+        figure = _figure(9.6, 0.44 * len(rows) + 0.65)
         bottom = 0.5 / figure.get_figheight()
-        axes = figure.add_axes((left, bottom, 0.97 - left, 0.98 - bottom))
-        _accuracy_axes(axes, rows, look)
+        axes = figure.add_axes((0.21, bottom, 0.76, 0.98 - bottom))
+        _accuracy_axes(axes, rows)
         for position, row in enumerate(rows):
-            _accuracy_row(axes, row, position, look)
+            _accuracy_row(axes, row, position)
         return _svg(figure)
 
 
-def _accuracy_axes(axes: Axes, rows: Sequence[AccuracyRow], look: Look) -> None:
+def _accuracy_axes(axes: Axes, rows: Sequence[AccuracyRow]) -> None:
     ends = [100 * end for row in rows for end in row.interval()]
     room = 0.06 * (max(ends) - min(ends)) + 0.5
     axes.set_xlim(max(0.0, min(ends) - room), min(100.0, max(ends) + room))
     axes.set_ylim(len(rows) - 0.55, -0.85)
     axes.set_yticks([])
-    axes.set_xlabel("top-1 accuracy, %", color=look.muted, loc="right", labelpad=5)
-    _plain(axes, look, ("bottom",))
+    axes.set_xlabel("top-1 accuracy, %", color=MUTED, loc="right", labelpad=5)
+    _plain(axes, ("bottom",))
     baseline = [row for row in rows if row.label.lower().startswith("baseline")]
     if baseline:
-        axes.axvline(100 * baseline[0].top1, color=look.rule, linewidth=1, zorder=0)
+        axes.axvline(100 * baseline[0].top1, color=RULE, linewidth=1, zorder=0)
 
 
-def _accuracy_row(axes: Axes, row: AccuracyRow, y: int, look: Look) -> None:
-    """One model: its name in the left margin and the value over the dot; narrow: both over them."""
-    colour, x, line = look.colour(row.label), 100 * row.top1, axes.get_yaxis_transform()
+def _accuracy_row(axes: Axes, row: AccuracyRow, y: int) -> None:
+    """One model: its name in the left margin and the value over the dot."""
+    colour, x, line = stage_colour(row.label), 100 * row.top1, axes.get_yaxis_transform()
     axes.plot([100 * end for end in row.interval()], [y, y], color=colour, alpha=0.4, linewidth=3.5)
     axes.plot([x], [y], "o", color=colour, markersize=8)
     gain = "" if row.gain is None else f" ({signed(row.gain)})"
     value, name = f"{percent(row.top1, row.num_images)} %{gain}", _shorten(row.label, 24)
-    if look.narrow:
-        axes.text(0, y - 0.34, name, color=colour, fontweight="bold", transform=line)
-        axes.text(1, y - 0.34, value, color=look.ink, ha="right", transform=line)
-        return
     margin = -axes.get_position().x0 / axes.get_position().width  # the figure's left edge
     axes.text(margin, y, name, color=colour, fontweight="bold", va="bottom", transform=line)
     architecture = _shorten(row.architecture, 28)
-    axes.text(
-        margin, y + 0.05, architecture, color=look.muted, fontsize=8, va="top", transform=line
-    )
-    _label(axes, (x, y), value, (look.ink, 7))
+    axes.text(margin, y + 0.05, architecture, color=MUTED, fontsize=8, va="top", transform=line)
+    _label(axes, (x, y), value, (INK, 7))
 
 
 def _label(axes: Axes, at: tuple[float, float], text: str, style: tuple[str, float]) -> None:
@@ -153,11 +120,11 @@ def _label(axes: Axes, at: tuple[float, float], text: str, style: tuple[str, flo
     note.set_bbox({"facecolor": axes.get_facecolor(), "linewidth": 0, "pad": 1})
 
 
-def learning_curves(curves: Sequence[Curve], look: Look = LIGHT) -> bytes:
+def learning_curves(curves: Sequence[Curve]) -> bytes:
     """Validation top-1, loss and learning rate of each training stage, as SVG.
 
-    A stage a column (narrow: a row); all accuracies share one scale, the losses do not, because
-    the stages minimise different ones. At most MAX_POINTS of each series are drawn.
+    A stage a column; all accuracies share one scale, the losses do not, because the stages
+    minimise different ones. At most MAX_POINTS of each series are drawn.
 
     Raises:
         ValueError: no curve.
@@ -165,32 +132,30 @@ def learning_curves(curves: Sequence[Curve], look: Look = LIGHT) -> bytes:
     if not curves:
         raise ValueError("learning curves need at least one curve")
     with _settings():
-        draw = _narrow_grid if look.narrow else _wide_grid
-        figure, grid = draw(len(curves), look)
+        figure, grid = _grid(len(curves))
         limits = _top1_limits(curves)
         for curve, panels in zip(curves, grid, strict=True):
-            _stage_panels(panels, curve, look)
+            _stage_panels(panels, curve)
             panels[0].set_ylim(*limits)
         return _svg(figure)
 
 
-def _stage_panels(panels: Sequence[Axes], curve: Curve, look: Look) -> None:
+def _stage_panels(panels: Sequence[Axes], curve: Curve) -> None:
     """One stage's three series; the last accuracy and loss and the highest rate are marked."""
     accuracy, loss, rate = panels
-    colour, top1 = look.colour(curve.stage), curve.val_top1
+    colour, top1 = stage_colour(curve.stage), curve.val_top1
     name = _shorten(curve.stage, 16)
     accuracy.set_title(name, color=colour, loc="left", fontsize=10, fontweight="bold")
     percents = Series(top1.x, tuple(100 * y for y in top1.y))
-    _panel(accuracy, percents, _Mark(percents.last(), "{:.1f} %", colour), look)
-    _panel(loss, curve.loss, _Mark(curve.loss.last(), "{:.3g}", colour), look)
+    _panel(accuracy, percents, _Mark(percents.last(), "{:.1f} %", colour))
+    _panel(loss, curve.loss, _Mark(curve.loss.last(), "{:.3g}", colour))
     points = [p for p in zip(curve.lr.x, curve.lr.y, strict=True) if math.isfinite(p[1])]
     peak = max(points, key=lambda point: point[1], default=None)
-    _panel(rate, curve.lr, _Mark(peak, "peak {:.3g}", colour), look)
+    _panel(rate, curve.lr, _Mark(peak, "peak {:.3g}", colour))
     rate.set_yticks([])
     recorded = [axes for axes in panels if axes.lines]
     if recorded:
-        lowest = recorded[0 if look.narrow else -1]
-        lowest.set_xlabel(printable(curve.x_name), color=look.muted, fontsize=8)
+        recorded[-1].set_xlabel(printable(curve.x_name), color=MUTED, fontsize=8)
 
 
 @dataclass(frozen=True)
@@ -202,29 +167,17 @@ class _Mark:
     colour: str
 
 
-def _wide_grid(num: int, look: Look) -> tuple[Figure, list[list[Axes]]]:
+def _grid(num: int) -> tuple[Figure, list[list[Axes]]]:
     """The figure, and for each stage a column of axes: top-1, loss, learning rate."""
-    figure = _figure(9.6, 5.2, look)
+    figure = _figure(9.6, 5.2)
     axes = figure.subplots(3, max(num, 3), squeeze=False, height_ratios=[3, 2, 1.3])
     figure.subplots_adjust(0.078, 0.09, 0.985, 0.95, wspace=0.3, hspace=0.3)
     for unused in axes[:, num:].flat:
         unused.remove()
     for row, name in zip(axes[:, 0], _PANELS, strict=True):
         middle = row.get_position().y0 + row.get_position().height / 2
-        figure.text(0.012, middle, name, color=look.muted, rotation=90, va="center", ha="center")
+        figure.text(0.012, middle, name, color=MUTED, rotation=90, va="center", ha="center")
     return figure, [list(column) for column in axes.T[:num]]
-
-
-def _narrow_grid(num: int, look: Look) -> tuple[Figure, list[list[Axes]]]:
-    """The figure, and for each stage a row of axes."""
-    height = 1.55 * num + 0.35
-    figure = _figure(3.9, height, look)
-    axes = figure.subplots(num, 3, squeeze=False, width_ratios=[1.2, 1.1, 0.9])
-    figure.subplots_adjust(0.09, 0.42 / height, 0.96, 1 - 0.6 / height, wspace=0.42, hspace=0.85)
-    for top, name in zip(axes[0], _PANELS, strict=True):
-        at = (top.get_position().x0, 1 - 0.14 / height)
-        figure.text(*at, name, color=look.muted, va="center", fontsize=8)
-    return figure, [list(row) for row in axes]
 
 
 _PANELS = ("validation top-1, %", "training loss", "learning rate")
@@ -238,24 +191,24 @@ def _top1_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return max(0.0, min(values) - 0.1 * span - 1), max(values) + 0.3 * span + 3
 
 
-def _panel(axes: Axes, series: Series, mark: _Mark, look: Look) -> None:
+def _panel(axes: Axes, series: Series, mark: _Mark) -> None:
     """One series with a dot at its mark, whose value stands in the free corner above."""
-    _plain(axes, look, ("left", "bottom") if mark.point else ())
+    _plain(axes, ("left", "bottom") if mark.point else ())
     if mark.point is None:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.0, 0.5, "not recorded", color=look.muted, fontsize=8, transform=axes.transAxes)
+        axes.text(0.0, 0.5, "not recorded", color=MUTED, fontsize=8, transform=axes.transAxes)
         return
     thin = _thin(series)
     axes.plot(thin.x, thin.y, color=mark.colour, linewidth=1.5, solid_joinstyle="round")
     axes.plot(*mark.point, "o", color=mark.colour, markersize=4, clip_on=False)
     place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-    axes.text(1, 1, mark.text.format(mark.point[1]), color=look.ink, fontsize=8.5, **place)
+    axes.text(1, 1, mark.text.format(mark.point[1]), color=INK, fontsize=8.5, **place)
     axes.locator_params(nbins=3)
     axes.margins(x=0.03, y=0.3)
     axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
 
 
-def selection_chart(selection: Selection, look: Look = LIGHT) -> bytes:
+def selection_chart(selection: SelectionSummary) -> bytes:
     """Images of each class, scores of what was selected, entropies over the pool, as SVG.
 
     Raises:
@@ -264,37 +217,35 @@ def selection_chart(selection: Selection, look: Look = LIGHT) -> bytes:
     if not selection.classes:
         raise ValueError("a selection chart needs at least one class")
     with _settings():
-        shape = (3, 1) if look.narrow else (1, 3)
-        figure = _figure(3.9, 6.0, look) if look.narrow else _figure(9.6, 2.5, look)
-        panels = figure.subplots(*shape).flat
-        margins = (0.12, 0.075, 0.96, 0.955) if look.narrow else (0.05, 0.2, 0.985, 0.87)
-        figure.subplots_adjust(*margins, wspace=0.22, hspace=0.62)
+        figure = _figure(9.6, 2.5)
+        panels = figure.subplots(1, 3).flat
+        figure.subplots_adjust(0.05, 0.2, 0.985, 0.87, wspace=0.22)
         titles = ("images of each class", "scores of what was selected", "entropy over the pool")
         units = ("classes, richest first", "probability of the class", "nats")
         for axes, title, unit in zip(panels, titles, units, strict=True):
-            axes.set_title(title, color=look.ink, loc="left", fontsize=9)
-            axes.set_xlabel(unit, color=look.muted, fontsize=8)
-        _class_panel(panels[0], selection, look)
-        _histogram_panel(panels[1], selection.scores, look)
-        _histogram_panel(panels[2], selection.entropies, look)
+            axes.set_title(title, color=INK, loc="left", fontsize=9)
+            axes.set_xlabel(unit, color=MUTED, fontsize=8)
+        _class_panel(panels[0], selection)
+        _histogram_panel(panels[1], selection.scores)
+        _histogram_panel(panels[2], selection.entropies)
         return _svg(figure)
 
 
-def _class_panel(axes: Axes, selection: Selection, look: Look) -> None:
+def _class_panel(axes: Axes, selection: SelectionSummary) -> None:
     """A step a class, in descending order, under the line of what was wanted."""
     counts = sorted((sample.num_selected for sample in selection.classes), reverse=True)
     wanted = max(sample.wanted for sample in selection.classes)
-    _plain(axes, look, ("left", "bottom"))
-    axes.stairs(counts, range(len(counts) + 1), fill=True, color=look.colour("distil"), alpha=0.75)
+    _plain(axes, ("left", "bottom"))
+    axes.stairs(counts, range(len(counts) + 1), fill=True, color=stage_colour("distil"), alpha=0.75)
     # No line where it would crush what there is; at random, nothing is wanted of a class.
     if wanted <= 3 * max(counts[0], 1) and selection.policy != "random":
-        axes.axhline(wanted, color=look.muted, linewidth=1)
+        axes.axhline(wanted, color=MUTED, linewidth=1)
         axes.annotate(
             f"wanted: {wanted:,}",
             (1, wanted),
             (0, 3),
             ha="right",
-            color=look.ink,
+            color=INK,
             xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
             fontsize=8,
@@ -305,16 +256,16 @@ def _class_panel(axes: Axes, selection: Selection, look: Look) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _histogram_panel(axes: Axes, histogram: Histogram | None, look: Look) -> None:
+def _histogram_panel(axes: Axes, histogram: Histogram | None) -> None:
     """Bars without a scale of their own, over the values."""
     known = histogram is not None and sum(histogram.counts) > 0
-    _plain(axes, look, ("left", "bottom") if known else ())
+    _plain(axes, ("left", "bottom") if known else ())
     if histogram is None or not known:
         axes.set(xticks=[], yticks=[], xlabel="")
-        axes.text(0.0, 0.5, "not recorded", color=look.muted, fontsize=8, transform=axes.transAxes)
+        axes.text(0.0, 0.5, "not recorded", color=MUTED, fontsize=8, transform=axes.transAxes)
         return
     shares = [100 * count / sum(histogram.counts) for count in histogram.counts]
-    axes.stairs(shares, histogram.edges, fill=True, color=look.colour("distil"), alpha=0.75)
+    axes.stairs(shares, histogram.edges, fill=True, color=stage_colour("distil"), alpha=0.75)
     axes.set_xlim(histogram.edges[0], histogram.edges[-1])
     axes.set_ylim(0, 1.1 * max(shares))
     axes.yaxis.set_major_formatter("{x:g} %")
@@ -327,13 +278,13 @@ def _thin(series: Series) -> Series:
     return Series(tuple(series.x[i] for i in keep), tuple(series.y[i] for i in keep))
 
 
-def _plain(axes: Axes, look: Look, spines: tuple[str, ...]) -> None:
-    """Axes without a box: only the `spines` named, in the look's quiet colours."""
-    axes.set_facecolor(look.background)
+def _plain(axes: Axes, spines: tuple[str, ...]) -> None:
+    """Axes without a box: only the `spines` named, in quiet colours."""
+    axes.set_facecolor(BACKGROUND)
     for name, spine in axes.spines.items():
         spine.set_visible(name in spines)
-        spine.set_color(look.rule)
-    axes.tick_params(colors=look.muted, color=look.rule, labelsize=8, length=3)
+        spine.set_color(RULE)
+    axes.tick_params(colors=MUTED, color=RULE, labelsize=8, length=3)
 
 
 def _shorten(text: str, length: int) -> str:
@@ -354,11 +305,11 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float, look: Look) -> Figure:
+def _figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches."""
     from matplotlib.figure import Figure
 
-    return Figure((width, height), dpi=100, facecolor=look.background)
+    return Figure((width, height), dpi=100, facecolor=BACKGROUND)
 
 
 def _svg(figure: Figure) -> bytes:
@@ -423,14 +374,12 @@ def _sheet(rows: Sequence[_Row], layout: tuple[int, int], tile: tuple[int, int])
     down = math.ceil(len(rows) / columns)
     canvas = np.full((down * height + margin, columns * width + margin, 3), 255, np.uint8)
     with _settings():
-        figure = _figure(canvas.shape[1] / 100, canvas.shape[0] / 100, LIGHT)
+        figure = _figure(canvas.shape[1] / 100, canvas.shape[0] / 100)
         for number, row in enumerate(rows):
             top, left = margin + number // columns * height, margin + number % columns * width
             for place, image in enumerate(row.images):
                 _paste(canvas, image, (top + head, left + place * (tile[0] + gap)), tile)
-            for line, (text, colour) in enumerate(
-                zip(row.lines, (LIGHT.ink, LIGHT.muted), strict=True)
-            ):
+            for line, (text, colour) in enumerate(zip(row.lines, (INK, MUTED), strict=True)):
                 at = (left / canvas.shape[1], 1 - (top + 12 + 17 * line) / canvas.shape[0])
                 figure.text(*at, printable(text), color=colour, fontsize=8)
         figure.figimage(canvas)

@@ -1,4 +1,4 @@
-"""What the report says, as plain values: filled by the report stage, drawn by `figures` and `page`.
+"""The content of a report as plain values: filled by its stage, drawn by `figures` and `page`.
 
 Every collection may be empty and every optional value None: the page then says in words that there
 is nothing to show. Nothing here reads a file. At the end: how page and charts write the numbers.
@@ -101,7 +101,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class PlantedRow:
-    """Of `total` copies planted with `transform`, `found` were found."""
+    """`total` copies were planted with `transform`, of which `found` were found."""
 
     transform: str
     found: int
@@ -114,7 +114,7 @@ class PlantedRow:
 
 @dataclass(frozen=True, eq=False)
 class ClassSample:
-    """What was selected for one class."""
+    """The images selected for one class."""
 
     name: str
     num_selected: int
@@ -136,8 +136,8 @@ class Histogram:
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """What was selected out of the pool, and how sure the teacher was."""
+class SelectionSummary:
+    """The images selected out of the pool, and how sure the teacher was."""
 
     policy: str = "best"  # or "random"
     classes: tuple[ClassSample, ...] = ()
@@ -153,7 +153,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class CountRow:
-    """Where the images of one stage went."""
+    """Counts of the images of one stage: in, and out by reason."""
 
     stage: str
     images_in: int
@@ -168,8 +168,17 @@ class CountRow:
 
     @property
     def reconciles(self) -> bool:
-        """Whether every image is accounted for exactly once."""
+        """True if every image is accounted for exactly once."""
         return self.missing == 0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Images that a stage did without, and why."""
+
+    stage: str
+    reason: str
+    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +197,9 @@ class Report:
     too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
     val_too_few_features: int | None = None  # validation images whose copies SIFT cannot find
     val_rejected: Mapping[str, int] = field(default_factory=dict)  # not searched for, by reason
-    passed_over: Mapping[str, int] = field(default_factory=dict)  # files that are no images
-    selection: Selection = Selection()
+    selection: SelectionSummary = SelectionSummary()
     reconciliation: tuple[CountRow, ...] = ()
-    rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> images
+    left_out: tuple[LeftOut, ...] = ()
     settings_yaml: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # label -> path relative to the store

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -15,7 +14,6 @@ from markupsafe import Markup
 from ppcls_core.report.figures import (
     NUM_BEST,
     NUM_BORDERLINE,
-    Look,
     accuracy_chart,
     data_url,
     jpeg,
@@ -34,8 +32,6 @@ from ppcls_core.report.model import (
     signed,
 )
 
-T = TypeVar("T")
-
 MAX_PAIRS = 40  # pictures shown; the page says how many it leaves out
 MAX_CLASSES = 40
 PAIR_SIDE, CLASS_SIDE = 536, 140  # pixels of the embedded thumbnails
@@ -53,14 +49,13 @@ def render(report: Report) -> str:
     return template.render(
         report=report,
         sentence=_sentence(report.headline),
-        accuracy=_chart(accuracy_chart, finite) if finite else None,
-        curves=_chart(learning_curves, report.curves) if report.curves else None,
+        accuracy=_svg_url(accuracy_chart(finite)) if finite else None,
+        curves=_svg_url(learning_curves(report.curves)) if report.curves else None,
         duplicates=report.duplicates[:MAX_PAIRS],
-        selection=_chart(selection_chart, report.selection) if report.selection.classes else None,
+        selection=_svg_url(selection_chart(report.selection)) if report.selection.classes else None,
         classes=report.selection.classes[:MAX_CLASSES],
         max_entropy=math.log(max(len(report.selection.classes), 1)),
         unfilled=report.selection.unfilled[:MAX_CLASSES],
-        rejected=sorted(report.rejected.items(), key=lambda item: (-item[1], item[0])),
         num_best=NUM_BEST,
         num_borderline=NUM_BORDERLINE,
         pair_side=PAIR_SIDE,
@@ -135,27 +130,8 @@ def _strong(pattern: str, number: str) -> Markup:
     return Markup(pattern).format(Markup("<strong>{}</strong>").format(number))
 
 
-@dataclass(frozen=True)
-class _Chart:
-    """A chart's addresses: (media query, data URL) of each special look, then the ordinary one."""
-
-    sources: tuple[tuple[str, str], ...]
-    url: str
-
-
-_LOOKS = (
-    ("screen and (max-width: 640px) and (prefers-color-scheme: dark)", Look(True, True)),
-    ("screen and (max-width: 640px)", Look(False, True)),
-    ("screen and (prefers-color-scheme: dark)", Look(True, False)),
-)
-
-
-def _chart(draw: Callable[[T, Look], bytes], content: T) -> _Chart:
-    sources = tuple((media, data_url(draw(content, look), _SVG)) for media, look in _LOOKS)
-    return _Chart(sources, data_url(draw(content, Look()), _SVG))
-
-
-_SVG = "image/svg+xml"
+def _svg_url(svg: bytes) -> str:
+    return data_url(svg, "image/svg+xml")
 
 
 @cache
@@ -173,7 +149,7 @@ def _environment() -> Environment:
 
 
 def _finalize(value: Any) -> Any:
-    """What every `{{ }}` of the template passes through: None as a dash, text made printable."""
+    """The value of every `{{ }}` of the template: None as a dash, text made printable."""
     if value is None:
         return DASH
     return printable(value) if type(value) is str else value

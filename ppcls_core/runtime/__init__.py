@@ -1,1 +1,1 @@
-"""Processes, threads, progress and randomness: knows nothing of images or networks."""
+"""Processes, threads, signals, progress and randomness: knows nothing of images or networks."""

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from collections.abc import Callable
 
 from rich.console import Console
 
-from data_catalog.base.config import UserError
+from data_catalog.base.errors import UserError
 from ppcls_core.runtime.monitor import Interrupted
 
 
 def escaped(text: str) -> str:
     """`text` with what could steer a terminal or break its lines shown as an escape."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-
-
-def import_paddle() -> None:
-    """Import Paddle without what it says, on stderr, of a number of threads that it did not set."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        import paddle  # noqa: F401
 
 
 def run_app(app: Callable[[], object]) -> None:

@@ -1,11 +1,13 @@
-"""Image work on threads: OpenCV, numpy and faiss release the lock while they work."""
+"""Ordered work on threads: OpenCV, numpy, faiss and the network release Python's lock meanwhile."""
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
+from itertools import chain, islice
 from typing import TypeVar
 
 import cv2
@@ -13,18 +15,22 @@ import cv2
 T = TypeVar("T")
 R = TypeVar("R")
 AHEAD = 4  # items begun a worker: what bounds the memory
+BATCHES_AHEAD = 2
 
 
-def map_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def map_threads(
+    function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int | None = None
+) -> Generator[R, None, None]:
     """`function` of each item, in the items' order, computed by `workers` threads.
 
+    At most `ahead` items (by default AHEAD a worker) are begun before their results are asked for.
     When the caller stops or `function` raises, items not yet begun are dropped and those begun are
-    waited for.
+    waited for. Items are taken from `items` in the caller's thread.
     """
     rest = iter(items)
-    with ThreadPoolExecutor(workers, "dedup", initializer=_one_thread_each) as executor:
+    with ThreadPoolExecutor(workers, "map", initializer=_one_thread_each) as executor:
         begun: deque[Future[R]] = deque(
-            executor.submit(function, item) for item in islice(rest, AHEAD * workers)
+            executor.submit(function, item) for item in islice(rest, ahead or AHEAD * workers)
         )
         try:
             while begun:
@@ -35,9 +41,30 @@ def map_threads(function: Callable[[T], R], items: Iterable[T], workers: int) ->
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread_each() -> None:
-    """Images are the unit of parallelism. OpenMP's thread count is a setting of each thread."""
-    import faiss
+def map_batches(
+    function: Callable[[T], R], batches: Iterable[Sequence[T]], workers: int
+) -> Iterator[list[R]]:
+    """`[function(x) for x in batch]` of each batch, in order; BATCHES_AHEAD are begun ahead.
 
-    faiss.omp_set_num_threads(1)
+    Batches are not empty. Items are the unit of work: the threads go on over the end of a batch.
+    """
+    rest = iter(batches)
+    sizes: deque[int] = deque()
+
+    def items(first: Sequence[T]) -> Iterator[T]:
+        for batch in chain([first], rest):
+            sizes.append(len(batch))
+            yield from batch
+
+    for first in rest:
+        ahead = BATCHES_AHEAD * len(first)
+        with closing(map_threads(function, items(first), workers, ahead)) as results:
+            for result in results:
+                yield [result, *islice(results, sizes.popleft() - 1)]
+
+
+def _one_thread_each() -> None:
+    """Items are the unit of parallelism. OpenMP's thread count is a setting of each thread."""
     cv2.setNumThreads(1)
+    if faiss := sys.modules.get("faiss"):
+        faiss.omp_set_num_threads(1)

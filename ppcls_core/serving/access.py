@@ -22,7 +22,7 @@ MIN_TOKEN = 16  # characters
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is this machine's own."""
+    """True for a name or address that leads to this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

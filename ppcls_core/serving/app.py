@@ -1,4 +1,4 @@
-"""The application: what is asked under which path, and how an image becomes classes."""
+"""The application: its paths, and the way of an image to its classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ from ppcls_core.serving.config import ServeConfig
 from ppcls_core.serving.guard import PATHS, Guard
 from ppcls_core.serving.metrics import Metrics
 from ppcls_core.serving.page import page
-from ppcls_core.serving.pictures import JSON, MULTIPART, Picture, network_input, read_pictures
+from ppcls_core.serving.pictures import (
+    JSON,
+    MULTIPART,
+    JsonBody,
+    Upload,
+    network_input,
+    read_pictures,
+)
 from ppcls_core.serving.refused import Refused, cut
 
 QUERY = ("top_k",)  # parameters of /predict
@@ -44,32 +51,21 @@ BODY = {
                     },
                 }
             },
-            JSON: {
-                "schema": {
-                    "type": "object",
-                    "required": ["images"],
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "items": {"type": "string", "contentEncoding": "base64"},
-                        }
-                    },
-                }
-            },
+            JSON: {"schema": JsonBody.model_json_schema()},
         },
     }
 }
 
 
 @dataclass(frozen=True)
-class Model:
-    """What is served; `load` is called once, in the thread that then owns the predictor."""
+class ServedModel:
+    """A model to serve; `load` is called once, in the thread that then owns the predictor."""
 
     sidecar: Sidecar
     load: Load
 
 
-class Guess(Config):
+class ClassScore(Config):
     """A class, and how probable the model finds it."""
 
     number: int = Field(serialization_alias="class")
@@ -81,20 +77,22 @@ class Prediction(Config):
     """The best classes of an image, the best first."""
 
     image: str  # name of its file, or its number in the request
-    predictions: list[Guess]
+    predictions: list[ClassScore]
 
 
 class Answer(Config):
-    """Of a request, its images in order."""
+    """The response to a request: its images in order."""
 
     model: str
     images: list[Prediction]
 
 
-class Service:
+class ModelService:
     """A model at work, and its application."""
 
-    def __init__(self, model: Model, config: ServeConfig, access: Access, decoders: int) -> None:
+    def __init__(
+        self, model: ServedModel, config: ServeConfig, access: Access, decoders: int
+    ) -> None:
         self.metrics = Metrics()
         self.batcher = Batcher(config, self.metrics)
         self._model, self.config = model, config
@@ -106,10 +104,10 @@ class Service:
             redirect_slashes=False,
             lifespan=self._lifespan,
             exception_handlers={
-                HTTPException: _of_http,
-                RequestValidationError: _of_validation,
-                Refused: _of_refused,
-                Exception: _of_bug,
+                HTTPException: _http_error,
+                RequestValidationError: _validation_error,
+                Refused: _refusal,
+                Exception: _server_error,
             },
         )
         self._add_routes()
@@ -131,7 +129,7 @@ class Service:
         self._api.post("/predict", openapi_extra=BODY)(self.predict)
 
     async def ready(self) -> JSONResponse:
-        """Whether the model is loaded and warm; 503 until then."""
+        """200 when the model is loaded and warm, 503 until then."""
         sidecar, is_ready = self._model.sidecar, self.batcher.is_ready
         content = {
             "status": "ready" if is_ready else "loading",
@@ -142,7 +140,7 @@ class Service:
         return JSONResponse(content, 200 if is_ready else 503)
 
     async def metrics_text(self) -> Response:
-        """For Prometheus."""
+        """The metrics in the text format of Prometheus."""
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def predict(
@@ -162,7 +160,7 @@ class Service:
         ]
         return Answer(model=self._model.sidecar.architecture, images=found)
 
-    async def _decoded(self, pictures: list[Picture]) -> list[np.ndarray]:
+    async def _decoded(self, pictures: list[Upload]) -> list[np.ndarray]:
         run = asyncio.get_running_loop().run_in_executor
         jobs = [run(self._decoders, self._decode, picture) for picture in pictures]
         done = await asyncio.gather(*jobs, return_exceptions=True)  # none is left behind
@@ -171,17 +169,17 @@ class Service:
                 raise one
         return done  # type: ignore[return-value]
 
-    def _decode(self, picture: Picture) -> np.ndarray:
+    def _decode(self, picture: Upload) -> np.ndarray:
         begun = time.perf_counter()
         image = network_input(picture, self._model.sidecar.preprocess, self.config.max_pixels)
         self.metrics.decoding.observe(time.perf_counter() - begun)
         return image
 
-    def _best(self, logits: np.ndarray, top_k: int) -> list[Guess]:
+    def _best(self, logits: np.ndarray, top_k: int) -> list[ClassScore]:
         (best,) = rank(logits[None], self._model.sidecar.classes, top_k)
         if not best:
             raise Refused(500, "logits that are not finite", "numbers", "train or export it anew")
-        return [Guess(number=g.number, name=g.name, probability=g.probability) for g in best]
+        return [ClassScore(number=g.number, name=g.name, probability=g.probability) for g in best]
 
 
 def _check_query(query: QueryParams) -> None:
@@ -194,35 +192,39 @@ def _check_query(query: QueryParams) -> None:
 
 
 async def health() -> dict[str, str]:
-    """Whether the process answers."""
+    """200 as long as the process answers."""
     return {"status": "alive"}
 
 
-async def _of_http(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     remedy = "see /openapi.json"
     got = f"{request.method} {cut(request.url.path)}"
     expected = f"one of {', '.join(PATHS)}" if error.status_code == 404 else str(error.detail)
+    headers = dict(error.headers or {})
     if error.status_code == 405:
-        expected = f"one of {(error.headers or {}).get('Allow', 'other methods')}"
+        # The guard makes a GET of a HEAD.
+        allowed = set(headers.get("Allow", "").split(", "))
+        headers["Allow"] = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
+        expected = f"one of {headers['Allow']}"
     response = Refused(error.status_code, got, expected, remedy).response()
-    response.headers.update(error.headers or {})
+    response.headers.update(headers)
     return response
 
 
-async def _of_validation(_: Request, error: Exception) -> Response:
+async def _validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     where, got = ".".join(map(str, first["loc"])), cut(str(first["input"]))
     return Refused(422, f"{where}: {got}", first["msg"], "correct the parameter").response()
 
 
-async def _of_refused(_: Request, error: Exception) -> Response:
+async def _refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return error.response()
 
 
-async def _of_bug(_: Request, error: Exception) -> Response:
+async def _server_error(_: Request, error: Exception) -> Response:
     """Starlette raises `error` again, so that the log has it."""
     return Refused(
         500, type(error).__name__, "an answer", "report it with the server's log"

@@ -49,6 +49,7 @@ class Batcher:
 
     @property
     def is_ready(self) -> bool:
+        """True from when the model is warm until its thread has ended."""
         return self.ready.done() and not self.ended.done()
 
     def start(self, load: Load, size: int) -> None:

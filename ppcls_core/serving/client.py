@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,11 +12,11 @@ from data_catalog.base.config import UserError
 from ppcls_core.data.decode import REASONS, BadImage, read_bytes
 from ppcls_core.inference.inputs import Picture
 from ppcls_core.inference.predict import Guess, Row
+from ppcls_core.runtime.threads import map_threads
 from ppcls_core.serving.access import is_loopback
 
 MAX_TRIES = 10  # of a request that a busy server puts off
 MAX_WAIT = 60.0  # seconds that it may ask for
-AHEAD = 4  # images under way or answered out of order, for each request at a time
 REFUSED = "refused"  # a reason beside those of BadImage
 # What is wrong with the address or the token, whatever the image.
 HOPELESS = (401, 403, 404, 405, 421)
@@ -120,14 +118,4 @@ def classify_all(
     client: Client, pictures: Iterable[Picture], top_k: int, concurrency: int
 ) -> Iterator[Row]:
     """A row for each image, in order; `concurrency` requests at a time. Raises UserError."""
-    pending: deque[Future[Row]] = deque()
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            for picture in pictures:
-                pending.append(pool.submit(client.classify, picture, top_k))
-                if len(pending) >= AHEAD * concurrency:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    return map_threads(lambda picture: client.classify(picture, top_k), pictures, concurrency)

@@ -1,4 +1,4 @@
-"""What a server takes on, and what it refuses."""
+"""The limits of a server: what is beyond them is refused."""
 
 from __future__ import annotations
 

@@ -25,35 +25,39 @@ class Connection(H11Protocol):
     _timer: asyncio.TimerHandle | None = None  # until the next request's head is there
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to time the head, or refuse one connection too many."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections:
             self._refuse(_too_many(self.limits.max_connections))
         else:
-            self._watch()
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
+        """Stop the timer."""
+        self._stop_timer()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
+        """Time the next head once a request is answered."""
         super().handle_events()
         if self.cycle is None or self.cycle.response_complete:
-            self._watch()
+            self._start_timer()
         else:
-            self._unwatch()
+            self._stop_timer()
 
     def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP in the form of all errors."""
         self._refuse(
             Refused(
                 400, "other bytes than a request's", "HTTP/1.1", "send what an HTTP client sends"
             )
         )
 
-    def _watch(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(self.limits.header_seconds, self._late)
 
-    def _unwatch(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,11 +80,11 @@ class Connection(H11Protocol):
 def connection_class(config: ServeConfig, metrics: Metrics) -> type[Connection]:
     """The protocol for uvicorn under the limits of `config`."""
 
-    class Limited(Connection):
+    class _Limited(Connection):
         pass
 
-    Limited.limits, Limited.metrics = config, metrics
-    return Limited
+    _Limited.limits, _Limited.metrics = config, metrics
+    return _Limited
 
 
 def _events(refused: Refused) -> list[h11.Event]:

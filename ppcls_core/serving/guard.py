@@ -1,7 +1,9 @@
-"""Around the whole application: who may ask, how large and how slow a body may be, and counts.
+"""The outermost layer of the application: access, limits on a body's size and time, and counts.
 
 uvicorn hands over bodies of any size at any speed. Here they are counted as they come, whether
 their length was announced or not, and end with a Refused wherever the application reads them.
+Starlette has a limit on the size of one body, but none on its time or on all bodies together, for
+which the same bytes have to be counted; nor does its check of the Host know a loopback network.
 """
 
 from __future__ import annotations
@@ -54,6 +56,10 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if scope["method"] == "HEAD":
+            # FastAPI's routes do not answer it as Starlette's do. uvicorn, which keeps the scope
+            # as it was, sends the answer to GET without its body.
+            scope = {**scope, "method": "GET"}
         begun, headers = time.perf_counter(), Headers(scope=scope)
         exchange = Exchange(self._config, self.bodies, headers, (receive, send))
         try:

@@ -28,7 +28,7 @@ def _html_and_policy() -> tuple[str, str]:
 
 
 async def page() -> HTMLResponse:
-    """Where one drops a picture and sees its classes."""
+    """The page on which one drops a picture and sees its classes."""
     html, policy = _html_and_policy()
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
     return HTMLResponse(html, headers=headers)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """What was got, what was expected and the remedy, each a phrase."""
+    """An error for the asker: the thing got, the thing expected and the remedy, each a phrase."""
 
     status: int
     got: str

@@ -14,7 +14,7 @@ import cv2
 import uvicorn
 
 from data_catalog.base.config import UserError
-from ppcls_core.serving.app import Service
+from ppcls_core.serving.app import ModelService
 from ppcls_core.serving.connection import connection_class
 
 BACKLOG = 1024
@@ -39,7 +39,7 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(service: Service, bound: socket.socket, say: Callable[[str], None]) -> None:
+def serve(service: ModelService, bound: socket.socket, say: Callable[[str], None]) -> None:
     """Serve on `bound` until SIGTERM or SIGINT, then finish what is under way.
 
     Raises what ended the model, such as that it cannot be loaded.
@@ -67,7 +67,7 @@ def serve(service: Service, bound: socket.socket, say: Callable[[str], None]) ->
 class Server(uvicorn.Server):
     """Ends without an error on a signal, and does not wait for bodies that are still coming."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ModelService) -> None:
         config, self._bodies = service.config, service.guard.bodies
         super().__init__(
             uvicorn.Config(
@@ -87,6 +87,7 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does, without waiting for bodies that have not come whole."""
         self._bodies.stop()
         await super().shutdown(sockets)
 

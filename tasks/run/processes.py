@@ -1,41 +1,31 @@
-"""A training stage in several processes, one a device, which Paddle's launcher starts.
+"""A training stage in several processes of one machine, one a device.
 
-    this process --- launcher --+-- worker 0 (tasks/run/worker.py)
-                                +-- worker 1 ...
+    this process --+-- process 0 (tasks/run/worker.py), which reports its progress
+                   +-- process 1 ...
 
-The standard input of launcher and workers is the other end of a socket of this process. Through it
-the workers tell what happens, in packets of JSON; when this process dies they read its end, and
-die too.
+The processes find each other by the variables that Paddle's launcher sets; this process takes the
+launcher's place, so that it knows what each of them has died of.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from dataclasses import replace
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import write_json
 from ppcls_core.engine.config import TrainConfig
-from ppcls_core.runtime.monitor import Interrupted, Monitor
-from tasks.recipe import PROJECT, Recipe
-from tasks.run.store import Store
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
+from ppcls_core.runtime.processes import Child, gather
+from tasks.recipe import Recipe
 
 if TYPE_CHECKING:
     from tasks.run.stage import Outcome, Work
-
-POLL_SECONDS = 0.2
-MAX_PACKET = 1 << 20
-# What ends a worker, by the name under which it tells it.
-ERRORS: dict[str, type[BaseException]] = {
-    kind.__name__: kind for kind in (UserError, OSError, RuntimeError, Interrupted)
-}
+_CUDA = "paddle.device.cuda"  # imports Paddle
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
@@ -51,8 +41,7 @@ def check_devices(recipe: Recipe) -> None:
     devices = recipe.run_time.devices
     if devices == 1:
         return
-    from paddle.device.cuda import device_count
-
+    device_count = resolve_name(f"{_CUDA}:device_count")
     if 0 < device_count() < devices:
         raise UserError(
             f"run_time.devices: got {devices}, but there are only {device_count()} GPUs; take at "
@@ -67,111 +56,89 @@ def check_devices(recipe: Recipe) -> None:
             )
 
 
-def run_in_processes(work: Work, store: Store) -> Outcome:
+def run_in_processes(work: Work) -> Outcome:
     """The outcome of the stage of `work`, run in as many processes as its recipe has devices.
 
     Raises:
-        UserError, OSError, Interrupted: as the stage itself.
-        RuntimeError: a defect; the traceback of the process.
+        UserError, OSError, Interrupted: as the stage itself, or a process was killed.
+        Exception: a defect, with the traceback of the process.
     """
-    from tasks.run.stage import Outcome
-
+    monitor, own = work.monitor, _share(work)
     logs = work.path("log")
     shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(mode=0o700)  # the launcher writes its environment there, tokens and all
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    outcome, error = None, None
-    with theirs:
-        launcher = _launch(work, store, theirs.fileno())
+    logs.mkdir(mode=0o700)
+
+    def report(kind: str, *values: object) -> None:
+        getattr(monitor, kind)(*values)
+
     try:
-        for kind, *values in _packets(ours, launcher, work.monitor):
-            if kind in ERRORS:
-                error = error or ERRORS[kind](*values)  # the first is the cause of the others
-            elif kind == "outcome":
-                outcome = Outcome(**values[0])
-            else:
-                getattr(work.monitor, kind)(*values)
+        with ExitStack() as stack:
+            children = [
+                stack.enter_context(
+                    Child(
+                        "tasks.run.worker:open_stage",
+                        (own,),
+                        name=f"process {rank} of stage {work.stage}",
+                        remedy="run again: it goes on from its checkpoint",
+                        environment=variables,
+                        log=logs / f"{rank}.log",
+                    )
+                )
+                for rank, variables in enumerate(_environments(work.recipe.run_time.devices))
+            ]
+            outcome, *_ = gather(children, None, report, lambda: monitor.stop_requested)
+    except UserError:
+        if monitor.stop_requested:  # a process that was killed with this one by who stops it
+            raise Interrupted from None
+        raise
     finally:
-        ours.close()  # which ends whatever still runs
-        launcher.wait()
-        last_words = _last_words(logs)
         shutil.rmtree(logs)
-    if outcome is not None:
-        return outcome
-    if work.monitor.stop_requested:
-        raise Interrupted
-    raise error or RuntimeError(f"the processes of {work.stage} just ended\n{last_words}")
+    return outcome
 
 
-def _launch(work: Work, store: Store, standard_input: int) -> subprocess.Popen[bytes]:
-    from paddle.device.cuda import device_count, empty_cache
-
-    if device_count():
-        empty_cache()  # the first worker needs the memory that this process's stages have had
-    write_json(work.path("order.json"), _order(work, store))
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "paddle.distributed.launch"),
-            *("--nproc_per_node", str(work.recipe.run_time.devices)),
-            *("--log_dir", str(work.path("log"))),
-            *(sys.executable, "-m", "tasks.run.worker", str(work.path("order.json"))),
-        ],
-        env=_environment(work.recipe.run_time.devices),
-        stdin=standard_input,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a terminal's Ctrl-C is for this process, which passes it on
-    )
-
-
-def _order(work: Work, store: Store) -> dict[str, Any]:
-    """What a worker needs to make the Work again, with its share of the loader's threads."""
+def _share(work: Work) -> Work:
+    """`work` as each process gets it: with its share of the loader's threads, no monitor."""
     run_time = work.recipe.run_time
     workers = max(1, run_time.workers // run_time.devices)
     own = {"run_time": run_time.model_copy(update={"workers": workers})}
-    return {
-        "stage": work.stage,
-        "recipe": work.recipe.model_copy(update=own).model_dump(mode="json"),
-        "directory": str(work.directory),
-        "key": work.key,
-        "store": str(store.root),
-        "inputs": {name: result.key for name, result in work.inputs.items()},
+    return replace(work, recipe=work.recipe.model_copy(update=own), monitor=SilentMonitor())
+
+
+def _environments(devices: int) -> list[dict[str, str]]:
+    """The variables of each process, as `paddle.distributed.launch` sets them."""
+    device_count, empty_cache = map(resolve_name, (f"{_CUDA}:device_count", f"{_CUDA}:empty_cache"))
+    on_gpu = device_count() > 0
+    if on_gpu:
+        empty_cache()  # the first process needs the memory that this one's stages have had
+    threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // devices)  # set by ppcls_core
+    master, *endpoints = _free_addresses(devices + 1)
+    common = {
+        "OMP_NUM_THREADS": str(threads),
+        "PADDLE_MASTER": master,
+        "PADDLE_TRAINERS_NUM": str(devices),
+        "PADDLE_GLOBAL_SIZE": str(devices),
+        "PADDLE_LOCAL_SIZE": str(devices),
+        "PADDLE_NNODES": "1",
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
     }
+    return [
+        {
+            **common,
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_GLOBAL_RANK": str(rank),
+            "PADDLE_LOCAL_RANK": str(rank),
+            "PADDLE_RANK_IN_NODE": str(rank),
+            "PADDLE_CURRENT_ENDPOINT": endpoint,
+            **({"FLAGS_selected_gpus": str(rank)} if on_gpu else {"PADDLE_DISTRI_BACKEND": "gloo"}),
+        }
+        for rank, endpoint in enumerate(endpoints)
+    ]
 
 
-def _environment(devices: int) -> dict[str, str]:
-    """That of this process, its CPU threads shared out."""
-    threads = int(os.environ["OMP_NUM_THREADS"]) // devices  # set by ppcls_core
-    path = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(max(1, threads)),
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
-    }
-
-
-def _packets(
-    ours: socket.socket, launcher: subprocess.Popen[bytes], monitor: Monitor
-) -> Iterator[list[Any]]:
-    """What the workers tell until they have ended; a request to stop is passed on to them."""
-    ours.settimeout(POLL_SECONDS)
-    is_told = False
-    while True:
-        if monitor.stop_requested and not is_told:
-            launcher.terminate()
-            is_told = True
-        try:
-            packet = ours.recv(MAX_PACKET)
-        except TimeoutError:
-            if launcher.poll() is not None:
-                return  # killed; its workers are not, yet
-            continue
-        if not packet:
-            return
-        yield json.loads(packet)
-
-
-def _last_words(logs: Path) -> str:
-    """The end of each worker's output."""
-    texts = (path.read_text(errors="replace") for path in sorted(logs.glob("workerlog.*")))
-    return "\n".join(text[-2000:] for text in texts)
+def _free_addresses(num: int) -> list[str]:
+    """Addresses of ports of this machine that nobody listens on at the moment."""
+    with ExitStack() as stack:
+        bound = [stack.enter_context(socket.socket()) for _ in range(num)]
+        for one in bound:
+            one.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]

@@ -1,4 +1,4 @@
-"""The stage contract: a pure function of (own settings, inputs, VERSION) that leaves files behind.
+"""The stage contract: a pure function of (own settings, inputs, version) that leaves files behind.
 
     key       = sha256(name, version, own settings, digests of the input files)
     directory = STORE/<stage>/<key>/
@@ -11,31 +11,22 @@ it.
 
 from __future__ import annotations
 
-import errno
-import inspect
-import time
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from data_catalog.base.config import UserError
-from data_catalog.base.files import digest_of, write_json
 from ppcls_core.runtime.monitor import Monitor
-from ppcls_core.runtime.versions import installed_versions
 from tasks.recipe import Recipe
-from tasks.run.processes import check_devices, run_in_processes, trainings
-from tasks.run.store import MANIFEST, PROGRESS, Result, Store, file_entry
+from tasks.run.store import Result
 
 Results = Mapping[str, Result]  # by stage
-MODULES = ("paddle", "cv2", "faiss", "numpy", "prefect")  # whose versions a manifest names
-_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage leaves: files relative to its directory, counts that reconcile, metrics."""
+    """Files that a stage leaves, relative to its directory, counts that reconcile, metrics."""
 
     files: Sequence[str]
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -45,7 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's function is given."""
+    """The argument of a stage's function: recipe, own directory, results of other stages."""
 
     stage: str
     recipe: Recipe
@@ -68,21 +59,29 @@ def no_external(recipe: Recipe) -> dict[str, str]:
 class Stage:
     """A stage: `settings` and `inputs` are all that its result depends on.
 
-    settings: sections of the recipe. inputs: "stage/file pattern". external: digests of what lies
-    outside the store (a data set, given weights).
+    settings: sections of the recipe. inputs: "stage/file pattern"; one with a wildcard may match no
+    file. external: digests of what lies outside the store (a data set, given weights).
     """
 
     name: str
-    version: int
+    version: int  # raised when equal inputs would give other outputs
     settings: tuple[str, ...]
     inputs: tuple[str, ...]
-    run: Callable[[Work], Outcome]
     external: Callable[[Recipe], dict[str, str]] = no_external
+
+    @property
+    def module(self) -> str:
+        """The module that defines the stage, which may import Paddle."""
+        return f"tasks.stages.{self.name}"
 
     @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the stages it reads from."""
         return tuple(dict.fromkeys(item.partition("/")[0] for item in self.inputs))
+
+    def run(self, work: Work) -> Outcome:
+        """Call the function `run` of the stage's module, imported only now."""
+        return pkgutil.resolve_name(f"{self.module}:run")(work)
 
     def own_settings(self, recipe: Recipe) -> dict[str, Any]:
         """The recipe's sections, or fields of one, that decide this stage's result."""
@@ -94,156 +93,3 @@ class Stage:
             else:
                 own[section] = dumped[section]
         return own
-
-    def source_hash(self) -> str:
-        """sha256 of the file that defines the stage, recorded beside `version`."""
-        source = Path(inspect.getsourcefile(self.run) or "")
-        return sha256(source.read_bytes()).hexdigest()
-
-
-@dataclass
-class Session:
-    """One run of a recipe against a store; `done` holds what is finished so far."""
-
-    recipe: Recipe
-    store: Store
-    refresh: frozenset[str] = frozenset()  # stages to run again though they are done
-    deep: bool = False  # read every file of every result again
-    done: dict[str, Result] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)  # keys of the results that this run has made
-    _outside: dict[str, dict[str, str]] = field(default_factory=dict)  # digests, by stage
-
-    def inputs_of(self, stage: Stage) -> dict[str, str]:
-        """Digest of each input, those outside the store included; what it reads must be done."""
-        inside = {}
-        for item in stage.inputs:
-            name, _, pattern = item.partition("/")
-            inside[item] = self.done[name].digest_of(pattern)
-        if stage.name not in self._outside:
-            self._outside[stage.name] = stage.external(self.recipe)
-        return inside | self._outside[stage.name]
-
-    def key(self, stage: Stage) -> str:
-        """Identity of the result that the recipe and the finished stages ask for."""
-        settings = stage.own_settings(self.recipe)
-        return digest_of([stage.name, stage.version, settings, self.inputs_of(stage)])
-
-    def find(self, stage: Stage) -> tuple[Result | None, str]:
-        """(the intact result or None, why not)."""
-        result = self.store.load(stage.name, self.key(stage))
-        if result is None:
-            return None, "not run yet"
-        damage = self.store.damage(result, self.deep)
-        return (None, damage) if damage else (result, "")
-
-    def must_run(self, stage: Stage, result: Result) -> bool:
-        """Whether `stage`, found as `result`, is asked for again and not made again yet."""
-        return stage.name in self.refresh and result.key not in self.made
-
-    def accept(self, result: Result) -> None:
-        """Count `result` as done."""
-        self.done[result.stage] = result
-        self.store.remember(self.recipe.name, result.stage, result.key)
-
-    def run(self, stage: Stage, monitor: Monitor) -> Result:
-        """Run `stage`, going on from what a killed run left, and commit its result.
-
-        Raises:
-            UserError: a mistake the user can mend, too few devices, a full disk, or the same
-            stage running elsewhere. Interrupted: a stop was requested; finished shards and the
-            checkpoint are kept.
-        """
-        check_devices(self.recipe)
-        try:
-            return self._run_locked(stage, monitor)
-        except (OSError, RuntimeError) as error:  # NumPy and FAISS do not say ENOSPC
-            if getattr(error, "errno", None) not in _STORAGE_ERRORS and not self.store.is_full():
-                raise
-            raise UserError(
-                f"stage {stage.name}: cannot write {_file_of(error) or self.store.root} "
-                f"({error}); free space or set SSLD_HOME to another disk, then run again: "
-                "finished work is kept"
-            ) from error
-
-    def _run_locked(self, stage: Stage, monitor: Monitor) -> Result:
-        key = self.key(stage)
-        with self.store.lock(stage.name, key):
-            if stage.name in self.refresh and self.store.load(stage.name, key):
-                self.store.discard(stage.name, key)
-            directory = self.store.directory(stage.name, key)
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / MANIFEST).unlink(missing_ok=True)  # damaged, or it would not be run
-            before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
-            clock = _Clock(monitor, directory / PROGRESS, before)
-            work = Work(stage.name, self.recipe, directory, key, self.done, clock)
-            is_spread = self._devices(stage) > 1
-            outcome = run_in_processes(work, self.store) if is_spread else stage.run(work)
-            result = self._result(stage, work, outcome, clock)
-            self.store.commit(result)
-            self.store.tidy(result)
-        self.accept(result)
-        self.made.add(key)
-        return result
-
-    def _devices(self, stage: Stage) -> int:
-        return self.recipe.run_time.devices if stage.name in trainings(self.recipe) else 1
-
-    def _result(self, stage: Stage, work: Work, outcome: Outcome, clock: _Clock) -> Result:
-        files = {
-            name: file_entry(work.path(name), name in outcome.volatile)
-            for name in sorted(outcome.files)
-        }
-        return Result(
-            stage=stage.name,
-            version=stage.version,
-            key=work.key,
-            directory=work.directory,
-            settings=stage.own_settings(self.recipe),
-            inputs=self.inputs_of(stage),
-            files=files,
-            counts=dict(outcome.counts),
-            metrics=dict(outcome.metrics),
-            record={
-                "seconds": round(clock.seconds, 2),
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "devices": self._devices(stage),
-                "versions": installed_versions(MODULES),
-                "source": stage.source_hash(),
-            },
-        )
-
-
-@dataclass
-class _Clock:
-    """Passes progress on and writes it down, with the seconds spent over all attempts."""
-
-    monitor: Monitor
-    path: Path
-    before: float
-    _start: float = field(default_factory=time.monotonic)
-    _written: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self._start
-
-    @property
-    def stop_requested(self) -> bool:
-        return self.monitor.stop_requested
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        self.monitor.progress(done, total, unit)
-        if time.monotonic() - self._written > 1:
-            state = {"done": done, "total": total, "unit": unit, "seconds": round(self.seconds, 2)}
-            write_json(self.path, state)
-            self._written = time.monotonic()
-
-    def metrics(self, values: Mapping[str, float]) -> None:
-        self.monitor.metrics(values)
-
-    def note(self, message: str) -> None:
-        self.monitor.note(message)
-
-
-def _file_of(error: Exception) -> str | None:
-    return error.filename if isinstance(error, OSError) else None

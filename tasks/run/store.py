@@ -1,4 +1,4 @@
-"""The store: STORE/<stage>/<key>/ with a manifest written last, and what can be said of it.
+"""The store of results: STORE/<stage>/<key>/, where a manifest is written last.
 
 A stage is done when its manifest is there and every file it lists is as it was. Nothing else
 counts: neither Prefect's states nor any other record.
@@ -6,10 +6,9 @@ counts: neither Prefect's states nor any other record.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
+from data_catalog.base.files import LockHeld, digest_of, locked, read_json, sha256_file, write_json
 
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 
@@ -53,9 +52,12 @@ class Result:
         return digest_of([self.stage, *self._lasting("*")])
 
     def digest_of(self, pattern: str) -> str:
-        """Digest over the lasting files whose path matches `pattern`."""
+        """Digest over the lasting files whose path matches `pattern`.
+
+        None at all is a result too where it has a wildcard: a stage may have had nothing to do.
+        """
         files = self._lasting(pattern)
-        assert files, f"{self.stage} makes no file {pattern}"
+        assert files or "*" in pattern, f"{self.stage} makes no file {pattern}"
         return digest_of(files)
 
     def _lasting(self, pattern: str) -> list[list[str]]:
@@ -64,6 +66,7 @@ class Result:
         return [[n, self.files[n].sha256] for n in sorted(lasting) if fnmatch(n, pattern)]
 
     def path(self, name: str) -> Path:
+        """A file of the stage."""
         return self.directory / name
 
 
@@ -84,6 +87,7 @@ class Store:
         return shutil.disk_usage(self.root).free < 1 << 20
 
     def directory(self, stage: str, key: str) -> Path:
+        """The folder of the result of `stage` under `key`, which need not exist."""
         return self.root / stage / key[:20]
 
     def load(self, stage: str, key: str) -> Result | None:
@@ -110,7 +114,7 @@ class Store:
                 path.unlink()
 
     def damage(self, result: Result, deep: bool = False) -> str | None:
-        """What is wrong with the files of `result`, or None.
+        """A sentence about the first damaged file of `result`, or None.
 
         A file whose size and modification time are as recorded is believed; one whose time differs,
         or every one with `deep`, is read and its sha256 compared.
@@ -148,27 +152,20 @@ class Store:
         shutil.rmtree(directory, ignore_errors=True)
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
+    def lock(self, stage: str, key: str) -> Generator[None]:
         """Keep every other process off this key; the kernel releases the lock when we die.
 
         Raises:
             UserError: another process holds it.
         """
-        path = self.root / "locks" / f"{stage}-{key[:20]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UserError(
-                    f"stage {stage} of the same settings is being run by process "
-                    f"{file.read().strip()}; wait for it or cancel it, then run again"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+        try:
+            with locked(self.root / "locks" / f"{stage}-{key[:20]}"):
+                yield
+        except LockHeld as holder:
+            raise UserError(
+                f"stage {stage} of the same settings is being run by process {holder}; wait for it "
+                "or cancel it, then run again"
+            ) from None
 
 
 def file_entry(path: Path, volatile: bool) -> FileEntry:

@@ -5,24 +5,15 @@ Files: model.pdparams, history.json.
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.training import loader_of, new_student, train
+from ppcls_core.engine.objectives import cross_entropy
+from tasks.run.stage import Outcome, Work
+from tasks.stages.models import new_student
+from tasks.stages.training import run_of, train
 
 
 def run(work: Work) -> Outcome:
     """Train the student on labels."""
-    from ppcls_core.engine.objectives import cross_entropy
-
     config, model = work.recipe.baseline, new_student(work)
     model.train()
-    loader = loader_of(work, "data/train.arrow", config)
-    return train(work, model, cross_entropy(config.label_smoothing), loader, config)
-
-
-STAGE = Stage(
-    "baseline",
-    3,
-    ("seed", "student", "baseline"),
-    ("data/train.arrow", "data/val.arrow"),
-    run,
-)
+    own = run_of(work, "data/train.arrow", config)
+    return train(model, cross_entropy(config.label_smoothing), own)

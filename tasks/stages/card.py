@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ppcls_core.inference.exported import Exported
+from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
+from ppcls_core.report.model import Report
 from tasks.run.stage import Work
 from tasks.stages.inputs import images
-
-if TYPE_CHECKING:
-    from ppcls_core.report.model import Report
 
 CARD = "model_card.md"
 
 
 def card(work: Work, report: Report) -> str:
     """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
-    from ppcls_core.inference.exported import Exported
-    from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
-
     done = work.inputs
     names = ("train", "teacher", "val", "pool")
     files = {name: f"{name}.arrow" for name in names}

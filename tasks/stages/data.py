@@ -17,7 +17,7 @@ from data_catalog.images.columns import Images, Roots, write_images
 from data_catalog.images.lists import PLANTED_SCHEMA
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 
 
 def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -85,6 +85,3 @@ def _roots(*sets: Images) -> Roots:
 def _relative(roots: Roots, directory: Path) -> Roots:
     inside = {n: Path(p).is_relative_to(directory) for n, p in roots.items()}
     return {n: str(Path(p).relative_to(directory)) if inside[n] else p for n, p in roots.items()}
-
-
-STAGE = Stage("data", 2, ("data",), (), run, fingerprints)

@@ -19,7 +19,7 @@ from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import INDEX, SHARDS, Search
 from ppcls_core.report.search import PAGE, write_search_page
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, table
 
 
@@ -77,12 +77,3 @@ def planted_recall(planted: pa.Table, pairs: Path) -> dict[str, list[int]]:
         score[0] += (row["pool_id"], row["val_id"]) in known
         score[1] += 1
     return dict(sorted(recall.items()))
-
-
-STAGE = Stage(
-    "dedup",
-    7,
-    ("dedup", "shard_size"),
-    ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
-    run,
-)

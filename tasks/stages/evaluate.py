@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json, write_table
+from ppcls_core.data.lost import lost_text
 from ppcls_core.data.transforms import Preprocess
-from tasks.recipe import ModelConfig, Recipe
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import images, trained_model
+from ppcls_core.engine.evaluator import Accuracy, evaluate
+from tasks.recipe import STUDENTS, ModelConfig, Recipe
+from tasks.run.stage import Outcome, Work
+from tasks.stages.inputs import images
+from tasks.stages.models import trained_model
+from tasks.stages.training import eval_data
 
-if TYPE_CHECKING:
-    from ppcls_core.engine.evaluator import Accuracy
-
-STUDENTS = ("baseline", "distill", "finetune", "fix")
 PER_CLASS = pa.schema(
     [
         ("model", pa.string()),
@@ -58,34 +57,32 @@ def run(work: Work) -> Outcome:
     val = images(work, "data/val.arrow")
     rows: list[dict[str, Any]] = []
     classes: list[pa.Table] = []
+    counts: dict[str, int] = {}
     for candidate in candidates(work.recipe):
         row, accuracy = _measure(work, candidate)
         rows.append(row)
+        counts = accuracy.counts  # each model reads the same images
         classes.append(_by_class(candidate.stage, accuracy, val.classes))
         work.monitor.progress(len(rows), len(STUDENTS) + 1, "models")
     baseline = next(row["top1"] for row in rows if row["label"] == "baseline")
     for row in rows:
         compared = row["label"] not in ("teacher", "baseline")
         row["gain"] = 100 * (row["top1"] - baseline) if compared else None
+    if text := lost_text("validation", rows[-1]["rejected"], len(val)):
+        work.monitor.note(text)
     write_json(work.path("accuracy.json"), rows)
     write_table(work.path("per_class.parquet"), pa.concat_tables(classes))
     return Outcome(
         files=["accuracy.json", "per_class.parquet"],
-        counts={"in": len(val), "out": rows[0]["num_images"]},
+        counts=counts,
         metrics={row["label"]: row["top1"] for row in rows},
     )
 
 
 def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy]:
-    from ppcls_core.engine.evaluator import evaluate
-
-    model = trained_model(
-        work, candidate.model, work.inputs[candidate.stage].path("model.pdparams")
-    )
-    val, workers = images(work, "data/val.arrow"), work.recipe.run_time.workers
-    accuracy = evaluate(model, val, candidate.preprocess, workers, work.monitor)
-    if accuracy.num_images == 0:
-        raise UserError(f"none of the {len(val)} validation images can be read; check the data set")
+    weights = work.inputs[candidate.stage].path("model.pdparams")
+    model = trained_model(work, candidate.model, weights)
+    accuracy = evaluate(model, eval_data(work, candidate.preprocess), work.monitor)
     row = {
         "label": candidate.stage,
         "architecture": candidate.model.name,
@@ -93,7 +90,7 @@ def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "num_images": accuracy.num_images,
-        "rejected": accuracy.rejected,
+        "rejected": accuracy.lost,
         "parameters": sum(p.size for p in model.parameters() if p.trainable),
     }
     return row, accuracy
@@ -104,16 +101,3 @@ def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:
     num_classes = accuracy.by_class.shape[1]
     columns = [[model] * num_classes, range(num_classes), names, *accuracy.by_class]
     return pa.table([pa.array(column) for column in columns], PER_CLASS.names).cast(PER_CLASS)
-
-
-STAGE = Stage(
-    "evaluate",
-    2,
-    ("teacher", "student", *STUDENTS),
-    (
-        "data/val.arrow",
-        "teacher/model.pdparams",
-        *(f"{name}/model.pdparams" for name in STUDENTS),
-    ),
-    run,
-)

@@ -7,16 +7,15 @@ student.pdparams.
 from __future__ import annotations
 
 from data_catalog.base.files import write_bytes
-from tasks.run.stage import Outcome, Stage, Work
+from ppcls_core.inference.export import export
+from ppcls_core.inference.sidecar import FILES, Sidecar
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images
-from tasks.stages.training import student_of
+from tasks.stages.models import student_of
 
 
 def run(work: Work) -> Outcome:
     """Export the student as the fix stage left it."""
-    from ppcls_core.inference.export import export
-    from ppcls_core.inference.sidecar import FILES, Sidecar
-
     student, name = student_of(work, "fix"), work.recipe.student.name
     classes = images(work, "data/train.arrow").classes
     preprocess = work.recipe.fix.preprocess
@@ -25,6 +24,3 @@ def run(work: Work) -> Outcome:
     weights = work.inputs["fix"].path("model.pdparams").read_bytes()
     write_bytes(work.path("student.pdparams"), weights)
     return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
-
-
-STAGE = Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.arrow"), run)

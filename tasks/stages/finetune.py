@@ -5,26 +5,12 @@ As published, it still learns the teacher's outputs. Files: model.pdparams, hist
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.training import distill_from_teacher, student_of
+from tasks.run.stage import Outcome, Work
+from tasks.stages.models import student_of
+from tasks.stages.training import distill_from_teacher
 
 
 def run(work: Work) -> Outcome:
     """Train the distilled student further."""
     student = student_of(work, "distill")
     return distill_from_teacher(work, student, "data/train.arrow", work.recipe.finetune)
-
-
-STAGE = Stage(
-    "finetune",
-    3,
-    ("seed", "student", "finetune"),
-    (
-        "distill/model.pdparams",
-        "data/train.arrow",
-        "data/val.arrow",
-        "teacher/model.pdparams",
-        "views/*",
-    ),
-    run,
-)

@@ -6,27 +6,17 @@ Files: model.pdparams, history.json.
 
 from __future__ import annotations
 
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.training import loader_of, student_of, train
+from ppcls_core.engine.objectives import cross_entropy
+from ppcls_core.models.registry import classifier_parameters
+from tasks.run.stage import Outcome, Work
+from tasks.stages.models import student_of
+from tasks.stages.training import run_of, train
 
 
 def run(work: Work) -> Outcome:
     """Train the finetuned student's classifier."""
-    from ppcls_core.engine.objectives import cross_entropy
-    from ppcls_core.models.registry import classifier_parameters
-
     config, student = work.recipe.fix, student_of(work, "finetune")
     learning = {id(p) for p in classifier_parameters(student)}
     for parameter in student.parameters():
         parameter.stop_gradient = id(parameter) not in learning
-    loader = loader_of(work, "data/train.arrow", config)
-    return train(work, student, cross_entropy(0.0), loader, config)
-
-
-STAGE = Stage(
-    "fix",
-    3,
-    ("seed", "student", "fix"),
-    ("finetune/model.pdparams", "data/train.arrow", "data/val.arrow"),
-    run,
-)
+    return train(student, cross_entropy(0.0), run_of(work, "data/train.arrow", config))

@@ -1,21 +1,15 @@
-"""How stages read what other stages left: image sets, models, tables."""
+"""How stages read the image sets and tables that other stages left; free of Paddle."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
 from data_catalog.images.columns import Images, Roots, read_images
-from tasks.recipe import ModelConfig
 from tasks.run.stage import Work
-
-if TYPE_CHECKING:
-    from ppcls_core.models.networks.layers import Network
 
 
 def input_path(work: Work, name: str) -> Path:
@@ -43,34 +37,3 @@ def table(work: Work, name: str) -> pa.Table:
 def num_classes(work: Work) -> int:
     """Number of classes of the labelled set."""
     return len(images(work, "data/train.arrow").classes)
-
-
-def new_model(work: Work, model: ModelConfig, role: str) -> Network:
-    """A freshly initialised network; the same recipe, seed and `role` give the same weights."""
-    import paddle
-
-    from ppcls_core.models.registry import build_model
-    from ppcls_core.runtime.randomness import seed_of
-
-    paddle.seed(seed_of(work.recipe.seed, role, "init"))
-    return build_model(model.name, num_classes=num_classes(work), spec=model.spec)
-
-
-def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
-    """The network of `model` in eval mode with the weights of a `.pdparams` file.
-
-    Raises:
-        UserError: the weights are of another architecture or number of classes.
-    """
-    from ppcls_core.models.weights.state import load_weights
-
-    network = new_model(work, model, "trained")
-    try:
-        load_weights(network, weights, allow_other_classes=False)
-    except UserError as error:
-        raise UserError(
-            f"{error}\n({model.name} with the {num_classes(work)} classes of the data set was "
-            "expected: weights must be of this architecture and of these classes)"
-        ) from None
-    network.eval()
-    return network

@@ -1,4 +1,5 @@
-"""What the stages that label share: the teacher on the inference engine, in child processes.
+"""The part that the stages `label` and `views` share: the teacher in child processes, which run
+Paddle's inference engine: it would give later trainings of this process other bits.
 
 Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
 detail: images that could not be read any more, once a view), engine.json (precision in which the
@@ -8,35 +9,33 @@ teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.la
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED
+from ppcls_core.data.views import Views
+from ppcls_core.inference.predictor import Precision
+from ppcls_core.labels.labeller import Item, batches, label
+from ppcls_core.labels.shard import Header, Origin, write_labels
+from ppcls_core.labels.source import FILE, Source, fingerprints, write_source
+from ppcls_core.labels.teacher import Agreement, Predict, Teacher, fastest_precision
 from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.children import Make, children
 from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, input_path, num_classes, roots
-
-if TYPE_CHECKING:
-    from ppcls_core.data.views import Views
-    from ppcls_core.inference.predictor import Precision
-    from ppcls_core.labels.labeller import Item
-    from ppcls_core.labels.shard import Header, Origin
-    from ppcls_core.labels.teacher import Predict, Teacher
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 NUM_COMPARED = 256  # images, of bf16 with fp32
 
 
 @dataclass(frozen=True)
-class _Means:
-    """Of a child."""
+class _Resources:
+    """Share of the machine that a child process has, and images that it runs at once."""
 
     threads: int  # of the inference engine on a CPU
     workers: int  # threads that load images
@@ -45,8 +44,6 @@ class _Means:
 
 def label_views(work: Work, name: str, views: Views, numbers: range) -> Outcome:
     """Label the views `numbers` of every image of `stage/file`, shard by shard."""
-    from ppcls_core.labels.source import FILE
-
     total = len(images(work, name)) * len(numbers)
     num_shards = _label_shards(work, name, views, numbers) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
@@ -65,9 +62,6 @@ def label_views(work: Work, name: str, views: Views, numbers: range) -> Outcome:
 
 
 def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
-    from ppcls_core.labels.shard import Header, write_labels
-    from ppcls_core.labels.source import Source, write_source
-
     found, per_image = images(work, name), len(numbers)
 
     def items(rows: range) -> list[Item]:
@@ -77,8 +71,10 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    where = {"images": input_path(work, name), "roots": roots(work)}
-    write_source(work.directory, Source(teacher=teacher_of(work), views=views, **where))
+    source = Source(
+        teacher=teacher_of(work), views=views, images=input_path(work, name), roots=roots(work)
+    )
+    write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
     config, origin = work.recipe.label, origin_of(work, views)
@@ -91,16 +87,12 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
 
 def origin_of(work: Work, views: Views) -> Origin:
     """The fingerprints of what labels of `views` depend on."""
-    from ppcls_core.labels.source import fingerprints
-
     weights = work.inputs["teacher"].files["model.pdparams"].sha256
     return fingerprints(teacher_of(work), weights, views)
 
 
 def teacher_of(work: Work) -> Teacher:
     """The teacher, as a child process opens it."""
-    from ppcls_core.labels.teacher import Teacher
-
     config, weights = work.recipe.teacher, work.inputs["teacher"].path("model.pdparams")
     return Teacher(
         model=config.model,
@@ -111,7 +103,7 @@ def teacher_of(work: Work) -> Teacher:
 
 
 def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
-    """That in which the stage labels, found out on `sample` when it first began."""
+    """Precision in which the teacher runs, chosen on `sample` when the stage first began."""
     path = work.path(ENGINE)
     if work.recipe.label.precision == "fp32":
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
@@ -130,25 +122,22 @@ def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
 
 
 @contextmanager
-def _labellers(work: Work, header: Header, views: Views) -> Iterator[list[Make]]:
+def _labellers(work: Work, header: Header, views: Views) -> Generator[list[Make]]:
     """A child process a device; each makes `labels` and `rejected` of a list of Items."""
     run_time = work.recipe.run_time
     workers = max(1, run_time.workers // run_time.devices)
-    means = _Means(_threads(work), workers, work.recipe.label.batch_size)
-    arguments = (teacher_of(work), header, views, means)
+    resources = _Resources(_threads(work), workers, work.recipe.label.batch_size)
+    arguments = (teacher_of(work), header, views, resources)
     with children(run_time.devices, _start_labelling, *arguments) as makers:
         yield makers
 
 
 def _threads(work: Work) -> int:
-    """Of a child on a CPU."""
+    """Threads of a child on a CPU."""
     return max(1, int(os.environ["OMP_NUM_THREADS"]) // work.recipe.run_time.devices)
 
 
 def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) -> Make:
-    from ppcls_core.labels.labeller import batches
-    from ppcls_core.labels.teacher import Agreement, fastest_precision
-
     def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
         ((_, pixels, _),) = batches(sample, views, len(sample), threads)
 
@@ -165,15 +154,13 @@ def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) 
 
 
 def _start_labelling(
-    number: int, teacher: Teacher, header: Header, views: Views, means: _Means
+    number: int, teacher: Teacher, header: Header, views: Views, resources: _Resources
 ) -> Make:
-    from ppcls_core.labels.labeller import batches, label
-
     precision = "bf16" if header.precision == "bf16" else "fp32"
-    predict = teacher.predictor(precision, means.threads, number)
+    predict = teacher.predictor(precision, resources.threads, number)
 
     def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        loaded = batches(items, views, means.batch_size, means.workers)
+        loaded = batches(items, views, resources.batch_size, resources.workers)
         labels, rejected = label(loaded, views, predict, header, advance)
         return {"labels": labels, "rejected": rejected}
 

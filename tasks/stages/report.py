@@ -8,48 +8,61 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes
-from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
+from ppcls_core.dedup.result.gallery import DuplicatePair
+from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
+from ppcls_core.labels.shard import open_shard
+from ppcls_core.report.figures import thumbnail
+from ppcls_core.report.model import (
+    AccuracyRow,
+    ClassSample,
+    CountRow,
+    Curve,
+    Headline,
+    Histogram,
+    LeftOut,
+    Report,
+    SelectionSummary,
+    Series,
+    StageRow,
+)
+from ppcls_core.report.page import MAX_CLASSES, render
+from ppcls_core.report.search import planted_rows
 from ppcls_core.runtime.shards import shard_file
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.recipe import TRAINED
+from tasks.run.stage import Outcome, Work
 from tasks.run.store import Result
 from tasks.stages.card import CARD, card
 from tasks.stages.inputs import images, num_classes, table
 
-if TYPE_CHECKING:
-    from ppcls_core.dedup.result.gallery import DuplicatePair
-    from ppcls_core.report.model import (
-        AccuracyRow,
-        ClassSample,
-        CountRow,
-        Curve,
-        Headline,
-        Histogram,
-        Selection,
-        StageRow,
-    )
-
-TRAINED = ("teacher", "baseline", "distill", "finetune", "fix")
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
+_REJECTED = "rejected: "  # before the reason, in a stage's counts
+# Metrics that count by reason what a stage's counts do not: images of another set, files.
+_LEFT_OUT = {
+    "val_rejected": "validation image",
+    "passed_over": "file passed over",
+    "damaged": "damaged",
+}
 
 
 def run(work: Work) -> Outcome:
     """Fill the report's content from the manifests and draw it."""
-    from ppcls_core.report.model import Report
-    from ppcls_core.report.page import render
-    from ppcls_core.report.search import planted_rows
-
-    last, dedup = work.inputs["evaluate"].record, work.inputs["dedup"].metrics
+    chosen, num_unreadable = selection(work)
+    unreadable = LeftOut("report", "picture of a selected image that cannot be read any more", 0)
+    lost = [*left_out(work.inputs.values()), replace(unreadable, number=num_unreadable)]
+    dedup = work.inputs["dedup"].metrics
     report = Report(
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -63,12 +76,11 @@ def run(work: Work) -> Outcome:
         too_few_features=dedup["too_few_features"],
         val_too_few_features=dedup["val_too_few_features"],
         val_rejected=dedup["val_rejected"],
-        passed_over=dedup["passed_over"],
-        selection=selection(work),
+        selection=chosen,
         reconciliation=tuple(count_rows(work.inputs)),
-        rejected=_rejected(work.inputs["dedup"]),
+        left_out=tuple(row for row in lost if row.number),
         settings_yaml=_settings(work),
-        versions=last["versions"],
+        versions=work.inputs["evaluate"].record["versions"],
         card=CARD,
         files={
             name: str(r.directory.relative_to(r.directory.parent.parent))
@@ -82,18 +94,16 @@ def run(work: Work) -> Outcome:
 
 
 def stage_row(result: Result) -> StageRow:
-    """What one stage did, as a row of the stages table."""
-    from ppcls_core.report.model import StageRow
-
+    """The row of a finished stage in the table of stages."""
     counts, seconds = result.counts, result.record["seconds"]
-    images = counts.get("in") or sum(counts.values())
+    num_images = counts.get("in") or sum(counts.values())
     return StageRow(
         name=result.stage,
         status="done",
-        images_in=images or None,
+        images_in=num_images or None,
         images_out=counts.get("kept", counts.get("out")),
         seconds=seconds,
-        images_per_second=_rate(result, images, seconds),
+        images_per_second=_rate(result, num_images, seconds),
         key=result.key[:12],
     )
 
@@ -108,16 +118,12 @@ def _rate(result: Result, images: int, seconds: float) -> float | None:
 
 def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:
     """The accuracy table."""
-    from ppcls_core.report.model import AccuracyRow
-
     rows = read_json(evaluate.path("accuracy.json"))
     return tuple(AccuracyRow(**{k: v for k, v in row.items() if k != "rejected"}) for row in rows)
 
 
 def curve(result: Result) -> Curve:
     """Loss, learning rate and validation accuracy of a training stage."""
-    from ppcls_core.report.model import Curve, Series
-
     rows = read_json(result.path("history.json"))
 
     def series(name: str) -> Series:
@@ -129,62 +135,58 @@ def curve(result: Result) -> Curve:
 
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     """Pairs to look at, those that nobody planted before the others."""
-    from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
-
     chosen = table(work, "dedup/gallery.parquet")
     pool, val = images(work, "data/pool.arrow"), images(work, "data/val.arrow")
     return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
-def selection(work: Work) -> Selection:
-    """What was selected, and how sure the teacher was of the pool."""
-    from ppcls_core.report.model import Selection
-
+def selection(work: Work) -> tuple[SelectionSummary, int]:
+    """(images selected and the teacher's entropies, pictures that cannot be read any more)."""
     rows = table(work, "select/selection.parquet")
     scores, _ = np.histogram(rows["score"].to_numpy(), _BINS, (0, 1))
-    return Selection(
+    samples, num_unreadable = class_samples(work, rows)
+    found = SelectionSummary(
         policy=work.recipe.select.policy,
-        classes=class_samples(work, rows),
+        classes=samples,
         scores=_as_histogram(scores, 1),
         entropies=entropies(work.inputs["label"], num_classes(work)),
     )
+    return found, num_unreadable
 
 
-def class_samples(work: Work, rows: pa.Table) -> tuple[ClassSample, ...]:
-    """Each class of the selection's `rows`, those that the page shows with their pictures."""
-    from ppcls_core.report.model import ClassSample
-    from ppcls_core.report.page import MAX_CLASSES
+def class_samples(work: Work, rows: pa.Table) -> tuple[tuple[ClassSample, ...], int]:
+    """(a sample of each class of the selection's `rows`, pictures that cannot be read any more).
 
+    The classes that the page shows have pictures.
+    """
     classes, k = images(work, "data/train.arrow").classes, work.recipe.select.k
     bounds = np.searchsorted(rows["class_id"].to_numpy(), np.arange(len(classes) + 1)).tolist()
     parts = [rows.slice(first, end - first) for first, end in pairwise(bounds)]
     ids = [part["image_id"].to_pylist() for part in parts[:MAX_CLASSES]]
     best = [part[:NUM_BEST] for part in ids]
     borderline = [part[NUM_BEST:][-NUM_BORDERLINE:] for part in ids]
-    thumbnails = _thumbnails(
-        work, "dedup/kept.arrow", {i for part in best + borderline for i in part}
-    )
+    wanted = {i for part in best + borderline for i in part}
+    thumbnails = _thumbnails(work, "dedup/kept.arrow", wanted)
 
-    def pictures(groups: list[list[str]], c: int) -> tuple[np.ndarray, ...]:
+    def shown(groups: list[list[str]], c: int) -> tuple[np.ndarray, ...]:
         return tuple(thumbnails[i] for i in groups[c] if i in thumbnails) if c < len(groups) else ()
 
-    return tuple(
+    samples = tuple(
         ClassSample(
             name=name,
             num_selected=len(parts[c]),
             wanted=k,
             lowest_score=parts[c]["score"][-1].as_py() if len(parts[c]) else None,
-            best=pictures(best, c),
-            borderline=pictures(borderline, c),
+            best=shown(best, c),
+            borderline=shown(borderline, c),
         )
         for c, name in enumerate(classes)
     )
+    return samples, len(wanted) - len(thumbnails)
 
 
 def entropies(label: Result, num_classes: int) -> Histogram:
-    """Of the teacher's probabilities for each image as in a test, in nats."""
-    from ppcls_core.labels.shard import open_shard
-
+    """Entropies of the teacher's probabilities, in nats, for each image as in a test (view 0)."""
     highest = max(math.log(num_classes), 1e-6)
     counts = np.zeros(_BINS, np.int64)
     for number in range(label.metrics["shards"]):
@@ -196,17 +198,13 @@ def entropies(label: Result, num_classes: int) -> Histogram:
 
 
 def _as_histogram(counts: np.ndarray, highest: float) -> Histogram:
-    """Of values from 0 to `highest`."""
-    from ppcls_core.report.model import Histogram
-
+    """`counts` of values in bins of equal width from 0 to `highest`."""
     edges = np.linspace(0, highest, len(counts) + 1)
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
 
 
 def count_rows(done: Mapping[str, Result]) -> list[CountRow]:
     """in = kept + duplicates + rejected, for the stages that sort images."""
-    from ppcls_core.report.model import CountRow
-
     rows = []
     for name in ("dedup", "label", "select"):
         counts = done[name].counts
@@ -216,9 +214,27 @@ def count_rows(done: Mapping[str, Result]) -> list[CountRow]:
     return rows
 
 
-def _headline(work: Work) -> Headline:
-    from ppcls_core.report.model import Headline
+def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
+    """A row for each stage and reason for which it did without images."""
+    for result in done:
+        for name, number in result.counts.items():
+            if name.startswith(_REJECTED):
+                yield LeftOut(result.stage, name.removeprefix(_REJECTED), number)
+        for name, title in _LEFT_OUT.items():
+            for reason, number in _leaves(result.metrics.get(name, {}), title):
+                yield LeftOut(result.stage, reason, number)
 
+
+def _leaves(counts: Mapping[str, Any] | int, title: str) -> Iterator[tuple[str, int]]:
+    """(title with the keys that lead to it, number) of each number in nested `counts`."""
+    if isinstance(counts, int):
+        yield title, counts
+        return
+    for name, inner in counts.items():
+        yield from _leaves(inner, f"{title}: {name}")
+
+
+def _headline(work: Work) -> Headline:
     final = accuracies(work.inputs["evaluate"])[-1]
     return Headline(
         top1=final.top1,
@@ -228,58 +244,15 @@ def _headline(work: Work) -> Headline:
     )
 
 
-def _rejected(dedup: Result) -> dict[str, int]:
-    prefix = "rejected: "
-    return {n.removeprefix(prefix): c for n, c in dedup.counts.items() if n.startswith(prefix)}
-
-
 def _settings(work: Work) -> str:
     settings: dict[str, Any] = work.recipe.model_dump(mode="json", exclude={"run_time"})
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
-    """Small pictures of these images; one that cannot be read any more is left out."""
-    from ppcls_core.report.figures import thumbnail
-
-    pictures = {}
-    for image_id, path in _paths(work, name, ids):
-        try:
-            pictures[image_id] = thumbnail(read_image(path), THUMBNAIL)
-        except BadImage:
-            continue
-    return pictures
-
-
-def _paths(work: Work, name: str, ids: set[str]) -> Iterator[tuple[str, Source]]:
-    """(id, file) of those of `ids` that are in the images `name`."""
-    yield from images(work, name).find(ids).items()
-
-
-STAGE = Stage(
-    "report",
-    3,
-    (
-        "name",
-        "seed",
-        "shard_size",
-        "data",
-        "dedup",
-        "label",
-        "select",
-        "student",
-        *TRAINED,
-    ),
-    (
-        "data/*.parquet",
-        "dedup/*.parquet",
-        "dedup/kept.arrow",
-        "data/*.arrow",
-        "label/*.parquet",
-        "select/*.parquet",
-        *(f"{name}/history.json" for name in TRAINED),
-        "evaluate/accuracy.json",
-        "export/sidecar.json",
-    ),
-    run,
-)
+    """Small pictures of those of these images that can be read."""
+    small = {}
+    for image_id, source in images(work, name).find(ids).items():
+        with suppress(BadImage):
+            small[image_id] = thumbnail(read_image(source), THUMBNAIL)
+    return small

@@ -16,7 +16,7 @@ from data_catalog.images.columns import Images, write_images
 from ppcls_core.labels.select import Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
-from tasks.run.stage import Outcome, Stage, Work
+from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, num_classes
 from tasks.stages.label import origin
 
@@ -75,16 +75,3 @@ def _places(images: pa.Table) -> pa.ChunkedArray:
 
 def _ids(images: pa.Table) -> pa.ChunkedArray:
     return images["image_id"]
-
-
-STAGE = Stage(
-    "select",
-    2,
-    ("select",),
-    (
-        "label/shard-*.labels.parquet",
-        "dedup/kept.arrow",
-        "data/train.arrow",
-    ),
-    run,
-)

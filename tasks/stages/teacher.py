@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_catalog.base.files import sha256_file, write_json
-from tasks.recipe import Recipe
-from tasks.run.stage import Outcome, Stage, Work
-from tasks.stages.inputs import images, new_model, trained_model
-from tasks.stages.training import FILES, loader_of, train
-
-
-def given_weights(recipe: Recipe) -> dict[str, str]:
-    """Digest of the weights file the recipe names, if any."""
-    path = recipe.teacher.weights
-    return {"teacher.weights": sha256_file(Path(path))} if path else {}
+from data_catalog.base.files import write_json
+from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.objectives import cross_entropy
+from ppcls_core.engine.run import HISTORY
+from ppcls_core.inference.classes import check_class_names
+from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import state_of
+from tasks.run.stage import Outcome, Work
+from tasks.stages.models import new_model, trained_model
+from tasks.stages.training import FILES, WEIGHTS, eval_data, run_of, train
 
 
 def run(work: Work) -> Outcome:
@@ -26,34 +25,17 @@ def run(work: Work) -> Outcome:
     if config.weights is not None:
         return _adopt(work, Path(config.weights))
     assert config.train is not None
-    from ppcls_core.engine.objectives import cross_entropy
-
     model = new_model(work, config.model, "teacher")
     model.train()
-    objective = cross_entropy(config.train.label_smoothing)
-    loader = loader_of(work, "data/teacher.arrow", config.train)
-    return train(work, model, objective, loader, config.train)
+    own = run_of(work, "data/teacher.arrow", config.train)
+    return train(model, cross_entropy(config.train.label_smoothing), own)
 
 
 def _adopt(work: Work, weights: Path) -> Outcome:
-    from ppcls_core.engine.evaluator import evaluate
-    from ppcls_core.models.weights.files import save_state
-    from ppcls_core.models.weights.state import state_of
-
+    data = eval_data(work, work.recipe.teacher.preprocess)
+    check_class_names(weights, data.images.classes)
     model = trained_model(work, work.recipe.teacher.model, weights)
-    val, workers = images(work, "data/val.arrow"), work.recipe.run_time.workers
-    preprocess = work.recipe.teacher.preprocess
-    accuracy = evaluate(model, val, preprocess, workers, work.monitor)
-    save_state(work.path("model.pdparams"), state_of(model))
-    write_json(work.path("history.json"), [])
-    return Outcome(FILES, {"in": len(val), "out": accuracy.num_images}, {"top1": accuracy.top1})
-
-
-STAGE = Stage(
-    "teacher",
-    4,
-    ("seed", "teacher"),
-    ("data/teacher.arrow", "data/val.arrow"),
-    run,
-    given_weights,
-)
+    accuracy = evaluate(model, data, work.monitor)
+    save_state(work.path(WEIGHTS), state_of(model))
+    write_json(work.path(HISTORY), [])
+    return Outcome(FILES, accuracy.counts, {"top1": accuracy.top1})

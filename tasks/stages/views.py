@@ -6,18 +6,15 @@ augmented as `distill` says. Without views the stage makes nothing. Files: as `l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tasks.run.stage import Outcome, Stage, Work
+from ppcls_core.data.views import AugmentedViews
+from ppcls_core.labels.shard import Origin
+from ppcls_core.runtime.randomness import seed_of
+from tasks.run.stage import Outcome, Work
 from tasks.stages.labelling import label_views, origin_of
-
-if TYPE_CHECKING:
-    from ppcls_core.data.views import AugmentedViews
-    from ppcls_core.labels.shard import Origin
 
 
 def origin(work: Work) -> Origin:
-    """What the labels depend on: the teacher's weights, and the augmentation."""
+    """Fingerprints that labels depend on: the teacher's weights, and the augmentation."""
     return origin_of(work, augmented_views(work))
 
 
@@ -28,10 +25,7 @@ def run(work: Work) -> Outcome:
 
 
 def augmented_views(work: Work) -> AugmentedViews:
-    """As the distillation sees them in its first epochs."""
-    from ppcls_core.data.views import AugmentedViews
-    from ppcls_core.runtime.randomness import seed_of
-
+    """The views that the distillation sees in its first `label.views` epochs."""
     config = work.recipe.distill
     return AugmentedViews(
         augmentation=config.augmentation,
@@ -39,12 +33,3 @@ def augmented_views(work: Work) -> AugmentedViews:
         root_seed=seed_of(work.recipe.seed, "distill"),
         num=max(1, work.recipe.label.views),
     )
-
-
-STAGE = Stage(
-    "views",
-    1,
-    ("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size", "shard_size"),
-    ("select/train.arrow", "teacher/model.pdparams"),
-    run,
-)

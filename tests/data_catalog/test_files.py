@@ -1,18 +1,24 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.files import (
+    LockHeld,
     atomic_path,
     digest_of,
+    locked,
     read_json,
     sha256_file,
     write_bytes,
     write_json,
 )
+from tests.conftest import PROJECT
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
@@ -74,3 +80,29 @@ def test_sha256_file(tmp_path):
     data = bytes(range(256)) * 5000
     (tmp_path / "f").write_bytes(data)
     assert sha256_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from data_catalog.base.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_lock_is_its_holders_until_it_is_killed(tmp_path):
+    path = tmp_path / "folder" / "lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as holder:
+        assert holder.stdout.readline() == b"locked\n"
+        for _ in range(2):
+            with pytest.raises(LockHeld, match=f"^{holder.pid}$"), locked(path):
+                pass
+        holder.kill()
+    with locked(path), pytest.raises(LockHeld, match=f"^{os.getpid()}$"), locked(path):
+        pass
+    with locked(path, wait=True):
+        pass

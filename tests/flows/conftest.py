@@ -9,7 +9,7 @@ import pytest
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Result, Store
 from tests.conftest import TINY
 

@@ -42,7 +42,7 @@ def recipe(tmp_path: Path) -> Path:
         (["data.options.seeed=1"], ["photo_patches", "seeed", "'seed'"]),
         (["data.labelled=clothing", "data.options={}"], ["clothing", "SSLD_CLOTHING_DIR"]),
         (["teacher.train=null"], ["mine.yaml", "teacher", "weights", "train"]),
-        (["teacher.weights=no/such"], ["mine.yaml", "teacher.weights", "no/such", "give its path"]),
+        (["teacher.weights=no/such"], ["mine.yaml", "teacher.weights", "no/such", "give the path"]),
         (["name"], ["'name'", "a.b=value"]),
         (["name=a/b"], ["mine.yaml", "name"]),
     ],

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,11 @@ from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES
 from tasks.recipe import load_recipe
 from tasks.run.processes import check_devices, trainings
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Result, Store
 from tests.conftest import PROJECT, TINY
 from tests.flows.conftest import run_stages
+from tests.support.processes import wait_until
 
 LONG = ["baseline.epochs=60", "baseline.eval_every=100", "run_time.checkpoint_seconds=0.2"]
 RUN_BASELINE = """
@@ -89,26 +89,19 @@ def run_baseline(store: Path, monitor: SilentMonitor, *settings: str) -> Result:
 
 
 def num_workers(store: Path) -> int:
-    """Processes, launcher included, of stages of `store`."""
-    lines = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
-    return sum(f"{store}/".encode() in line and b"order.json" in line for line in _readable(lines))
+    """Processes of training stages whose standard output is a file of `store`."""
+    logs = (link for link in Path("/proc").glob("[0-9]*/fd/1"))
+    return sum(f"{store}/" in target for target in _readable(map(os.readlink, logs)))
 
 
-def _readable(lines):
+def _readable(targets):
     while True:
         try:
-            yield next(lines)
+            yield next(targets)
         except StopIteration:
             return
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended meanwhile, or is another user's
             continue
-
-
-def wait(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 @pytest.mark.slow
@@ -118,10 +111,10 @@ def test_killed_stopped_and_finished_equals_one_device_in_two_parts(tmp_path: Pa
     command = [sys.executable, "-W", "ignore", "-c", RUN_BASELINE, str(tmp_path), *two]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, env=environment, cwd=PROJECT) as parent:
-        assert wait(lambda: any(tmp_path.glob("baseline/*/checkpoint.pdckpt")), 100)
-        assert num_workers(tmp_path) == 3
+        assert wait_until(lambda: any(tmp_path.glob("baseline/*/checkpoint.pdckpt")), 100)
+        assert num_workers(tmp_path) == 2
         parent.send_signal(signal.SIGKILL)
-    assert wait(lambda: num_workers(tmp_path) == 0, 20)
+    assert wait_until(lambda: num_workers(tmp_path) == 0, 20)
 
     stopped = Stopper(after=5)
     with pytest.raises(Interrupted):

@@ -16,7 +16,7 @@ from ppcls_core.dedup.canaries import recall
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import load_recipe
-from tasks.run.stage import Session
+from tasks.run.session import Session
 from tasks.run.store import Store
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages

@@ -16,8 +16,8 @@ from ppcls_core.labels.store import LabelStore
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.recipe import load_recipe
 from tasks.run.stage import Work
-from tasks.stages.training import loader_of, new_student, teacher_model
-from tasks.stages.training import replayed as replayed_by
+from tasks.stages.models import new_student, teacher_model
+from tasks.stages.training import run_of, stored_outputs
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
@@ -39,21 +39,22 @@ def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
     done, _ = run_stages(store, settings, until="views")
     recipe = load_recipe(str(TINY), settings)
     work = Work("distill", recipe, store, "", done, SilentMonitor())
-    loader = loader_of(work, "select/train.arrow", recipe.distill)
+    name, config = "select/train.arrow", recipe.distill
+    online, stored = run_of(work, name, config), run_of(work, name, config, stored_outputs(work))
     student = new_student(work)
     student.train()
     both = (
-        (distillation([teacher_model(work)], "ssld", "running"), loader),
-        (replay("ssld"), replayed_by(work, loader)),
+        (distillation([teacher_model(work)], "ssld", "running"), online.loader),
+        (replay("ssld"), stored.loader),
     )
     batches = [list(each.batches(0, 0, 2)) for _, each in both]
     for one, other in zip(*batches, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
-    online, stored = (
+    by_teacher, by_store = (
         [float(objective(student, batch)[0]) for batch in parts]
         for (objective, _), parts in zip(both, batches, strict=True)
     )
-    return online, stored
+    return by_teacher, by_store
 
 
 @pytest.mark.parametrize(("settings", "bound"), [([], 0.02), (["label.precision=fp32"], 1e-4)])

@@ -16,7 +16,7 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.exported import Logits
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import access_to
-from ppcls_core.serving.app import Model, Service
+from ppcls_core.serving.app import ModelService, ServedModel
 from ppcls_core.serving.config import ServeConfig
 from ppcls_core.serving.server import Server, address_of, listen
 
@@ -51,7 +51,7 @@ class Gate:
 @dataclass
 class Running:
     url: str
-    service: Service
+    service: ModelService
     server: Server
 
     @property
@@ -86,7 +86,7 @@ def running(
     """A server on a free port of the loopback interface, its model loaded."""
     config = ServeConfig.model_validate(limits)
     access = access_to("127.0.0.1", token)
-    service = Service(Model(SIDECAR, lambda: nullcontext(predict)), config, access, 2)
+    service = ModelService(ServedModel(SIDECAR, lambda: nullcontext(predict)), config, access, 2)
     with listen("127.0.0.1", 0) as bound:
         url, server = address_of(bound), Server(service)
         thread = Thread(target=server.run, args=([bound],))

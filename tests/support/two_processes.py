@@ -23,10 +23,10 @@ from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import CLASSIC, TrainConfig
 from ppcls_core.engine.distributed import join, world
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import EvalData, evaluate
 from ppcls_core.engine.objectives import cross_entropy
 from ppcls_core.engine.schedules import CosineWarmup
-from ppcls_core.engine.trainer import Training, fit
+from ppcls_core.engine.trainer import Row, Trainer, Training
 from ppcls_core.models.registry import build_model, classifier_parameters
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
@@ -76,8 +76,9 @@ def new_training(folder: Path, name: str = "ResNet18_vd", seed: int = 1) -> Trai
     model = build_model(name, num_classes=3, spec=NETWORKS[name])
     loader = TrainLoader(images, CONFIG.batch_size, size, CLASSIC, 7, 1)
 
-    def validate(model: paddle.nn.Layer) -> float:
-        return evaluate(model, images, Preprocess(size=size), 1, SilentMonitor()).top1
+    def validate(model: paddle.nn.Layer) -> Row:
+        data = EvalData(images, Preprocess(size=size), 1)
+        return {"top1": evaluate(model, data, SilentMonitor()).top1}
 
     learning = [p for p in model.parameters() if not p.stop_gradient]
     return Training(model, learning, cross_entropy(0.1), loader, validate)
@@ -88,15 +89,16 @@ def trained(training: Training, config: TrainConfig, directory: Path, stop: int 
     reports = []
     directory.mkdir(exist_ok=True)
     training = dataclasses.replace(training, on_step=reports.append)
+    trainer = Trainer(training, config, directory, 1e9, Stopper(stop))
     try:
-        history = fit(training, config, directory, 1e9, Stopper(stop))
+        history = trainer.fit()
     except Interrupted:
         history = None
     save_state(directory / f"state{world().rank}.pdparams", state_of(training.model))
     return {
         "reports": [dataclasses.astuple(report) for report in reports],
         "history": history,
-        "rejected": sorted(training.loader.rejected.reasons),
+        "rejected": sorted(trainer.position.rejected),
     }
 
 
@@ -135,16 +137,17 @@ def evaluated(folder: Path) -> dict:
     """The accuracy of a fixed network, and whether one process's wish to stop is obeyed."""
     training = new_training(folder)
     images = training.loader.images
-    accuracy = evaluate(training.model, images, Preprocess(size=32), 1, SilentMonitor())
+    data = EvalData(images, Preprocess(size=32), 1)
+    accuracy = evaluate(training.model, data, SilentMonitor())
     monitor = Stopper()
     monitor.stop_requested = world().rank == world().size - 1
     try:
-        evaluate(training.model, images, Preprocess(size=32), 1, monitor)
+        evaluate(training.model, data, monitor)
         stopped = False
     except Interrupted:
         stopped = True
     by_class = accuracy.by_class.tolist()
-    return {"by_class": by_class, "rejected": accuracy.rejected, "stopped": stopped}
+    return {"by_class": by_class, "rejected": accuracy.lost, "stopped": stopped}
 
 
 def frozen(folder: Path) -> Training:
@@ -169,25 +172,25 @@ def killed(folder: Path) -> str:
     steps: list[int] = []
     training = dataclasses.replace(new_training(folder), objective=objective)  # type: ignore[arg-type]
     (folder / "killed").mkdir(exist_ok=True)
-    return message_of(lambda: fit(training, CONFIG, folder / "killed", 0, Stopper()))
+    return message_of(lambda: Trainer(training, CONFIG, folder / "killed", 0, Stopper()).fit())
 
 
 def unreadable(folder: Path) -> str:
     """What is said when no image can be read by the second process."""
     training = new_training(folder)
     if world().rank == 1:
-        training.loader.images = dataclasses.replace(
-            training.loader.images, paths=[folder / "absent"] * NUM_IMAGES
+        absent = dataclasses.replace(
+            training.loader.images, roots={"images": str(folder / "absent")}
         )
-    return message_of(lambda: fit(training, CONFIG, folder / "unreadable", 1e9, Stopper()))
+        training = with_loader(training, images=absent)
+    return message_of(lambda: fit_failing(training, CONFIG, folder / "unreadable"))
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     rank = join().rank
     odd = CONFIG.model_copy(update={"batch_size": 9})
-    mixed = new_training(folder)
-    mixed.loader.mix = CutMix(alpha=1.0)
+    mixed = with_loader(new_training(folder), mix=CutMix(alpha=1.0))
     # The first process stops at step 4; one alone has stopped at step 2, and goes on from step 4.
     stop = 4 if rank == 0 else 10**9
     found = {
@@ -200,18 +203,27 @@ def main() -> None:
         "frozen": trained(frozen(folder), CONFIG, folder / "frozen"),
         "mixed": trained(mixed, CONFIG, folder / "mixed"),
         "stopped": trained(new_training(folder, seed=9), CONFIG, folder / "shared", stop),
-        "odd": message_of(lambda: fit(odd_training(folder), odd, folder, 1e9, Stopper())),
+        "odd": message_of(lambda: fit_failing(odd_training(folder), odd, folder)),
         "unreadable": unreadable(folder),
     }
     (folder / f"{rank}.json").write_text(json.dumps(found))
-    (folder / "killed.txt").write_text(killed(folder))
+    print(f"told: {killed(folder)}", file=sys.stderr, flush=True)
 
 
 def odd_training(folder: Path) -> Training:
     """One whose batch two processes cannot share."""
-    training = new_training(folder)
-    training.loader.batch_size = 9
-    return training
+    return with_loader(new_training(folder), batch_size=9)
+
+
+def with_loader(training: Training, **changed: object) -> Training:
+    """The training with other fields of its loader."""
+    loader = dataclasses.replace(training.loader, **changed)  # type: ignore[arg-type]
+    return dataclasses.replace(training, loader=loader)
+
+
+def fit_failing(training: Training, config: TrainConfig, directory: Path) -> None:
+    """Train to an error."""
+    Trainer(training, config, directory, 1e9, Stopper()).fit()
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def deviations(name: str, folder: Path) -> dict[str, float]:
     network = trained.network()
     export(network, trained.sidecar(), folder / "exported")
     exported = Exported(folder / "exported")
-    onnx.write(exported.directory, exported.directory / onnx.FILE)
+    onnx.write(exported.directory, exported.directory / onnx.ONNX)
     for seed in (0, 1):
         write_jpeg(folder / f"{seed}.jpg", seed, 150, 200)
     pixels = np.stack([x.pixels(exported.sidecar.preprocess) for x in pictures([str(folder)])])

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from data_catalog.base.config import UserError
 from tasks.run.children import Make, children
 from tasks.run.shards import Advance
 from tests.conftest import PROJECT
+from tests.support.processes import is_running, wait_until
 
 
 def squares(number: int, power: int) -> Make:
@@ -74,7 +74,7 @@ def test_a_mistake_of_the_user_comes_through_and_the_child_goes_on():
 
 def test_a_child_that_dies_is_told():
     with children(1, squares, 1) as (process,):
-        with pytest.raises(UserError, match=r"ended with -9 .*finished shards are kept"):
+        with pytest.raises(UserError, match=r"ended with -9 .*finished work is kept"):
             process(range(99, 100), nothing)
         with pytest.raises(UserError, match="ended with -9"):
             process(range(1), nothing)
@@ -92,15 +92,4 @@ def test_children_end_with_a_killed_parent(tmp_path: Path):
         "    os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(pid)], cwd=PROJECT, check=False)
-    deadline = time.monotonic() + 30
-    while is_running(int(pid.read_text())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(int(pid.read_text()))
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+    assert wait_until(lambda: not is_running(int(pid.read_text())), 60)

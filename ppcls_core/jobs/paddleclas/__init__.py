@@ -1,41 +1,22 @@
 """PaddleClas's training YAML of 2020, unmodified, as the fields of a `Job`.
 
-What only concerned its execution (fused operators, data layout, cards) is left out. What it passed
-over in its own files is passed over here, and told; what would change the result and is not
-understood is an error.
+Each setting has its effect, or is an error, or is told as without effect here, with the reason.
+What PaddleClas passed over in its own files is passed over here, and told.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError, parse
-from ppcls_core.jobs.paddleclas.settings import Form
+from ppcls_core.jobs.paddleclas.settings import PaddleClasConfig
 from ppcls_core.jobs.paddleclas.training import note, preprocess, training
 from ppcls_core.models.registry import spec_of
 
 _SECTIONS = {"ARCHITECTURE", "architecture", "LEARNING_RATE", "OPTIMIZER", "TRAIN", "VALID", "Arch"}
-# Keys that say how PaddleClas runs, not what it computes.
-_EXECUTION = {
-    "checkpoints",
-    "data_format",
-    "enable_addto",
-    "image_channel",
-    "is_distributed",
-    "last_epoch",
-    "load_static_weights",
-    "mode",
-    "multi_precision",
-    "save_interval",
-    "support_to_static",
-    "topk",
-    "total_images",
-    "use_gpu",
-    "use_xpu",
-    "vdl_dir",
-}
 # Keys that its files have had under another name too, some for a few weeks.
 _RENAMED = {
     "architecture": "ARCHITECTURE",
@@ -60,11 +41,11 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "ShuffleNetV2_x1_0": ("ShuffleNetV2", {}),
 }
 _PARAMS = {"use_se": "squeeze_excite", "dropout_prob": "dropout"}
-_GRAPH_PARAMS = {"is_test", "data_format", "image_shape"}  # they only steered the static graph
+_GRAPH_PARAMS = {"is_test", "data_format", "image_shape"}
 
 
 def is_paddleclas(data: Mapping[str, Any]) -> bool:
-    """Whether a file with the content `data` is of PaddleClas's form."""
+    """True for the content of a file of PaddleClas, told by its sections."""
     return not _SECTIONS.isdisjoint(data)
 
 
@@ -82,7 +63,8 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}: has PaddleClas's form of mid-2021 on (Arch, DataLoader), expected that of "
             "2020 (ARCHITECTURE, TRAIN)"
         )
-    form = parse(Form, _heeded(data, where), where)
+    form = parse(PaddleClasConfig, _current_names(data, where), where)
+    _note_unused(form, where)
     student, teacher = _models(form, where)
     weights = [path.rstrip("/") for path in form.pretrained_model]
     fields: dict[str, Any] = {
@@ -90,9 +72,16 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         "num_classes": form.classes_num,
         "output": form.model_save_dir or "output",
         "log_every": form.print_interval,
+        "save_every": form.save_interval,
+        "vdl_dir": form.vdl_dir,
     }
     if teacher is not None:
         fields["teacher"] = {"model": teacher, "weights": weights.pop(0) if weights else None}
+    if len(weights) > 1:
+        raise UserError(
+            f"{where}: pretrained_model names {len(form.pretrained_model)} weights, expected one, "
+            "or for a distillation those of the teacher and of the student"
+        )
     fields["weights"] = weights[0] if weights else None
     for name, section in (("val", form.VALID), ("train", form.TRAIN)):
         if section is not None:
@@ -103,24 +92,53 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     if form.TRAIN is not None:
         fields["seed"] = form.TRAIN.shuffle_seed
         fields["distill" if teacher else "training"] = training(form, form.TRAIN, where)
+        _check_checkpoints(form, Path(fields["output"], student["name"]), where)
     return fields
 
 
-def _heeded(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings of `data` that change a result, under the names of `Form`."""
+def _check_checkpoints(form: PaddleClasConfig, folder: Path, where: str) -> None:
+    """A training goes on from the checkpoint in its own `folder`, and from no other.
+
+    PaddleClas's checkpoint has an optimizer's state that only PaddleClas can go on from.
+    """
+    if not form.checkpoints:
+        return
+    prefix = Path(form.checkpoints)
+    if not any(path.exists() for path in (prefix, Path(f"{prefix}.pdparams"))):
+        raise UserError(
+            f"{where}: checkpoints: no {prefix}, nor {prefix}.pdparams; correct the path, or leave "
+            f"it out: the same command again goes on from the checkpoint in {folder}"
+        )
+    if not (prefix.resolve().is_relative_to(folder.resolve()) and any(folder.glob("*.pdckpt"))):
+        raise UserError(
+            f"{where}: checkpoints: {prefix} is not of a training in {folder}; give the "
+            "model_save_dir of the training that is to go on, or, to start from these weights "
+            f"without the optimizer's state, pretrained_model: {prefix}"
+        )
+    note(where, f"checkpoints: the training goes on from the newest checkpoint in {folder}")
+
+
+def _note_unused(form: PaddleClasConfig, where: str) -> None:
+    parts = [f"{', '.join(sorted(names))} ({why})" for why, names in sorted(form.unused().items())]
+    if parts:
+        note(where, f"without effect here: {'; '.join(parts)}")
+
+
+def _current_names(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of `data` under the names of `PaddleClasConfig`."""
     amp = data.get("AMP")
     if isinstance(amp, dict):
         rest = {key: value for key, value in data.items() if key != "AMP"}
         data = {**rest, **amp, "use_fp16": True}
-    known = {field.alias or name for name, field in Form.model_fields.items()}
-    heeded: dict[str, Any] = {}
+    known = {field.alias or name for name, field in PaddleClasConfig.model_fields.items()}
+    renamed: dict[str, Any] = {}
     for given, value in data.items():
-        key = _RENAMED.get(given, given)
+        key = "fuse_*" if given.startswith("fuse_") else _RENAMED.get(given, given)
         if key in known:
-            heeded[key] = value
-        elif key not in _EXECUTION and not key.startswith("fuse_"):
+            renamed[key] = value
+        else:
             _tell_unknown(key, known, where)
-    return heeded
+    return renamed
 
 
 def _tell_unknown(key: str, known: set[str], where: str) -> None:
@@ -132,7 +150,7 @@ def _tell_unknown(key: str, known: set[str], where: str) -> None:
     note(where, f"unknown setting {key[:80]!r} is passed over")
 
 
-def _models(form: Form, where: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _models(form: PaddleClasConfig, where: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The student's model and, under a name TEACHER_distill_STUDENT, the teacher's."""
     name = form.ARCHITECTURE.name
     first, distill, second = name.partition("_distill_")
@@ -147,6 +165,8 @@ def _models(form: Form, where: str) -> tuple[dict[str, Any], dict[str, Any] | No
 
 def _model(name: str, params: Mapping[str, Any], where: str) -> dict[str, Any]:
     given = {_PARAMS.get(key, key): v for key, v in params.items() if key not in _GRAPH_PARAMS}
+    for key in sorted(params.keys() & _GRAPH_PARAMS):
+        note(where, f"ARCHITECTURE.params.{key} is passed over; it only steered the static graph")
     name, fields = _MODELS.get(name, (name, {}))
     spec = {**fields, **given}
     try:

@@ -1,4 +1,7 @@
-"""The form of PaddleClas's training YAML of 2020: the settings that change a result, typed."""
+"""The schema of PaddleClas's training YAML of 2020: every setting that is accepted, typed.
+
+A setting has its effect, or is refused, or is marked `Unused` with the reason that the user reads.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ppcls_core.jobs.paddleclas.transforms import Mix, Section, Transform
+from ppcls_core.jobs.paddleclas.transforms import Layout, Mix, Section, Transform, Unused
 from ppcls_core.models.registry import MAX_CLASSES
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -42,8 +45,13 @@ class Architecture(Section):
         return {"name": data.get("name"), "params": {**flat, **below}}
 
 
+Device = Annotated[Any, Unused("the devices are those of the launch")]
+Given = Annotated[Any, Unused("the command says it")]
+Graph = Annotated[Any, Unused("there is no static graph to steer")]
+
+
 class RateParams(Section):
-    """Of every function; each heeds its own."""
+    """Parameters of the learning-rate functions; each function uses its own."""
 
     lr: PositiveFloat = 0.1
     warmup_epoch: NonNegativeFloat | None = None
@@ -54,6 +62,8 @@ class RateParams(Section):
 
 
 class LearningRate(Section):
+    """The learning rate over the training."""
+
     function: Literal["Cosine", "CosineWarmup", "ExponentialWarmup", "Linear", "Piecewise"] = (
         "Cosine"
     )
@@ -61,51 +71,66 @@ class LearningRate(Section):
 
 
 class OptimizerParams(Section):
-    """Of every function; each takes its own alone."""
+    """Parameters of the optimizers; each takes its own alone."""
 
     momentum: BelowOne | None = None
     rho: BelowOne | None = None
     beta1: BelowOne | None = None
     beta2: BelowOne | None = None
     epsilon: PositiveFloat | None = None
-    multi_precision: Any = None  # weights kept in float32: always so here
+    multi_precision: Annotated[Any, Unused("weights are always kept in float32")] = None
 
 
-class Regularizer(Section):
+class RegularizerSection(Section):
+    """The weight decay."""
+
     function: Literal["L1", "L2"] = "L2"
     factor: NonNegativeFloat
 
 
-class Optimizer(Section):
+class OptimizerSection(Section):
+    """How gradients become steps."""
+
     function: Literal["Adam", "Momentum", "RMSProp"] = "Momentum"
     params: OptimizerParams = OptimizerParams()
-    regularizer: Regularizer = Regularizer(factor=0.0)
+    regularizer: RegularizerSection = RegularizerSection(factor=0.0)
 
 
 class LossParams(Section):
+    """`epsilon`: label smoothing."""
+
     epsilon: BelowOne = 0.0
 
 
 class Loss(Section):
-    """Of files of 2021; those of 2020 say it by ls_epsilon, use_mix and use_distillation."""
+    """The loss in files of 2021; in 2020 ls_epsilon, use_mix and use_distillation said it."""
 
     function: Literal["CELoss", "GoogLeNetLoss", "JSDivLoss", "MixCELoss"]
     params: LossParams = LossParams()
 
 
-class Valid(Section):
-    """Which images; without transforms, as with DALI, the usual ones."""
+class ImageSection(Section):
+    """Labelled images; without transforms, as with DALI, the usual ones are taken."""
 
-    batch_size: PositiveInt = 64
     num_workers: Annotated[int, Field(ge=0, le=256)] = 4
     file_list: str
     data_dir: str
-    shuffle_seed: int = 0
-    delimiter: Literal[" "] = " "
+    delimiter: Literal[" ", "\t"] = " "  # a line is split at its last white space, either of both
     transforms: tuple[Transform, ...] | None = None
 
 
-class Train(Valid):
+class Valid(ImageSection):
+    """The validation images."""
+
+    batch_size: Annotated[Any, Unused("VALID: an evaluation takes batches that fit")] = None
+    shuffle_seed: Annotated[Any, Unused("VALID: an evaluation does not shuffle")] = None
+
+
+class Train(ImageSection):
+    """The training images."""
+
+    batch_size: PositiveInt = 64
+    shuffle_seed: int = 0
     mix: tuple[Mix, ...] = ()
 
 
@@ -115,15 +140,20 @@ def _paths(given: Any) -> Any:
     return [path for path in paths if path not in ("", None)]
 
 
-class Form(Section):
+class PaddleClasConfig(Section):
+    """The whole file, under the names of mid-2020."""
+
     ARCHITECTURE: Architecture
     LEARNING_RATE: LearningRate = LearningRate()
-    OPTIMIZER: Optimizer = Optimizer()
+    OPTIMIZER: OptimizerSection = OptimizerSection()
     LOSS: Loss = Loss(function="CELoss")
     TRAIN: Train | None = None
     VALID: Valid | None = None
     pretrained_model: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
+    checkpoints: str | None = None
     model_save_dir: str = "output"
+    save_interval: PositiveInt | None = None
+    vdl_dir: str | None = None
     classes_num: Annotated[int, Field(gt=0, le=MAX_CLASSES)] = 1000
     image_shape: tuple[Literal[3, 4], PositiveInt, PositiveInt] = (3, 224, 224)
     epochs: PositiveInt | None = None
@@ -142,3 +172,17 @@ class Form(Section):
     use_pure_fp16: bool = False
     amp_scale_loss: PositiveFloat = 1.0
     use_dynamic_loss_scaling: bool = False
+    topk: Annotated[Any, Unused("the shares of the first and the first five are measured")] = None
+    mode: Given = None
+    use_gpu: Device = None
+    use_xpu: Device = None
+    is_distributed: Device = None
+    data_format: Layout = None
+    image_channel: Layout = None
+    enable_addto: Graph = None
+    fused: Graph = Field(default=None, alias="fuse_*")
+    support_to_static: Graph = None
+    multi_precision: Annotated[Any, Unused("weights are always kept in float32")] = None
+    total_images: Annotated[Any, Unused("the lines of TRAIN.file_list are counted")] = None
+    last_epoch: Annotated[Any, Unused("a checkpoint holds it")] = None
+    load_static_weights: Annotated[Any, Unused("the weights' format is recognised")] = None

@@ -16,10 +16,16 @@ from ppcls_core.data.augment import (
     Resize,
 )
 from ppcls_core.engine.config import CLASSIC
-from ppcls_core.jobs.paddleclas.settings import Form, LearningRate, Optimizer, Train, Valid
+from ppcls_core.jobs.paddleclas.settings import (
+    LearningRate,
+    OptimizerSection,
+    PaddleClasConfig,
+    Train,
+    Valid,
+)
 
-# What each function of the learning rate heeds of its parameters, by our name.
-_HEEDED = {
+# By function of the learning rate the parameters that it uses, and our names of them.
+_RATE_PARAMS = {
     "Cosine": {},
     "CosineWarmup": {"warmup_epoch": "warmup_epochs"},
     "ExponentialWarmup": {"warmup_epoch": "warmup_epochs"},
@@ -35,7 +41,7 @@ def note(where: str, message: str) -> None:
     _log.warning("%s: %s", where, message)
 
 
-def training(form: Form, train: Train, where: str) -> dict[str, Any]:
+def training(form: PaddleClasConfig, train: Train, where: str) -> dict[str, Any]:
     """The fields of a LabelTraining, or of a DistillTraining where the model has a teacher.
 
     Raises:
@@ -44,7 +50,11 @@ def training(form: Form, train: Train, where: str) -> dict[str, Any]:
     if form.epochs is None:
         raise UserError(f"{where}: setting 'epochs' is required")
     mix, distills = _mix(form, train, where), "_distill_" in form.ARCHITECTURE.name
-    wanted = {"JSDivLoss": distills, "MixCELoss": mix is not None}
+    wanted = {
+        "JSDivLoss": distills,
+        "MixCELoss": mix is not None,
+        "GoogLeNetLoss": form.ARCHITECTURE.name == "GoogLeNet",
+    }
     if not wanted.get(form.LOSS.function, True):
         raise UserError(
             f"{where}: LOSS.function is {form.LOSS.function}, but use_mix is {form.use_mix} and "
@@ -70,12 +80,30 @@ def training(form: Form, train: Train, where: str) -> dict[str, Any]:
         }
     if form.use_ema:
         fields["ema_decay"] = form.ema_decay
+    smoothing = max(form.ls_epsilon, form.LOSS.params.epsilon, 0.0)
     if not distills:
-        fields["label_smoothing"] = max(form.ls_epsilon, form.LOSS.params.epsilon, 0.0)
+        fields["label_smoothing"] = smoothing
+    elif smoothing:
+        note(where, "ls_epsilon and LOSS.params.epsilon are passed over; a distillation has none")
+    _note_without_switch(form, where)
     return fields
 
 
-def preprocess(form: Form, valid: Valid, where: str) -> dict[str, Any]:
+def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
+    """Tell the settings of what is switched off."""
+    given, is_mixed = form.model_fields_set, form.use_fp16 or form.use_pure_fp16
+    if not is_mixed:
+        for key in sorted(given & {"amp_scale_loss", "use_dynamic_loss_scaling"}):
+            note(where, f"{key} is passed over, since use_fp16 is not True")
+    if "ema_decay" in given and not form.use_ema:
+        note(where, "ema_decay is passed over, since use_ema is not True")
+    if "valid_interval" in given and not form.is_validated:
+        note(where, "valid_interval is passed over, since validate is not True")
+    if form.use_dali and not (form.use_mix and form.TRAIN and not form.TRAIN.mix):
+        note(where, "use_dali is passed over; the reader is this program's own")
+
+
+def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, Any]:
     """The fields of a Preprocess.
 
     Raises:
@@ -92,7 +120,7 @@ def preprocess(form: Form, valid: Valid, where: str) -> dict[str, Any]:
     )
 
 
-def _augmentation(form: Form, train: Train, where: str) -> tuple[Operator, ...]:
+def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[Operator, ...]:
     channels, height, width = form.image_shape
     operators = CLASSIC
     if train.transforms is None:
@@ -112,7 +140,7 @@ def _augmentation(form: Form, train: Train, where: str) -> tuple[Operator, ...]:
     return operators
 
 
-def _mix(form: Form, train: Train, where: str) -> BatchOperator | None:
+def _mix(form: PaddleClasConfig, train: Train, where: str) -> BatchOperator | None:
     if not form.use_mix:
         if train.mix:
             note(where, "TRAIN.mix is passed over, since use_mix is not True")
@@ -134,13 +162,13 @@ def _schedule(section: LearningRate, where: str) -> dict[str, Any]:
     if function == "Cosine" and params.get("warmup_epoch"):
         note(where, "LEARNING_RATE: Cosine with a warmup_epoch is taken as CosineWarmup")
         function = "CosineWarmup"
-    heeded = _HEEDED[function]
-    for key in sorted(params.keys() - heeded):
+    used = _RATE_PARAMS[function]
+    for key in sorted(params.keys() - used):
         note(where, f"LEARNING_RATE.params.{key} is passed over; {function} has none")
-    return {"name": function, **{heeded[key]: params[key] for key in params.keys() & heeded}}
+    return {"name": function, **{used[key]: params[key] for key in params.keys() & used}}
 
 
-def _optimizer(section: Optimizer) -> dict[str, Any]:
+def _optimizer(section: OptimizerSection) -> dict[str, Any]:
     params = section.params.model_dump(exclude_none=True, exclude={"multi_precision"})
     regularizer = section.regularizer
     return {

@@ -1,10 +1,11 @@
-"""What PaddleClas's files list under `transforms` and `mix`, and our operator for each.
+"""The operators that PaddleClas's files list under `transforms` and `mix`, and ours for each.
 
-The classes have PaddleClas's names and settings, `ours` gives the operator.
+Classes and fields have PaddleClas's names.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -22,8 +23,33 @@ Size = Side | tuple[Side, Side]
 Count = Annotated[int, Field(ge=0, le=100)]
 
 
+@dataclass(frozen=True)
+class Unused:
+    """Marks a setting that is accepted and has no effect here: `reason` is told to the user."""
+
+    reason: str
+
+
+Layout = Annotated[Any, Unused("the reader lays pixels out by itself")]
+
+
 class Section(Config):
     """A part of PaddleClas's file; what is null in it has its default."""
+
+    def unused(self) -> dict[str, set[str]]:
+        """Names of the settings that are given, here and below, and have no effect, by reason."""
+        found: dict[str, set[str]] = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            field = type(self).model_fields[name]
+            for mark in field.metadata:
+                if isinstance(mark, Unused):
+                    found.setdefault(mark.reason, set()).add(field.alias or name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Section):
+                    for reason, names in part.unused().items():
+                        found.setdefault(reason, set()).update(names)
+        return found
 
     @model_validator(mode="before")
     @classmethod
@@ -33,17 +59,20 @@ class Section(Config):
         return {key: value for key, value in data.items() if value is not None}
 
 
-class Around(Section):
-    """What is done around the pixels: the reader decodes, normalises and lays out by itself."""
+class TransformSection(Section):
+    """One operator, with its settings in PaddleClas's file."""
 
-    def ours(self) -> None: ...
+    def ours(self) -> augment.Operator | None:
+        """Our operator; None for decoding, normalisation and layout, which the reader does."""
 
 
-class DecodeImage(Around):
+class DecodeImageSection(TransformSection):
+    """From the bytes of a file to RGB pixels."""
+
     name: Literal["DecodeImage"] = "DecodeImage"
     to_rgb: Literal[True] = True  # the networks see RGB
-    to_np: Any = None  # published as `Fals`, too
-    channel_first: Any = None
+    to_np: Layout = None  # published as `Fals`, too
+    channel_first: Layout = None
 
 
 def _fraction(given: Any) -> Any:
@@ -55,28 +84,34 @@ def _fraction(given: Any) -> Any:
         return given
 
 
-class NormalizeImage(Around):
+class NormalizeImageSection(TransformSection):
+    """By ImageNet's mean and deviation, the only ones there are."""
+
     name: Literal["NormalizeImage"] = "NormalizeImage"
     scale: Annotated[float, BeforeValidator(_fraction)] = 1 / 255
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
-    order: Any = None
-    channel_first: Any = None
-    output_fp16: Any = None
-    channel_num: Any = None  # 4: with an empty one, for speed
+    order: Layout = None
+    channel_first: Layout = None
+    output_fp16: Annotated[Any, Unused("the precision decides")] = None
+    channel_num: Layout = None  # 4: with an empty one, for speed
 
     @model_validator(mode="after")
-    def _is_ours(self) -> NormalizeImage:
+    def _is_ours(self) -> NormalizeImageSection:
         if (self.mean, self.std) != (MEAN, STD) or abs(self.scale * 255 - 1) > 1e-6:
             raise ValueError("expected ImageNet's mean and deviation, and a scale of 1/255")
         return self
 
 
-class ToCHWImage(Around):
+class ToCHWImageSection(TransformSection):
+    """From [H, W, C] to [C, H, W]."""
+
     name: Literal["ToCHWImage"] = "ToCHWImage"
 
 
-class RandCropImage(Section):
+class RandCropImageSection(TransformSection):
+    """A random part of the image, resized."""
+
     name: Literal["RandCropImage"] = "RandCropImage"
     size: Size
     scale: Shares = augment.RandomCrop().scale
@@ -92,7 +127,9 @@ class RandCropImage(Section):
         )
 
 
-class RandFlipImage(Section):
+class RandFlipImageSection(TransformSection):
+    """A mirroring, half of the time."""
+
     name: Literal["RandFlipImage"] = "RandFlipImage"
     flip_code: Literal[1, 0, -1] = 1
 
@@ -102,25 +139,28 @@ class RandFlipImage(Section):
         return augment.RandomFlip(axis=axes[self.flip_code])
 
 
-class ResizeImage(Section):
+class ResizeImageSection(TransformSection):
+    """To a short side or a size."""
+
     name: Literal["ResizeImage"] = "ResizeImage"
-    resize_short: Side | None = None  # goes before the size
+    resize_short: Side | None = None
     size: Size | None = None
     interpolation: Number = -1
 
     @model_validator(mode="after")
-    def _has_a_size(self) -> ResizeImage:
-        if self.resize_short is None and self.size is None:
-            raise ValueError("expected `resize_short` or `size`")
+    def _has_a_size(self) -> ResizeImageSection:
+        if (self.resize_short is None) == (self.size is None):
+            raise ValueError("expected one of `resize_short` and `size`")
         return self
 
     def ours(self) -> augment.Resize:
-        size = self.size if self.resize_short is None else None
         interpolation = _interpolation(self.interpolation)
-        return augment.Resize(short=self.resize_short, size=size, interpolation=interpolation)
+        return augment.Resize(short=self.resize_short, size=self.size, interpolation=interpolation)
 
 
-class CropImage(Section):
+class CropImageSection(TransformSection):
+    """The middle of the image."""
+
     name: Literal["CropImage"] = "CropImage"
     size: Size
 
@@ -128,14 +168,18 @@ class CropImage(Section):
         return augment.CenterCrop(size=self.size)
 
 
-class AutoAugment(Section):
+class AutoAugmentSection(TransformSection):
+    """ImageNet's policy of Cubuk et al. 2018."""
+
     name: Literal["AutoAugment", "AA", "ImageNetPolicy"] = "AutoAugment"
 
     def ours(self) -> augment.AutoAugment:
         return augment.AutoAugment()
 
 
-class RandAugment(Section):
+class RandAugmentSection(TransformSection):
+    """`num_layers` operations of one magnitude."""
+
     name: Literal["RandAugment"] = "RandAugment"
     num_layers: Count = 2
     magnitude: Annotated[float, Field(ge=0, le=10)] = 5
@@ -144,7 +188,9 @@ class RandAugment(Section):
         return augment.RandAugment(num_layers=self.num_layers, magnitude=self.magnitude)
 
 
-class Cutout(Section):
+class CutoutSection(TransformSection):
+    """Square holes."""
+
     name: Literal["Cutout"] = "Cutout"
     n_holes: Count = 1
     length: Side = 112
@@ -153,7 +199,9 @@ class Cutout(Section):
         return augment.Cutout(num_holes=self.n_holes, length=self.length)
 
 
-class RandomErasing(Section):
+class RandomErasingSection(TransformSection):
+    """A rectangle erased, with probability EPSILON."""
+
     name: Literal["RandomErasing"] = "RandomErasing"
     EPSILON: Probability = 0.5
     sl: Probability = 0.02
@@ -163,7 +211,7 @@ class RandomErasing(Section):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the fill, of normalised pixels
 
     @model_validator(mode="after")
-    def _is_ours(self) -> RandomErasing:
+    def _is_ours(self) -> RandomErasingSection:
         if not 0 < self.sl <= self.sh:
             raise ValueError("expected `sl` above 0 and at most `sh`")
         if any(self.mean):
@@ -179,14 +227,18 @@ class RandomErasing(Section):
         )
 
 
-class HideAndSeek(Section):
+class HideAndSeekSection(TransformSection):
+    """Cells of a grid hidden."""
+
     name: Literal["HideAndSeek"] = "HideAndSeek"
 
     def ours(self) -> augment.HideAndSeek:
         return augment.HideAndSeek()
 
 
-class GridMask(Section):
+class GridMaskSection(TransformSection):
+    """A grid of squares masked."""
+
     name: Literal["GridMask"] = "GridMask"
     d1: Side = 96
     d2: Side = 224
@@ -196,7 +248,7 @@ class GridMask(Section):
     prob: Probability = 1.0
 
     @model_validator(mode="after")
-    def _rises(self) -> GridMask:
+    def _rises(self) -> GridMaskSection:
         if self.d1 >= self.d2:
             raise ValueError("expected `d1` below `d2`")
         return self
@@ -211,7 +263,17 @@ class GridMask(Section):
         )
 
 
-class MixupOperator(Section):
+class MixSection(Section):
+    """One mixture of images, with its settings in PaddleClas's file."""
+
+    def ours(self) -> augment.BatchOperator:
+        """Our operator on batches."""
+        raise NotImplementedError
+
+
+class MixupOperatorSection(MixSection):
+    """Images blended in pairs."""
+
     name: Literal["MixupOperator"] = "MixupOperator"
     alpha: Positive = 0.2
 
@@ -219,7 +281,9 @@ class MixupOperator(Section):
         return augment.Mixup(alpha=self.alpha)
 
 
-class CutmixOperator(Section):
+class CutmixOperatorSection(MixSection):
+    """A rectangle of another image put in."""
+
     name: Literal["CutmixOperator"] = "CutmixOperator"
     alpha: Positive = 0.2
 
@@ -227,7 +291,9 @@ class CutmixOperator(Section):
         return augment.CutMix(alpha=self.alpha)
 
 
-class FmixOperator(Section):
+class FmixOperatorSection(MixSection):
+    """A shape of low frequencies of another image put in."""
+
     name: Literal["FmixOperator"] = "FmixOperator"
     alpha: Positive = 1.0
     decay_power: Positive = 3.0
@@ -253,24 +319,24 @@ def _named(item: Any) -> Any:
 
 
 Transform = Annotated[
-    DecodeImage
-    | NormalizeImage
-    | ToCHWImage
-    | RandCropImage
-    | RandFlipImage
-    | ResizeImage
-    | CropImage
-    | AutoAugment
-    | RandAugment
-    | Cutout
-    | RandomErasing
-    | HideAndSeek
-    | GridMask,
+    DecodeImageSection
+    | NormalizeImageSection
+    | ToCHWImageSection
+    | RandCropImageSection
+    | RandFlipImageSection
+    | ResizeImageSection
+    | CropImageSection
+    | AutoAugmentSection
+    | RandAugmentSection
+    | CutoutSection
+    | RandomErasingSection
+    | HideAndSeekSection
+    | GridMaskSection,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]
 Mix = Annotated[
-    MixupOperator | CutmixOperator | FmixOperator,
+    MixupOperatorSection | CutmixOperatorSection | FmixOperatorSection,
     Field(discriminator="name"),
     BeforeValidator(_named),
 ]

@@ -47,7 +47,7 @@ class AsymmetricConv(nn.Layer):
 
 
 class FusedConv(nn.Layer):
-    """What AsymmetricConv is in inference: one k x k convolution with a bias."""
+    """AsymmetricConv in inference: one k x k convolution with a bias."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ def _conv(
     return ConvBN(channels, kernel, stride, activation=activation)
 
 
-class Block(nn.Layer):
+class _Block(nn.Layer):
     """Convolutions of 1x1, 3x3 and 1x1, and the shortcut, added: `before` to twice `width`."""
 
     def __init__(self, before: int, width: int) -> None:
@@ -53,7 +53,7 @@ class Block(nn.Layer):
         return _SUM_LEAKY(branch + in_row(self.shortcut, x))
 
 
-class Stage(nn.Layer):
+class _Stage(nn.Layer):
     """Two paths, one with the residual blocks, of the same input, merged: to twice `width`.
 
     The first stage sees the stem's map as it is, the others halve the size.
@@ -70,7 +70,7 @@ class Stage(nn.Layer):
             self.entry.append(self.downsample)
         self.first = _conv((width, inner), 1)
         self.blocks = nn.Sequential(
-            *(Block(wide if index else inner, width) for index in range(depth))
+            *(_Block(wide if index else inner, width) for index in range(depth))
         )
         self.left = _conv((width, wide), 1)
         self.right = _conv((wide, wide), 1)
@@ -89,7 +89,7 @@ class CSPResNet(Network):
         super().__init__()
         self.stem = _conv((3, spec.width), 7, stride=2)
         self.stages = nn.LayerList(
-            Stage(spec.width << stage, depth, is_first=stage == 0)
+            _Stage(spec.width << stage, depth, is_first=stage == 0)
             for stage, depth in enumerate(spec.depths)
         )
         self.fc = linear(spec.width << len(spec.depths), num_classes)

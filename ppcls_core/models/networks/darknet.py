@@ -19,7 +19,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.darknet import DarkNetSpec
 
 
-class ConvBN(layers.ConvBN):
+class _ConvBN(layers.ConvBN):
     """The shared block. Published with ReLU, where the paper has leaky ReLU."""
 
     names: ClassVar[tuple[str, str]] = ("_conv", "_bn")
@@ -32,7 +32,7 @@ class DarkNet(Network):
 
     def __init__(self, spec: DarkNetSpec, num_classes: int) -> None:
         super().__init__()
-        self._conv1 = ConvBN((3, spec.width), 3)
+        self._conv1 = _ConvBN((3, spec.width), 3)
         self.blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec)]
         self._out = linear(spec.width << len(spec.depths), num_classes)
 
@@ -48,8 +48,8 @@ def _blocks(spec: DarkNetSpec) -> Iterator[tuple[str, nn.Layer]]:
     for stage, depth in enumerate(spec.depths):
         width = spec.width << stage
         name = f"_downsample_{stage - 1}" if stage else "_conv2"
-        yield name, ConvBN((width, 2 * width), 3, stride=2)
+        yield name, _ConvBN((width, 2 * width), 3, stride=2)
         for index in range(1, depth + 1):
-            squeeze = ("_conv1", ConvBN((2 * width, width), 1))
-            expand = ("_conv2", ConvBN((width, 2 * width), 3))
+            squeeze = ("_conv1", _ConvBN((2 * width, width), 1))
+            expand = ("_conv2", _ConvBN((width, 2 * width), 3))
             yield f"_basic_block_{stage}{index}", Residual(squeeze, expand)

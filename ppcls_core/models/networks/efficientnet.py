@@ -20,10 +20,10 @@ from ppcls_core.models.networks.layers import (
     scaled_width,
     stage_outputs,
 )
-from ppcls_core.models.specs.efficientnet import EfficientNetSpec, Stage
+from ppcls_core.models.specs.efficientnet import EfficientNetSpec, MBConvStage
 
 
-class ConvBN(layers.ConvBN):
+class _ConvBN(layers.ConvBN):
     """The shared block with TensorFlow's moving average, named as in the published weights."""
 
     names: ClassVar[tuple[str, str]] = ("_conv._conv", "_bn")
@@ -31,7 +31,7 @@ class ConvBN(layers.ConvBN):
     epsilon: ClassVar[float] = 1e-3
 
 
-class ShiftedConvBN(ConvBN):
+class ShiftedConvBN(_ConvBN):
     """TensorFlow's convolution of stride 2 on an even size: it starts one place later.
 
     As in PaddleClas an odd size gets one zero more behind, and so half the size, rounded up.
@@ -41,10 +41,10 @@ class ShiftedConvBN(ConvBN):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         before = (self.parameters()[0].shape[-1] - 3) // 2
-        return ConvBN.forward(self, F.pad(x, [before, before + 2] * 2))
+        return _ConvBN.forward(self, F.pad(x, [before, before + 2] * 2))
 
 
-class SqueezeExcite(ConvSqueezeExcite):
+class _SqueezeExcite(ConvSqueezeExcite):
     """The shared block under the names of the published weights."""
 
     names: ClassVar[tuple[str, str]] = ("_conv1._conv", "_conv2._conv")
@@ -79,7 +79,7 @@ class EfficientNet(Network):
             ("_conv_stem._conv", conv((3, stem), 3, 2, activation=act)), *_blocks(spec, stem)
         )
         last = scaled_width(spec.stages[-1].out, spec.width_factor)
-        self._conv = ConvBN((last, features), 1, activation=act)
+        self._conv = _ConvBN((last, features), 1, activation=act)
         self.dropout = nn.Dropout(spec.dropout)
         self._fc = nn.Linear(features, num_classes)
 
@@ -96,12 +96,12 @@ def _activation(spec: EfficientNetSpec) -> Activation:
     return F.relu6 if spec.relu_fn else F.swish
 
 
-def _strided(spec: EfficientNetSpec, size: int) -> type[ConvBN]:
+def _strided(spec: EfficientNetSpec, size: int) -> type[_ConvBN]:
     """The convolution of stride 2 on maps of `size`.
 
     PaddleClas, too, pads as the variant's own resolution wants, whatever the images' size.
     """
-    return ShiftedConvBN if spec.padding_type == "SAME" and size % 2 == 0 else ConvBN
+    return ShiftedConvBN if spec.padding_type == "SAME" and size % 2 == 0 else _ConvBN
 
 
 def _blocks(spec: EfficientNetSpec, before: int) -> Iterator[tuple[str, Residual]]:
@@ -110,16 +110,16 @@ def _blocks(spec: EfficientNetSpec, before: int) -> Iterator[tuple[str, Residual
     rows = [(stage, index) for stage, depth in _depths(spec) for index in range(depth)]
     for number, (stage, index) in enumerate(rows):
         stride = 1 if index else stage.stride
-        conv = _strided(spec, size) if stride == 2 else ConvBN
+        conv = _strided(spec, size) if stride == 2 else _ConvBN
         width, after = before * stage.expansion, scaled_width(stage.out, spec.width_factor)
         block: list[tuple[str, nn.Layer]] = []
         if stage.expansion != 1:
-            block.append(("_ecn._conv", ConvBN((before, width), 1, activation=act)))
+            block.append(("_ecn._conv", _ConvBN((before, width), 1, activation=act)))
         block.append(("_dcn._conv", conv((width, width), stage.kernel, stride, width, act)))
         if spec.squeeze_excite:
             squeezed = max(1, before // 4)
-            block.append(("_se", SqueezeExcite(width, squeezed, act, F.sigmoid)))
-        block.append(("_pcn._conv", ConvBN((width, after), 1, activation=None)))
+            block.append(("_se", _SqueezeExcite(width, squeezed, act, F.sigmoid)))
+        block.append(("_pcn._conv", _ConvBN((width, after), 1, activation=None)))
         is_residual = stride == 1 and before == after
         if is_residual:
             block.append(("drop", DropConnect(spec.drop_connect_rate * number / len(rows))))
@@ -128,7 +128,7 @@ def _blocks(spec: EfficientNetSpec, before: int) -> Iterator[tuple[str, Residual
         before, size = after, math.ceil(size / stride)
 
 
-def _depths(spec: EfficientNetSpec) -> Iterator[tuple[Stage, int]]:
+def _depths(spec: EfficientNetSpec) -> Iterator[tuple[MBConvStage, int]]:
     ends = (spec.stages[0], spec.stages[-1]) if spec.fix_head_stem else ()
     for stage in spec.stages:
         yield stage, stage.depth if stage in ends else math.ceil(spec.depth_factor * stage.depth)

@@ -21,7 +21,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.ghostnet import GhostBottleneck, GhostNetSpec
 
 
-class ConvBN(PrivateConvBN):
+class _ConvBN(PrivateConvBN):
     """The shared block with its own start and no L2 decay of its batch norm."""
 
     decay_norm: ClassVar[bool] = False
@@ -37,8 +37,8 @@ class GhostModule(nn.Layer):
     def __init__(self, channels: tuple[int, int], activation: Activation | None) -> None:
         super().__init__()
         half = channels[1] // 2
-        self.primary_conv = ConvBN((channels[0], half), 1, activation=activation)
-        self.cheap_operation = ConvBN((half, half), 3, groups=half, activation=activation)
+        self.primary_conv = _ConvBN((channels[0], half), 1, activation=activation)
+        self.cheap_operation = _ConvBN((half, half), 3, groups=half, activation=activation)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.primary_conv(x)
@@ -60,7 +60,7 @@ class GhostBlock(nn.Layer):
         self.shortcut: list[nn.Layer] = []
         if row.stride == 2 or before != after:
             self.shortcut_depthwise = _depthwise(before, row)
-            self.shortcut_conv = ConvBN((before, after), 1, activation=None)
+            self.shortcut_conv = _ConvBN((before, after), 1, activation=None)
             self.shortcut = [self.shortcut_depthwise, self.shortcut_conv]
         self.stride = row.stride
 
@@ -83,13 +83,13 @@ class GhostNet(Network):
         stem = scaled_width(spec.stem_width, spec.scale, 4)
         before = scaled_width(spec.blocks[-1].out, spec.scale, 4)
         last = scaled_width(spec.blocks[-1].expanded, spec.scale, 4)
-        self.conv1 = ConvBN((3, stem), 3, stride=2)
+        self.conv1 = _ConvBN((3, stem), 3, stride=2)
         self.blocks = [
             self.add_sublayer(f"_ghostbottleneck_{index}", block)
             for index, block in enumerate(_blocks(spec, stem))
         ]
-        self.conv_last = ConvBN((before, last), 1)
-        self.fc_0 = ConvBN((last, spec.feature_width), 1)
+        self.conv_last = _ConvBN((before, last), 1)
+        self.fc_0 = _ConvBN((last, spec.feature_width), 1)
         self.dropout = nn.Dropout(spec.dropout)
         self.fc_1 = linear(spec.feature_width, num_classes)
 
@@ -119,8 +119,8 @@ def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tu
     yield "ghost_module_2", GhostModule((width, after), None)
 
 
-def _depthwise(channels: int, row: GhostBottleneck) -> ConvBN:
-    return ConvBN((channels, channels), row.kernel, row.stride, channels, activation=None)
+def _depthwise(channels: int, row: GhostBottleneck) -> _ConvBN:
+    return _ConvBN((channels, channels), row.kernel, row.stride, channels, activation=None)
 
 
 def _clip(x: paddle.Tensor) -> paddle.Tensor:

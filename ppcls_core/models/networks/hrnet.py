@@ -16,7 +16,7 @@ from ppcls_core.models.specs.hrnet import HRNetSpec
 Maps = list[paddle.Tensor]
 
 
-class ResidualBlock(nn.Layer):
+class _ResidualBlock(nn.Layer):
     """relu(branch(x) + shortcut(x)); the shortcut is `conv_down` or the identity."""
 
     def __init__(self, branch: list[ConvBN], conv_down: ConvBN | None = None) -> None:
@@ -125,16 +125,16 @@ def _stage(spec: HRNetSpec, widths: list[int]) -> nn.Sequential:
     return nn.Sequential(("stage_func_list", nn.Sequential(*modules)))
 
 
-def _basic(width: int) -> ResidualBlock:
+def _basic(width: int) -> _ResidualBlock:
     last = ConvBN((width, width), 3, activation=None)
-    return ResidualBlock([ConvBN((width, width), 3), last])
+    return _ResidualBlock([ConvBN((width, width), 3), last])
 
 
-def _bottleneck(before: int, width: int, project: bool) -> ResidualBlock:
+def _bottleneck(before: int, width: int, project: bool) -> _ResidualBlock:
     """1x1, 3x3, 1x1 to four times the width."""
     last = ConvBN((width, 4 * width), 1, activation=None)
     branch = [ConvBN((before, width), 1), ConvBN((width, width), 3), last]
-    return ResidualBlock(
+    return _ResidualBlock(
         branch, ConvBN((before, 4 * width), 1, activation=None) if project else None
     )
 

@@ -1,4 +1,4 @@
-"""What Inception-v3 and v4 are made of: blocks of convolutions that a table describes."""
+"""Blocks of convolutions that a table describes, for Inception-v3 and v4."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paddle import nn
 from ppcls_core.models.networks.layers import ConvBN, cut_width
 
 
-class Row(NamedTuple):
+class BranchRow(NamedTuple):
     """One convolution of a block. It reads `source`: "input", "pooled" or another's name."""
 
     name: str
@@ -36,7 +36,7 @@ class Block(nn.Layer):
     counts_padding: ClassVar[bool] = False
     pooled_last: ClassVar[bool] = False
 
-    def __init__(self, before: int, table: tuple[Row, ...], width: int) -> None:
+    def __init__(self, before: int, table: tuple[BranchRow, ...], width: int) -> None:
         super().__init__()
         self.table = table
         self.stride = max(row.stride for row in table)

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppcls_core.models.networks.inception import Block, Row
+from ppcls_core.models.networks.inception import Block, BranchRow
 from ppcls_core.models.networks.layers import (
     ConvBN,
     Network,
@@ -20,7 +20,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.inception_v3 import InceptionV3Spec
 
 
-class UnpaddedConvBN(ConvBN):
+class _UnpaddedConvBN(ConvBN):
     """It loses the border: kernel - 1 places of each dimension."""
 
     is_padded: ClassVar[bool] = False
@@ -30,78 +30,78 @@ class BlockV3(Block):
     """With the names of this network's weights."""
 
     padded: ClassVar[type[ConvBN]] = ConvBN
-    unpadded: ClassVar[type[ConvBN]] = UnpaddedConvBN
+    unpadded: ClassVar[type[ConvBN]] = _UnpaddedConvBN
     counts_padding: ClassVar[bool] = True
     pooled_last: ClassVar[bool] = True
 
 
-def _a(pooled: int) -> tuple[Row, ...]:
+def _a(pooled: int) -> tuple[BranchRow, ...]:
     return (
-        Row("branch1x1", "input", 64),
-        Row("branch5x5_1", "input", 48),
-        Row("branch5x5_2", "branch5x5_1", 64, 5),
-        Row("branch3x3dbl_1", "input", 64),
-        Row("branch3x3dbl_2", "branch3x3dbl_1", 96, 3),
-        Row("branch3x3dbl_3", "branch3x3dbl_2", 96, 3),
-        Row("branch_pool_conv", "pooled", pooled),
+        BranchRow("branch1x1", "input", 64),
+        BranchRow("branch5x5_1", "input", 48),
+        BranchRow("branch5x5_2", "branch5x5_1", 64, 5),
+        BranchRow("branch3x3dbl_1", "input", 64),
+        BranchRow("branch3x3dbl_2", "branch3x3dbl_1", 96, 3),
+        BranchRow("branch3x3dbl_3", "branch3x3dbl_2", 96, 3),
+        BranchRow("branch_pool_conv", "pooled", pooled),
     )
 
 
 _REDUCTION_A = (
-    Row("branch3x3", "input", 384, 3, 2),
-    Row("branch3x3dbl_1", "input", 64),
-    Row("branch3x3dbl_2", "branch3x3dbl_1", 96, 3),
-    Row("branch3x3dbl_3", "branch3x3dbl_2", 96, 3, 2),
+    BranchRow("branch3x3", "input", 384, 3, 2),
+    BranchRow("branch3x3dbl_1", "input", 64),
+    BranchRow("branch3x3dbl_2", "branch3x3dbl_1", 96, 3),
+    BranchRow("branch3x3dbl_3", "branch3x3dbl_2", 96, 3, 2),
 )
 
 
-def _b(inner: int) -> tuple[Row, ...]:
+def _b(inner: int) -> tuple[BranchRow, ...]:
     return (
-        Row("branch1x1", "input", 192),
-        Row("branch7x7_1", "input", inner),
-        Row("branch7x7_2", "branch7x7_1", inner, (1, 7)),
-        Row("branch7x7_3", "branch7x7_2", 192, (7, 1)),
-        Row("branch7x7dbl_1", "input", inner),
-        Row("branch7x7dbl_2", "branch7x7dbl_1", inner, (7, 1)),
-        Row("branch7x7dbl_3", "branch7x7dbl_2", inner, (1, 7)),
-        Row("branch7x7dbl_4", "branch7x7dbl_3", inner, (7, 1)),
-        Row("branch7x7dbl_5", "branch7x7dbl_4", 192, (1, 7)),
-        Row("branch_pool_conv", "pooled", 192),
+        BranchRow("branch1x1", "input", 192),
+        BranchRow("branch7x7_1", "input", inner),
+        BranchRow("branch7x7_2", "branch7x7_1", inner, (1, 7)),
+        BranchRow("branch7x7_3", "branch7x7_2", 192, (7, 1)),
+        BranchRow("branch7x7dbl_1", "input", inner),
+        BranchRow("branch7x7dbl_2", "branch7x7dbl_1", inner, (7, 1)),
+        BranchRow("branch7x7dbl_3", "branch7x7dbl_2", inner, (1, 7)),
+        BranchRow("branch7x7dbl_4", "branch7x7dbl_3", inner, (7, 1)),
+        BranchRow("branch7x7dbl_5", "branch7x7dbl_4", 192, (1, 7)),
+        BranchRow("branch_pool_conv", "pooled", 192),
     )
 
 
 _REDUCTION_B = (
-    Row("branch3x3_1", "input", 192),
-    Row("branch3x3_2", "branch3x3_1", 320, 3, 2),
-    Row("branch7x7x3_1", "input", 192),
-    Row("branch7x7x3_2", "branch7x7x3_1", 192, (1, 7)),
-    Row("branch7x7x3_3", "branch7x7x3_2", 192, (7, 1)),
-    Row("branch7x7x3_4", "branch7x7x3_3", 192, 3, 2),
+    BranchRow("branch3x3_1", "input", 192),
+    BranchRow("branch3x3_2", "branch3x3_1", 320, 3, 2),
+    BranchRow("branch7x7x3_1", "input", 192),
+    BranchRow("branch7x7x3_2", "branch7x7x3_1", 192, (1, 7)),
+    BranchRow("branch7x7x3_3", "branch7x7x3_2", 192, (7, 1)),
+    BranchRow("branch7x7x3_4", "branch7x7x3_3", 192, 3, 2),
 )
 _C = (
-    Row("branch1x1", "input", 320),
-    Row("branch3x3_1", "input", 384),
-    Row("branch3x3_2a", "branch3x3_1", 384, (1, 3)),
-    Row("branch3x3_2b", "branch3x3_1", 384, (3, 1)),
-    Row("branch3x3dbl_1", "input", 448),
-    Row("branch3x3dbl_2", "branch3x3dbl_1", 384, 3),
-    Row("branch3x3dbl_3a", "branch3x3dbl_2", 384, (1, 3)),
-    Row("branch3x3dbl_3b", "branch3x3dbl_2", 384, (3, 1)),
-    Row("branch_pool_conv", "pooled", 192),
+    BranchRow("branch1x1", "input", 320),
+    BranchRow("branch3x3_1", "input", 384),
+    BranchRow("branch3x3_2a", "branch3x3_1", 384, (1, 3)),
+    BranchRow("branch3x3_2b", "branch3x3_1", 384, (3, 1)),
+    BranchRow("branch3x3dbl_1", "input", 448),
+    BranchRow("branch3x3dbl_2", "branch3x3dbl_1", 384, 3),
+    BranchRow("branch3x3dbl_3a", "branch3x3dbl_2", 384, (1, 3)),
+    BranchRow("branch3x3dbl_3b", "branch3x3dbl_2", 384, (3, 1)),
+    BranchRow("branch_pool_conv", "pooled", 192),
 )
 
 
-class Stem(nn.Layer):
+class _Stem(nn.Layer):
     """Images to a map of 6 times `width` channels and an eighth of the resolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         middle = cut_width(80, width / 32)
-        self.conv_1a_3x3 = UnpaddedConvBN((3, width), 3, stride=2)
-        self.conv_2a_3x3 = UnpaddedConvBN((width, width), 3)
+        self.conv_1a_3x3 = _UnpaddedConvBN((3, width), 3, stride=2)
+        self.conv_2a_3x3 = _UnpaddedConvBN((width, width), 3)
         self.conv_2b_3x3 = ConvBN((width, 2 * width), 3)
         self.conv_3b_1x1 = ConvBN((2 * width, middle), 1)
-        self.conv_4a_3x3 = UnpaddedConvBN((middle, 6 * width), 3)
+        self.conv_4a_3x3 = _UnpaddedConvBN((middle, 6 * width), 3)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.conv_2b_3x3(self.conv_2a_3x3(self.conv_1a_3x3(x)))
@@ -114,7 +114,7 @@ class InceptionV3(Network):
 
     def __init__(self, spec: InceptionV3Spec, num_classes: int) -> None:
         super().__init__()
-        self.inception_stem = Stem(spec.width)
+        self.inception_stem = _Stem(spec.width)
         before = 6 * spec.width
         tables = [_a(pooled) for pooled in spec.pooled] + [_REDUCTION_A]
         tables += [_b(inner) for inner in spec.inner] + [_REDUCTION_B] + [_C] * spec.depth

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppcls_core.models.networks.inception import Block, Row
+from ppcls_core.models.networks.inception import Block, BranchRow
 from ppcls_core.models.networks.layers import (
     ConvBN,
     Network,
@@ -20,77 +20,77 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.inception_v4 import InceptionV4Spec
 
 
-class UnpaddedConvBN(PrivateConvBN):
+class _UnpaddedConvBN(PrivateConvBN):
     """It loses the border: kernel - 1 places of each dimension."""
 
     is_padded: ClassVar[bool] = False
 
 
 _A = (
-    Row("_conv1", "pooled", 96),
-    Row("_conv2", "input", 96),
-    Row("_conv3_1", "input", 64),
-    Row("_conv3_2", "_conv3_1", 96, 3),
-    Row("_conv4_1", "input", 64),
-    Row("_conv4_2", "_conv4_1", 96, 3),
-    Row("_conv4_3", "_conv4_2", 96, 3),
+    BranchRow("_conv1", "pooled", 96),
+    BranchRow("_conv2", "input", 96),
+    BranchRow("_conv3_1", "input", 64),
+    BranchRow("_conv3_2", "_conv3_1", 96, 3),
+    BranchRow("_conv4_1", "input", 64),
+    BranchRow("_conv4_2", "_conv4_1", 96, 3),
+    BranchRow("_conv4_3", "_conv4_2", 96, 3),
 )
 _REDUCTION_A = (
-    Row("_conv2", "input", 384, 3, 2),
-    Row("_conv3_1", "input", 192),
-    Row("_conv3_2", "_conv3_1", 224, 3),
-    Row("_conv3_3", "_conv3_2", 256, 3, 2),
+    BranchRow("_conv2", "input", 384, 3, 2),
+    BranchRow("_conv3_1", "input", 192),
+    BranchRow("_conv3_2", "_conv3_1", 224, 3),
+    BranchRow("_conv3_3", "_conv3_2", 256, 3, 2),
 )
 _B = (
-    Row("_conv1", "pooled", 128),
-    Row("_conv2", "input", 384),
-    Row("_conv3_1", "input", 192),
-    Row("_conv3_2", "_conv3_1", 224, (1, 7)),
-    Row("_conv3_3", "_conv3_2", 256, (7, 1)),
-    Row("_conv4_1", "input", 192),
-    Row("_conv4_2", "_conv4_1", 192, (1, 7)),
-    Row("_conv4_3", "_conv4_2", 224, (7, 1)),
-    Row("_conv4_4", "_conv4_3", 224, (1, 7)),
-    Row("_conv4_5", "_conv4_4", 256, (7, 1)),
+    BranchRow("_conv1", "pooled", 128),
+    BranchRow("_conv2", "input", 384),
+    BranchRow("_conv3_1", "input", 192),
+    BranchRow("_conv3_2", "_conv3_1", 224, (1, 7)),
+    BranchRow("_conv3_3", "_conv3_2", 256, (7, 1)),
+    BranchRow("_conv4_1", "input", 192),
+    BranchRow("_conv4_2", "_conv4_1", 192, (1, 7)),
+    BranchRow("_conv4_3", "_conv4_2", 224, (7, 1)),
+    BranchRow("_conv4_4", "_conv4_3", 224, (1, 7)),
+    BranchRow("_conv4_5", "_conv4_4", 256, (7, 1)),
 )
 _REDUCTION_B = (
-    Row("_conv2_1", "input", 192),
-    Row("_conv2_2", "_conv2_1", 192, 3, 2),
-    Row("_conv3_1", "input", 256),
-    Row("_conv3_2", "_conv3_1", 256, (1, 7)),
-    Row("_conv3_3", "_conv3_2", 320, (7, 1)),
-    Row("_conv3_4", "_conv3_3", 320, 3, 2),
+    BranchRow("_conv2_1", "input", 192),
+    BranchRow("_conv2_2", "_conv2_1", 192, 3, 2),
+    BranchRow("_conv3_1", "input", 256),
+    BranchRow("_conv3_2", "_conv3_1", 256, (1, 7)),
+    BranchRow("_conv3_3", "_conv3_2", 320, (7, 1)),
+    BranchRow("_conv3_4", "_conv3_3", 320, 3, 2),
 )
 _C = (
-    Row("_conv1", "pooled", 256),
-    Row("_conv2", "input", 256),
-    Row("_conv3_0", "input", 384),
-    Row("_conv3_1", "_conv3_0", 256, (1, 3)),
-    Row("_conv3_2", "_conv3_0", 256, (3, 1)),
-    Row("_conv4_0", "input", 384),
-    Row("_conv4_00", "_conv4_0", 448, (1, 3)),
-    Row("_conv4_000", "_conv4_00", 512, (3, 1)),
-    Row("_conv4_1", "_conv4_000", 256, (1, 3)),
-    Row("_conv4_2", "_conv4_000", 256, (3, 1)),
+    BranchRow("_conv1", "pooled", 256),
+    BranchRow("_conv2", "input", 256),
+    BranchRow("_conv3_0", "input", 384),
+    BranchRow("_conv3_1", "_conv3_0", 256, (1, 3)),
+    BranchRow("_conv3_2", "_conv3_0", 256, (3, 1)),
+    BranchRow("_conv4_0", "input", 384),
+    BranchRow("_conv4_00", "_conv4_0", 448, (1, 3)),
+    BranchRow("_conv4_000", "_conv4_00", 512, (3, 1)),
+    BranchRow("_conv4_1", "_conv4_000", 256, (1, 3)),
+    BranchRow("_conv4_2", "_conv4_000", 256, (3, 1)),
 )
 
 
-class Stem(nn.Layer):
+class _Stem(nn.Layer):
     """Images to a map of 12 times `width` channels and an eighth of the resolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self._conv_1 = UnpaddedConvBN((3, width), 3, stride=2)
-        self._conv_2 = UnpaddedConvBN((width, width), 3)
+        self._conv_1 = _UnpaddedConvBN((3, width), 3, stride=2)
+        self._conv_2 = _UnpaddedConvBN((width, width), 3)
         self._conv_3 = PrivateConvBN((width, 2 * width), 3)
-        self._conv2 = UnpaddedConvBN((2 * width, 3 * width), 3, stride=2)
+        self._conv2 = _UnpaddedConvBN((2 * width, 3 * width), 3, stride=2)
         self._conv1_1 = PrivateConvBN((5 * width, 2 * width), 1)
-        self._conv1_2 = UnpaddedConvBN((2 * width, 3 * width), 3)
+        self._conv1_2 = _UnpaddedConvBN((2 * width, 3 * width), 3)
         self._conv2_1 = PrivateConvBN((5 * width, 2 * width), 1)
         self._conv2_2 = PrivateConvBN((2 * width, 2 * width), (7, 1))
         self._conv2_3 = PrivateConvBN((2 * width, 2 * width), (1, 7))
-        self._conv2_4 = UnpaddedConvBN((2 * width, 3 * width), 3)
-        self._conv3 = UnpaddedConvBN((6 * width, 6 * width), 3, stride=2)
+        self._conv2_4 = _UnpaddedConvBN((2 * width, 3 * width), 3)
+        self._conv3 = _UnpaddedConvBN((6 * width, 6 * width), 3, stride=2)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self._conv_3(self._conv_2(self._conv_1(x)))
@@ -105,7 +105,7 @@ class BlockV4(Block):
     """With the names of this network's weights."""
 
     padded: ClassVar[type[ConvBN]] = PrivateConvBN
-    unpadded: ClassVar[type[ConvBN]] = UnpaddedConvBN
+    unpadded: ClassVar[type[ConvBN]] = _UnpaddedConvBN
 
 
 class InceptionV4(Network):
@@ -115,7 +115,7 @@ class InceptionV4(Network):
 
     def __init__(self, spec: InceptionV4Spec, num_classes: int) -> None:
         super().__init__()
-        self._inception_stem = Stem(spec.width)
+        self._inception_stem = _Stem(spec.width)
         before = 12 * spec.width
         a, b, c = spec.depths
         rows = [(f"_inceptionA_{i + 1}", _A) for i in range(a)] + [("_reductionA", _REDUCTION_A)]

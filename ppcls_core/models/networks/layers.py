@@ -23,6 +23,9 @@ class Network(nn.Layer):
     classifiers: ClassVar[tuple[str, ...]] = ("fc",)
     """Dotted attribute names of the layers whose width is the number of classes; the first gives
     the logits, others are auxiliary outputs of training."""
+    architecture: str = ""
+    """Name in the registry, by which the weights' names in Paddle 1.x are known; `build_model` sets
+    it."""
 
     def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Feature maps [N, C, H', W'] of images `x` by stage: `stage1`, `stage2` and so on.

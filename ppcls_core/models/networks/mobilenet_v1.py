@@ -20,7 +20,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.mobilenet_v1 import MobileNetV1Spec
 
 
-class ConvBN(layers.ConvBN):
+class _ConvBN(layers.ConvBN):
     """The shared block with its own start."""
 
     counts_group: ClassVar[bool] = True
@@ -33,7 +33,7 @@ class MobileNetV1(Network):
 
     def __init__(self, spec: MobileNetV1Spec, num_classes: int) -> None:
         super().__init__()
-        self.conv = ConvBN((3, cut_width(spec.stem_width, spec.scale)), 3, stride=2)
+        self.conv = _ConvBN((3, cut_width(spec.stem_width, spec.scale)), 3, stride=2)
         self.blocks = nn.Sequential(*_blocks(spec))
         self.fc = nn.Linear(
             cut_width(spec.blocks[-1].out, spec.scale),
@@ -53,8 +53,8 @@ def _blocks(spec: MobileNetV1Spec) -> Iterator[Residual]:
     before = cut_width(spec.stem_width, spec.scale)
     for row in spec.blocks:
         after = cut_width(row.out, spec.scale)
-        depthwise = ConvBN((before, before), 3, row.stride, groups=before)
-        pointwise = ConvBN((before, after), 1)
+        depthwise = _ConvBN((before, before), 3, row.stride, groups=before)
+        pointwise = _ConvBN((before, after), 1)
         yield Residual(
             ("depthwise_conv", depthwise),
             ("pointwise_conv", pointwise),

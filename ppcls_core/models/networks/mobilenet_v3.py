@@ -24,7 +24,7 @@ from ppcls_core.models.specs.mobilenet_v3 import InvertedResidual, MobileNetV3Sp
 _ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "hardswish": F.hardswish}
 
 
-class ConvBN(layers.ConvBN):
+class _ConvBN(layers.ConvBN):
     """The shared block; the published training kept L2 decay off its batch norm."""
 
     decay_norm: ClassVar[bool] = False
@@ -39,9 +39,9 @@ class MobileNetV3(Network):
         super().__init__()
         stem = _scaled(spec.stem_width, spec)
         before, last = _scaled(spec.blocks[-1].out, spec), _scaled(spec.last_width, spec)
-        self.conv = ConvBN((3, stem), 3, stride=2, activation=F.hardswish)
+        self.conv = _ConvBN((3, stem), 3, stride=2, activation=F.hardswish)
         self.blocks = nn.Sequential(*_blocks(spec, stem))
-        self.last_second_conv = ConvBN((before, last), 1, activation=F.hardswish)
+        self.last_second_conv = _ConvBN((before, last), 1, activation=F.hardswish)
         self.last_conv = nn.Conv2D(last, spec.feature_width, 1, bias_attr=False)
         self.dropout = nn.Dropout(spec.dropout, mode="downscale_in_infer")
         self.fc = nn.Linear(spec.feature_width, num_classes)
@@ -57,7 +57,7 @@ class MobileNetV3(Network):
         return self.fc(self.dropout(x))
 
     def _scale_learning_rates(self, spec: MobileNetV3Spec) -> None:
-        """Of the convolutions alone: batch norms and the head after pooling keep theirs."""
+        """Scale those of the convolutions; batch norms and the head after pooling keep theirs."""
         fifth = max(1, len(spec.blocks) // 5)
         groups = [0, *(min(index // fifth, 4) for index in range(len(spec.blocks))), 4]
         parts = [self.conv, *self.blocks, self.last_second_conv]
@@ -84,11 +84,11 @@ def _layers(
     """Expansion, depthwise convolution, gate, projection; `channels` in, expanded, out."""
     before, width, after = channels
     act = _ACTIVATIONS[row.activation]
-    yield "expand_conv", ConvBN((before, width), 1, activation=act)
-    yield "bottleneck_conv", ConvBN((width, width), row.kernel, row.stride, width, act)
+    yield "expand_conv", _ConvBN((before, width), 1, activation=act)
+    yield "bottleneck_conv", _ConvBN((width, width), row.kernel, row.stride, width, act)
     if row.squeeze_excite:
         yield "mid_se", ConvSqueezeExcite(width, width // 4, F.relu, _hardsigmoid)
-    yield "linear_conv", ConvBN((width, after), 1, activation=None)
+    yield "linear_conv", _ConvBN((width, after), 1, activation=None)
 
 
 def _hardsigmoid(x: paddle.Tensor) -> paddle.Tensor:

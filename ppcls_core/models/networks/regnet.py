@@ -18,13 +18,13 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.regnet import RegNetSpec
 
 
-class ConvBN(PrivateConvBN):
+class _ConvBN(PrivateConvBN):
     """The shared block with a bias, which the batch norm takes away again: the weights have it."""
 
     has_bias: ClassVar[bool] = True
 
 
-class Block(nn.Layer):
+class _Block(nn.Layer):
     """Convolutions of 1x1, grouped 3x3 and 1x1, and the shortcut, added.
 
     Args:
@@ -37,10 +37,10 @@ class Block(nn.Layer):
         super().__init__()
         width = channels[1]
         self.stride = 2 if is_first else 1
-        self.conv0 = ConvBN(channels, 1)
-        self.conv1 = ConvBN((width, width), 3, self.stride, width // group_width)
-        self.conv2 = ConvBN((width, width), 1, activation=None)
-        self.short = ConvBN(channels, 1, self.stride, activation=None) if is_first else None
+        self.conv0 = _ConvBN(channels, 1)
+        self.conv1 = _ConvBN((width, width), 3, self.stride, width // group_width)
+        self.conv2 = _ConvBN((width, width), 1, activation=None)
+        self.short = _ConvBN(channels, 1, self.stride, activation=None) if is_first else None
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         branch = self.conv2(self.conv1(self.conv0(x)))
@@ -55,11 +55,11 @@ class RegNet(Network):
     def __init__(self, spec: RegNetSpec, num_classes: int) -> None:
         super().__init__()
         before = spec.stem_width
-        self.conv = ConvBN((3, before), 3, stride=2)
-        self.blocks: list[Block] = []
+        self.conv = _ConvBN((3, before), 3, stride=2)
+        self.blocks: list[_Block] = []
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True), 1):
             for index in range(1, depth + 1):
-                block = Block((before, width), spec.group_width, is_first=index == 1)
+                block = _Block((before, width), spec.group_width, is_first=index == 1)
                 self.add_sublayer(f"s{stage}_b{index}", block)
                 self.blocks.append(block)
                 before = width

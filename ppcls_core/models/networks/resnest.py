@@ -22,7 +22,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.resnest import ResNeStSpec
 
 
-class ConvBN(PrivateConvBN):
+class _ConvBN(PrivateConvBN):
     """The shared block with no L2 decay of its batch norm."""
 
     decay_norm: ClassVar[bool] = False
@@ -41,8 +41,8 @@ class SplitAttention(nn.Layer):
     def __init__(self, channels: int, radix: int) -> None:
         super().__init__()
         squeezed = max(32, channels * radix // 4)
-        self.conv1 = ConvBN((channels, channels * radix), 3, groups=radix)
-        self.conv2 = ConvBN((channels, squeezed), 1)
+        self.conv1 = _ConvBN((channels, channels * radix), 3, groups=radix)
+        self.conv2 = _ConvBN((channels, squeezed), 1)
         self.conv3 = nn.Conv2D(squeezed, channels * radix, 1, bias_attr=False)
         self.shape = [-1, radix, channels]
 
@@ -56,7 +56,7 @@ class SplitAttention(nn.Layer):
         return paddle.add_n(list(map(paddle.multiply, splits, gates)))
 
 
-class Block(nn.Layer):
+class _Block(nn.Layer):
     """Convolutions of 1x1, split attention and 1x1, and the shortcut, added.
 
     Args:
@@ -73,9 +73,9 @@ class Block(nn.Layer):
         super().__init__()
         after = 4 * width
         self.stride = stride
-        self.conv1 = ConvBN((before, width), 1)
+        self.conv1 = _ConvBN((before, width), 1)
         self.conv2 = SplitAttention(width, spec.radix)
-        self.conv3 = ConvBN((width, after), 1, activation=None)
+        self.conv3 = _ConvBN((width, after), 1, activation=None)
         self.branch: list[Step] = [self.conv1, self.conv2, self.conv3]
         self.shortcut: list[Step] = []
         if stride == 2:
@@ -83,7 +83,7 @@ class Block(nn.Layer):
             self.branch.insert(place, nn.AvgPool2D(3, 2, padding=1))
             self.shortcut.append(nn.AvgPool2D(2, 2, ceil_mode=True))
         if projects:
-            attr = ParamAttr(regularizer=L2Decay(0.0))  # as in ConvBN
+            attr = ParamAttr(regularizer=L2Decay(0.0))  # as in _ConvBN
             self.conv4 = nn.Conv2D(before, after, 1, bias_attr=False)
             self._batch_norm = BatchNorm(after, weight_attr=attr, bias_attr=attr)
             self.shortcut += [self.conv4, self._batch_norm]
@@ -101,17 +101,17 @@ class ResNeSt(Network):
         super().__init__()
         stem, before = spec.stem_width, 2 * spec.stem_width
         self.stem = nn.Sequential(
-            ("conv1", ConvBN((3, stem), 3, stride=2)),
-            ("conv2", ConvBN((stem, stem), 3)),
-            ("conv3", ConvBN((stem, before), 3)),
+            ("conv1", _ConvBN((3, stem), 3, stride=2)),
+            ("conv2", _ConvBN((stem, stem), 3)),
+            ("conv3", _ConvBN((stem, before), 3)),
         )
-        self.blocks: list[Block] = []
+        self.blocks: list[_Block] = []
         for stage, depth in enumerate(spec.depths):
             name, width = f"layer{stage + 1}", spec.width << stage
             layer = self.add_sublayer(name, nn.Sequential())
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
-                block = Block(spec, before, width, stride, projects=index == 0)
+                block = _Block(spec, before, width, stride, projects=index == 0)
                 layer.add_sublayer(f"{name}_bottleneck_{index}", block)
                 self.blocks.append(block)
                 before = 4 * width

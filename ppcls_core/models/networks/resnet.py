@@ -143,7 +143,7 @@ def _unit(spec: ResNetSpec) -> type[ConvBN]:
 
 
 def _spatial(spec: ResNetSpec) -> type[ConvBN] | type[AsymmetricConv] | type[FusedConv]:
-    """What convolutions wider than 1x1 are made of."""
+    """The kind of layer used for convolutions wider than 1x1."""
     kinds = {"plain": _unit(spec), "asymmetric": AsymmetricConv, "fused": FusedConv}
     return kinds[spec.spatial]
 

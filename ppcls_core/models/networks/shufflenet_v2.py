@@ -21,7 +21,7 @@ from ppcls_core.models.specs.shufflenet_v2 import ShuffleNetV2Spec
 _ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "swish": F.swish}
 
 
-class ConvBN(PrivateConvBN):
+class _ConvBN(PrivateConvBN):
     """The shared block with its own start."""
 
     counts_group: ClassVar[bool] = True
@@ -43,13 +43,13 @@ class ShuffleBlock(nn.Layer):
         before, half = channels[0], channels[1] // 2
         names = ("_conv_pw", "_conv_dw", "_conv_linear")
         if stride == 2:
-            self._conv_dw_1 = ConvBN((before, before), 3, 2, groups=before, activation=None)
-            self._conv_linear_1 = ConvBN((before, half), 1, activation=activation)
+            self._conv_dw_1 = _ConvBN((before, before), 3, 2, groups=before, activation=None)
+            self._conv_linear_1 = _ConvBN((before, half), 1, activation=activation)
             names = ("_conv_pw_2", "_conv_dw_2", "_conv_linear_2")
         before = before if stride == 2 else half
-        pointwise = ConvBN((before, half), 1, activation=activation)
-        depthwise = ConvBN((half, half), 3, stride, groups=half, activation=None)
-        last = ConvBN((half, half), 1, activation=activation)
+        pointwise = _ConvBN((before, half), 1, activation=activation)
+        depthwise = _ConvBN((half, half), 3, stride, groups=half, activation=None)
+        last = _ConvBN((half, half), 1, activation=activation)
         for name, conv in zip(names, (pointwise, depthwise, last), strict=True):
             self.add_sublayer(name, conv)
         self.stride = stride
@@ -71,9 +71,9 @@ class ShuffleNetV2(Network):
     def __init__(self, spec: ShuffleNetV2Spec, num_classes: int) -> None:
         super().__init__()
         act = _ACTIVATIONS[spec.activation]
-        self._conv1 = ConvBN((3, spec.stem_width), 3, stride=2, activation=act)
+        self._conv1 = _ConvBN((3, spec.stem_width), 3, stride=2, activation=act)
         self.blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec, act)]
-        self._last_conv = ConvBN((spec.widths[-1], spec.feature_width), 1, activation=act)
+        self._last_conv = _ConvBN((spec.widths[-1], spec.feature_width), 1, activation=act)
         self._fc = nn.Linear(spec.feature_width, num_classes)
 
     def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:

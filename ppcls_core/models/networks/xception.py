@@ -20,7 +20,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.xception import XceptionSpec
 
 
-class SeparableConv(nn.Sequential):
+class _SeparableConv(nn.Sequential):
     """1x1 convolution, then a depthwise 3x3 one, then `activation`."""
 
     stride: ClassVar[int] = 1
@@ -55,8 +55,8 @@ class PooledBlock(nn.Layer):
         super().__init__()
         before, middle, after = channels
         self._short = nn.Conv2D(before, after, 1, stride=stride, bias_attr=False)
-        self.add_sublayer(names[0], SeparableConv(before, middle))
-        self.add_sublayer(names[1], SeparableConv(middle, after))
+        self.add_sublayer(names[0], _SeparableConv(before, middle))
+        self.add_sublayer(names[1], _SeparableConv(middle, after))
         self.stride = stride
         self.relu_first = relu_first
 
@@ -85,8 +85,8 @@ class Xception(Network):
         )
         self._exit_flow = nn.Sequential(
             ("_conv_0", PooledBlock((width, width, first), ("_conv_1", "_conv_2"), stride=2)),
-            ("_conv_1", SeparableConv(first, second, F.relu)),
-            ("_conv_2", SeparableConv(second, last, F.relu)),
+            ("_conv_1", _SeparableConv(first, second, F.relu)),
+            ("_conv_2", _SeparableConv(second, last, F.relu)),
             ("_out", linear(last, num_classes)),
         )
 
@@ -114,5 +114,5 @@ def _entry_blocks(spec: XceptionSpec) -> list[tuple[str, PooledBlock]]:
 def _middle_block(width: int) -> Residual:
     row: list[tuple[str, nn.Layer]] = []
     for index in range(3):
-        row += [(f"relu_{index}", nn.ReLU()), (f"_conv_{index}", SeparableConv(width, width))]
+        row += [(f"relu_{index}", nn.ReLU()), (f"_conv_{index}", _SeparableConv(width, width))]
     return Residual(*row)

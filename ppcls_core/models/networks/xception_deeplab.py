@@ -19,7 +19,7 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.xception import XceptionDeeplabSpec
 
 
-class ConvBN(layers.ConvBN):
+class _ConvBN(layers.ConvBN):
     """The shared block, with the settings of DeepLab's batch norms."""
 
     names: ClassVar[tuple[str, str]] = ("_conv", "_bn")
@@ -27,7 +27,7 @@ class ConvBN(layers.ConvBN):
     epsilon: ClassVar[float] = 1e-3
 
 
-class SeparableConv(nn.Sequential):
+class _SeparableConv(nn.Sequential):
     """Depthwise 3x3 convolution with batch norm, then a 1x1 one; ReLUs after both if dilated."""
 
     def __init__(self, before: int, after: int, stride: int = 1, dilation: int = 1) -> None:
@@ -44,10 +44,10 @@ class SeparableConv(nn.Sequential):
         activation = nn.ReLU if dilation > 1 else nn.Identity
         super().__init__(
             ("_conv1", depthwise),
-            ("_bn1", BatchNorm(before, ConvBN.momentum, ConvBN.epsilon)),
+            ("_bn1", BatchNorm(before, _ConvBN.momentum, _ConvBN.epsilon)),
             ("activation1", activation()),
             ("_conv2", nn.Conv2D(before, after, 1, bias_attr=False)),
-            ("_bn2", BatchNorm(after, ConvBN.momentum, ConvBN.epsilon)),
+            ("_bn2", BatchNorm(after, _ConvBN.momentum, _ConvBN.epsilon)),
             ("activation2", activation()),
         )
 
@@ -62,7 +62,7 @@ class StridedBlock(nn.Sequential):
     """
 
     def __init__(self, before: int, widths: tuple[int, int, int], stride: int) -> None:
-        short = ConvBN((before, widths[-1]), 1, stride, activation=None)
+        short = _ConvBN((before, widths[-1]), 1, stride, activation=None)
         super().__init__(*_branch(before, widths, stride), ("_short", short))
         self.stride = stride
 
@@ -81,8 +81,8 @@ class XceptionDeeplab(Network):
 
     def __init__(self, spec: XceptionDeeplabSpec, num_classes: int) -> None:
         super().__init__()
-        self._conv1 = ConvBN((3, spec.stem_width), 3, stride=2)
-        self._conv2 = ConvBN((spec.stem_width, 2 * spec.stem_width), 3)
+        self._conv1 = _ConvBN((3, spec.stem_width), 3, stride=2)
+        self._conv2 = _ConvBN((spec.stem_width, 2 * spec.stem_width), 3)
         self.blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec)]
         self._drop = nn.Dropout(0.5, mode="downscale_in_infer")
         self._fc = nn.Linear(spec.exit_widths[-1], num_classes)
@@ -109,9 +109,9 @@ def _blocks(spec: XceptionDeeplabSpec) -> Iterator[tuple[str, nn.Layer]]:
     first, second, last = spec.exit_widths
     yield "_exit_flow_1", StridedBlock(before, (before, first, first), stride=2)
     dilated = (
-        ("_conv1", SeparableConv(first, second, dilation=2)),
-        ("_conv2", SeparableConv(second, second, dilation=2)),
-        ("_conv3", SeparableConv(second, last, dilation=2)),
+        ("_conv1", _SeparableConv(first, second, dilation=2)),
+        ("_conv2", _SeparableConv(second, second, dilation=2)),
+        ("_conv3", _SeparableConv(second, last, dilation=2)),
     )
     yield "_exit_flow_2", Residual(*dilated, is_residual=False)
 
@@ -121,7 +121,7 @@ def _branch(
 ) -> list[tuple[str, nn.Layer]]:
     row: list[tuple[str, nn.Layer]] = []
     for index, (width, step) in enumerate(zip(widths, (1, 1, stride), strict=True), 1):
-        conv = SeparableConv(before, width, step)
+        conv = _SeparableConv(before, width, step)
         row += [(f"relu{index}", nn.ReLU()), (f"_conv{index}", conv)]
         before = width
     return row

@@ -16,7 +16,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelSpec(Config):
-    """What distinguishes one member of a family from another, the number of classes apart."""
+    """Hyper-parameters of one architecture of a family, without the number of classes."""
 
     network: ClassVar[str]
     """`module:class` of the network: a Paddle layer made from (spec, number of classes)."""

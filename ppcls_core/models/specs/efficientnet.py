@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from ppcls_core.models.specs import ModelSpec, Probability
 
 
-class Stage(NamedTuple):
+class MBConvStage(NamedTuple):
     """Inverted residual blocks of one width. A recipe writes it as a list: `[5, 6, 40, 2, 2]`."""
 
     kernel: Literal[3, 5]
@@ -53,14 +53,14 @@ class EfficientNetSpec(ModelSpec):
     the first and last stage's depth."""
     relu_fn: bool = False
     """As in EfficientNet-Lite, relu6 takes the place of swish."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
-        Stage(3, 1, 16, 1, 1),
-        Stage(3, 6, 24, 2, 2),
-        Stage(5, 6, 40, 2, 2),
-        Stage(3, 6, 80, 3, 2),
-        Stage(5, 6, 112, 3, 1),
-        Stage(5, 6, 192, 4, 2),
-        Stage(3, 6, 320, 1, 1),
+    stages: Annotated[tuple[MBConvStage, ...], Field(min_length=1)] = (
+        MBConvStage(3, 1, 16, 1, 1),
+        MBConvStage(3, 6, 24, 2, 2),
+        MBConvStage(5, 6, 40, 2, 2),
+        MBConvStage(3, 6, 80, 3, 2),
+        MBConvStage(5, 6, 112, 3, 1),
+        MBConvStage(5, 6, 192, 4, 2),
+        MBConvStage(3, 6, 320, 1, 1),
     )
     stem_width: PositiveInt = 32
     """Channels of the first convolution, at width factor 1."""

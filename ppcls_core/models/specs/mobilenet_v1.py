@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from ppcls_core.models.specs import ModelSpec
 
 
-class SeparableConv(NamedTuple):
+class SeparableRow(NamedTuple):
     """One block: 3x3 depthwise, then 1x1 convolution. A recipe writes it as a list: `[64, 1]`."""
 
     out: PositiveInt
@@ -26,16 +26,16 @@ class MobileNetV1Spec(ModelSpec):
     """Every width is multiplied by it and rounded down, to 1 at least."""
     stem_width: PositiveInt = 32
     """Channels of the first convolution, at scale 1."""
-    blocks: Annotated[tuple[SeparableConv, ...], Field(min_length=1)] = (
-        SeparableConv(64, 1),
-        SeparableConv(128, 2),
-        SeparableConv(128, 1),
-        SeparableConv(256, 2),
-        SeparableConv(256, 1),
-        SeparableConv(512, 2),
-        *[SeparableConv(512, 1)] * 5,
-        SeparableConv(1024, 2),
-        SeparableConv(1024, 1),
+    blocks: Annotated[tuple[SeparableRow, ...], Field(min_length=1)] = (
+        SeparableRow(64, 1),
+        SeparableRow(128, 2),
+        SeparableRow(128, 1),
+        SeparableRow(256, 2),
+        SeparableRow(256, 1),
+        SeparableRow(512, 2),
+        *[SeparableRow(512, 1)] * 5,
+        SeparableRow(1024, 2),
+        SeparableRow(1024, 1),
     )
 
 

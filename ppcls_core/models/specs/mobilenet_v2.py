@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from ppcls_core.models.specs import ModelSpec
 
 
-class Stage(NamedTuple):
+class BottleneckStage(NamedTuple):
     """Inverted residual blocks of one width. A recipe writes it as a list: `[6, 24, 2, 2]`."""
 
     expansion: PositiveInt
@@ -30,14 +30,14 @@ class MobileNetV2Spec(ModelSpec):
     """Every width is multiplied by it and rounded down, to 1 at least."""
     stem_width: PositiveInt = 32
     """Channels of the first convolution, at scale 1."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
-        Stage(1, 16, 1, 1),
-        Stage(6, 24, 2, 2),
-        Stage(6, 32, 3, 2),
-        Stage(6, 64, 4, 2),
-        Stage(6, 96, 3, 1),
-        Stage(6, 160, 3, 2),
-        Stage(6, 320, 1, 1),
+    stages: Annotated[tuple[BottleneckStage, ...], Field(min_length=1)] = (
+        BottleneckStage(1, 16, 1, 1),
+        BottleneckStage(6, 24, 2, 2),
+        BottleneckStage(6, 32, 3, 2),
+        BottleneckStage(6, 64, 4, 2),
+        BottleneckStage(6, 96, 3, 1),
+        BottleneckStage(6, 160, 3, 2),
+        BottleneckStage(6, 320, 1, 1),
     )
     feature_width: PositiveInt = 1280
     """Channels that the classifier sees; a scale below 1 leaves them."""

@@ -19,7 +19,7 @@ Width = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
 class Layout(NamedTuple):
-    """What published weights call the parts; `stem.0` is the part 0 of a part `stem`."""
+    """Names of the parts in published weights; `stem.0` is the part 0 of a part `stem`."""
 
     stem: str
     """The plain stem's one convolution."""

@@ -180,7 +180,7 @@ class _Array:
 
 
 class _Makers:
-    """What a pickle may call, each a method; all that they make counts against one budget."""
+    """The callables that a pickle may use, as methods; all counts against one budget."""
 
     def __init__(self, num_bytes: int) -> None:
         self.left = num_bytes

@@ -11,14 +11,14 @@ import paddle
 from data_catalog.base.config import UserError
 from data_catalog.published import static_names
 from ppcls_core.models.networks.acnet import fused_state
-from ppcls_core.models.registry import architecture_of, build_model
+from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.detection import detection_state
 from ppcls_core.models.weights.files import load_state, save_arrays
 from ppcls_core.models.weights.state import (
-    from_static_names,
     misfits_error,
     misfits_of,
     of_other_classes,
+    with_model_names,
     without_bfloat16,
 )
 
@@ -30,7 +30,7 @@ Form = Literal["backbone", "deploy"]
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` wrote, and what of the source it left out."""
+    """Number of entries that `convert` wrote, and names of those of the source that it left out."""
 
     num_entries: int
     left_out: list[str]
@@ -63,8 +63,7 @@ def convert(
         return Converted(len(state), [])
     network = _network(model)
     own = network.state_dict()
-    static = static_names().get(architecture_of(model), [])
-    state = from_static_names(state, list(own), static)
+    state = with_model_names(state, list(own), network.architecture)
     misfits = misfits_of(own, state, of_other_classes(network.classifiers, own, state))
     if misfits:
         raise misfits_error(source, misfits)
@@ -75,7 +74,7 @@ def convert(
     elif form == "deploy":
         entries = fused_state({key: without_bfloat16(value) for key, value in entries.items()})
     elif not target.suffix:
-        entries = dict(zip(_known(model, static), entries.values(), strict=True))
+        entries = dict(zip(_paddle1_names(network), entries.values(), strict=True))
     save_arrays(target, entries)
     return Converted(len(entries), left_out)
 
@@ -85,7 +84,10 @@ def _network(model: str) -> Network:
         return build_model(model)
 
 
-def _known(model: str, static: list[str]) -> list[str]:
-    if not static:
-        raise UserError(f"model {model} has no names of Paddle 1.x; write .pdparams instead")
-    return static
+def _paddle1_names(network: Network) -> list[str]:
+    names = static_names().get(network.architecture, [])
+    if not names:
+        raise UserError(
+            f"model {network.architecture} has no names of Paddle 1.x; write .pdparams instead"
+        )
+    return names

@@ -6,6 +6,7 @@ variable of Paddle 1.x. A name decides: the suffix, or that it is a folder.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +18,14 @@ import safetensors.numpy
 from safetensors import SafetensorError, deserialize
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import atomic_path, write_bytes
+from data_catalog.base.files import atomic_path, sha256_file, write_bytes
 from ppcls_core.models.weights.array_pickle import (
     BadPickle,
     Value,
     check_name,
     read_named_arrays,
 )
-from ppcls_core.models.weights.paddle1 import BadTensor, read_scattered, write_scattered
+from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
 
 PICKLE, SAFETENSORS = ".pdparams", ".safetensors"
 _METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor
@@ -41,15 +42,15 @@ _WRITTEN = frozenset(map(np.dtype, _DTYPES.values()))
 def load_state(path: Path) -> dict[str, Any]:
     """Entries of the weights `path`, in their order: arrays, and scalars where a pickle has them.
 
-    `path` may lack its `.pdparams`. The arrays may be read-only; bfloat16 appears as uint16.
+    `path` is as in `find_weights`. The arrays may be read-only; bfloat16 appears as uint16.
 
     Raises:
         UserError: no such file, truncated, of another kind, or asking to run code.
     """
-    found = _existing(path)
+    found = find_weights(path)
     try:
         if found.is_dir():
-            return dict(read_scattered(found))
+            return dict(read_folder(found))
         if found.suffix == SAFETENSORS:
             return _read_safetensors(found)
         with found.open("rb") as stream:
@@ -64,7 +65,16 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _existing(path: Path) -> Path:
+def find_weights(path: Path) -> Path:
+    """The file or folder that `path` names, which may lack its `.pdparams` and begin with a `~`.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}; write the home folder out") from error
     with_suffix = path.with_name(path.name + PICKLE) if path.name else path
     try:
         for candidate in (path, with_suffix):
@@ -75,6 +85,21 @@ def _existing(path: Path) -> Path:
     except OSError as error:
         raise _unreadable(path, error) from error
     raise UserError(f"{path}: no such file, nor {with_suffix.name}; give the path of the weights")
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 (hex) of the content of weights in any format: of the file, or of a folder's files
+    with their names.
+
+    Raises:
+        UserError: as `find_weights`.
+    """
+    found = find_weights(path)
+    if found.is_file():
+        return sha256_file(found)
+    files = sorted(file for file in found.rglob("*") if file.is_file())
+    lines = [f"{sha256_file(file)} {file.relative_to(found).as_posix()}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
@@ -133,7 +158,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             )
         if path.suffix == SAFETENSORS:
             return write_bytes(path, _safetensors_bytes(arrays))
-        return write_scattered(path, arrays)
+        return write_folder(path, arrays)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class BadTensor(Exception):
     """A file is not a serialised tensor; the message says why."""
 
 
-def read_scattered(folder: Path) -> dict[str, np.ndarray]:
+def read_folder(folder: Path) -> dict[str, np.ndarray]:
     """Arrays of all files under `folder` by name, sorted, but hidden ones and the program.
 
     What lies in hidden folders is hidden too. bfloat16 appears as uint16.
@@ -52,14 +52,14 @@ def read_scattered(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_scattered(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_folder(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write each of `arrays` as the file of its name in `folder`, which is whole or absent.
 
     Args:
         folder: new or empty.
 
     Raises:
-        BadTensor: no arrays, a dtype that the format lacks, or a name that `read_scattered` would
+        BadTensor: no arrays, a dtype that the format lacks, or a name that `read_folder` would
             not give back. Nothing is written.
         OSError: as writing does. What was written is removed.
     """
@@ -91,7 +91,7 @@ def _write(path: Path, raw: bytes) -> None:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Raise BadTensor unless `names` can be those of files that `read_scattered` reads."""
+    """Raise BadTensor unless `names` can be those of files that `read_folder` reads."""
     taken = set(names)
     for name in taken:
         reason = _unfit(name)
@@ -105,7 +105,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _unfit(name: str) -> str | None:
-    """What keeps the name from being a file's below the folder."""
+    """The reason why `name` cannot be that of a file below the folder; None if it can."""
     parts = name.split("/")
     if "" in parts or "." in parts or ".." in parts or "\0" in name:
         return "is no path below the folder"

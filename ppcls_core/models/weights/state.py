@@ -1,14 +1,15 @@
-"""How weights enter a model, and how they leave it."""
+"""From a file of weights into a network, and from a network to arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.published import static_names
 from ppcls_core.models.weights.files import load_state
 
 if TYPE_CHECKING:
@@ -28,30 +29,27 @@ def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
 def load_weights(
     model: Network,
     path: Path,
-    *,
-    allow_other_classes: bool,
-    static_names: Sequence[str] = (),
-) -> list[str]:
-    """Fill `model` with the weights `path`; floats of another precision are converted.
+    on_new_classifier: Callable[[str], object] | None = None,
+) -> None:
+    """Fill `model` with the weights `path`: the one way from a file or folder into a network.
+
+    Every format of `load_state` is taken, Paddle 1.x's names for the model's architecture too.
+    Floats of another precision are converted.
 
     Args:
         model: in any precision. On an error it stays as it was.
         path: as in `load_state`. uint16 is bfloat16 where the model has floats.
-        allow_other_classes: leave the classifier as initialised where the file's has another number
-            of classes, as transfer to another task needs; otherwise that is an error.
-        static_names: what the entries of the model's state dict are called in a folder of Paddle
-            1.x, in order.
-
-    Returns:
-        Names of the entries left as initialised: none, or the classifier's.
+        on_new_classifier: allows weights for another number of classes, as transfer to another task
+            needs: the classifier then stays as initialised, and this is called with the sentence
+            that the user has to read. Without it such weights are an error.
 
     Raises:
         UserError: as `load_state`, or the entries do not fit: the first ten and their number.
     """
     own = model.state_dict()
-    state = from_static_names(load_state(path), list(own), static_names)
+    state = with_model_names(load_state(path), list(own), model.architecture)
     other = of_other_classes(model.classifiers, own, state)
-    left = other if allow_other_classes else []
+    left = other if on_new_classifier else []
     misfits = [f"{name}: unexpected" for name in state if name not in own]
     misfits = misfits_of(own, state, left) + misfits
     if misfits:
@@ -59,16 +57,27 @@ def load_weights(
     for name, tensor in own.items():
         if name not in left:
             tensor.set_value(_in_dtype(np.asarray(state[name]), _dtype_of(tensor)))
-    return left
+    if on_new_classifier and left:
+        # A bias is the last entry of a classifier, its length the number of classes.
+        got, expected = np.shape(state[left[-1]])[-1], own[left[-1]].shape[-1]
+        on_new_classifier(
+            f"{path}: the classifier is new: the weights are for {got} classes, the model has "
+            f"{expected}; {' and '.join(left)} left as initialised"
+        )
 
 
-def from_static_names(
-    state: Mapping[str, Any], keys: Sequence[str], static_names: Sequence[str]
+def with_model_names(
+    state: Mapping[str, Any], keys: Sequence[str], architecture: str
 ) -> dict[str, Any]:
-    """`state` with the keys of a state dict in place of `static_names`, if it has all of those."""
-    if not static_names or len(static_names) != len(keys) or not set(static_names) <= state.keys():
+    """`state` under the `keys` of the network's state dict.
+
+    The names that Paddle 1.x gave the variables of `architecture` are replaced if all are there;
+    all others stay.
+    """
+    names = static_names().get(architecture, ())
+    if len(names) != len(keys) or not set(names) <= state.keys():
         return dict(state)
-    renamed = dict(zip(static_names, keys, strict=True))
+    renamed = dict(zip(names, keys, strict=True))
     return {renamed.get(name, name): value for name, value in state.items()}
 
 
@@ -121,7 +130,7 @@ def _is_float(dtype: str) -> bool:
 
 
 def _in_dtype(value: np.ndarray, dtype: str) -> np.ndarray:
-    """What a tensor of `dtype` is set to; one of bfloat16 takes uint16."""
+    """`value` as a tensor of `dtype` takes it: uint16 for bfloat16."""
     import paddle
 
     if value.dtype == np.uint16 and _is_float(dtype):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from ppcls_core.data import loader, transforms, views
 from ppcls_core.data.augment import CutMix, RandomCrop, Resize
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
-from ppcls_core.data.loader import Rejections, TrainLoader
+from ppcls_core.data.loader import TrainLoader
+from ppcls_core.data.lost import counts_of
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import CLASSIC
 from tests.support.images import image_set
@@ -39,7 +41,7 @@ def train_loader(images, workers=2, augmentation=CLASSIC, batch_size=4, seed=5):
 
 
 def load_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("load")]
+    return [t for t in threading.enumerate() if t.name.startswith("map")]
 
 
 def assert_equal(one, other):
@@ -61,30 +63,27 @@ def test_batches_are_uint8_pixels_and_int64_labels(good):
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_batches_depend_neither_on_workers_nor_on_the_first_step(images, epoch):
-    one = train_loader(images, workers=1)
-    expected = list(one.batches(epoch, 0))
+    expected = list(train_loader(images, workers=1).batches(epoch, 0))
     for workers in (1, 2, 5):
         for first in range(4):
-            other = train_loader(images, workers)
-            assert_equal(expected[first:], list(other.batches(epoch, first)))
-            if first == 0:
-                assert list(other.rejected.reasons) == list(one.rejected.reasons)
+            other = list(train_loader(images, workers).batches(epoch, first))
+            assert_equal(expected[first:], other)
+            assert [list(b.lost) for b in other] == [list(b.lost) for b in expected[first:]]
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_parts_make_up_the_batch(images, parts):
-    whole, shares = train_loader(images), [train_loader(images) for _ in range(parts)]
-    for rank, share in enumerate(shares):
-        share.part = (rank, parts)
+    whole = list(train_loader(images).batches(1, 1))
+    shares = [train_loader(images).batches(1, 1, part=(rank, parts)) for rank in range(parts)]
     joined = [
         Batch(
-            *(np.concatenate([getattr(b, name) for b in batches]) for name in ("pixels", "labels"))
+            *(np.concatenate([getattr(b, name) for b in batches]) for name in ("pixels", "labels")),
+            lost={name: why for b in batches for name, why in b.lost.items()},
         )
-        for batches in zip(*(share.batches(1, 1) for share in shares), strict=True)
+        for batches in zip(*shares, strict=True)
     ]
-    assert_equal(list(whole.batches(1, 1)), joined)
-    found = {name for share in shares for name in share.rejected.reasons}
-    assert found == set(whole.rejected.reasons)
+    assert_equal(whole, joined)
+    assert [batch.lost for batch in joined] == [batch.lost for batch in whole]
 
 
 def test_every_image_comes_at_most_once_an_epoch_in_another_order_each(good):
@@ -130,22 +129,8 @@ def test_bad_images_are_replaced_with_their_substitutes_labels_and_counted(image
     assert not np.isin(labels[replaced], BAD).any()
     for image, label in zip(pixels[replaced], labels[replaced], strict=True):
         assert np.array_equal(image, good_pixels[good_labels == label][0])
-    assert bad.rejected.counts() == {"truncated": 2}
-    assert sorted(bad.rejected.reasons) == ["003.jpg", "008.jpg"]
-
-
-def test_images_of_batches_not_yet_taken_are_not_counted(images):
-    taken = train_loader(images)
-    iterator = taken.batches(0, 0)
-    order = [set() for _ in range(3)]
-    for step in range(3):
-        next(iterator)
-        order[step] = set(taken.rejected.reasons)
-        again = train_loader(images, workers=5)
-        for _, _ in zip(range(step + 1), again.batches(0, 0), strict=False):
-            pass
-        assert set(again.rejected.reasons) == order[step]
-    iterator.close()
+    assert counts_of(batch.lost) == {"truncated": 2}
+    assert sorted(batch.lost) == ["003.jpg", "008.jpg"]
 
 
 def test_nothing_but_bad_images_is_an_error_that_names_one(tmp_path):
@@ -223,9 +208,9 @@ def test_read_batches_give_the_items_in_order(images, rows, batch_size, workers)
     assert load_threads() == []
 
 
-def test_rejections_count_each_image_once():
-    rejected = Rejections({"a": ("missing", ""), "b": ("empty", ""), "c": ("empty", "")})
-    assert rejected.counts() == {"empty": 2, "missing": 1}
+def test_lost_images_are_counted_by_reason():
+    lost = {"a": ("missing", ""), "b": ("empty", ""), "c": ("empty", "")}
+    assert counts_of(lost) == {"empty": 2, "missing": 1}
 
 
 def test_several_epochs_are_the_epochs_one_after_the_other(good: Images) -> None:
@@ -265,8 +250,8 @@ def test_an_image_without_a_stored_output_is_replaced(good: Images) -> None:
             assert good.ids[0] not in ids
             return np.full((len(ids), 3), view, np.float32)
 
-    train = train_loader(good, batch_size=NUM)
-    train.replay = loader.Replay(Store(), 2)
+    train = replace(train_loader(good, batch_size=NUM), replay=loader.Replay(Store(), 2))
     for epoch, view in enumerate((1, 2, 1)):
-        assert np.array_equal(next(train.batches(epoch, 0)).targets, np.full((NUM, 3), view))
-    assert train.rejected.counts() == {"missing": 1}
+        batch = next(train.batches(epoch, 0))
+        assert np.array_equal(batch.targets, np.full((NUM, 3), view))
+        assert counts_of(batch.lost) == {"missing": 1}

@@ -86,7 +86,7 @@ def whole(tmp_path_factory):
     directory, state = tmp_path_factory.mktemp("whole"), fresh()
     step(state, 0)
     step(state, 1)
-    state.at = POSITION
+    state.position = POSITION
     save(directory, state)
     return (directory / FILE).read_bytes(), contents(state)
 
@@ -97,12 +97,12 @@ def test_everything_comes_back_exactly_and_goes_on_exactly(tmp_path, config, dec
     state = fresh(config=config, decay=decay)
     for seed in range(3):
         step(state, seed)
-    state.at = POSITION
+    state.position = POSITION
     save(tmp_path, state)
     other = fresh(seed=9, config=config, decay=decay)
     step(other, 7)  # what was there before must not show
     restore(tmp_path, other, SilentMonitor())
-    assert other.at == POSITION
+    assert other.position == POSITION
     assert contents(other) == contents(state)
     for each in (state, other):
         step(each, 3)
@@ -130,7 +130,7 @@ def test_without_a_checkpoint_training_starts_at_the_beginning(tmp_path):
     state = fresh()
     before = contents(state)
     restore(tmp_path, state, SilentMonitor())
-    assert state.at == Position(0, 0.0, [], {})
+    assert state.position == Position(0, 0.0, [], {})
     assert contents(state) == before
 
 
@@ -150,7 +150,7 @@ def test_failed_save_leaves_the_checkpoints_as_they_are(whole, tmp_path, monkeyp
 def test_weights_that_are_not_finite_are_not_saved(whole, tmp_path, value, entry):
     (tmp_path / FILE).write_bytes(whole[0])
     state = fresh()
-    state.at.step = 12
+    state.position.step = 12
     tensor = state.model.state_dict()[entry]
     tensor.set_value(np.full(tensor.shape, value, np.float32))
     with pytest.raises(
@@ -189,7 +189,7 @@ def test_no_flipped_bit_goes_unseen(whole, tmp_path_factory, data):
     except UserError as error:
         assert "delete it to train from the start" in str(error)
     else:  # a bit of the pickle's frame that says nothing
-        assert state.at == POSITION
+        assert state.position == POSITION
         assert contents(state) == whole[1]
 
 
@@ -220,7 +220,7 @@ def two_saves(directory):
     state, found = fresh(), []
     for seed in (0, 1):
         step(state, seed)
-        state.at.step = seed + 1
+        state.position.step = seed + 1
         save(directory, state)
         found.append(contents(state))
     return found
@@ -243,7 +243,7 @@ def test_damaged_newest_falls_back_to_the_one_before_and_says_so(tmp_path, damag
     (tmp_path / FILE).write_bytes(damage)
     state, listener = fresh(seed=5), Listener()
     restore(tmp_path, state, listener)
-    assert (contents(state), state.at.step) == (first, 1)
+    assert (contents(state), state.position.step) == (first, 1)
     (note,) = listener.notes
     assert f"{FILE}: damaged checkpoint; goes on from the one before" in note
     save(tmp_path, state)  # the damaged one is not kept in the good one's place

@@ -28,7 +28,7 @@ def found(tmp_path_factory):
     image_set(folder / "images", two.NUM_IMAGES, bad=two.BAD)
     two.trained(two.new_training(folder), PARTS, folder / "shared", stop=2)
     command = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "log"]
-    script = [str(PROJECT / "tests" / "unit" / "two_processes.py"), str(folder)]
+    script = [str(PROJECT / "tests" / "support" / "two_processes.py"), str(folder)]
     done = subprocess.run(
         [sys.executable, *command, *script],
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
@@ -123,7 +123,10 @@ def test_a_mistake_of_one_process_is_told_by_all(found):
 
 def test_a_killed_process_ends_the_other_and_the_training_goes_on_exactly(found, tmp_path):
     folder, _ = found
-    assert "another process of this training has ended" in (folder / "killed.txt").read_text()
+    told = (folder / "log" / "workerlog.0").read_text()
+    assert re.search(
+        r"another process of this training has ended: rank 1 with (-9 \(SIGKILL|unknown)", told
+    )
     rest = two.trained(two.new_training(folder, seed=3), PARTS, folder / "killed")
     assert [report[0] for report in rest["reports"]] == [2, 3, 4, 5]
     whole = two.trained(two.new_training(folder), PARTS, tmp_path / "whole")

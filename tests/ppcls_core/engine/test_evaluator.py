@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from data_catalog.base.config import UserError
 from data_catalog.images.columns import loose_images
 from ppcls_core.data.transforms import MEAN, STD, Preprocess
 from ppcls_core.engine import evaluator
-from ppcls_core.engine.evaluator import evaluate, predict_logits
+from ppcls_core.engine.evaluator import EvalData, count_hits, evaluate, predict_logits
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
@@ -62,7 +63,9 @@ def assert_equals_brute_force(accuracy, table, labels, bad=()):
     shares = [accuracy.top1, accuracy.top5]
     assert shares == [len(hit) / len(rows) for hit in hits]
     assert accuracy.num_images == len(rows)
-    assert accuracy.rejected == ({"empty": len(bad)} if bad else {})
+    assert accuracy.lost == ({"empty": len(bad)} if bad else {})
+    assert accuracy.counts["in"] == len(labels)
+    assert accuracy.counts["out"] == len(rows)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
@@ -73,7 +76,7 @@ def test_equals_brute_force(tmp_path, monkeypatch, batch_size, num_classes):
     table = rng.integers(0, 8, (21, num_classes)).astype(np.float32)  # with ties
     labels, bad = rng.integers(0, num_classes, 21), (0, 7, 8)
     images, model = grey_images(tmp_path, labels, bad), Lookup(table)
-    accuracy = evaluate(model, images, Preprocess(size=32), 2, SilentMonitor())
+    accuracy = evaluate(model, EvalData(images, Preprocess(size=32), 2, 0.2), SilentMonitor())
     assert_equals_brute_force(accuracy, table, labels, bad)
     assert sum(model.batches) == 18
     assert model.training
@@ -96,23 +99,50 @@ def test_hits_equal_brute_force_with_ties_and_values_that_are_no_numbers(data, l
     expected = np.zeros((3, classes), int)
     for z, y in zip(logits, labels, strict=True):
         expected[:, y] += [1, is_hit(z, y, 1), is_hit(z, y, 5)]
-    assert evaluator.count_hits(logits, labels).tolist() == expected.tolist()
+    assert count_hits(logits, labels).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_model_that_says_nothing_scores_nothing(tmp_path, value):
     images = grey_images(tmp_path, [0, 1, 2])
     model = Lookup(np.full((3, 10), value, np.float32))
-    accuracy = evaluate(model, images, Preprocess(size=32), 1, SilentMonitor())
+    accuracy = evaluate(model, EvalData(images, Preprocess(size=32), 1), SilentMonitor())
     assert accuracy.by_class.tolist() == [[1, 1, 1] + [0] * 7, [0] * 10, [0] * 10]
     assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 3)
 
 
-def test_no_readable_image_is_no_accuracy(tmp_path):
-    images, table = grey_images(tmp_path, [0, 0], bad=(0, 1)), np.zeros((2, 3), np.float32)
-    accuracy = evaluate(Lookup(table), images, Preprocess(size=32), 1, SilentMonitor())
-    assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 0)
-    assert accuracy.rejected == {"empty": 2}
+@pytest.mark.parametrize(
+    ("num", "bad", "max_lost", "message"),
+    [
+        (0, (), 1, "there are no validation images"),
+        (2, (0, 1), 1, r"2 of 2 validation images could not be read \(empty: 2\)"),
+        (10, (0, 1), 0.1, r"2 of 10 .* a share of 0.1 \(max_lost\)"),
+        (10, (0,), 0, "1 of 10 validation"),
+    ],
+)
+def test_too_few_readable_images_are_an_error(tmp_path, num, bad, max_lost, message):
+    images, table = grey_images(tmp_path, [0] * num, bad), np.zeros((10, 3), np.float32)
+    data = EvalData(images, Preprocess(size=32), 1, max_lost)
+    with pytest.raises(UserError, match=message):
+        evaluate(Lookup(table), data, SilentMonitor())
+
+
+def test_several_predictors_read_each_image_once(tmp_path, monkeypatch):
+    rng, reads = np.random.default_rng(0), []
+    labels = rng.integers(0, 4, 9)
+    images = grey_images(tmp_path, labels, bad=(3,))
+    tables = [rng.integers(0, 8, (9, 4)).astype(np.float32) for _ in range(2)]
+    read = evaluator.read_image
+    monkeypatch.setattr(evaluator, "read_image", lambda path: reads.append(path) or read(path))
+
+    def predictor(table):
+        return lambda pixels: table[(pixels[:, 0].mean((1, 2)) / 10).astype(int)]
+
+    data = EvalData(images, Preprocess(size=32), 2, max_lost=0.2)
+    found = evaluator.evaluate_each([predictor(t) for t in tables], data, SilentMonitor())
+    for accuracy, table in zip(found, tables, strict=True):
+        assert_equals_brute_force(accuracy, table, labels, bad=(3,))
+    assert len(reads) == 9
 
 
 @pytest.fixture
@@ -130,7 +160,7 @@ def test_network_equals_its_logits_one_image_at_a_time(tmp_path, network):
     pixels = [transform(read_image(path), 32)[None] for path in images.sources()]
     logits = np.concatenate([predict_logits(network, p) for p in pixels])
     assert logits.dtype == np.float32
-    accuracy = evaluate(network, images, Preprocess(size=32), 2, SilentMonitor())
+    accuracy = evaluate(network, EvalData(images, Preprocess(size=32), 2), SilentMonitor())
     assert_equals_brute_force(accuracy, logits, images.labels)
 
 
@@ -140,7 +170,7 @@ def test_every_layers_mode_comes_back_and_nothing_is_learned(tmp_path, network):
     network.stem.eval()  # as a frozen part would be
     modes = [layer.training for layer in network.sublayers(include_self=True)]
     before = state_of(network)
-    evaluate(network, images, Preprocess(size=32), 1, SilentMonitor())
+    evaluate(network, EvalData(images, Preprocess(size=32), 1), SilentMonitor())
     assert [layer.training for layer in network.sublayers(include_self=True)] == modes
     assert len(set(modes)) == 2
     after = state_of(network)
@@ -154,6 +184,6 @@ def test_stop_is_obeyed_and_the_mode_comes_back(tmp_path, monkeypatch, network):
     monkeypatch.setattr(evaluator, "BATCH_SIZE", 2)
     images, model = grey_images(tmp_path, [0] * 6), Lookup(np.zeros((6, 3), np.float32))
     with pytest.raises(Interrupted):
-        evaluate(model, images, Preprocess(size=32), 1, Stop())
+        evaluate(model, EvalData(images, Preprocess(size=32), 1), Stop())
     assert model.batches == [2]
     assert model.training

@@ -16,12 +16,12 @@ from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine import checkpoint
 from ppcls_core.engine.config import CLASSIC, TrainConfig
-from ppcls_core.engine.evaluator import evaluate
+from ppcls_core.engine.evaluator import EvalData, evaluate
 from ppcls_core.engine.objectives import cross_entropy, distillation
 from ppcls_core.engine.optimizers import Adam, Momentum, Regularizer, RMSProp
 from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import CosineWarmup, Length
-from ppcls_core.engine.trainer import BEST, Training, fit
+from ppcls_core.engine.trainer import BEST, Trainer, Training
 from ppcls_core.models.registry import build_model, classifier_parameters
 from ppcls_core.models.weights.files import load_state
 from ppcls_core.models.weights.state import state_of
@@ -89,20 +89,21 @@ def training(images, name="ResNet18_vd", workers=2, objective=None, seed=1):
     loader = TrainLoader(images, CONFIG.batch_size, 32, CLASSIC, 7, workers)
 
     def validate(model):
-        return evaluate(model, images, Preprocess(size=32), 1, SilentMonitor()).top1
+        data = EvalData(images, Preprocess(size=32), 1, max_lost=0.5)
+        return {"top1": evaluate(model, data, SilentMonitor()).top1}
 
     objective = objective or cross_entropy(0.1)
     learning = [p for p in model.parameters() if not p.stop_gradient]
     return Training(model, learning, objective, loader, validate)
 
 
-def run_with_stops(make, directory: Path, stops, config=CONFIG) -> tuple[Training, list]:
+def run_with_stops(make, directory: Path, stops, config=CONFIG) -> tuple[Trainer, list]:
     """Train, stopping after each step in `stops` and going on with a new model and optimizer."""
     for attempt, stop in enumerate(stops):
         with pytest.raises(Interrupted):
-            fit(make(attempt), config, directory, 1e9, Stopper(stop))
-    last = make(len(stops))
-    return last, fit(last, config, directory, 1e9, Stopper())
+            Trainer(make(attempt), config, directory, 1e9, Stopper(stop)).fit()
+    last = Trainer(make(len(stops)), config, directory, 1e9, Stopper())
+    return last, last.fit()
 
 
 def assert_same_state(one, other):
@@ -121,10 +122,11 @@ class Reference:
 
 
 def reference_run(images, directory, name):
-    whole, monitor = training(images, name), Recorder(directory)
-    history = fit(whole, CONFIG, directory, 0, monitor)
+    monitor = Recorder(directory)
+    whole = Trainer(training(images, name), CONFIG, directory, 0, monitor)
+    history = whole.fit()
     monitor.checkpoints[STEPS] = monitor.file.read_bytes()
-    rejected = dict(whole.loader.rejected.reasons)
+    rejected = dict(whole.position.rejected)
     return Reference(state_of(whole.model), history, monitor.checkpoints, rejected, monitor.rows)
 
 
@@ -147,7 +149,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(images, reference, tmp_pat
     assert (tmp_path / checkpoint.FILE).read_bytes() == reference.checkpoints[stops[-1]]
     assert history == reference.history
     assert_same_state(state_of(last.model), reference.state)
-    assert list(last.loader.rejected.reasons.items()) == list(reference.rejected.items())
+    assert list(last.position.rejected.items()) == list(reference.rejected.items())
 
 
 @pytest.mark.parametrize("stops", [[1], [2, 5]], ids=str)
@@ -165,7 +167,7 @@ def test_dropout_goes_on_as_if_not_interrupted(images, tmp_path, stops):
 def test_killed_run_goes_on_from_its_last_periodic_checkpoint(images, reference, tmp_path, step):
     (tmp_path / checkpoint.FILE).write_bytes(reference.checkpoints[step])
     resumed, monitor = training(images, seed=5), Stopper()
-    assert fit(resumed, CONFIG, tmp_path, 1e9, monitor) == reference.history
+    assert Trainer(resumed, CONFIG, tmp_path, 1e9, monitor).fit() == reference.history
     assert monitor.notes == [f"resumes at step {step} of 9"]
     assert_same_state(state_of(resumed.model), reference.state)
 
@@ -179,10 +181,10 @@ def test_stop_during_validation_repeats_the_validation_alone(images, reference, 
 
     stopped = dataclasses.replace(first, validate=validate)
     with pytest.raises(Interrupted):
-        fit(stopped, CONFIG, tmp_path, 1e9, monitor)
+        Trainer(stopped, CONFIG, tmp_path, 1e9, monitor).fit()
     assert (tmp_path / checkpoint.FILE).read_bytes() == reference.checkpoints[6]
     resumed = training(images, seed=3)
-    assert fit(resumed, CONFIG, tmp_path, 1e9, Stopper()) == reference.history
+    assert Trainer(resumed, CONFIG, tmp_path, 1e9, Stopper()).fit() == reference.history
     assert_same_state(state_of(resumed.model), reference.state)
 
 
@@ -199,8 +201,8 @@ def test_distillation_is_resumed_exactly(images, tmp_path):
 
 def test_finished_training_is_not_repeated(images, reference, tmp_path):
     resumed, _ = run_with_stops(lambda _: training(images), tmp_path, [STEPS])
-    failing = dataclasses.replace(resumed, objective=None)  # type: ignore[arg-type]
-    assert fit(failing, CONFIG, tmp_path, 1e9, Stopper()) == reference.history
+    failing = dataclasses.replace(resumed.training, objective=None)  # type: ignore[arg-type]
+    assert Trainer(failing, CONFIG, tmp_path, 1e9, Stopper()).fit() == reference.history
 
 
 def test_history_has_a_row_an_epoch_and_top1_where_due(images, tmp_path):
@@ -212,7 +214,7 @@ def test_history_has_a_row_an_epoch_and_top1_where_due(images, tmp_path):
         return loss, logits
 
     monitor = Stopper()
-    history = fit(training(images, objective=objective), CONFIG, tmp_path, 1e9, monitor)
+    history = Trainer(training(images, objective=objective), CONFIG, tmp_path, 1e9, monitor).fit()
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert ["top1" in row for row in history] == [False, True, True]  # every second, and the last
     assert [row["loss"] for row in history] == [sum(losses[i : i + 3]) / 3 for i in (0, 3, 6)]
@@ -226,7 +228,7 @@ def test_loss_falls(images, tmp_path):
     subject = training(images)
     plain = dataclasses.replace(subject.loader, augmentation=Preprocess(size=32))
     subject = dataclasses.replace(subject, loader=plain)  # a dozen images are learned by heart
-    history = fit(subject, config, tmp_path, 1e9, SilentMonitor())
+    history = Trainer(subject, config, tmp_path, 1e9, SilentMonitor()).fit()
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
 
@@ -243,7 +245,7 @@ def test_updates_are_those_of_momentum_with_l2_decay(images, tmp_path, l2_decay)
     expected, velocity = weight.numpy().astype(np.float64), 0.0
     before = state_of(subject.model)
     config = CONFIG.model_copy(update={"regularizer": Regularizer(factor=l2_decay)})
-    fit(subject, config, tmp_path, 1e9, SilentMonitor())
+    Trainer(subject, config, tmp_path, 1e9, SilentMonitor()).fit()
     for step in range(STEPS):
         velocity = 0.9 * velocity + slope + l2_decay * expected
         expected = expected - RATES[step] * velocity
@@ -265,11 +267,11 @@ def test_loss_that_is_not_finite_is_an_error_before_it_harms(images, tmp_path, v
     with pytest.raises(
         UserError, match=r"loss is -?(nan|inf) at step 4: lower lr .now 0\.0\d+., lengthen"
     ):
-        fit(subject, CONFIG, tmp_path, 0, SilentMonitor())
+        Trainer(subject, CONFIG, tmp_path, 0, SilentMonitor()).fit()
     assert_same_state({n: p.numpy() for n, p in subject.model.named_parameters()}, calls[4])
     kept, monitor = training(images, seed=5), Stopper(5)
     with pytest.raises(Interrupted):
-        fit(kept, CONFIG, tmp_path, 1e9, monitor)
+        Trainer(kept, CONFIG, tmp_path, 1e9, monitor).fit()
     assert monitor.notes == ["resumes at step 4 of 9"]
 
 
@@ -285,7 +287,7 @@ def test_weights_that_run_away_after_the_last_loss_are_an_error(images, tmp_path
         return loss, logits
 
     with pytest.raises(UserError, match=r"fc.bias of the model is not finite after step 8: lower"):
-        fit(training(images, objective=objective), CONFIG, tmp_path, 1e9, SilentMonitor())
+        Trainer(training(images, objective=objective), CONFIG, tmp_path, 1e9, SilentMonitor()).fit()
 
 
 def test_frozen_backbone_stays_as_it_is(images, tmp_path):
@@ -296,7 +298,7 @@ def test_frozen_backbone_stays_as_it_is(images, tmp_path):
         parameter.stop_gradient = all(parameter is not p for p in learning)
     subject = dataclasses.replace(subject, parameters=learning)
     before = state_of(subject.model)
-    fit(subject, CONFIG, tmp_path, 0, SilentMonitor())
+    Trainer(subject, CONFIG, tmp_path, 0, SilentMonitor()).fit()
     after = state_of(subject.model)
     changed = [name for name in after if after[name].tobytes() != before[name].tobytes()]
     assert sorted(changed) == ["fc.bias", "fc.weight"]
@@ -322,14 +324,14 @@ def test_frozen_backbone_is_resumed_exactly(images, tmp_path):
 def test_damaged_checkpoint_is_an_error_with_a_remedy(images, reference, tmp_path):
     (tmp_path / checkpoint.FILE).write_bytes(damaged(reference.checkpoints[4]))
     with pytest.raises(UserError, match="damaged checkpoint; delete it to train from the start"):
-        fit(training(images), CONFIG, tmp_path, 1e9, SilentMonitor())
+        Trainer(training(images), CONFIG, tmp_path, 1e9, SilentMonitor()).fit()
 
 
 def test_damaged_newest_goes_on_from_the_one_before_and_ends_the_same(images, reference, tmp_path):
     (tmp_path / checkpoint.FILE).write_bytes(damaged(reference.checkpoints[4]))
     (tmp_path / checkpoint.PREVIOUS).write_bytes(reference.checkpoints[3])
     resumed, monitor = training(images, seed=5), Stopper()
-    assert fit(resumed, CONFIG, tmp_path, 1e9, monitor) == reference.history
+    assert Trainer(resumed, CONFIG, tmp_path, 1e9, monitor).fit() == reference.history
     assert "goes on from the one before" in monitor.notes[0]
     assert monitor.notes[1] == "resumes at step 3 of 9"
     assert_same_state(state_of(resumed.model), reference.state)
@@ -364,7 +366,7 @@ def test_every_kind_of_training_is_resumed_exactly(images, tmp_path, optimizer, 
         last, history = run_with_stops(make, directory, [*stops, STEPS], config)
         files = [(directory / file).read_bytes() for file in (checkpoint.FILE, BEST)]
         final = {n: v.tobytes() for n, v in state_of(last.model).items()}
-        digests[name] = (files, final, history, last.loader.rejected.reasons)
+        digests[name] = (files, final, history, last.position.rejected)
     assert digests["whole"] == digests["parts"], stops
 
 
@@ -426,7 +428,7 @@ def test_step_that_overflows_is_left_out(pretend_gpu, images, tmp_path):
     config = CONFIG.model_copy(update={"precision": precision, "epochs": 1})
     subject = training(images)
     before = {n: p.numpy() for n, p in subject.model.named_parameters() if p.trainable}
-    fit(subject, config, tmp_path, 1e9, SilentMonitor())
+    Trainer(subject, config, tmp_path, 1e9, SilentMonitor()).fit()
     after = {n: p.numpy() for n, p in subject.model.named_parameters() if p.trainable}
     assert_same_state(before, after)
 
@@ -434,7 +436,8 @@ def test_step_that_overflows_is_left_out(pretend_gpu, images, tmp_path):
 def test_scaled_loss_gives_the_same_updates(pretend_gpu, images, reference, tmp_path):
     precision = Precision(dtype="fp16", loss_scale=1024.0)
     subject = training(images)
-    fit(subject, CONFIG.model_copy(update={"precision": precision}), tmp_path, 1e9, SilentMonitor())
+    config = CONFIG.model_copy(update={"precision": precision})
+    Trainer(subject, config, tmp_path, 1e9, SilentMonitor()).fit()
     assert_same_state(state_of(subject.model), reference.state)  # a power of two costs no bit
 
 
@@ -445,7 +448,7 @@ def test_parts_of_a_batch_add_up_to_its_loss_and_gradient(images, tmp_path, accu
         subject = training(images)
         subject.model.eval()  # batch norm would see the parts
         config = CONFIG.model_copy(update={"accumulate": parts, "epochs": 1, "eval_every": 9})
-        history = fit(subject, config, tmp_path / str(parts), 1e9, SilentMonitor())
+        history = Trainer(subject, config, tmp_path / str(parts), 1e9, SilentMonitor()).fit()
         results.append((history[0]["loss"], state_of(subject.model)))
     (loss, state), (other_loss, other) = results
     assert loss == pytest.approx(other_loss, rel=1e-6)
@@ -463,7 +466,7 @@ def test_running_means_move_as_if_the_batch_were_one(images, tmp_path):
         before = subject.model.stem[0].bn._mean.numpy()
         config = CONFIG.model_copy(update={"accumulate": parts})
         with pytest.raises(Interrupted):
-            fit(subject, config, tmp_path / str(parts), 1e9, Stopper(1))
+            Trainer(subject, config, tmp_path / str(parts), 1e9, Stopper(1)).fit()
         means.append(subject.model.stem[0].bn._mean.numpy())
         assert np.abs(means[-1] - before).max() > 1e-3
     assert np.allclose(means[1], means[0], atol=1e-6)
@@ -481,15 +484,15 @@ def test_average_is_validated_delivered_and_best(images, tmp_path):
 
     def validate(model):
         validated.append(state_of(model))
-        return 0.5
+        return {"top1": 0.5}
 
-    fit(
+    Trainer(
         dataclasses.replace(subject, objective=objective, validate=validate),
         config,
         tmp_path,
         0,
         SilentMonitor(),
-    )
+    ).fit()
     stored = load_state(tmp_path / checkpoint.FILE)
     weights.append(stored["model/fc.weight"])  # after the last step
     expected = weights[0]
@@ -513,11 +516,11 @@ def test_best_weights_are_those_of_the_highest_top1_the_earlier_of_equals(
 
     def validate(model):
         seen.append(state_of(model))
-        return scores[len(seen) - 1]
+        return {"top1": scores[len(seen) - 1]}
 
     subject = dataclasses.replace(training(images), validate=validate)
     config = CONFIG.model_copy(update={"eval_every": 1})
-    history = fit(subject, config, tmp_path, 1e9, SilentMonitor())
+    history = Trainer(subject, config, tmp_path, 1e9, SilentMonitor()).fit()
     assert [row["top1"] for row in history] == list(scores)
     assert_same_state(seen[best], load_state(tmp_path / BEST))
     assert_same_state(seen[2], state_of(subject.model))
@@ -532,7 +535,7 @@ def test_every_step_is_reported(images, tmp_path):
         return loss, logits
 
     subject = dataclasses.replace(training(images, objective=objective), on_step=reports.append)
-    fit(subject, CONFIG, tmp_path, 1e9, SilentMonitor())
+    Trainer(subject, CONFIG, tmp_path, 1e9, SilentMonitor()).fit()
     assert [report.step for report in reports] == list(range(STEPS))
     assert [report.lr for report in reports] == RATES
     assert [report.loss for report in reports] == [loss for loss, _, _ in outputs]

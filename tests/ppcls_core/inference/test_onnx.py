@@ -55,7 +55,7 @@ def test_what_the_converter_does_wrong_is_noticed(tmp_path):
     export(model, SIDECAR, tmp_path)
     with pytest.raises(UserError, match=r"its logits deviate by .* this model has no ONNX"):
         onnx.export_onnx(model, Exported(tmp_path))
-    assert not (tmp_path / onnx.FILE).exists()
+    assert not (tmp_path / onnx.ONNX).exists()
 
 
 def test_a_converter_that_fails_is_told_of(exported, tmp_path):
@@ -63,9 +63,9 @@ def test_a_converter_that_fails_is_told_of(exported, tmp_path):
         (tmp_path / name).write_bytes((exported.directory / name).read_bytes()[:1000])
     with pytest.raises(UserError, match="paddle2onnx cannot convert this model"):
         onnx.convert(tmp_path)
-    (tmp_path / onnx.FILE).write_bytes(b"no model")
+    (tmp_path / onnx.ONNX).write_bytes(b"no model")
     with pytest.raises(UserError, match="onnxruntime cannot use it"):
-        onnx.open_session(tmp_path / onnx.FILE, 1)
+        onnx.open_session(tmp_path / onnx.ONNX, 1)
 
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):

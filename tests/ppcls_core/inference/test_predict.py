@@ -16,7 +16,7 @@ from PIL import Image
 from data_catalog.base.config import UserError
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.inputs import Picture, pictures
-from ppcls_core.inference.outputs import PAGE, WRITERS, check_target, form_of, opened
+from ppcls_core.inference.outputs import PAGE, WRITERS, check_target, format_of, opened
 from ppcls_core.inference.predict import Classifier, Guess, Row, classify
 from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
 from tests.support.images import write_jpeg
@@ -196,11 +196,11 @@ def test_a_file_is_whole_or_absent(tmp_path):
 
 
 def test_the_form_is_the_one_asked_for_or_the_name_s(tmp_path):
-    assert form_of(None, None) == form_of(None, tmp_path / "x.txt") == "table"
-    assert form_of(None, tmp_path / "x.jsonl") == form_of("json", tmp_path / "x.csv") == "json"
-    assert form_of(None, tmp_path / "x.CSV") == "csv"
+    assert format_of(None, None) == format_of(None, tmp_path / "x.txt") == "table"
+    assert format_of(None, tmp_path / "x.jsonl") == format_of("json", tmp_path / "x.csv") == "json"
+    assert format_of(None, tmp_path / "x.CSV") == "csv"
     with pytest.raises(UserError, match="is a folder"):
-        form_of("csv", tmp_path)
+        format_of("csv", tmp_path)
 
 
 @pytest.mark.parametrize("num", [1, 2, 7, MAX_TILES + 9])

@@ -36,8 +36,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.predictor import EngineOptions
 folder = Path(sys.argv[1])
-predict = Exported(folder).predictor("int8", 1)
+predict = Exported(folder).on_engine(EngineOptions(precision="int8"))
 pixels = np.load(folder / "pixels.npy")
 np.savez(folder / "logits.npz", all=predict(pixels), some=predict(pixels[:3]))
 """

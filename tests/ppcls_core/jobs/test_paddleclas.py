@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from data_catalog.base.config import UserError
+from data_catalog.images.lists import read_list
 from ppcls_core.data.augment import (
     AutoAugment,
     CutMix,
@@ -33,6 +35,17 @@ from ppcls_core.engine.schedules import (
     Piecewise,
 )
 from ppcls_core.jobs.job import Job, load_job
+from ppcls_core.jobs.paddleclas.settings import (
+    ImageSection,
+    LearningRate,
+    OptimizerParams,
+    OptimizerSection,
+    PaddleClasConfig,
+    RateParams,
+    RegularizerSection,
+    Train,
+    Valid,
+)
 
 FILE = """
 mode: 'train'
@@ -440,7 +453,7 @@ def test_mistakes_are_named(tmp_path, setting, message):
         ("TRAIN.transforms=[{RandomErasing: {mean: [1, 0, 0]}}]", "expected a `mean` of 0"),
         ("TRAIN.transforms=[{RandomErasing: {sl: 0.5}}]", "expected `sl` above 0 and at most `sh`"),
         ("TRAIN.transforms=[{GridMask: {d1: 300}}]", "expected `d1` below `d2`"),
-        ("TRAIN.transforms=[{ResizeImage: {}}]", "expected `resize_short` or `size`"),
+        ("TRAIN.transforms=[{ResizeImage: {}}]", "expected one of `resize_short` and `size`"),
         ("TRAIN.transforms=[{Cutout: 5}]", "expected `key: value` lines below Cutout"),
         (
             "TRAIN.transforms=[{Cutout: null, length: 5}]",
@@ -462,3 +475,109 @@ def test_a_value_of_another_type_or_range_is_named_with_its_path(tmp_path, setti
     with pytest.raises(UserError) as caught:
         job(tmp_path, setting)
     assert message in str(caught.value)
+
+
+# A setting with another value than FILE's, for every setting that is accepted: at the top, then
+# below the sections. Each must change the job, be refused, or be told as without effect.
+SETTINGS = """
+mode=valid; ARCHITECTURE.name=ResNet101_vd; ARCHITECTURE.params={lr_mult_list: [1, 1, 1, 1, 1]}
+pretrained_model=other; model_save_dir=elsewhere; classes_num=7; total_images=3; save_interval=2
+validate=false; valid_interval=2; epochs=3; topk=1; image_shape=[3, 192, 192]; use_mix=true
+ls_epsilon=-1; use_distillation=true; use_ema=true; ema_decay=0.9; use_fp16=true
+use_pure_fp16=true; amp_scale_loss=2; use_dynamic_loss_scaling=true; use_dali=true; use_aa=true
+enable_addto=true; fuse_bn_act_ops=true; print_interval=3; vdl_dir=scalars; checkpoints=no/such
+data_format=NHWC; image_channel=4; is_distributed=true; last_epoch=3; load_static_weights=true
+multi_precision=true; support_to_static=true; use_gpu=true; use_xpu=true; multilabel=true
+LEARNING_RATE.function=CosineWarmup; LEARNING_RATE.params.lr=0.1
+LEARNING_RATE.params.warmup_epoch=3; LEARNING_RATE.params.decay_epochs=[3]
+LEARNING_RATE.params.gamma=0.5; LEARNING_RATE.params.steps=3; LEARNING_RATE.params.end_lr=0.01
+OPTIMIZER.function=RMSProp; OPTIMIZER.params.momentum=0.8; OPTIMIZER.params.rho=0.8
+OPTIMIZER.params.beta1=0.8; OPTIMIZER.params.beta2=0.8
+OPTIMIZER.params.epsilon=0.01; OPTIMIZER.params.multi_precision=true
+OPTIMIZER.regularizer.function=L1; OPTIMIZER.regularizer.factor=0.1
+LOSS.function=JSDivLoss; LOSS={function: CELoss, params: {epsilon: 0.2}}
+TRAIN.batch_size=3; TRAIN.num_workers=3; TRAIN.file_list=other; TRAIN.data_dir=other
+TRAIN.shuffle_seed=3; TRAIN.delimiter=","; TRAIN.transforms=null; TRAIN.mix=[MixupOperator]
+VALID.batch_size=3; VALID.file_list=other; VALID.data_dir=other; VALID.shuffle_seed=3
+VALID.delimiter=","; VALID.transforms=null
+TRAIN.transforms.0.DecodeImage.to_rgb=false; TRAIN.transforms.0.DecodeImage.to_np=true
+TRAIN.transforms.0.DecodeImage.channel_first=true; TRAIN.transforms.1.RandCropImage.size=192
+TRAIN.transforms.1.RandCropImage.scale=[0.2, 1]; TRAIN.transforms.1.RandCropImage.ratio=[1, 2]
+TRAIN.transforms.1.RandCropImage.interpolation=2; TRAIN.transforms.2.RandFlipImage.flip_code=0
+TRAIN.transforms.3.NormalizeImage.scale=1; TRAIN.transforms.3.NormalizeImage.mean=[0, 0, 0]
+TRAIN.transforms.3.NormalizeImage.std=[1, 1, 1]; TRAIN.transforms.3.NormalizeImage.order=hwc
+TRAIN.transforms.3.NormalizeImage.channel_first=true
+TRAIN.transforms.3.NormalizeImage.output_fp16=true
+TRAIN.transforms.3.NormalizeImage.channel_num=4; TRAIN.transforms.4.RandomErasing.EPSILON=0.1
+TRAIN.transforms.4.RandomErasing.sl=0.1; TRAIN.transforms.4.RandomErasing.sh=0.3
+TRAIN.transforms.4.RandomErasing.r1=0.4; TRAIN.transforms.4.RandomErasing.attempt=3
+TRAIN.transforms.4.RandomErasing.mean=[1, 1, 1]
+VALID.transforms.1.ResizeImage.resize_short=300; VALID.transforms.1.ResizeImage.size=300
+VALID.transforms.1.ResizeImage.interpolation=1; VALID.transforms.2.CropImage.size=192
+"""
+ALL = [setting.strip() for line in SETTINGS.strip().splitlines() for setting in line.split("; ")]
+
+
+@pytest.mark.parametrize("setting", ALL)
+def test_a_setting_has_its_effect_or_is_refused_or_told(tmp_path, caplog, setting):
+    before = job(tmp_path)
+    caplog.clear()
+    *sections, name = setting.partition("=")[0].split(".")
+    try:
+        after = job(tmp_path, setting)
+    except UserError as error:
+        assert any(part in str(error) for part in (*sections, name) if not part.isdigit())
+    else:
+        told = "fuse_*" if name.startswith("fuse_") else name
+        assert after != before or re.search(rf"(?<!\w){re.escape(told)}(?!\w)", caplog.text)
+
+
+def test_no_setting_is_forgotten():
+    tried = {setting.partition("=")[0].split(".")[-1] for setting in ALL}
+    tried |= {"fuse_*", "LOSS.params", "epsilon"}
+    sections = [PaddleClasConfig, ImageSection, Valid, Train, LearningRate, RateParams]
+    sections += [OptimizerSection, OptimizerParams, RegularizerSection]
+    for section in sections:
+        for field, info in section.model_fields.items():
+            parts = ("TRAIN", "VALID", "ARCHITECTURE", "LEARNING_RATE", "OPTIMIZER", "LOSS")
+            if field not in (*parts, "regularizer"):
+                assert (info.alias or field) in {*tried, "params"}, field
+
+
+@pytest.mark.parametrize("delimiter", [r'"\t"', '" "'])
+def test_lists_with_either_delimiter(tmp_path, delimiter):
+    root = tmp_path / "images"
+    root.mkdir()
+    space = "\t" if "t" in delimiter else " "
+    (tmp_path / "list.txt").write_text(f"a b.jpg{space}1\nc.jpg{space}0\n")
+    got = job(
+        tmp_path,
+        f"TRAIN.delimiter={delimiter}",
+        f"TRAIN.file_list={tmp_path / 'list.txt'}",
+        f"TRAIN.data_dir={root}",
+    )
+    assert got.train
+    rows = read_list(Path(got.train.list))
+    assert rows.paths.to_pylist() == ["a b.jpg", "c.jpg"]
+    assert rows.labels.to_pylist() == [1, 0]
+
+
+def test_checkpoints_are_those_of_this_training_or_refused(tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no no/such, nor no/such.pdparams; correct the path"):
+        job(tmp_path, "checkpoints=no/such")
+    (tmp_path / "output/ResNet50_vd/3").mkdir(parents=True)
+    (tmp_path / "output/ResNet50_vd/3/ppcls.pdparams").touch()
+    prefix = "checkpoints=output/ResNet50_vd/3/ppcls"
+    with pytest.raises(UserError, match="is not of a training in output/ResNet50_vd; give the"):
+        job(tmp_path, prefix)
+    (tmp_path / "output/ResNet50_vd/checkpoint.pdckpt").touch()
+    job(tmp_path, prefix)
+    assert "goes on from the newest checkpoint in output/ResNet50_vd" in caplog.text
+    with pytest.raises(UserError, match="is not of a training in other/ResNet50_vd"):
+        job(tmp_path, prefix, "model_save_dir=other")
+
+
+def test_more_weights_than_networks_are_refused(tmp_path):
+    with pytest.raises(UserError, match="pretrained_model names 2 weights, expected one"):
+        job(tmp_path, "pretrained_model=[one, two]")

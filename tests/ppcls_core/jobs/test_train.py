@@ -12,11 +12,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.jobs.job import Job, load_job
 from ppcls_core.jobs.train import evaluate_job, images_of, train, try_out
+from ppcls_core.models.registry import build_model
+from ppcls_core.models.weights.files import load_state, save_state
+from ppcls_core.models.weights.state import state_of
 
 PROJECT = Path(__file__).resolve().parents[3]
 OWN = """
@@ -65,19 +69,39 @@ def test_a_training_is_logged_saved_and_evaluated(folder):
     assert accuracy.num_images == 6
 
 
+def test_weights_of_epochs_are_kept_where_paddleclas_keeps_them(folder):
+    made = train(load("save_every=2", "training.epochs=3"), lambda line: None)
+    kept = sorted(path.relative_to(made).as_posix() for path in made.rglob("ppcls.pdparams"))
+    assert kept == ["0/ppcls.pdparams", "2/ppcls.pdparams"]
+    last = load_state(made / "last")
+    assert all((load_state(made / "2/ppcls")[name] == last[name]).all() for name in last)
+    # Where weights are copied to makes no other training.
+    lines: list[str] = []
+    train(load("save_every=1", "training.epochs=3"), lines.append)
+    assert lines == [f"trained already: {made}"]
+
+
+def test_weights_for_other_classes_make_a_new_classifier_and_that_is_said(folder):
+    made, lines = train(load("training.epochs=1"), lambda line: None), list[str]()
+    settings = ("num_classes=5", f"weights={made}/last", "output=other", "training.epochs=1")
+    train(load(*settings), lines.append)
+    assert "the classifier is new: the weights are for 3 classes, the model has 5" in lines[0]
+
+
 def test_the_accuracy_of_each_class_is_written(folder):
     lines = Path("val.txt").read_text().splitlines()
     Path("val.txt").write_text("\n".join([*lines[:2], "absent.png 0"]))  # of classes 0 and 1
-    made = train(load(), lambda line: None)
+    made = train(load("max_lost=0.5"), lambda line: None)
     out = Path("classes.csv")
-    accuracy = evaluate_job(load(f"weights={made}/last"), lambda line: None, out)
+    job = load(f"weights={made}/last", "max_lost=0.5")
+    accuracy = evaluate_job(job, lambda line: None, out)
     header, *rows = [line.split(",") for line in out.read_text().splitlines()]
     assert header == ["class", "name", "num_images", "top1", "top5"]
     assert [row[:3] for row in rows] == [["0", "", "1"], ["1", "", "1"], ["2", "", "0"]]
     assert [row[4] for row in rows] == ["1.000000", "1.000000", ""]  # of three classes
     assert rows[2][3] == ""
     assert sum(float(row[3]) for row in rows[:2]) / 2 == accuracy.top1
-    assert accuracy.rejected == {"missing": 1}
+    assert accuracy.lost == {"missing": 1}
 
 
 def test_classes_of_folders_have_names(folder):
@@ -100,9 +124,104 @@ def test_the_same_command_again_makes_nothing_anew(folder):
     assert (made / "last.pdparams").read_bytes() == before
 
 
+def correct_a_label(folder):
+    text = Path("train.txt").read_text()
+    Path("train.txt").write_text(text.replace("4.png 1", "4.png 2"))
+
+
+def exchange_an_image(folder):
+    cv2.imwrite("images/4.png", np.zeros((50, 50, 3), np.uint8))
+
+
+def exchange_a_validation_image(folder):
+    Path("val.txt").write_text(Path("val.txt").read_text().replace("4.png", "7.png"))
+
+
+def replace_the_weights(folder):
+    save_state(Path("start.pdparams"), state_of(build("ResNet18_vd", 7)))
+
+
+def replace_the_teacher(folder):
+    save_state(Path("teacher.pdparams"), state_of(build("ResNet18_vd", 8)))
+
+
+def build(name, seed):
+    paddle.seed(seed)
+    return build_model(name, num_classes=3, spec={"depths": [1, 1, 1, 1], "width": 4})
+
+
+DISTILL = (
+    "weights=start",
+    "training=null",
+    "distill={epochs: 2, batch_size: 4, image_size: 32, lr: 0.05, eval_every: 1}",
+    "teacher={model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}, weights: "
+    "./teacher.pdparams}",
+)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (correct_a_label, "training images"),
+        (exchange_an_image, "training images"),
+        (exchange_a_validation_image, "validation images"),
+        (replace_the_weights, "weights"),
+        (replace_the_teacher, "teacher's weights"),
+        (lambda folder: None, None),
+    ],
+)
+def test_a_training_of_other_inputs_is_neither_taken_nor_resumed(folder, change, what, is_finished):
+    for name in ("start", "teacher"):
+        save_state(Path(f"{name}.pdparams"), state_of(build("ResNet18_vd", 1)))
+    job = load(*DISTILL)
+    made = train(job, lambda line: None)
+    if not is_finished:
+        (made / "history.json").unlink()  # as a killed training leaves it
+    change(folder)
+    lines: list[str] = []
+    if what is None:
+        train(job, lines.append)
+        assert any("trained already" in line for line in lines) == is_finished
+        return
+    with pytest.raises(UserError, match=rf"holds a training with other .*\b{what}.*delete"):
+        train(job, lines.append)
+    assert lines == []
+
+
+def test_a_teacher_of_other_classes_is_refused(folder):
+    for name in ("start", "teacher"):
+        save_state(Path(f"{name}.pdparams"), state_of(build("ResNet18_vd", 1)))
+    with pytest.raises(UserError, match=r"(?s)teacher's weights, for ResNet18_vd with the 4 .*\[3"):
+        train(load(*DISTILL, "num_classes=4", "weights=null"), lambda line: None)
+
+
+def test_lost_images_are_told_and_kept_with_the_history(folder):
+    Path("images/3.png").write_bytes(b"")
+    lines: list[str] = []
+    made = train(load("max_lost=0.2"), lines.append)
+    assert "1 of 12 training images could not be read (empty: 1)" in lines
+    assert "1 of 6 validation images could not be read (empty: 1)" in lines
+    for row in json.loads((made / "history.json").read_text()):
+        assert (row["rejected: empty"], row["val rejected: empty"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("train.txt", "12 of 24 training images"), ("val.txt", "6 of 12 validation images")],
+)
+def test_images_that_are_not_there_stop_the_training_before_it_begins(folder, file, message):
+    lines = Path(file).read_text().splitlines()
+    Path(file).write_text("\n".join([*lines, *(f"no-{line}" for line in lines)]))
+    told: list[str] = []
+    with pytest.raises(UserError, match=rf"{message} could not be read \(missing: "):
+        train(load(), told.append)
+    assert told == []
+
+
 def test_another_training_in_the_same_folder_is_refused(folder):
     train(load(), lambda line: None)
-    with pytest.raises(UserError, match="holds a training with other settings"):
+    with pytest.raises(UserError, match=r"holds a training with other settings.*\(training\)"):
         train(load("training.lr=0.1"), lambda line: None)
 
 
@@ -208,7 +327,7 @@ def test_a_label_outside_the_classes_is_refused(folder, label):
 def test_an_evaluation_of_no_readable_image_is_an_error(folder):
     made = train(load(), lambda line: None)
     Path("val.txt").write_text("absent.png 0\n")
-    with pytest.raises(UserError, match="none of its 1 images can be read"):
+    with pytest.raises(UserError, match=r"1 of 1 validation images .* \(missing: 1\)"):
         evaluate_job(load(f"weights={made}/last"), lambda line: None)
 
 

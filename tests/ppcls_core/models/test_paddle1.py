@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from paddle.base import core
 
-from ppcls_core.models.weights.paddle1 import BadTensor, read_scattered, write_scattered
+from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8"]
 ARRAYS = st.sampled_from(DTYPES).flatmap(
@@ -28,8 +28,8 @@ HEADER = struct.pack("<IQI", 0, 0, 0)
 @given(array=ARRAYS)
 def test_what_is_written_is_read_by_us_and_by_paddle(tmp_path_factory, array):
     folder = tmp_path_factory.mktemp("weights") / "new/folder"
-    write_scattered(folder, {"conv1_weights": array, "block/conv/weights": array})
-    got = read_scattered(folder)
+    write_folder(folder, {"conv1_weights": array, "block/conv/weights": array})
+    got = read_folder(folder)
     assert list(got) == ["block/conv/weights", "conv1_weights"]
     for value in got.values():
         np.testing.assert_array_equal(value, array, strict=True)
@@ -45,16 +45,16 @@ def test_what_paddle_writes_is_read(tmp_path, dtype):
     tensor = core.DenseTensor()
     tensor.set(array, core.CPUPlace())
     core.save_dense_tensor(tensor, str(tmp_path / "w"))
-    np.testing.assert_array_equal(read_scattered(tmp_path)["w"], array, strict=True)
+    np.testing.assert_array_equal(read_folder(tmp_path)["w"], array, strict=True)
 
 
 def test_the_program_and_hidden_files_are_left_out(tmp_path):
-    write_scattered(tmp_path, {"w": np.zeros(3, np.float32)})
+    write_folder(tmp_path, {"w": np.zeros(3, np.float32)})
     (tmp_path / "__model__").write_bytes(b"program")
     (tmp_path / ".DS_Store").write_bytes(b"finder")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/config").write_bytes(b"settings")
-    assert list(read_scattered(tmp_path)) == ["w"]
+    assert list(read_folder(tmp_path)) == ["w"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_program_and_hidden_files_are_left_out(tmp_path):
 def test_other_files_are_refused(tmp_path, raw, reason):
     (tmp_path / "w").write_bytes(raw)
     with pytest.raises(BadTensor, match=rf"w: not a tensor of Paddle 1.x \(.*({reason})"):
-        read_scattered(tmp_path)
+        read_folder(tmp_path)
 
 
 ONE = np.zeros(1, np.float32)
@@ -102,22 +102,22 @@ ONE = np.zeros(1, np.float32)
 def test_names_that_would_not_be_read_back(tmp_path, name, reason):
     for arrays in ({"good": ONE, name: ONE}, {name: ONE, "good": ONE}):
         with pytest.raises(BadTensor, match=reason):
-            write_scattered(tmp_path / "weights", arrays)
+            write_folder(tmp_path / "weights", arrays)
         assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["w" * 255, "a/__model__", "a.b/c..d", "a b\n\\", "\u20ac"])
 def test_odd_names_are_read_back(tmp_path, name):
-    write_scattered(tmp_path / "weights", {name: ONE})
-    assert list(read_scattered(tmp_path / "weights")) == [name]
+    write_folder(tmp_path / "weights", {name: ONE})
+    assert list(read_folder(tmp_path / "weights")) == [name]
 
 
 @pytest.mark.parametrize("array", [np.zeros(1, np.uint64), np.zeros(1, "c8"), np.array(["a"])])
 def test_a_dtype_that_the_format_lacks(tmp_path, array):
     with pytest.raises(BadTensor, match=f"w: arrays of dtype {array.dtype} are not written"):
-        write_scattered(tmp_path / "weights", {"good": ONE, "w": array})
+        write_folder(tmp_path / "weights", {"good": ONE, "w": array})
     with pytest.raises(BadTensor, match="no arrays"):
-        write_scattered(tmp_path / "weights", {})
+        write_folder(tmp_path / "weights", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -131,21 +131,21 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail_at_the_third)
     with pytest.raises(OSError, match="No space left"):
-        write_scattered(tmp_path / "weights", {f"a/{number}": ONE for number in range(4)})
+        write_folder(tmp_path / "weights", {f"a/{number}": ONE for number in range(4)})
     assert len(sizes) == 3 and min(sizes) > 0
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_holds_something_stays_as_it_is(tmp_path):
-    write_scattered(tmp_path / "weights", {"old": ONE})
+    write_folder(tmp_path / "weights", {"old": ONE})
     with pytest.raises(OSError, match="not empty"):
-        write_scattered(tmp_path / "weights", {"new": ONE})
-    assert list(read_scattered(tmp_path / "weights")) == ["old"]
+        write_folder(tmp_path / "weights", {"new": ONE})
+    assert list(read_folder(tmp_path / "weights")) == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 def test_names_that_utf_8_does_not_encode_are_not_read(tmp_path):
-    write_scattered(tmp_path / "weights", {"good": ONE})
+    write_folder(tmp_path / "weights", {"good": ONE})
     (tmp_path / "weights/good").rename(tmp_path / "weights" / os.fsdecode(b"w\xff"))
     with pytest.raises(BadTensor, match="cannot be encoded in UTF-8"):
-        read_scattered(tmp_path / "weights")
+        read_folder(tmp_path / "weights")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data_catalog.base.config import UserError
+from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.weights.files import load_state, save_arrays, save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 
@@ -28,9 +29,7 @@ PER_TEST_FILE = settings(
 )
 
 
-class Net(paddle.nn.Layer):
-    classifiers = ("fc",)
-
+class Net(Network):
     def __init__(self, num_classes: int = 3) -> None:
         super().__init__()
         self.conv = paddle.nn.Conv2D(3, 4, 3)
@@ -282,7 +281,7 @@ def test_load_weights_fills_every_entry(tmp_path, dtype):
     source.bn._mean.set_value(np.full(4, 0.25, np.float32))
     state = {name: array.astype(dtype) for name, array in state_of(source).items()}
     save_state(tmp_path / "w.pdparams", state)
-    assert load_weights(model, tmp_path / "w", allow_other_classes=False) == []
+    load_weights(model, tmp_path / "w")
     for name, array in state_of(model).items():
         np.testing.assert_array_equal(array, state[name].astype(np.float32), strict=True)
 
@@ -306,7 +305,7 @@ def test_bfloat16_weights_fill_a_model_of_any_precision(tmp_path, dtype, suffix)
     save_arrays(tmp_path / f"w{suffix}", state)
     source.to(dtype="bfloat16")
     model.to(dtype=dtype)
-    assert load_weights(model, tmp_path / f"w{suffix}", allow_other_classes=False) == []
+    load_weights(model, tmp_path / f"w{suffix}")
     want, rounded = as_float(source), "float16" if dtype == "float16" else "float64"
     for name, array in as_float(model).items():
         np.testing.assert_array_equal(array, want[name].astype(rounded))
@@ -319,7 +318,7 @@ def test_models_of_half_precision_are_filled_and_come_back(tmp_path, dtype, stor
     state = {name: array.astype(stored) for name, array in state_of(source).items()}
     save_state(tmp_path / "w.pdparams", state)
     model.to(dtype=dtype)
-    assert load_weights(model, tmp_path / "w", allow_other_classes=False) == []
+    load_weights(model, tmp_path / "w")
     for name, tensor in model.state_dict().items():
         assert str(tensor.dtype) == f"paddle.{dtype}"
         np.testing.assert_array_equal(
@@ -329,7 +328,7 @@ def test_models_of_half_precision_are_filled_and_come_back(tmp_path, dtype, stor
     save_state(tmp_path / "half.pdparams", state_of(model))
     again = Net()
     again.to(dtype=dtype)
-    load_weights(again, tmp_path / "half", allow_other_classes=False)
+    load_weights(again, tmp_path / "half")
     for name, array in state_of(model).items():
         np.testing.assert_array_equal(state_of(again)[name], array, strict=True)
 
@@ -339,11 +338,15 @@ def test_another_number_of_classes(tmp_path):
     save_state(tmp_path / "w.pdparams", state_of(source))
     before = state_of(model)
     with pytest.raises(UserError, match=r"2 entries .*build it for the file's classes") as caught:
-        load_weights(model, tmp_path / "w", allow_other_classes=False)
+        load_weights(model, tmp_path / "w")
     assert "fc.weight: got shape [4, 5], expected [4, 3]" in str(caught.value)
     np.testing.assert_array_equal(model.conv.weight.numpy(), before["conv.weight"])
-    left = load_weights(model, tmp_path / "w", allow_other_classes=True)
-    assert left == ["fc.weight", "fc.bias"]
+    told: list[str] = []
+    load_weights(model, tmp_path / "w", told.append)
+    assert told == [
+        f"{tmp_path / 'w'}: the classifier is new: the weights are for 5 classes, the model has 3; "
+        "fc.weight and fc.bias left as initialised"
+    ]
     after = state_of(model)
     np.testing.assert_array_equal(after["conv.weight"], state_of(source)["conv.weight"])
     np.testing.assert_array_equal(after["fc.weight"], before["fc.weight"])
@@ -352,7 +355,7 @@ def test_another_number_of_classes(tmp_path):
 def test_equal_classes_are_loaded_even_where_others_are_allowed(tmp_path):
     source, model = Net(), Net()
     save_state(tmp_path / "w.pdparams", state_of(source))
-    assert load_weights(model, tmp_path / "w", allow_other_classes=True) == []
+    load_weights(model, tmp_path / "w", pytest.fail)
     np.testing.assert_array_equal(model.fc.weight.numpy(), source.fc.weight.numpy())
 
 
@@ -371,15 +374,15 @@ def test_equal_classes_are_loaded_even_where_others_are_allowed(tmp_path):
         ({"fc.bias": None}, "fc.bias: missing"),
     ],
 )
-@pytest.mark.parametrize("allow", [False, True])
-def test_misfits_are_listed_and_change_nothing(tmp_path, change, line, allow):
+@pytest.mark.parametrize("on_new", [None, print])
+def test_misfits_are_listed_and_change_nothing(tmp_path, change, line, on_new):
     model = Net()
     before = state_of(model)
     state = {name: array + 1 for name, array in before.items()} | change
     state = {name: value for name, value in state.items() if value is not None}
     save_state(tmp_path / "w.pdparams", state)
     with pytest.raises(UserError, match="1 entries do not fit the model: check that") as caught:
-        load_weights(model, tmp_path / "w.pdparams", allow_other_classes=allow)
+        load_weights(model, tmp_path / "w.pdparams", on_new)
     assert line in str(caught.value)
     for name, array in state_of(model).items():
         np.testing.assert_array_equal(array, before[name])
@@ -388,7 +391,7 @@ def test_misfits_are_listed_and_change_nothing(tmp_path, change, line, allow):
 def test_long_lists_of_misfits_are_cut(tmp_path):
     save_state(tmp_path / "w.pdparams", {f"layer{i}": weights() for i in range(20)})
     with pytest.raises(UserError, match="28 entries do not fit") as caught:
-        load_weights(Net(), tmp_path / "w", allow_other_classes=False)
+        load_weights(Net(), tmp_path / "w")
     lines = str(caught.value).splitlines()
     assert len(lines) == 12
     assert lines[1] == "  conv.weight: missing"

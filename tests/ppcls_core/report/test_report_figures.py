@@ -13,19 +13,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ppcls_core.report import figures
-from ppcls_core.report.figures import Look
+from ppcls_core.report.figures import stage_colour
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
     Curve,
     DuplicatePair,
     Histogram,
-    Selection,
+    SelectionSummary,
     Series,
 )
 
 HOSTILE = "</text><script>alert(1)</script> $\\frac{x}$ \u6bdb\u8863 \x00\x1b\udc80 &amp; \u202e"
-LOOKS = [Look(dark, narrow) for dark in (False, True) for narrow in (False, True)]
 
 
 def picture(seed: int, height: int = 90, width: int = 60) -> np.ndarray:
@@ -50,7 +49,7 @@ SAMPLES = (
     ClassSample("dress", 20, 20, 0.41, tuple(map(picture, range(6))), tuple(map(picture, (7, 8)))),
     ClassSample("hat", 0, 20, None),
 )
-SELECTION = Selection(
+SELECTION = SelectionSummary(
     "best", SAMPLES, Histogram((0, 0.5, 1), (3, 17)), Histogram((0, 1, 2.5), (70, 30))
 )
 DRAW: list[Callable[[], bytes]] = [
@@ -75,26 +74,23 @@ def test_equal_input_gives_equal_bytes_also_on_threads(draw: Callable[[], bytes]
         assert list(pool.map(lambda _: draw(), range(2))) == [first, first]
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_accuracy_chart_shows_every_model_and_its_numbers(look: Look) -> None:
-    shown = words(figures.accuracy_chart(ACCURACIES, look))
+def test_accuracy_chart_shows_every_model_and_its_numbers() -> None:
+    shown = words(figures.accuracy_chart(ACCURACIES))
     assert {"teacher", "baseline", "fixed", "89.5 %", "75.0 %", "81.2 % (+6.2)"} <= set(shown)
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_curves_mark_last_accuracy_and_loss_and_highest_rate(look: Look) -> None:
-    shown = words(figures.learning_curves(CURVES, look))
+def test_curves_mark_last_accuracy_and_loss_and_highest_rate() -> None:
+    shown = words(figures.learning_curves(CURVES))
     assert {"teacher", "distill", "87.7 %", "0.625", "peak 0.5", "0.75"} <= set(shown)
     assert shown.count("not recorded") == 2
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_selection_chart_shows_counts_scores_and_entropies(look: Look) -> None:
-    shown = words(figures.selection_chart(SELECTION, look))
+def test_selection_chart_shows_counts_scores_and_entropies() -> None:
+    shown = words(figures.selection_chart(SELECTION))
     assert {"images of each class", "wanted: 20", "nats", "probability of the class"} <= set(shown)
     assert "not recorded" not in shown
     empty = Histogram((0, 1), (0,))
-    shown = words(figures.selection_chart(replace(SELECTION, scores=None, entropies=empty), look))
+    shown = words(figures.selection_chart(replace(SELECTION, scores=None, entropies=empty)))
     assert shown.count("not recorded") == 2
 
 
@@ -106,26 +102,18 @@ def test_what_is_wanted_is_no_line_where_it_is_out_of_sight_or_nothing_is_wanted
 
 
 def test_a_selection_of_nothing_can_be_drawn() -> None:
-    nothing = Selection(classes=(ClassSample("hat", 0, 4000, None),))
+    nothing = SelectionSummary(classes=(ClassSample("hat", 0, 4000, None),))
     assert "images of each class" in words(figures.selection_chart(nothing))
     with pytest.raises(ValueError, match="at least one class"):
-        figures.selection_chart(Selection())
+        figures.selection_chart(SelectionSummary())
 
 
 def test_a_stage_keeps_its_colour_and_model_and_stage_share_it() -> None:
-    look = Look()
-    assert look.colour("distill") == look.colour("distilled")
-    assert look.colour("fix") == look.colour("Fixed")
-    known = [look.colour(name) for name in ("teacher", "baseline", "distill", "finetune", "fix")]
+    assert stage_colour("distill") == stage_colour("distilled")
+    assert stage_colour("fix") == stage_colour("Fixed")
+    known = [stage_colour(name) for name in ("teacher", "baseline", "distill", "finetune", "fix")]
     assert len(set(known)) == 5
-    assert look.colour("another") == look.muted
-
-
-def test_looks_differ_in_background_and_size() -> None:
-    pictures = {look: figures.accuracy_chart(ACCURACIES, look) for look in LOOKS}
-    assert len(set(pictures.values())) == 4
-    for look, svg in pictures.items():
-        assert look.background.encode() in svg
+    assert stage_colour("another") == figures.MUTED
 
 
 def test_hostile_names_leave_a_well_formed_picture() -> None:

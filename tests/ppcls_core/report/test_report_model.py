@@ -9,7 +9,7 @@ from ppcls_core.report.model import (
     ClassSample,
     CountRow,
     Histogram,
-    Selection,
+    SelectionSummary,
     Series,
     percent,
     printable,
@@ -64,7 +64,10 @@ def test_series_of_unequal_lengths_is_refused() -> None:
 
 def test_unfilled_classes_come_poorest_first() -> None:
     samples = [ClassSample(name, num, 4, None) for name, num in (("a", 3), ("b", 4), ("c", 0))]
-    assert [sample.name for sample in Selection(classes=tuple(samples)).unfilled] == ["c", "a"]
+    assert [sample.name for sample in SelectionSummary(classes=tuple(samples)).unfilled] == [
+        "c",
+        "a",
+    ]
 
 
 def test_a_histogram_has_an_edge_more_than_counts() -> None:

@@ -20,10 +20,11 @@ from ppcls_core.report.model import (
     DuplicatePair,
     Headline,
     Histogram,
+    LeftOut,
     PlantedRow,
     Report,
     SearchReport,
-    Selection,
+    SelectionSummary,
     Series,
     StageRow,
 )
@@ -86,6 +87,9 @@ def picture(seed: int, side: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
 
 
+LEFT_OUT = (LeftOut("dedup", "not_an_image", 1200), LeftOut("dedup", "empty", 3))
+
+
 def full_report() -> Report:
     series = Series((1, 2, 3), (0.2, 0.5, 0.7))
     best, low = tuple(map(picture, range(6))), tuple(map(picture, range(3)))
@@ -114,7 +118,7 @@ def full_report() -> Report:
         canaries=(PlantedRow("jpeg 30", 190, 200),),
         too_few_features=12,
         val_too_few_features=3,
-        selection=Selection(
+        selection=SelectionSummary(
             "best",
             (
                 ClassSample("dress", 198, 2000, 0.4127, best, low),
@@ -125,7 +129,7 @@ def full_report() -> Report:
             Histogram((0, 1, 2), (2000, 709)),
         ),
         reconciliation=(CountRow("dedup", 2809, 2709, 98, 2), CountRow("label", 10, 8, 0, 1)),
-        rejected={"truncated": 3, "not_an_image": 1200, "empty": 3},
+        left_out=LEFT_OUT,
         settings_yaml="seed: 7\nteacher:\n  epochs: 30\n",
         versions={"numpy": "2.3.2"},
         files={"duplicates": "dedup/91c0/duplicates.parquet"},
@@ -151,7 +155,7 @@ def hostile_report() -> Report:
             report.selection, classes=(replace(report.selection.classes[0], name=word),)
         ),
         reconciliation=(CountRow(word, 1, 1, 0, 0),),
-        rejected={word: 1},
+        left_out=(LeftOut(word, word, 1),),
         settings_yaml=word,
         versions={word: word},
         files={word: word},
@@ -181,8 +185,7 @@ def addresses(content: Page) -> Iterator[str]:
 
 
 def test_equal_reports_give_equal_pages(full_html: str) -> None:
-    again = replace(full_report(), rejected={"empty": 3, "not_an_image": 1200, "truncated": 3})
-    assert page.render(again) == full_html
+    assert page.render(full_report()) == full_html
 
 
 def test_nothing_leaves_the_page(full_html: str, full: Page) -> None:
@@ -211,7 +214,7 @@ def test_user_text_never_becomes_markup(hostile_html: str) -> None:
     assert not [name for _, a in content.elements for name in a if name.startswith("on")]
     assert "alert(1)</script" not in hostile_html
     assert hostile_html.encode("utf-8")
-    for section in ("accuracy", "stages", "contamination", "selection", "rejected", "settings",
+    for section in ("accuracy", "stages", "contamination", "selection", "left-out", "settings",
                     "reconciliation", "versions", "files", ""):  # fmt: skip
         assert SEEN.replace("_", " ") in content.text[section], section
 
@@ -311,14 +314,14 @@ def test_a_selection_at_random_is_called_that_and_leaves_no_class_unfilled() -> 
 
 
 def test_a_filled_selection_is_called_that() -> None:
-    selection = Selection(classes=(ClassSample("hat", 5, 5, 0.5),))
+    selection = SelectionSummary(classes=(ClassSample("hat", 5, 5, 0.5),))
     content = Page(page.render(replace(Report("t", "now"), selection=selection)))
     assert "Every class was filled." in content.text["selection"]
 
 
-def test_rejected_are_sorted_by_number_then_reason(full: Page) -> None:
-    rows = [["not an image", "1,200"], ["empty", "3"], ["truncated", "3"], ["all", "1,206"]]
-    assert full.body("rejected") == rows
+def test_left_out_by_stage_and_reason(full: Page) -> None:
+    rows = [["dedup", "not an image", "1,200"], ["dedup", "empty", "3"]]
+    assert full.body("left-out") == rows
 
 
 def test_reconciliation_says_what_is_missing(full: Page) -> None:
@@ -385,7 +388,7 @@ def test_an_empty_report_says_so_in_words() -> None:
     for section, words in {
         "accuracy": "No accuracy was measured",
         "contamination": "The search for duplicates has not run",
-        "rejected": "No image has been read yet",
+        "left-out": "No image has been read yet",
     }.items():
         assert words in content.text[section]
 
@@ -393,7 +396,7 @@ def test_an_empty_report_says_so_in_words() -> None:
 ALONE = {
     name: {name: getattr(full_report(), name)}
     for name in ("stages", "accuracies", "curves", "duplicates", "planted", "selection",
-                 "reconciliation", "rejected", "settings_yaml", "versions", "files", "headline")
+                 "reconciliation", "left_out", "settings_yaml", "versions", "files", "headline")
 }  # fmt: skip
 
 
@@ -417,7 +420,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
         stages=(StageRow("s", "failed", 0, 0, math.nan, math.inf),),
         accuracies=(AccuracyRow("fixed", "n", 224, math.nan, math.nan, 0, math.nan, 0),),
         planted=(PlantedRow("none", 0, 0),),
-        selection=Selection(classes=(ClassSample("hat", 0, 10, None),)),
+        selection=SelectionSummary(classes=(ClassSample("hat", 0, 10, None),)),
     )
     content = Page(page.render(report))
     dash = "\u2013"
@@ -433,7 +436,7 @@ def test_more_than_can_be_shown_is_counted() -> None:
     many = replace(
         Report("many", "now"),
         duplicates=(pair,) * num_pairs,
-        selection=Selection(
+        selection=SelectionSummary(
             classes=tuple(sample(f"class {i}", 1, 2, 0.5) for i in range(num_classes))
         ),
     )
@@ -457,7 +460,7 @@ def test_forty_pairs_and_fifteen_classes_stay_under_three_megabytes() -> None:
     both = np.repeat(np.repeat(np.hstack(images[:2]), 2, axis=0), 2, axis=1)[:264, :536]
     pair = replace(report.duplicates[0], picture=both)
     sample = ClassSample("dress", 9, 9, 0.5, (images[2],) * 6, (images[3],) * 3)
-    selection = Selection(classes=(sample,) * 15)
+    selection = SelectionSummary(classes=(sample,) * 15)
     html = page.render(replace(report, duplicates=(pair,) * 40, selection=selection))
     assert len(html.encode("utf-8")) < 3_000_000
 

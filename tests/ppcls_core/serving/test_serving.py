@@ -113,6 +113,35 @@ def test_paths_that_are_not_there(server, path, method, status):
     assert method in error(httpx.request(method, server.url + path, trust_env=False), status)
 
 
+@pytest.mark.parametrize("path", sorted({*PATHS, "/nothing"}))
+def test_head_is_get_without_the_body(server, path):
+    got, head = get(server, path), httpx.head(server.url + path, trust_env=False)
+    assert head.status_code == got.status_code
+    assert head.content == b""
+    changing = {"date", "content-length"} if path == "/metrics" else {"date"}
+    for name in got.headers.keys() - changing:
+        assert head.headers[name] == got.headers[name], name
+    assert head.headers["content-length"].isdecimal()
+    # The next answer on the same connection begins where this one ends.
+    one = f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    assert server.raw(one * 2 + one.replace(b"HEAD", b"GET")).count(b"HTTP/1.1 ") == 3
+
+
+METHODS = ("OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "GET")
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [(p, m) for p in PATHS for m in METHODS if m != ("POST" if p == "/predict" else "GET")],
+)
+def test_another_method_is_a_405_that_names_those_allowed(server, path, method):
+    response = httpx.request(method, server.url + path, trust_env=False)
+    assert error(response, 405).startswith(method)
+    allowed = "POST" if path == "/predict" else "GET, HEAD"
+    assert response.headers["allow"] == allowed
+    assert response.json()["error"]["expected"] == f"one of {allowed}"
+
+
 def test_openapi_describes_it(server):
     described = get(server, "/openapi.json").json()["paths"]
     assert set(described) == {"/predict", "/health", "/ready", "/metrics"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ppcls_core.data.decode import MAX_SCANS, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.pictures import Picture, network_input, read_pictures
+from ppcls_core.serving.pictures import Upload, network_input, read_pictures
 from ppcls_core.serving.refused import Refused
 from tests.support.stand_in import encoded
 
@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary=x"
 JSON = "application/json"
 
 
-def form_of(files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+def format_of(files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
     """Content-Type and body as httpx makes them."""
     parts = [("image", (name, data, "image/jpeg")) for name, data in files]
     request = httpx.Request("POST", "http://x", files=parts)
@@ -37,12 +37,12 @@ NAMES = st.text(st.characters(exclude_categories=["C"], exclude_characters='"\\'
 
 @given(st.lists(st.tuples(NAMES, st.binary()), min_size=1, max_size=3))
 def test_a_form_gives_the_files_that_went_into_it(files):
-    found = read_pictures(*form_of(files), CONFIG)
+    found = read_pictures(*format_of(files), CONFIG)
     assert [picture.data for picture in found] == [data for _, data in files]
 
 
 def test_names_of_files_come_through():
-    (one,) = read_pictures(*form_of([("grün.jpg", b"1")]), CONFIG)
+    (one,) = read_pictures(*format_of([("grün.jpg", b"1")]), CONFIG)
     assert one.name == "grün.jpg"
 
 
@@ -112,14 +112,15 @@ HTML = (
         (FORM, b"--x\r\n\r\n1\r\n" * 900, 413, "4 images or more"),
         (FORM, b"--x\r\nContent-Type: image/png\r\n\r\n1\r\n--x--", 422, "part 1 as field ''"),
         (FORM, HTML, 415, "part 1 of type"),
-        (JSON, b"{", 400, "not JSON"),
+        (JSON, b"{", 400, "Invalid JSON"),
         (JSON, b"[" * 100_000, 422, "another shape"),
-        (JSON, b"[]", 422, "JSON with 'list'"),
+        (JSON, b"[]", 422, "the body: Input should be an object"),
         (JSON, b'{"images": []}', 422, "no image"),
-        (JSON, b'{"picture": []}', 422, "JSON with 'picture'"),
+        (JSON, b'{"picture": []}', 422, "images: Field required"),
         (JSON, b'{"images": [""' + b', ""' * 3 + b"]}", 413, "4 images or more"),
-        (JSON, b'{"images": 1}', 422, "no list of texts"),
-        (JSON, b'{"images": [1]}', 422, "no list of texts"),
+        (JSON, b'{"images": 1}', 422, "images: Input should be a valid array"),
+        (JSON, b'{"images": [1]}', 422, "images.0: Input should be a valid string"),
+        (JSON, b'{"images": ["AAA"]}', 400, "images.0: no base64"),
         (JSON, b'{"images": ["*"]}', 400, "images.0: no base64"),
     ],
 )
@@ -133,7 +134,7 @@ def test_a_refusal_says_what_was_got(content_type, body, status, got):
 def test_the_network_sees_what_predict_shows_it():
     data, preprocess = encoded("green"), Preprocess(size=32)
     want = preprocess(decode(data))
-    assert np.array_equal(network_input(Picture("x", data), preprocess, 10**6), want)
+    assert np.array_equal(network_input(Upload("x", data), preprocess, 10**6), want)
 
 
 def scans(num: int) -> bytes:
@@ -145,7 +146,7 @@ def scans(num: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
 def test_too_many_pixels_are_refused_by_the_header(suffix):
-    picture = Picture("x", encoded("red", suffix, 50))
+    picture = Upload("x", encoded("red", suffix, 50))
     assert network_input(picture, Preprocess(size=32), 2500).shape == (3, 32, 32)
     with pytest.raises(Refused, check=lambda refused: refused.status == 413) as caught:
         network_input(picture, Preprocess(size=32), 2499)
@@ -153,9 +154,9 @@ def test_too_many_pixels_are_refused_by_the_header(suffix):
 
 
 def test_a_jpeg_of_many_scans_is_refused():
-    assert network_input(Picture("x", scans(20)), Preprocess(size=32), 10**6).shape == (3, 32, 32)
+    assert network_input(Upload("x", scans(20)), Preprocess(size=32), 10**6).shape == (3, 32, 32)
     with pytest.raises(Refused, check=lambda refused: refused.status == 413):
-        network_input(Picture("x", scans(MAX_SCANS)), Preprocess(size=32), 10**6)
+        network_input(Upload("x", scans(MAX_SCANS)), Preprocess(size=32), 10**6)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +171,11 @@ def test_a_jpeg_of_many_scans_is_refused():
 def test_a_header_that_would_take_long_is_refused_at_once(data):
     begun = time.thread_time()
     with pytest.raises(Refused, check=lambda refused: refused.status == 400):
-        network_input(Picture("x", data), Preprocess(size=32), 10**6)
+        network_input(Upload("x", data), Preprocess(size=32), 10**6)
     assert time.thread_time() - begun < 0.3
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xd9", b"text", encoded("red")[:-20]])
 def test_what_is_no_whole_image_is_a_400(data):
     with pytest.raises(Refused, check=lambda refused: refused.status == 400):
-        network_input(Picture("x", data), Preprocess(size=32), 10**6)
+        network_input(Upload("x", data), Preprocess(size=32), 10**6)

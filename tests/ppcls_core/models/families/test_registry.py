@@ -13,11 +13,13 @@ from data_catalog.base.config import UserError
 from data_catalog.published import published_weights
 from ppcls_core.models import specs
 from ppcls_core.models.registry import (
+    FAMILIES,
     ModelConfig,
     build_model,
     check_image_size,
     classifier_parameters,
     known_models,
+    merged,
     num_classes_of,
     spec_of,
 )
@@ -37,12 +39,16 @@ def test_names_and_specs_need_no_paddle():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_every_family_is_known_and_no_two_share_a_name():
-    families = [
-        import_module(f"{specs.__name__}.{module.name}").VARIANTS
-        for module in pkgutil.iter_modules(specs.__path__)
-    ]
-    assert len(known_models()) == sum(map(len, families))
+def test_every_family_is_known():
+    modules = [f"{specs.__name__}.{module.name}" for module in pkgutil.iter_modules(specs.__path__)]
+    assert all(import_module(name).VARIANTS in FAMILIES for name in modules)
+    assert len(FAMILIES) == len(modules)
+    assert len(known_models()) == sum(map(len, FAMILIES))
+
+
+def test_a_name_of_two_families_is_an_error():
+    with pytest.raises(ValueError, match="of two families: VGG16"):
+        merged([*FAMILIES, {"VGG16": spec_of("VGG11"), "mine": spec_of("VGG11")}])
 
 
 def test_a_spec_s_fields_can_be_overridden():
@@ -142,7 +148,7 @@ def test_weights_for_other_classes_fill_all_but_the_classifier_and_say_so(traine
     assert got["fc.weight"].shape == (64, 5)
     for name in want.keys() - {"fc.weight", "fc.bias"}:
         np.testing.assert_array_equal(got[name], want[name])
-    assert "another number of classes; fc.weight and fc.bias left as initialised" in caplog.text
+    assert "the weights are for 4 classes, the model has 5; fc.weight and fc.bias" in caplog.text
 
 
 def test_weights_of_another_network_are_refused(trained):

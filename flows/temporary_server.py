@@ -1,0 +1,47 @@
+"""Prefect's API for one run, in a child process that ends with it however it ends.
+
+Prefect would start such a server itself, but in the terminal's process group: Ctrl-C would end it
+at once, while the run has work to save and an end to report.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from prefect.server.api.server import create_app
+
+from ppcls_core.runtime.processes import Parent
+
+
+class _Server(uvicorn.Server):
+    """Reports its address once it answers, and ends when its parent asks for it."""
+
+    def __init__(self, parent: Parent) -> None:
+        super().__init__(uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on"))
+        self._parent = parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            self._parent.report(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/api")
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._parent.stop_requested
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's would end it upon SIGTERM; that is for the parent to decide."""
+        yield
+
+
+def open_server() -> Callable[[None, Parent], None]:
+    """The child's function: it serves until it is asked to stop."""
+
+    def serve(request: None, parent: Parent) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            _Server(parent).run([bound])
+
+    return serve

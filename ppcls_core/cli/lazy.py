@@ -1,0 +1,76 @@
+"""A command line whose commands are imported when they are called; its help imports none of them.
+
+    app = lazy_app("What it does.", {"train": "ppcls_core.cli.training:train"})
+
+The line of a command in the help is the first of its function's docstring, read from the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+def lazy_app(text: str, commands: Mapping[str, str]) -> typer.Typer:
+    """The command line with the help `text` and these commands, each given as "module:function"."""
+
+    class Commands(_LazyGroup):
+        places = commands
+
+    app = typer.Typer(
+        cls=Commands,
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(lambda: None)
+    return app
+
+
+class _LazyGroup(TyperGroup):
+    places: Mapping[str, str]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name) for name in self.places}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command as far as the help of the group shows it."""
+        if cmd_name not in self.places:
+            return None
+        return TyperCommand(cmd_name, help=_summary(self.places[cmd_name]))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The whole command, its module imported, for a call."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _command(self.places[str(name)], str(name)), rest
+
+
+def _command(place: str, name: str) -> Any:  # Click's Command, of which Typer has a copy
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(pkgutil.resolve_name(place))
+    return typer.main.get_command(single)
+
+
+def _summary(place: str) -> str:
+    module, _, function = place.partition(":")
+    for node in _tree(module).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").partition("\n\n")[0]
+    raise AssertionError(f"no function {place}")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    spec = find_spec(module)
+    assert spec and spec.origin, module
+    return ast.parse(Path(spec.origin).read_text())

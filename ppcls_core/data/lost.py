@@ -1,0 +1,46 @@
+"""Images that could not be read: counted by reason, told, and an error when they are too many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images
+
+MAX_LOST = 0.1  # share of a set's images that may be unreadable
+REJECTED = "rejected: "  # before a reason, in the counts of a manifest and of a history
+
+Lost = dict[str, tuple[str, str]]
+"""Image id -> (reason, detail)."""
+
+
+def counts_of(lost: Lost) -> dict[str, int]:
+    """Number of images by reason, sorted by reason."""
+    return dict(sorted(Counter(reason for reason, _ in lost.values()).items()))
+
+
+def lost_text(kind: str, counts: Mapping[str, int], total: int) -> str:
+    """A sentence for the user on the `counts` by reason among `total` images; "" without any."""
+    num, reasons = sum(counts.values()), ", ".join(f"{r}: {n:,}" for r, n in counts.items())
+    return f"{num:,} of {total:,} {kind} images could not be read ({reasons})" if num else ""
+
+
+def check_lost(kind: str, counts: Mapping[str, int], total: int, max_lost: float) -> None:
+    """Raise UserError if more than the share `max_lost` of `total` images, or all, are lost."""
+    num = sum(counts.values())
+    if not total:
+        raise UserError(f"there are no {kind} images: check the list or folder")
+    if num == total or num > max_lost * total:
+        raise UserError(
+            f"{lost_text(kind, counts, total)}; at most a share of {max_lost:g} (max_lost) is "
+            "allowed: check the list and the folder that its paths are relative to"
+        )
+
+
+def missing_of(images: Images) -> dict[str, int]:
+    """The counts of images that were not there when the set was read; no file is opened."""
+    missing = int(np.count_nonzero(images.table["size"].to_numpy() < 0))
+    return {"missing": missing} if missing else {}

@@ -1,0 +1,144 @@
+"""One training from its images to its files, for the stages, `ppcls train` and `ppcls quantize`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+
+from data_catalog.base.files import write_json
+from data_catalog.images.columns import Images
+from ppcls_core.data.loader import Replay, TrainLoader
+from ppcls_core.data.lost import REJECTED, check_lost, lost_text, missing_of
+from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
+from ppcls_core.engine.distributed import world
+from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
+from ppcls_core.engine.objectives import Objective
+from ppcls_core.engine.trainer import Row, StepReport, Trainer, Training
+from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import state_of
+from ppcls_core.runtime.monitor import Monitor
+
+HISTORY = "history.json"
+VAL = f"val {REJECTED}"  # before a reason: of validation images, in the last validation
+SAVE_SECONDS = 60.0  # between checkpoints
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training takes its images from, how the model learns from them, and where it is kept.
+
+    `seed` decides order and augmentation; `workers` threads load images. The training, and each
+    validation, fails when more than the share `max_lost` of its images cannot be read. With
+    `replay` the batches hold a teacher's stored outputs.
+    """
+
+    images: Images
+    val: EvalData
+    config: TrainConfig
+    seed: int
+    directory: Path
+    monitor: Monitor
+    weights: str = "model.pdparams"  # file of the last weights in the directory
+    save_seconds: float = SAVE_SECONDS
+    replay: Replay | None = None
+    on_step: Callable[[StepReport], None] | None = None
+    on_epoch: Callable[[int], None] | None = None  # as in Training
+    on_validation: Callable[[Accuracy], None] | None = None
+
+    @property
+    def loader(self) -> TrainLoader:
+        """The training batches; Fix, which does not augment, sees its images as in a test."""
+        config = self.config
+        augments = isinstance(config, LabelTraining | DistillTraining)
+        return TrainLoader(
+            self.images,
+            config.batch_size,
+            config.image_size,
+            config.augmentation if augments else config.preprocess,
+            self.seed,
+            self.val.workers,
+            config.mix if augments else None,
+            config.epochs,
+            self.replay,
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: a row an epoch, and numbers of images.
+
+    `counts` are the training images `in`, those `out` that could be read, by reason the others
+    ("rejected: REASON") and the validation images that could not be read ("val rejected: REASON").
+    """
+
+    history: list[Row]
+    counts: dict[str, int]
+
+
+def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trainer:
+    """The trainer of what of `model` learns: its parameters without `stop_gradient`.
+
+    Raises:
+        UserError: there are too few images for a batch, or as `Trainer`.
+    """
+
+    def validate(model: paddle.nn.Layer) -> Row:
+        accuracy = evaluate(model, run.val, run.monitor)
+        if run.on_validation is not None:
+            run.on_validation(accuracy)
+        return {"top1": accuracy.top1, **{VAL + reason: n for reason, n in accuracy.lost.items()}}
+
+    training = Training(
+        model,
+        [parameter for parameter in model.parameters() if not parameter.stop_gradient],
+        objective,
+        run.loader,
+        validate,
+        run.on_step,
+        run.on_epoch,
+        run.val.max_lost,
+    )
+    return Trainer(training, run.config, run.directory, run.save_seconds, run.monitor)
+
+
+def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trained:
+    """Train to the end, from the checkpoint in the directory if there is one.
+
+    There lie then the last weights, the best by validation top-1 (`trainer.BEST`) and HISTORY. Of
+    several processes, which all call this alike, the first writes them. Images that could not be
+    read are told to the monitor at the end.
+
+    Raises:
+        Interrupted: a stop was requested; a checkpoint was written.
+        UserError: too many images are not there, or as `trainer_of` and `Trainer.fit`.
+    """
+    with world().together():
+        for kind, images in (("training", run.images), ("validation", run.val.images)):
+            check_lost(kind, missing_of(images), len(images), run.val.max_lost)
+        trainer = trainer_of(model, objective, run)
+    history = trainer.fit()
+    if world().is_first:
+        save_state(run.directory / run.weights, state_of(model))
+        write_json(run.directory / HISTORY, history)
+    total = len(run.images)
+    lost = _lost_in(history[-1], REJECTED)
+    for text in (
+        lost_text("training", lost, total),
+        lost_text("validation", _lost_in(history[-1], VAL), len(run.val.images)),
+    ):
+        if text:
+            run.monitor.note(text)
+    rejected = {name: int(n) for name, n in history[-1].items() if REJECTED in name}
+    return Trained(history, {"in": total, "out": total - sum(lost.values()), **rejected})
+
+
+def _lost_in(row: Row, prefix: str) -> dict[str, int]:
+    """Number of images by reason, from the entries of a history's row that begin with `prefix`."""
+    return {
+        name.removeprefix(prefix): int(number)
+        for name, number in row.items()
+        if name.startswith(prefix)
+    }
