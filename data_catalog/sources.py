@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
-import numpy as np
 import pyarrow as pa
 from pydantic import model_validator
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of
-from data_catalog.images.columns import Images, columns_of
-from data_catalog.images.lists import (
-    BATCH,
-    Rows,
+from data_catalog.images.classes import (
+    Numbering,
+    check_agreement,
+    check_labels,
     class_folders,
-    file_sizes,
+    folder_classes,
+    folders_of_list,
+    missing_label,
+    numbered_classes,
     read_classes,
-    read_folder,
-    read_list,
-    read_planted,
+    with_folder_labels,
 )
+from data_catalog.images.collect import Counter, describe, find
+from data_catalog.images.columns import Images
+from data_catalog.images.found import Found
+from data_catalog.images.identity import Contents, Progress, cache_folder, content_digest
+from data_catalog.images.planted import read_planted
+
+__all__ = ["Dataset", "FilesConfig", "FilesDataset", "Progress", "Splits"]
 
 LABELLED = ("train", "val", "teacher")
-MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,28 @@ class Dataset(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, which is also the `root` of its manifests' rows."""
+        """Its name, for messages."""
         ...
 
-    def fingerprint(self) -> str:
-        """sha256 (hex) that changes when `build` would give other images or labels."""
+    is_made: ClassVar[bool]
+    """Whether `build` makes the images, which its settings alone decide."""
+
+    def fingerprint(self, splits: Splits | None = None) -> str:
+        """sha256 (hex) that changes when `build` would give other images or labels; `splits`
+        spares reading the files again, if `build` was called."""
         ...
 
     def build(self, out: Path, progress: Progress) -> Splits:
-        """Its manifests; images that have to be made are written under `out`."""
+        """Its image sets; images that have to be made are written under `out`."""
         ...
 
 
 class FilesConfig(Config):
     """A data set of image files. Paths are relative to `root`, which may hold `${ENV_VAR}`.
 
-    A split is a list file (`path label` a line) or a folder: of class folders for train, val and
-    teacher; of images at any depth, taken without labels, for the pool.
+    A split is a list file (`path label` a line), a folder, or a tar. For train, val and teacher
+    that holds a folder or tar a class; for the pool images and tars at any depth, taken without
+    labels.
     """
 
     kind: Literal["files"]
@@ -77,7 +86,8 @@ class FilesConfig(Config):
     val: str | None = None
     pool: str | None = None
     teacher: str | None = None  # what the teacher learns from, where that is not train
-    classes: str | None = None  # one name a line or `index name`; else folder names, else numbers
+    classes: str | None = None  # one name a line or `number name`; else folder names, else numbers
+    delimiter: str | None = None  # between path and label in lists, where it is no white space
     planted: str | None = None  # csv: pool_image,val_image,transform
 
     @model_validator(mode="after")
@@ -96,89 +106,150 @@ class FilesDataset:
     name: str
     config: FilesConfig
     root: Path
+    is_made: ClassVar[bool] = False
 
-    def fingerprint(self) -> str:
-        """sha256 (hex) over class names, paths, labels, sizes and planted truth.
+    def fingerprint(self, splits: Splits | None = None) -> str:
+        """sha256 (hex) over ids, labels, contents and class names of each split, over what was
+        passed over, and over the planted truth.
 
-        It does not depend on where the root lies. Images are asked for their size and never
-        opened; a missing one counts as one of size -1. Raises UserError as `build` does.
+        It depends neither on the data set's name nor on where it lies. Raises as `build`.
         """
-        splits = self.build(self.root, lambda done, total: None)
-        manifests = [splits.train, splits.val, splits.pool, splits.teacher]
-        tables = [*(m and m.table for m in manifests), splits.planted]
-        classes = [m and list(m.classes) for m in manifests]
-        digests = [None if table is None else _digest(table) for table in tables]
-        return digest_of([self.name, classes, digests])
+        splits = splits or self.build(self.root, lambda done, total: None)
+        sets = (splits.train, splits.val, splits.pool, splits.teacher)
+        digests = [images and content_digest(images) for images in sets]
+        counts = [
+            images and [[entry.reason, entry.count] for entry in images.passed_over]
+            for images in sets
+        ]
+        truth = None if splits.planted is None else splits.planted.to_pydict()
+        return digest_of([digests, counts, truth])
 
     def build(self, out: Path, progress: Progress) -> Splits:
-        """The manifests; nothing is written to `out`. A missing image gets size -1.
+        """The image sets; nothing is written to `out`. A missing image gets size -1.
 
         Raises:
             UserError: a list that is absent, empty, repeats a path or lacks a label; a label
-                outside the classes; other class folders in val than in train; a planted name
-                that is not there.
+                outside the classes; two sources that disagree about a class; a planted name that
+                is not there.
         """
-        names = self._class_names()
-        given = ((split, getattr(self.config, split)) for split in (*LABELLED, "pool"))
-        rows = {split: self._read(split, self.root / path, names) for split, path in given if path}
-        classes = names or _numbers(rows)
-        if classes:
-            for split_rows in rows.values():
-                _check_labels(split_rows, len(classes), self.config.classes)
-        total = sum(map(len, rows.values()))
-        tick = _counter(progress, total)
-        found = {split: self._images(r, classes, tick) for split, r in rows.items()}
+        contents = Contents(cache_folder())
+        count = Counter(progress)
+        paths = {split: getattr(self.config, split) for split in (*LABELLED, "pool")}
+        found = {
+            split: self._find(split, self.root / path, contents, count)
+            for split, path in paths.items()
+            if path
+        }
+        classes = self._classes(found)
+        found |= self._label_folders(found, classes)
+        for split, part in found.items():
+            self._check(split, part, classes)
+        total, before, sets = sum(len(part.images) for part in found.values()), 0, {}
+        for split, part in found.items():
+            tick = partial(_shifted, progress, before, total)
+            sets[split] = replace(contents.of(part, tick), classes=classes)
+            before += len(part.images)
         planted = None
         if self.config.planted:
-            planted = read_planted(self.root / self.config.planted, found["pool"], found["val"])
-        train, val, pool = found.get("train"), found.get("val"), found.get("pool")
-        return Splits(train, val, pool, planted, found.get("teacher"))
+            planted = read_planted(self.root / self.config.planted, sets["pool"], sets["val"])
+        train, val, pool = sets.get("train"), sets.get("val"), sets.get("pool")
+        return Splits(train, val, pool, planted, sets.get("teacher"))
 
-    def _class_names(self) -> tuple[str, ...]:
-        """Names from the classes file, else the class folders' names, else ()."""
-        paths = {s: self.root / p for s in LABELLED if (p := getattr(self.config, s))}
-        folders = {split: class_folders(path) for split, path in paths.items() if path.is_dir()}
-        names = next(iter(folders.values()), ())
-        given = bool(self.config.classes)
+    def _find(self, split: str, source: Path, contents: Contents, count: Counter) -> Found:
+        if not source.exists():
+            raise UserError(
+                f"data set '{self.name}': no list file or folder or tar {source}; "
+                f"correct `{split}`, which is relative to `root` ({self.root}), or `root`"
+            )
+        found = find(source, self.root, contents.tar, count, self.config.delimiter)
+        if not len(found.images):
+            raise UserError(
+                f"data set '{self.name}': {source} names no image; fill it or remove `{split}` "
+                f"(found: {describe(found.images)})"
+            )
+        return found
+
+    def _classes(self, found: dict[str, Found]) -> tuple[str, ...]:
+        """Names from the classes file, else the class folders' names, else numbers, else ()."""
+        labelled = {split: part for split, part in found.items() if split != "pool"}
+        lists = {split: part for split, part in labelled.items() if part.lines is not None}
+        folders = {split: part for split, part in labelled.items() if part.lines is None}
+        numberings = [n for part in lists.values() if (n := folders_of_list(part))]
         if self.config.classes:
-            names = read_classes(self.root / self.config.classes)
-        for split, found in folders.items():
-            strange = set(found) - set(names)
-            absent = set(names) - set(found) if not given else set()
-            if strange or absent:
-                other = self.config.classes or "train"
-                raise UserError(
-                    f"{paths[split]}: other class folders than the classes of {other}: only in "
-                    f"{split} {_some(strange)}, only in {other} {_some(absent)}; make them equal"
-                )
-        return names
+            path = self.root / self.config.classes
+            names = read_classes(path)
+            check_agreement([_numbering(path, names), *numberings])
+            return names
+        if folders:
+            first = next(iter(folders.values()))
+            names = folder_classes(first)
+            numbers = _numbering(first.source, names)
+            check_agreement([numbers, *numberings])
+            if lists and not names[0].isdigit():
+                _check_common(numbers, lists, numberings)
+            return names
+        check_agreement(numberings)
+        first_list = lists.get("train") or lists.get("val")
+        return numbered_classes(first_list) if first_list else ()
 
-    def _read(self, split: str, source: Path, names: tuple[str, ...]) -> Rows:
-        if source.is_dir():
-            rows = read_folder(source, self.root, None if split == "pool" else names)
-        elif source.is_file():
-            rows = read_list(source)
-        else:
-            raise UserError(
-                f"data set '{self.name}': no list file or folder {source}; correct `{split}`, "
-                f"which is relative to `root` ({self.root}), or `root`"
-            )
-        if not len(rows):
-            raise UserError(
-                f"data set '{self.name}': {source} names no image; fill it or remove `{split}`"
-            )
-        if split != "pool" and rows.labels.null_count:
-            row = int(np.argmax(rows.labels.is_null().to_numpy()))
-            raise UserError(
-                f"{rows.at(row)}: '{rows.paths[row]}' has no label ({rows.labels.null_count:,} of "
-                f"{len(rows):,} lines lack one); `{split}` needs lines of `path label`"
-            )
-        return rows
+    def _label_folders(self, found: dict[str, Found], classes: tuple[str, ...]) -> dict[str, Found]:
+        """The labelled splits that are folders, with labels."""
+        return {
+            split: with_folder_labels(part, self.root, self._names_of(split, part, classes))
+            for split, part in found.items()
+            if split != "pool" and part.lines is None
+        }
 
-    def _images(self, rows: Rows, classes: tuple[str, ...], tick: Callable[[int], None]) -> Images:
-        sizes = file_sizes(self.root, rows.paths, tick)
-        table = columns_of(self.name, rows.paths, sizes, rows.labels)
-        return Images(table, {self.name: str(self.root)}, classes)
+    def _names_of(self, split: str, found: Found, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """What the class folders of a split are called, in the order of the classes."""
+        names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
+        if not names:
+            raise UserError(
+                f"{found.source}: holds no class folders or class tars, which `{split}` needs: "
+                "put the images of each class into one, or give a list"
+            )
+        numbers = tuple(map(str, range(len(classes))))
+        if self.config.classes and names <= set(numbers) and not names & set(classes):
+            return numbers
+        strange = names - set(classes)
+        absent = set(classes) - names if not self.config.classes else set()
+        if strange or absent:
+            other = self.config.classes or "train"
+            raise UserError(
+                f"{found.source}: other class folders than the classes of {other}: only in "
+                f"{split} {_some(strange)}, only in {other} {_some(absent)}; make them equal"
+            )
+        return classes
+
+    def _check(self, split: str, found: Found, classes: tuple[str, ...]) -> None:
+        num, row = missing_label(found.images)
+        if not len(found.images):
+            raise UserError(
+                f"{found.source}: no class folder holds an image (found: {describe(found.images)})"
+            )
+        if split != "pool" and num:
+            raise UserError(
+                f"{found.at(row)}: '{found.images.ids[row]}' has no label ({num:,} of "
+                f"{len(found.images):,} lines lack one); `{split}` needs lines of `path label`"
+            )
+        if classes:
+            check_labels(found, len(classes), self.config.classes or "the training split")
+
+
+def _numbering(source: Path, names: tuple[str, ...]) -> Numbering:
+    return Numbering(str(source), {name: label for label, name in enumerate(names)})
+
+
+def _check_common(folders: Numbering, lists: dict[str, Found], numberings: list[Numbering]) -> None:
+    """Refuse a list of numbers beside folders of names that have nothing in common."""
+    known = {n.source for n in numberings if set(n.numbers) & set(folders.numbers)}
+    for part in lists.values():
+        if str(part.source) not in known:
+            raise UserError(
+                f"{part.source} numbers the classes and {folders.source} names them; which number "
+                "is which name is not known: give `classes`, a file with the name of a class a "
+                "line, in the order of the numbers"
+            )
 
 
 def _some(names: set[str]) -> str:
@@ -187,49 +258,5 @@ def _some(names: set[str]) -> str:
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 
-def _numbers(rows: Mapping[str, Rows]) -> tuple[str, ...]:
-    """Class names where none are given: 0 to the greatest label of train, or else of val."""
-    labelled = rows.get("train") or rows.get("val")
-    if labelled is None:
-        return ()
-    row = int(np.argmax(labelled.labels.to_numpy()))
-    top = labelled.labels[row].as_py()
-    if top >= MAX_CLASSES:
-        raise UserError(
-            f"{labelled.at(row)}: label {top}, expected a class number under {MAX_CLASSES:,}"
-        )
-    return tuple(map(str, range(top + 1)))
-
-
-def _check_labels(rows: Rows, num_classes: int, classes_file: str | None) -> None:
-    labels = rows.labels.fill_null(0).to_numpy()
-    for row in np.flatnonzero((labels < 0) | (labels >= num_classes))[:1]:
-        source = classes_file or "the training split"
-        raise UserError(
-            f"{rows.at(int(row))}: label {labels[row]} of '{rows.paths[int(row)]}' is none of the "
-            f"{num_classes} classes of {source} (0 to {num_classes - 1}); correct the list or those"
-        )
-
-
-def _counter(progress: Progress, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def tick(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, total)
-
-    return tick
-
-
-def _digest(table: pa.Table) -> str:
-    """sha256 (hex) of a table's values, whatever its chunks."""
-    digest = hashlib.sha256()
-    for start in range(0, len(table), BATCH):
-        for column in table.slice(start, BATCH).columns:
-            if pa.types.is_integer(column.type):
-                digest.update(column.fill_null(-1).to_numpy().tobytes())
-            else:
-                digest.update(repr(column.to_pylist()).encode())
-            digest.update(b"\0\0")
-    return digest.hexdigest()
+def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)

@@ -29,7 +29,7 @@ def _given_weights(recipe: Recipe) -> dict[str, str]:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("data", 2, ("data",), (), fingerprints),
+        Stage("data", 3, ("data",), (), fingerprints),
         Stage(
             "dedup",
             7,

@@ -16,13 +16,14 @@ kind, photograph, index) alone.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,8 +42,9 @@ from data_catalog.embedded.patch_images import (
     encode,
     relight,
 )
-from data_catalog.images.columns import Images, Roots, columns_of
-from data_catalog.images.lists import PLANTED_SCHEMA
+from data_catalog.images.columns import SCHEMA, Images, columns_of
+from data_catalog.images.found import ROOT
+from data_catalog.images.planted import PLANTED_SCHEMA
 from data_catalog.sources import Progress, Splits
 
 VERSION = 1  # raised when the same settings would give other images
@@ -130,12 +132,13 @@ class PhotoPatches:
 
     name: str
     config: PhotoPatchesConfig
+    is_made: ClassVar[bool] = True
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) over settings, photographs and VERSION. Raises as `photo_folder`."""
         folder = photo_folder()
         photos = [sha256_file(folder / name) for name in (*CLASSES.values(), *OTHERS)]
-        return digest_of([self.name, VERSION, self.config.model_dump(), photos])
+        return digest_of([VERSION, self.config.model_dump(), photos])
 
     def build(self, out: Path, progress: Progress) -> Splits:
         """The manifests, after writing every image to `out`/train, `out`/val and `out`/pool.
@@ -158,9 +161,8 @@ class PhotoPatches:
             ],
         }
         everything = [job for split in jobs.values() for job in split]
-        sizes = _write(out, everything, progress)
-        root = {self.name: str(out.absolute())}
-        found = {split: self._images(split_jobs, sizes, root) for split, split_jobs in jobs.items()}
+        written = _write(out, everything, progress)
+        found = {split: _images(split_jobs, written, out) for split, split_jobs in jobs.items()}
         truth = [{"pool_id": job[0], **truth} for job, truth in planted]
         table = pa.Table.from_pylist(truth, schema=PLANTED_SCHEMA)
         return Splits(found["train"], found["val"], found["pool"], table, found.get("teacher"))
@@ -208,27 +210,32 @@ class PhotoPatches:
     def _encoded(self, kind: str, regions: tuple[int, ...], photo: int, index: int) -> bytes:
         return encode(self._piece(kind, regions, photo, index))
 
-    def _images(self, jobs: list[Job], sizes: dict[str, int], roots: Roots) -> Images:
-        paths, labels = [job[0] for job in jobs], pa.array([job[1] for job in jobs], pa.int32())
-        table = columns_of(self.name, pa.array(paths), [sizes[p] for p in paths], labels)
-        return Images(table, roots, tuple(CLASSES))
+
+def _images(jobs: list[Job], written: dict[str, tuple[int, bytes]], out: Path) -> Images:
+    paths, labels, _ = zip(*jobs, strict=True)
+    sizes, contents = zip(*(written[path] for path in paths), strict=True)
+    table = columns_of(ROOT, pa.array(paths), list(sizes), pa.array(labels, pa.int32()))
+    at = SCHEMA.get_field_index("content")
+    table = table.set_column(at, SCHEMA.field(at), pa.array(contents, pa.binary(16)))
+    return Images(table, {ROOT: str(out.absolute())}, tuple(CLASSES))
 
 
-def _write(out: Path, jobs: list[Job], progress: Progress) -> dict[str, int]:
-    """Size of each file written, by path."""
+def _write(out: Path, jobs: list[Job], progress: Progress) -> dict[str, tuple[int, bytes]]:
+    """(size, first 16 bytes of the sha256) of each file written, by path."""
     for folder in {(out / path).parent for path, _, _ in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(job: Job) -> tuple[str, int]:
+    def write(job: Job) -> tuple[str, tuple[int, bytes]]:
         path, _, content = job
-        return path, (out / path).write_bytes(content())
+        data = content()
+        return path, ((out / path).write_bytes(data), hashlib.sha256(data).digest()[:16])
 
-    sizes: dict[str, int] = {}
+    written: dict[str, tuple[int, bytes]] = {}
     threads = ThreadPoolExecutor()
     try:
-        for path, size in threads.map(write, jobs):
-            sizes[path] = size
-            progress(len(sizes), len(jobs))
+        for path, entry in threads.map(write, jobs):
+            written[path] = entry
+            progress(len(written), len(jobs))
     finally:  # without cancelling, an interrupt would wait for all images
         threads.shutdown(cancel_futures=True)
-    return sizes
+    return written

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("root", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("path", pa.binary()),
+        pa.field("path", pa.dictionary(pa.int32(), pa.binary())),
         pa.field("offset", pa.int64()),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("label", pa.int32()),
@@ -45,6 +46,7 @@ cannot be read."""
 
 REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 IDS = pa.schema([("image_id", pa.string())])
+NUM_EXAMPLES = 10  # names kept of what is passed over for one reason
 PART = 16_384  # rows of a record batch: what is decoded at a time
 _PLACE = ("root", "image_id", "path", "offset", "size")
 
@@ -70,11 +72,45 @@ Source = Path | Member | Made  # where the bytes of an image come from
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Files of one kind that a reader met and that are no row: how many, and the first few."""
+    """Files of one kind that a reader met and that are no row: how many, and the first few names.
+
+    Reasons: `tar` (its members are counted each), `not_an_image`, `hidden`, `same_file` (another
+    name of a row), `same_folder` (the files of a folder that is linked to or met again),
+    `special_file` (pipe, socket, device), `broken_link`, `unreadable`, `outside_classes`; within
+    a tar also `replaced` (a later member has its name) and `too_deep`.
+    """
 
     reason: str
     count: int
     examples: tuple[str, ...] = ()
+
+
+class Tally:
+    """Counts files that are passed over, by reason, and keeps the first few names of each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, examples: Sequence[str], count: int | None = None) -> None:
+        """Count `count` files, by default those named."""
+        self._counts[reason] = self._counts.get(reason, 0) + (
+            len(examples) if count is None else count
+        )
+        kept = self._examples.setdefault(reason, [])
+        kept += examples[: NUM_EXAMPLES - len(kept)]
+
+    def add_all(self, passed_over: Iterable[PassedOver], prefix: str = "") -> None:
+        """Count what was passed over before; `prefix` comes in front of the examples."""
+        for entry in passed_over:
+            self.add(entry.reason, [prefix + name for name in entry.examples], entry.count)
+
+    def result(self) -> tuple[PassedOver, ...]:
+        """The counts, sorted by reason."""
+        return tuple(
+            PassedOver(reason, count, tuple(self._examples[reason]))
+            for reason, count in sorted(self._counts.items())
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +136,7 @@ class Images:
         """image_id of each row, decoded when it is asked for."""
         return _Texts(self.table["image_id"])
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """int32 [rows], -1 where the label is unknown."""
         return self.table["label"].fill_null(-1).to_numpy().astype(np.int32, copy=False)
@@ -162,7 +198,7 @@ def columns_of(root: str, ids: Any, sizes: Any, labels: Any) -> pa.Table:
     columns = {
         "image_id": ids,
         "root": pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([root])),
-        "path": pa.nulls(num, pa.binary()),
+        "path": pa.nulls(num, SCHEMA.field("path").type),
         "offset": pa.nulls(num, pa.int64()),
         "size": pa.array(sizes, pa.int64()) if isinstance(sizes, list) else sizes,
         "label": labels,
@@ -220,7 +256,11 @@ def write_images(path: Path, images: Images, mask: np.ndarray | None = None) -> 
         ),
         "damaged": json.dumps(images.damaged.to_pylist(), ensure_ascii=False),
     }
-    table = images.table.select(SCHEMA.names).cast(SCHEMA).unify_dictionaries()
+    table = images.table.select(SCHEMA.names).cast(SCHEMA)
+    for at, entry in enumerate(SCHEMA):
+        if pa.types.is_dictionary(entry.type):  # one for all rows, and of values that are there
+            plain = table[entry.name].cast(entry.type.value_type)
+            table = table.set_column(at, entry, plain.dictionary_encode())
     schema = SCHEMA.with_metadata(metadata)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
         rows = np.arange(len(table)) if mask is None else np.flatnonzero(mask)

@@ -1,234 +1,147 @@
-"""How files on disk say what they show: PaddleClas lists, folders of class folders, class names."""
+"""List files: `path label` a line, as PaddleClas has them."""
 
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
 
-from data_catalog.base.config import UserError, closest
-from data_catalog.images.columns import Images
+from data_catalog.base.config import UserError
+from data_catalog.images.columns import PART, Images
+from data_catalog.images.folders import Count
+from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
+from data_catalog.images.found import ROOT, Columns, Found, file_table, states
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-PLANTED = ("pool_image", "val_image", "transform")
-PLANTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("pool_id", "val_id", "transform")])
-BATCH = 16384  # paths held as Python strings at a time: 14 M at once would take gigabytes
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A split as read: `paths` (string) and `labels` (int32, null where unknown).
-
-    `lines` (int64 [rows], counted from 1) is where the rows stand in `source`, None for a folder.
-    """
-
-    source: Path
-    paths: pa.ChunkedArray
-    labels: pa.ChunkedArray
-    lines: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def at(self, row: int) -> str:
-        """`file:line` of a row, for messages."""
-        return f"{self.source}:{self.lines[row]}" if self.lines is not None else str(self.source)
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_list(path: Path) -> Rows:
-    """Rows of a list file: `path label` a line; the label is the last word if a whole number.
+def read_list(
+    path: Path, root: Path, count: Count, delimiter: str | None = None, *, strict: bool = True
+) -> Found:
+    """The images of a list file, whose paths are relative to `root`.
+
+    A line is `path` or `path label`: the label is the last word if that is a whole number, or with
+    a `delimiter` what follows the last of these. Paths are bytes, whatever the encoding of the
+    list; a byte-order mark and the line ends of Windows are no part of them. Every line is a row,
+    of size -1 where there is no such file.
 
     Raises:
-        UserError: not UTF-8 text, an absolute path, or a path that stands there twice.
+        UserError: not a text file, or, if `strict`, an absolute path or one that stands there
+            twice.
     """
-    text = _read_lines(path)
-    filled = pc.not_equal(text, "")
-    lines = np.flatnonzero(filled.to_numpy()) + 1
-    text = text.filter(filled)
-    parts = pc.extract_regex(text, r"^(?P<path>.*\S)\s+(?P<label>[+-]?[0-9]{1,9})$")
-    paths = pc.coalesce(pc.struct_field(parts, "path"), text)
-    labels = pc.struct_field(parts, "label").cast(pa.int32())
-    rows = Rows(path, pc.replace_substring_regex(paths, r"^(\./)+", ""), labels, lines)
-    for row in np.flatnonzero(pc.starts_with(rows.paths, "/").to_numpy())[:1]:
-        raise UserError(
-            f"{rows.at(int(row))}: got the absolute path '{rows.paths[int(row)]}', expected one "
-            "relative to the data set's root; shorten the paths of this list and set `root`"
-        )
-    if pc.count_distinct(rows.paths).as_py() < len(rows):
-        raise UserError(_repeated(rows))
-    return rows
+    return parse_list(_read(path), path, root, count, delimiter, strict=strict)
 
 
-def _read_lines(path: Path) -> pa.ChunkedArray:
-    """Lines of a text file without surrounding white space: parsed by Arrow on all cores."""
-    from pyarrow import csv as arrow_csv
+def parse_list(  # noqa: PLR0913 - as read_list
+    data: bytes | pa.Buffer,
+    source: Path,
+    root: Path,
+    count: Count,
+    delimiter: str | None = None,
+    *,
+    strict: bool = True,
+) -> Found:
+    """As `read_list`, of a list's content; `source` is its name for messages."""
+    paths, labels, lines = _parse(data, source, delimiter)
+    if strict:
+        _check_relative(paths, source, lines)
+        _check_repeated(paths, source, lines)
+    files = Columns(2)
+    for part, found in states(root, _each(paths), is_list=True):
+        files.add_states(found)
+        count(len(part))
+    table = file_table(paths, files.column("size"), labels)
+    return Found(
+        source, Images(table, {ROOT: str(root.absolute())}), files.column("changed"), lines
+    )
 
-    if not path.stat().st_size:
-        return pa.chunked_array([], pa.string())
+
+def _read(path: Path) -> pa.Buffer:
+    with pa.memory_map(str(path)) as file:
+        return file.read_buffer()
+
+
+def _parse(
+    data: bytes | pa.Buffer, source: Path, delimiter: str | None
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
+    """(paths as bytes, labels or null, line numbers); blank lines are skipped and counted."""
+    head = pa.py_buffer(data).slice(0, min(HEAD, len(data))).to_pybytes()
+    if head.startswith(UTF16):
+        raise UserError(f"{source}: is a list in UTF-16; save it as UTF-8")
+    if b"\0" in head or kind_of_bytes(head) != "other":
+        raise UserError(f"{source}: is not a list in text; expected `path` or `path label` a line")
+    paths, labels, lines, start = [], [], [], 1
+    pattern = _pattern(delimiter)
+    for text in _lines(data, source):
+        found = pc.extract_regex(text, pattern)
+        path = pc.replace_substring_regex(pc.struct_field(found, "path"), rb"^(\./)+".decode(), "")
+        filled = pc.and_(pc.is_valid(found), pc.greater(pc.binary_length(path), 0))
+        number = pc.struct_field(found, "label")
+        number = pc.if_else(pc.equal(pc.binary_length(number), 0), None, number)
+        paths.append(path.filter(filled))
+        labels.append(number.filter(filled).cast(pa.string()).cast(pa.int32()))
+        lines.append(np.flatnonzero(filled.to_numpy(zero_copy_only=False)) + start)
+        start += len(text)
+    every = np.concatenate(lines) if lines else np.empty(0, np.int64)
+    return pa.chunked_array(paths, pa.binary()), pa.chunked_array(labels, pa.int32()), every
+
+
+def _lines(data: bytes | pa.Buffer, source: Path) -> Iterator[pa.Array]:
+    """Lines of a text as bytes, parsed by Arrow on all cores."""
+    if not len(data):
+        return
     options = arrow_csv.ParseOptions(delimiter="\x01", quote_char=False, ignore_empty_lines=False)
+    columns = arrow_csv.ConvertOptions(column_types={"line": pa.binary()})
+    names = arrow_csv.ReadOptions(column_names=["line"])
     try:
-        table = arrow_csv.read_csv(
-            path,
-            arrow_csv.ReadOptions(column_names=["line"]),
-            options,
-            arrow_csv.ConvertOptions(column_types={"line": pa.string()}),
-        )
+        with arrow_csv.open_csv(pa.BufferReader(data), names, options, columns) as reader:
+            for batch in reader:
+                yield batch["line"]
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a list in UTF-8 text ({error}); give another file") from error
-    return pc.utf8_trim_whitespace(table["line"])
+        raise UserError(f"{source}: is not a list in text ({error}); give another file") from error
 
 
-def _repeated(rows: Rows) -> str:
-    seen: dict[str, int] = {}
-    for row, path in enumerate(rows.paths.to_pylist()):
-        if path in seen:
-            return f"{rows.at(row)}: '{path}' stands also in line {rows.at(seen[path])}; keep one"
-        seen[path] = row
-    raise AssertionError("no path is repeated")
+def _pattern(delimiter: str | None) -> str:
+    """A line's parts; what is no line of the kind `path label` is a path as a whole."""
+    between = r"\s+" if delimiter is None else rf"\s*{re.escape(delimiter)}\s*"
+    return rf"^\s*(?P<path>\S|\S.*?\S)(?:{between}(?P<label>[+-]?[0-9]{{1,9}}))?\s*$"
 
 
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders in `folder`."""
-    found = (entry.name for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(name for name in found if not name.startswith(".")))
+def _each(paths: pa.ChunkedArray) -> Iterator[bytes]:
+    for chunk in paths.chunks:
+        for start in range(0, len(chunk), PART):
+            yield from chunk.slice(start, PART).to_pylist()
 
 
-def read_folder(folder: Path, root: Path, classes: Sequence[str] | None) -> Rows:
-    """Rows of the images under `folder`, sorted; paths are relative to `root`.
-
-    The label is the position in `classes` of the class folder that an image lies in, at any depth;
-    without `classes` it is unknown.
-    """
-    labels = {name: label for label, name in enumerate(classes or ())}
-    tops = [(folder / name, labels[name]) for name in class_folders(folder)] if classes else []
-    paths: list[pa.Array] = []
-    numbers: list[pa.Array] = []
-    for top, label in tops or [(folder, None)]:
-        found = _images(str(top), str(root))
-        while batch := list(islice(found, BATCH)):
-            paths.append(pa.array(batch, pa.string()))
-            numbers.append(pa.array([label] * len(batch), pa.int32()))
-    return Rows(folder, pa.chunked_array(paths, pa.string()), pa.chunked_array(numbers, pa.int32()))
-
-
-def _images(folder: str, root: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = os.path.relpath(parent, root)
-        prefix = "" if relative == "." else f"{relative}/"
-        for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield prefix + name
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names of a file with one a line, or `index name` lines numbered from 0.
-
-    Raises:
-        UserError: no such file, no names, a blank line before one, or the same name twice.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: class names cannot be read ({error}); correct it") from error
-    names = [line.strip() for line in text.rstrip().splitlines()]
-    if "" in names:  # without it those that follow would be other classes
+def _check_relative(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:
+    for row in np.flatnonzero(pc.starts_with(paths, "/").to_numpy())[:1].tolist():
         raise UserError(
-            f"{path}:{names.index('') + 1}: is blank; name the class, or remove the line"
+            f"{source}:{lines[row]}: got the absolute path '{text_of(paths[row].as_py())}', "
+            "expected one relative to the data set's root; shorten the paths of this list and set "
+            "`root`"
         )
-    parts = [name.split(maxsplit=1) for name in names]
-    if all(len(p) == 2 and p[0] == str(i) for i, p in enumerate(parts)):
-        names = [name for _, name in parts]
-    if not names:
-        raise UserError(f"{path}: holds no class name; expected one a line")
-    first: dict[str, int] = {}
-    for label, name in enumerate(names):
-        if first.setdefault(name, label) != label:
+
+
+def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:
+    """Refuse a path that stands there twice; 8 bytes a path are held."""
+    hashes = np.fromiter(map(hash, _each(paths)), np.int64, len(paths))
+    order = np.argsort(hashes, kind="stable")
+    again = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
+    suspects = np.isin(hashes, hashes[again])
+    seen: dict[bytes, int] = {}
+    for row in np.flatnonzero(suspects).tolist():
+        path = paths[row].as_py()
+        if path in seen:
             raise UserError(
-                f"{path}: classes {first[name]} and {label} are both named '{name}'; rename one"
+                f"{source}:{lines[row]}: '{text_of(path)}' stands also in line "
+                f"{source}:{lines[seen[path]]}; keep one"
             )
-    return tuple(names)
-
-
-def file_sizes(root: Path, paths: pa.ChunkedArray, tick: Callable[[int], None]) -> pa.ChunkedArray:
-    """Size in bytes of each file, -1 where there is none; `tick(n)` after every n files."""
-    base = f"{root}/"
-
-    def sizes(start: int) -> np.ndarray:
-        names = paths.slice(start, BATCH).to_pylist()
-        return np.fromiter((_size(base + name) for name in names), np.int64, len(names))
-
-    chunks = []
-    # Threads wait for a network disk side by side; BATCH starts keep the order.
-    threads = ThreadPoolExecutor(8)
-    try:
-        for chunk in threads.map(sizes, range(0, len(paths), BATCH)):
-            chunks.append(pa.array(chunk))
-            tick(len(chunk))
-    finally:
-        threads.shutdown(cancel_futures=True)
-    return pa.chunked_array(chunks, pa.int64())
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - a Path object costs more than the call
-    except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return -1
-
-
-def read_planted(path: Path, pool: Images, val: Images) -> pa.Table:
-    """Truth of planted duplicates from a csv file with the columns PLANTED, as PLANTED_SCHEMA.
-
-    Raises:
-        UserError: other columns, or an image that is neither an id nor a unique file name there.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns, records = reader.fieldnames, list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: planted duplicates cannot be read ({error})") from error
-    if set(columns or ()) != set(PLANTED):
-        raise UserError(f"{path}: got columns {columns}, expected {','.join(PLANTED)}")
-    pool_names, val_names, transforms = ([r[name] or "" for r in records] for name in PLANTED)
-    ids = [_ids(path, pool_names, pool, "pool"), _ids(path, val_names, val, "val")]
-    return pa.table([*ids, transforms], schema=PLANTED_SCHEMA)
-
-
-def _ids(path: Path, names: list[str], images: Images, split: str) -> list[str]:
-    """The image ids that `names`, ids or unique file names, stand for."""
-    column = images.table["image_id"]
-    wanted = pa.array(sorted(set(names)), pa.string())
-    known = set(column.filter(pc.is_in(column, wanted)).to_pylist())
-    file_names = pc.replace_substring_regex(column, r"^.*/", "")
-    hits = pc.is_in(file_names, wanted)
-    by_name: dict[str, list[str]] = {}
-    for name, image_id in zip(_strings(file_names, hits), _strings(column, hits), strict=True):
-        by_name.setdefault(name, []).append(image_id)
-    found = []
-    for number, name in enumerate(names, start=2):
-        ids = [name] if name in known else by_name.get(name, [])
-        if len(ids) != 1:
-            got = f"stands for {len(ids)} images" if ids else "is not there"
-            raise UserError(
-                f"{path}:{number}: '{name}' {got} in the {split} split; give the path that its "
-                f"list gives{closest(name, by_name)}"
-            )
-        found += ids
-    return found
-
-
-def _strings(column: pa.ChunkedArray, mask: pa.ChunkedArray) -> Iterable[str]:
-    return column.filter(mask).to_pylist()
+        seen[path] = row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,8 @@ import typer
 from rich.progress import Progress, TaskID
 
 from data_catalog.base.config import UserError, override, parse
+from data_catalog.images.collect import collect, describe
 from ppcls_core.cli.console import console, log
-from ppcls_core.dedup.collection import collect
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.folder import check_given, claimed
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
@@ -21,7 +22,7 @@ from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search
 from ppcls_core.report.model import percent, wilson
 from ppcls_core.report.search import PAGE, write_search_page
-from ppcls_core.runtime.monitor import Monitor, SilentMonitor
+from ppcls_core.runtime.monitor import Monitor, SilentMonitor, check
 
 
 def dedup(  # noqa: PLR0913 - a command's options
@@ -78,13 +79,20 @@ def search_given(
     """
     given = [pool, against] if against else [pool]
     check_given(out, given)
-    sets = [collect(path) for path in given]
+    sets = [collect(path, progress=partial(_show_reading, monitor)) for path in given]
+    for path, images in zip(given, sets, strict=True):
+        monitor.note(f"{path}: {describe(images)}")
     workers = len(os.sched_getaffinity(0))
     search = Search(sets[0], sets[1] if against else None, out, config, workers)
     with claimed(search, given, monitor.note):
         result = find_duplicates(search, monitor)
         write_search_page(search, result)
     return result
+
+
+def _show_reading(monitor: Monitor, done: int, total: int) -> None:
+    monitor.progress(done, total, "images read")
+    check(monitor)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from ppcls_core.cli.console import console
 from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
 from ppcls_core.cli.paddle import late, start_paddle
 from ppcls_core.inference.exported import Exported, Logits
-from ppcls_core.inference.inputs import pictures
+from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.outputs import check_target, format_of, opened
 from ppcls_core.inference.predict import Classifier, Row, classify
 from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
@@ -180,14 +180,15 @@ def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     workers = len(os.sched_getaffinity(0))
     counts: Counter[str] = Counter()
     shown: list[Row] = []
+    given = given_images(asked.images)
     with opened(format_of(asked.form, asked.out), asked.out, top_k) as writer:
-        for rows in classify(classifier, pictures(asked.images), asked.batch_size, workers):
+        for rows in classify(classifier, given, asked.batch_size, workers):
             writer.write(rows)
             counts.update(row.reason for row in rows)
             shown += rows[: MAX_TILES - len(shown)] if asked.sheet else []
     if asked.sheet:
         write_sheet(asked.sheet, shown)
-    report(counts, asked.out, asked.sheet)
+    report(counts, given.lost, asked.out, asked.sheet)
 
 
 def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
@@ -195,7 +196,7 @@ def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     time_stages = late("ppcls_core.inference.benchmark:time_stages")
     top_k = min(asked.top_k, len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
-    num, timings = time_stages(classifier, pictures(asked.images), asked.batch_size)
+    num, timings = time_stages(classifier, iter(given_images(asked.images)), asked.batch_size)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("stage", "min ms", "median ms", "p99 ms", "images/s"):
         table.add_column(title, justify="left" if title == "stage" else "right")
@@ -206,14 +207,16 @@ def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     console.print(f"of batches of {num}; preprocess reads and decodes, on one thread")
 
 
-def report(counts: Counter[str], *paths: Path | None) -> None:
+def report(counts: Counter[str], lost: str, *paths: Path | None) -> None:
     """Say on standard error what was done, so that it does not mix with the results.
 
-    `counts` is of the images' reasons. Exits with 1 if one has a reason.
+    `counts` is of the images' reasons, `lost` what was met and is no image. Exits with 1 if an
+    image has a reason.
     """
     num, bad = counts.total(), {reason: n for reason, n in sorted(counts.items()) if reason}
     said = f"{num:,} images, {counts['']:,} predicted"
     said += "".join(f", {reason} {n:,}" for reason, n in bad.items())
+    said += f"; {lost}" if lost else ""
     written = [str(path) for path in paths if path]
     said += f"; written: {', '.join(written)}" if written else ""
     sys.stdout.flush()

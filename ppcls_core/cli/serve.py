@@ -83,7 +83,7 @@ def client(  # noqa: PLR0913 - a command's options
 
     An image that has none is a row with the reason; then the exit status is 1.
     """
-    from ppcls_core.inference.inputs import pictures
+    from ppcls_core.inference.inputs import given_images
     from ppcls_core.inference.outputs import check_target, format_of, opened
     from ppcls_core.serving.access import read_token
     from ppcls_core.serving.client import Client, classify_all
@@ -92,8 +92,9 @@ def client(  # noqa: PLR0913 - a command's options
     if out:
         check_target(out, images)
     token = read_token(token_file, os.environ.get(TOKEN))
+    given = given_images(images)
     with Client(url, token, concurrency) as server, opened(written_as, out, top_k) as writer:
-        for row in classify_all(server, pictures(images), top_k, concurrency):
+        for row in classify_all(server, given, top_k, concurrency):
             writer.write([row])
             counts[row.reason] += 1
-    report(counts, out)
+    report(counts, given.lost, out)

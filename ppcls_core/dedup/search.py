@@ -26,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data_catalog.images.columns import Images
-from ppcls_core.dedup.collection import content_digest
+from data_catalog.images.identity import content_digest
 from ppcls_core.dedup.config import DedupConfig
 
 SHARDS, INDEX = "shards", "index"

@@ -1,105 +1,118 @@
-"""The images that a command is given, one after another: there may be millions, so none is kept."""
+"""The images that a command is given, one after another."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.images.lists import IMAGE_SUFFIXES
-from ppcls_core.data.decode import BadImage, read_image
+from data_catalog.images.collect import describe_lost, find, headers_only, kind_of_file
+from data_catalog.images.columns import Images, Source, Tally
+from data_catalog.images.formats import HEAD, text_of
+from data_catalog.images.found import whole_files
+from data_catalog.images.lists import parse_list, read_list
+from ppcls_core.data.decode import read_image
 from ppcls_core.data.transforms import Preprocess
 
-SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 STDIN = "-"
-_LABEL = re.compile(rb"^(.*\S)\s+([0-9]{1,9})$")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file, which may not be there."""
+    """An image to be classified, which may not be there."""
 
     number: int
     """Its place among all of them, from 0."""
-    path: Path
+    name: str
+    """Its path as it was given; bytes that are not UTF-8 are written out (\\xff)."""
+    source: Source
     label: int | None
-
-    @property
-    def name(self) -> str:
-        """The path as text; bytes that are not UTF-8 are written out (\\xff)."""
-        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
 
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
         """uint8 [3, S, S]. Raises BadImage."""
-        # Of a pipe or a device reading might never end.
-        if self.path.exists() and not self.path.is_file():
-            raise BadImage("not_an_image", "is a folder or a device")
-        return preprocess(read_image(self.path))
+        return preprocess(read_image(self.source))
 
 
-def pictures(given: Sequence[str]) -> Iterator[Picture]:
+@dataclass(frozen=True)
+class Given:
+    """The images that a command is given: sets, each with what its ids are relative to."""
+
+    sets: Sequence[tuple[Path, Images]]
+
+    def __len__(self) -> int:
+        return sum(len(images) for _, images in self.sets)
+
+    def __iter__(self) -> Iterator[Picture]:
+        number = 0
+        for folder, images in self.sets:
+            for start in range(0, len(images), 1024):
+                part = images.part(start, start + 1024)
+                rows = zip(part.ids, part.sources(), part.labels.tolist(), strict=True)
+                for name, source, label in rows:
+                    shown = text_of(os.fsencode(folder / name))
+                    yield Picture(number, shown, source, None if label < 0 else label)
+                    number += 1
+
+    @property
+    def lost(self) -> str:
+        """What was met and is no image, in words; "" if there is nothing."""
+        tally = Tally()
+        for folder, images in self.sets:
+            tally.add_all(images.passed_over, "" if folder == Path() else f"{folder}/")
+        damaged = [row for _, images in self.sets for row in images.damaged.to_pylist()]
+        return describe_lost(tally.result(), damaged)
+
+
+def given_images(given: Sequence[str]) -> Given:
     """The images that `given` names, in its order.
 
-    A folder stands for the images in it at any depth, sorted within each folder; STDIN for what
-    standard input lists; a file that is no image is a list. A list has a line an image, `path` or
+    A folder or tar stands for the images in it at any depth, STDIN for what standard input lists;
+    a file that is neither image nor tar is a list. A list has a line an image, `path` or
     `path label`, the path relative to the list's folder (that of standard input to the current).
 
     Raises:
         UserError: there is no image at all.
     """
-    found = ((path, label) for name in given for path, label in _found(name))
-    number = -1
-    for number, (path, label) in enumerate(found):
-        yield Picture(number, path, label)
-    if number < 0:
+    found = Given([_found(name) for name in given])
+    if not len(found):
         places = ", ".join("standard input" if name == STDIN else name for name in given)
         raise UserError(
-            f"no image in {places}; expected {', '.join(SUFFIXES)}, or a list with a path a line"
+            f"no image in {places}; expected images, folders or tars of them, or a list with a "
+            f"path a line{found.lost and '; '}{found.lost}"
         )
+    return found
 
 
-def _found(given: str) -> Iterator[tuple[Path, int | None]]:
+def _found(given: str) -> tuple[Path, Images]:
+    """(what ids are relative to, the images)."""
     path = Path(given)
     if given == STDIN:
-        yield from _listed(sys.stdin.buffer, Path())
-    elif path.is_dir():
-        yield from ((found, None) for found in _below(path))
-    elif not path.exists() or _is_image(path):
-        yield path, None
-    else:
-        with path.open("rb") as file:
-            yield from _listed(file, path.parent)
+        data = sys.stdin.buffer.read()
+        found = parse_list(data, Path("standard input"), Path(), _ignore, strict=False)
+        return Path(), found.images
+    if path.is_dir():
+        return path, find(path, path, headers_only, _ignore).images
+    if path.exists() and not path.is_file():  # a pipe
+        found = parse_list(path.read_bytes(), path, path.parent, _ignore, strict=False)
+        return path.parent, found.images
+    kind = kind_of_file(path) if path.exists() else "image"
+    if kind == "image" or (kind == "other" and _is_binary(path)):
+        return path.parent, whole_files(path.parent, [os.fsencode(path.name)])
+    if kind == "other":
+        return path.parent, read_list(path, path.parent, _ignore, strict=False).images
+    return path.parent, find(path, path.parent, headers_only, _ignore).images
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(parent, name)
-
-
-def _is_image(path: Path) -> bool:
-    """By its name, or by bytes that no text has; what is not a file, such as a pipe, is a list."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    if not path.is_file():
-        return False
+def _is_binary(path: Path) -> bool:
+    """Whether a file holds what no list does: then it is an image of a kind that is not known."""
     with path.open("rb") as file:
-        return b"\0" in file.read(512)
+        return b"\0" in file.read(HEAD)
 
 
-def _listed(lines: BinaryIO | Iterable[bytes], folder: Path) -> Iterator[tuple[Path, int | None]]:
-    for line in lines:
-        text = line.strip()
-        if text:
-            parts = _LABEL.match(text)
-            name, label = (parts[1], int(parts[2])) if parts else (text, None)
-            yield folder / os.fsdecode(name), label
+def _ignore(more: int) -> None:
+    """Nobody waits for the count."""

@@ -21,11 +21,12 @@ from paddle.pir_utils import DygraphOldIrGuard, OldIrGuard
 from paddle.static.quantization.post_training_quantization import PostTrainingQuantization
 
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images
+from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.export import INPUT, save_program
 from ppcls_core.inference.exported import Exported
-from ppcls_core.inference.inputs import Picture
 from ppcls_core.inference.int8 import PROGRAM, WEIGHTS, quiet, write_record
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.models.networks.layers import Network
@@ -50,22 +51,20 @@ class Calibration:
         return sum(map(len, self.batches))
 
 
-def read_calibration(
-    found: Sequence[Picture], preprocess: Preprocess, num: int, workers: int
-) -> Calibration:
-    """`num` images drawn from `found`, or all if there are fewer; equal calls draw equal ones.
+def read_calibration(images: Images, preprocess: Preprocess, num: int, workers: int) -> Calibration:
+    """`num` images drawn from `images`, or all if there are fewer; equal calls draw equal ones.
 
     An image that cannot be read is counted, and another takes its place.
 
     Raises:
         UserError: none can be read.
     """
-    order = generator(0, "calibration").permutation(len(found)).tolist()
+    order = generator(0, "calibration").permutation(len(images)).tolist()
     batches: list[np.ndarray] = []
     missing, unreadable = num, 0
 
     def read(row: int) -> np.ndarray:
-        return found[row].pixels(preprocess)
+        return preprocess(read_image(images.source(row)))
 
     for _, pixels, bad in read_batches(order, read, BATCH_SIZE, workers):
         unreadable += len(bad)
@@ -75,7 +74,7 @@ def read_calibration(
         if missing <= 0:
             break
     if not batches:
-        raise UserError(f"none of the {len(found):,} calibration images can be read")
+        raise UserError(f"none of the {len(images):,} calibration images can be read")
     return Calibration(batches, unreadable)
 
 

@@ -59,7 +59,12 @@ def _tile(
         sheet.paste(picture.resize((TILE, TILE), Image.Resampling.BICUBIC), at)
     else:
         draw.rectangle((x, y, x + TILE - 1, y + TILE - 1), "#eeeeee")
-    draw.text((x, y + TILE + 2), _fitted(font, row.picture.path.name, TILE, True), GREY, font)
+    draw.text(
+        (x, y + TILE + 2),
+        _fitted(font, row.picture.name.rpartition("/")[2], TILE, True),
+        GREY,
+        font,
+    )
     top = y + TILE + LINE
     for text in (row.reason, row.detail) if row.reason else ():
         draw.text((x, top + 2), _fitted(font, text, TILE), WRONG, font)

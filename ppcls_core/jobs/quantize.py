@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images
 from ppcls_core.inference.export import export
-from ppcls_core.inference.inputs import Picture, pictures
+from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
 from ppcls_core.inference.variants import Compared, compare, variants_of, write_compared
 from ppcls_core.jobs.job import Job
@@ -45,7 +46,7 @@ def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
             raise UserError("--qat: needs a YAML file with a training, and the model given is none")
         qat_training(job, asked.epochs)
     val = images_of(job.val, job.num_classes) if job and job.val else None
-    found = _pictures(asked.calibration, job)
+    found = _images(asked.calibration, job, monitor)
     images = read_calibration(found, trained.preprocess, asked.num_images, asked.threads)
     monitor.note(_described(images, asked.num_images))
     aware = asked.out / AWARE if asked.epochs else None
@@ -61,18 +62,19 @@ def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     return rows
 
 
-def _pictures(calibration: Path | None, job: Job | None) -> list[Picture]:
+def _images(calibration: Path | None, job: Job | None, monitor: Monitor) -> Images:
     """The images to choose from. Raises UserError if there are none."""
     if calibration:
-        return list(pictures([str(calibration)]))
+        given = given_images([str(calibration)])
+        if given.lost:
+            monitor.note(given.lost)
+        return given.sets[0][1]
     if job is None or job.train is None:
         raise UserError(
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
         )
-    sources = images_of(job.train, job.num_classes).sources()
-    paths = [source for source in sources if isinstance(source, Path)]
-    return [Picture(number, path, None) for number, path in enumerate(paths)]
+    return images_of(job.train, job.num_classes)
 
 
 def _described(images: Calibration, asked: int) -> str:

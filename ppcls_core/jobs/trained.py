@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
-from data_catalog.images.lists import read_classes
+from data_catalog.images.classes import read_classes
 from data_catalog.published import published_weights
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar

@@ -5,40 +5,24 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
 from typing import TypeVar
 
 import cv2
 
+from data_catalog.base import threads
+
 T = TypeVar("T")
 R = TypeVar("R")
-AHEAD = 4  # items begun a worker: what bounds the memory
 BATCHES_AHEAD = 2
 
 
 def map_threads(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int | None = None
 ) -> Generator[R, None, None]:
-    """`function` of each item, in the items' order, computed by `workers` threads.
-
-    At most `ahead` items (by default AHEAD a worker) are begun before their results are asked for.
-    When the caller stops or `function` raises, items not yet begun are dropped and those begun are
-    waited for. Items are taken from `items` in the caller's thread.
-    """
-    rest = iter(items)
-    with ThreadPoolExecutor(workers, "map", initializer=_one_thread_each) as executor:
-        begun: deque[Future[R]] = deque(
-            executor.submit(function, item) for item in islice(rest, ahead or AHEAD * workers)
-        )
-        try:
-            while begun:
-                result = begun.popleft().result()
-                begun.extend(executor.submit(function, item) for item in islice(rest, 1))
-                yield result
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+    """As `data_catalog.base.threads.map_threads`, each image's work being on one thread."""
+    return threads.map_threads(function, items, workers, ahead, _one_thread_each)
 
 
 def map_batches(

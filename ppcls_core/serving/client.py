@@ -51,10 +51,10 @@ class Client:
             UserError: the server cannot be reached, or refuses whatever it is sent.
         """
         try:
-            data = _content(picture)
+            data = read_bytes(picture.source)
         except BadImage as error:
             return Row(picture, (), error.reason, error.detail)
-        response = self._post(picture.path.name, data, top_k)
+        response = self._post(picture.name.rpartition("/")[2], data, top_k)
         if response.status_code == 200:
             return Row(picture, self._guesses(response))
         reason, message = _refusal(response)
@@ -88,13 +88,6 @@ class Client:
             raise UserError(
                 f"{self.url}: the answer is not that of `ppcls serve`; check the address"
             ) from error
-
-
-def _content(picture: Picture) -> bytes:
-    # Of a pipe or a device reading might never end.
-    if picture.path.exists() and not picture.path.is_file():
-        raise BadImage("not_an_image", "is a folder or a device")
-    return read_bytes(picture.path)
 
 
 def _wait(response: httpx.Response) -> float:

@@ -3,21 +3,35 @@
 Files: train.arrow, teacher.arrow (what a teacher is trained on: train, unless the data set has
 more for it), val.arrow, pool.arrow (data_catalog.images.columns), planted.parquet (pool_id,
 val_id, transform: the truth of planted duplicates, empty where none is known), the images of a
-generated set, roots.json (where each root lies, relative paths being the stage's own).
+generated set, roots.json (where each root lies, relative paths being the stage's own). Files that
+were passed over are no part of these tables, which stay the same when a README is added: they
+stand in the metrics, by split and reason.
 """
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json, write_table
-from data_catalog.catalog import Dataset, load_dataset
-from data_catalog.images.columns import Images, Roots, write_images
-from data_catalog.images.lists import PLANTED_SCHEMA
+from data_catalog.catalog import Dataset, Splits, load_dataset
+from data_catalog.images.collect import describe
+from data_catalog.images.columns import SCHEMA, Images, Roots, write_images
+from data_catalog.images.planted import PLANTED_SCHEMA
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Work
+
+QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a while
+
+_Read = dict[Dataset, Splits]
+_last: tuple[Recipe, _Read] | None = None  # what `fingerprints` read, for `run` to take
 
 
 def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -30,10 +44,45 @@ def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Digest of each data set as it lies now."""
+    """Digest of each data set as it lies now.
+
+    Files that have not been read yet, or changed since, are read; the next run of this recipe
+    object takes what was read.
+    """
+    global _last
     labelled, pool = datasets(recipe)
-    prints = {"labelled data set": labelled.fingerprint()}
-    return prints if pool is labelled else prints | {"pool data set": pool.fingerprint()}
+    read: _Read = {}
+    prints = {"labelled data set": _fingerprint(labelled, read)}
+    if pool is not labelled:
+        prints["pool data set"] = _fingerprint(pool, read)
+    _last = recipe, read
+    return prints
+
+
+def _fingerprint(dataset: Dataset, read: _Read) -> str:
+    if dataset.is_made:
+        return dataset.fingerprint()
+    read[dataset] = dataset.build(Path(), _Slow(dataset.name))
+    return dataset.fingerprint(read[dataset])
+
+
+class _Slow:
+    """Tells on standard error how far a long reading is."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.next = name, time.monotonic() + QUIET_SECONDS
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() > self.next:
+            self.next = time.monotonic() + QUIET_SECONDS
+            print(f"data set {self.name}: {done:,} of {total:,} images", file=sys.stderr)
+
+
+def _take(recipe: Recipe) -> _Read:
+    """What `fingerprints` has just read for this recipe; once, for files change."""
+    global _last
+    found, _last = _last, None
+    return found[1] if found and found[0] is recipe else {}
 
 
 def run(work: Work) -> Outcome:
@@ -43,9 +92,12 @@ def run(work: Work) -> Outcome:
         work.monitor.progress(done, total, "images")
         check(work.monitor)
 
+    read = _take(work.recipe)
     labelled, pool = datasets(work.recipe)
-    first = labelled.build(work.path("labelled"), progress)
-    second = first if pool is labelled else pool.build(work.path("pool"), progress)
+    first = read.get(labelled) or labelled.build(work.path("labelled"), progress)
+    second = first
+    if pool is not labelled:
+        second = read.get(pool) or pool.build(work.path("pool"), progress)
     train = _required(first.train, "train", work.recipe.data.labelled)
     splits = {
         "train": train,
@@ -53,18 +105,29 @@ def run(work: Work) -> Outcome:
         "val": _required(first.val, "val", work.recipe.data.labelled),
         "pool": _required(second.pool, "pool", work.recipe.data.pool),
     }
+    if pool is not labelled:
+        splits["pool"] = _with_root(splits["pool"], "pool")
     for name, images in splits.items():
-        write_images(work.path(f"{name}.arrow"), images)
+        work.monitor.note(f"{name}: {describe(images)}")
+        write_images(work.path(f"{name}.arrow"), replace(images, passed_over=()))
     planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
     write_table(work.path("planted.parquet"), planted.cast(PLANTED_SCHEMA))
-    write_json(work.path("roots.json"), _relative(_roots(*splits.values()), work.directory))
+    write_json(work.path("roots.json"), _relative(splits.values(), work.directory))
     inner = (p for p in work.directory.rglob("*") if p.is_file() and p.parent != work.directory)
     made = [str(path.relative_to(work.directory)) for path in sorted(inner)]
     return Outcome(
         files=[*(f"{name}.arrow" for name in splits), "planted.parquet", "roots.json", *made],
         volatile=["roots.json"],
         counts={name: len(images) for name, images in splits.items()},
-        metrics={"classes": len(splits["train"].classes), "planted": planted.num_rows},
+        metrics={
+            "classes": len(splits["train"].classes),
+            "planted": planted.num_rows,
+            "passed_over": {
+                name: {entry.reason: entry.count for entry in images.passed_over}
+                for name, images in splits.items()
+            },
+            "damaged": {name: len(images.damaged) for name, images in splits.items()},
+        },
     )
 
 
@@ -74,14 +137,26 @@ def _required(images: Images | None, split: str, name: str) -> Images:
     return images
 
 
-def _roots(*sets: Images) -> Roots:
-    roots: Roots = {}
-    for name, folder in (entry for images in sets for entry in images.roots.items()):
-        if roots.setdefault(name, folder) != folder:
-            raise UserError(f"labelled set and pool are both named '{name}': rename one of them")
-    return roots
+def _with_root(images: Images, name: str) -> Images:
+    """The same images, with another name for their one root."""
+    (folder,) = images.roots.values()
+    column = pa.chunked_array(
+        [
+            pa.DictionaryArray.from_arrays(chunk.indices, pa.array([name]))
+            for chunk in images.table["root"].chunks
+        ],
+        SCHEMA.field("root").type,
+    )
+    at = SCHEMA.get_field_index("root")
+    return replace(
+        images, table=images.table.set_column(at, SCHEMA.field(at), column), roots={name: folder}
+    )
 
 
-def _relative(roots: Roots, directory: Path) -> Roots:
-    inside = {n: Path(p).is_relative_to(directory) for n, p in roots.items()}
-    return {n: str(Path(p).relative_to(directory)) if inside[n] else p for n, p in roots.items()}
+def _relative(sets: Iterable[Images], directory: Path) -> Roots:
+    """Where the roots lie; those in the stage's own folder relative to it."""
+    roots = {name: Path(path) for images in sets for name, path in images.roots.items()}
+    return {
+        name: str(path.relative_to(directory) if path.is_relative_to(directory) else path)
+        for name, path in roots.items()
+    }

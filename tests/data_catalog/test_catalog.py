@@ -85,7 +85,7 @@ def test_yaml_file_relative_to_base_and_its_root_relative_to_the_file(tmp_path):
     assert dataset.name == "mine"
     splits = dataset.build(tmp_path, lambda done, total: None)
     assert splits.pool.ids == ["a.jpg"]
-    assert splits.pool.roots == {"mine": str(tmp_path / "sets/images")}
+    assert splits.pool.roots == {"images": str(tmp_path / "sets/images")}
 
 
 def test_root_among_the_options_is_relative_to_base(tmp_path):

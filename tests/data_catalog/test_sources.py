@@ -1,13 +1,18 @@
 """Data sets of files, through the settings that a user writes."""
 
 import os
+import shutil
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.catalog import load_dataset
+from data_catalog.images.columns import write_images
 from data_catalog.sources import FilesConfig, FilesDataset
 
 SHARED = Path(os.environ.get("SSLD_SHARED", Path(__file__).parents[3] / "shared"))
@@ -122,7 +127,7 @@ def test_empty_list(root):
 
 def test_list_elsewhere(root):
     message = mistake(root, **{**LISTS, "val": "lists/val.txt"})
-    assert f"no list file or folder {root / 'lists/val.txt'}" in message
+    assert f"no list file or folder or tar {root / 'lists/val.txt'}" in message
     assert "correct `val`" in message
 
 
@@ -160,6 +165,102 @@ def test_classes_file_sets_the_order_of_folders(root):
     splits = build(root, train="t", classes="classes.txt")
     assert splits.train.classes == ("dog", "bird", "cat")
     assert splits.train.labels.tolist() == [2, 0]
+
+
+def test_class_folders_may_be_tars(root):
+    folders(root, "t/b/1.jpg", "t/stray.jpg", "t/deep.txt", "t/a/x/2.jpg")
+    with tarfile.open(root / "t/c.tar", "w") as archive:
+        archive.add(root / "t/a/x/2.jpg", "3.jpg")
+    with tarfile.open(root / "v.tar", "w") as archive:
+        archive.add(root / "t/b/1.jpg", "a/4.jpg")
+        archive.add(root / "t/b/1.jpg", "b/5.jpg")
+        archive.add(root / "t/c.tar", "c.tar")
+    splits = build(root, train="t", val="v.tar")
+    assert splits.train.classes == ("a", "b", "c")
+    assert dict(zip(splits.train.ids, splits.train.labels.tolist(), strict=True)) == {
+        "t/a/x/2.jpg": 0,
+        "t/b/1.jpg": 1,
+        "t/c.tar/3.jpg": 2,
+    }
+    assert {entry.reason: entry.count for entry in splits.train.passed_over} == {
+        "not_an_image": 1,
+        "outside_classes": 1,
+        "tar": 1,
+    }
+    assert splits.val.ids == ["v.tar/a/4.jpg", "v.tar/b/5.jpg", "v.tar/c.tar/3.jpg"]
+    assert splits.val.labels.tolist() == [0, 1, 2]
+
+
+def test_no_class_folders(root):
+    folders(root, "t/1.jpg")
+    assert "holds no class folders or class tars" in mistake(root, train="t")
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=14, unique=True))
+def test_numeric_class_folders_mean_those_numbers(tmp_path_factory, numbers):
+    root = tmp_path_factory.mktemp("n")
+    folders(root, *(f"t/{number}/{number}.jpg" for number in numbers))
+    if sorted(numbers) != list(range(len(numbers))):
+        assert "their labels are not known; give `classes`" in mistake(root, train="t")
+        return
+    train = build(root, train="t").train
+    assert train.ids == [f"t/{number}/{number}.jpg" for number in sorted(numbers, key=str)]
+    assert train.labels.tolist() == sorted(numbers, key=str)
+
+
+def test_numeric_folders_with_names_in_a_file(root):
+    folders(root, "t/0/1.jpg", "t/1/2.jpg")
+    splits = build(root, train="t", classes="classes.txt")
+    assert splits.train.classes == ("cat", "dog")
+    assert splits.train.labels.tolist() == [0, 1]
+
+
+LISTED = "t/cat/1.jpg {}\nt/dog/2.jpg {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "splits", "words"),
+    [
+        (LISTED.format(1, 0), {"val": "t", "train": "l.txt"}, ["l.txt", "/t"]),
+        (LISTED.format(1, 0), {"train": "l.txt", "classes": "classes.txt"}, ["l.txt", "classes.t"]),
+        (LISTED.format(1, 0), {"train": "l.txt", "val": "m.txt"}, ["l.txt", "m.txt"]),
+        (
+            "img/1.jpg 0\nimg/2.jpg 1\n",
+            {"train": "l.txt", "val": "t"},
+            ["l.txt numbers", "/t names"],
+        ),
+    ],
+)
+def test_two_sources_that_disagree_are_both_named(root, text, splits, words):
+    folders(root, "t/cat/1.jpg", "t/dog/2.jpg")
+    (root / "l.txt").write_text(text)
+    (root / "m.txt").write_text(LISTED.format(0, 1))
+    message = mistake(root, **splits)
+    assert all(word in message for word in words)
+
+
+def test_sources_that_agree(root):
+    folders(root, "t/cat/1.jpg", "t/dog/2.jpg")
+    (root / "l.txt").write_text(LISTED.format(0, 1))
+    splits = build(root, train="l.txt", val="t", classes="classes.txt")
+    assert splits.train.labels.tolist() == splits.val.labels.tolist() == [0, 1]
+    assert build(root, train="l.txt", val="t").val.classes == ("cat", "dog")
+
+
+def test_equal_sizes_are_not_equal_images(root):
+    before = dataset(root, **ALL).fingerprint()
+    (root / "img/0.jpg").write_bytes(b"y")
+    assert dataset(root, **ALL).fingerprint() != before
+
+
+def test_a_copy_of_another_name_gives_the_same_files(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("copy") / "x"
+    shutil.copytree(root, other)
+    copied = FilesDataset("other", FilesConfig(kind="files", root="-", **ALL), other)
+    assert copied.fingerprint() == dataset(root, **ALL).fingerprint()
+    for name, splits in (("a", build(root, **ALL)), ("b", build(other, **ALL))):
+        write_images(root / name, splits.pool)
+    assert (root / "a").read_bytes() == (root / "b").read_bytes()
 
 
 def test_fingerprint_is_the_same_elsewhere(root, tmp_path_factory):

@@ -13,7 +13,7 @@ from tests.ppcls_core.dedup.test_dedup_command import picture, save
 SEARCH = """
 import sys
 from pathlib import Path
-from ppcls_core.dedup.collection import collect
+from data_catalog.images.collect import collect
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match import index
 from ppcls_core.dedup.run import find_duplicates

@@ -21,7 +21,7 @@ from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference import onnx
 from ppcls_core.inference.export import deviation, export
 from ppcls_core.inference.exported import Exported
-from ppcls_core.inference.inputs import pictures
+from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.predictor import EngineOptions
 from ppcls_core.jobs.trained import Trained
 from ppcls_core.models.networks.layers import Network
@@ -93,7 +93,7 @@ def deviations(name: str, folder: Path) -> dict[str, float]:
     onnx.write(exported.directory, exported.directory / onnx.ONNX)
     for seed in (0, 1):
         write_jpeg(folder / f"{seed}.jpg", seed, 150, 200)
-    pixels = np.stack([x.pixels(exported.sidecar.preprocess) for x in pictures([str(folder)])])
+    pixels = np.stack([x.pixels(exported.sidecar.preprocess) for x in given_images([str(folder)])])
     want = predict_logits(network, pixels)
     assert (want[0] != want[1]).any()
     ways = {

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from tasks.run.shards import Advance
 
 from data_catalog.base.config import UserError
 from tasks.run.children import Make, children
-from tasks.run.shards import Advance
 from tests.conftest import PROJECT
 from tests.support.processes import is_running, wait_until
 

@@ -26,9 +26,9 @@ from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import atomic_path, digest_of, read_json
+from data_catalog.images.collect import collect
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_bytes
-from ppcls_core.dedup.collection import collect
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features.picture import describe
 from ppcls_core.dedup.match.detect import check_pair

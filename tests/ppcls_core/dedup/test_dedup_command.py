@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from data_catalog.base.config import UserError
+from data_catalog.images.collect import collect
 from ppcls_core.cli.dedup import search_given
 from ppcls_core.data.decode import read_bytes
-from ppcls_core.dedup.collection import collect
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match import index
 from ppcls_core.dedup.match.within import keep_one_of_each, one_way

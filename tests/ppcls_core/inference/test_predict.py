@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from data_catalog.base.config import UserError
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.inference.inputs import Picture, pictures
+from ppcls_core.inference.inputs import Picture, given_images
 from ppcls_core.inference.outputs import PAGE, WRITERS, check_target, format_of, opened
 from ppcls_core.inference.predict import Classifier, Guess, Row, classify
 from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
@@ -39,7 +40,7 @@ def folder(tmp_path):
 
 
 def found(*given):
-    return [(picture.name, picture.label) for picture in pictures([str(x) for x in given])]
+    return [(picture.name, picture.label) for picture in given_images([str(x) for x in given])]
 
 
 def test_folders_are_walked_and_files_taken_as_they_are_given(folder):
@@ -50,7 +51,7 @@ def test_folders_are_walked_and_files_taken_as_they_are_given(folder):
         (f"{folder}/none.jpg", None),
         *inside,
     ]
-    assert [picture.number for picture in pictures([str(folder)] * 2)] == list(range(6))
+    assert [picture.number for picture in given_images([str(folder)] * 2)] == list(range(6))
 
 
 def test_lists_are_relative_to_themselves_and_may_have_labels(folder):
@@ -75,6 +76,18 @@ def test_an_image_of_another_name_is_no_list(folder):
     assert found(folder / "a.photo") == [(f"{folder}/a.photo", None)]
 
 
+def test_tars_are_read_in_place_and_what_is_no_image_is_told(folder):
+    with tarfile.open(folder / "b" / "more.tar", "w") as archive:
+        archive.add(folder / "a.jpg", "x/y.jpg")
+    images = given_images([str(folder / "b" / "more.tar"), str(folder)])
+    names = ("b/more.tar/x/y.jpg", "a.jpg", "b/c.PNG", "b/cut.jpg", "b/more.tar/x/y.jpg")
+    assert [picture.name for picture in images] == [f"{folder}/{name}" for name in names]
+    assert next(iter(images)).pixels(Preprocess(size=32)).shape == (3, 32, 32)
+    assert images.lost == (
+        f"passed over 2 files: 1 hidden ({folder}/.hidden/), 1 not_an_image ({folder}/notes.txt)"
+    )
+
+
 def test_no_image_is_an_error(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     for given in (tmp_path, tmp_path / "empty.txt"):
@@ -95,10 +108,12 @@ def predicted(logits, top_k=3):
 
 def test_each_image_has_a_row_in_order_whatever_happens(folder):
     os.mkfifo(folder / "b" / "pipe.jpg")  # reading it would wait for ever
+    (folder / "b" / "text.jpg").write_text("no image")
     given = [str(folder), str(folder / "none.jpg"), str(folder / "a.jpg")]
     logits = np.array([[0, 1, 2, 3, 4, 5], [0, np.nan, 0, 0, 0, 0], [0] * 6], np.float32)
     for batch_size in (1, 2, 64):
-        rows = [r for b in classify(predicted(logits), pictures(given), batch_size, 2) for r in b]
+        batches = classify(predicted(logits), given_images(given), batch_size, 2)
+        rows = [row for batch in batches for row in batch]
         assert [row.picture.number for row in rows] == list(range(6))
         reasons = [row.reason for row in rows]
         bad = ["truncated", "not_an_image", "missing"]
@@ -123,7 +138,7 @@ def rows_of(num):
     """Good ones, each third bad."""
     pixels = np.full((3, 16, 16), 128, np.uint8)
     for number in range(num):
-        picture = Picture(number, Path(os.fsdecode(b"%d\xff.jpg" % number)), 1)
+        picture = Picture(number, f"{number}\\xff.jpg", Path(), 1)
         if number % 3 == 2:
             yield Row(picture, (), "empty", "the file has 0 bytes")
         else:
@@ -178,8 +193,8 @@ def test_tables_come_a_page_at_a_time_and_steer_no_terminal(tmp_path):
 def test_a_name_of_several_lines_stays_in_its_row(tmp_path):
     guess = Guess(0, "two\nlines\tof\rthem", 0.5)
     rows = [
-        Row(Picture(0, Path("a\nb.jpg"), None), [guess]),
-        Row(Picture(1, Path("c.jpg"), None), (), "missing", "No such\nfile"),
+        Row(Picture(0, "a\nb.jpg", Path(), None), [guess]),
+        Row(Picture(1, "c.jpg", Path(), None), (), "missing", "No such\nfile"),
     ]
     lines = written("table", tmp_path / "x", rows).splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == ["a\\nb.jpg", "c.jpg"]

@@ -11,11 +11,12 @@ import paddle
 import pytest
 
 from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference import int8
 from ppcls_core.inference.export import export
-from ppcls_core.inference.inputs import pictures
+from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.int8 import int8_files
 from ppcls_core.inference.predictor import EngineOptions
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
@@ -184,16 +185,20 @@ def load(*settings: str) -> Job:
     return load_job(Path("job.yaml"), list(settings))
 
 
+def images(given: str) -> Images:
+    return given_images([given]).sets[0][1]
+
+
 def test_calibration_draws_the_same_and_passes_over_bad_images(folder):
     Path("images/3.png").write_bytes(b"no picture")
-    found, preprocess = list(pictures(["images"])), Preprocess(size=32)
+    found, preprocess = images("images"), Preprocess(size=32)
     drawn = [read_calibration(found, preprocess, 5, workers) for workers in (1, 2)]
     assert [x.num_images for x in drawn] == [5, 5]
     assert np.array_equal(drawn[0].batches[0], drawn[1].batches[0])
     every = read_calibration(found, preprocess, 100, 1)
     assert (every.num_images, every.unreadable) == (11, 1)
     with pytest.raises(UserError, match="none of the 1 calibration images can be read"):
-        read_calibration(list(pictures(["images/3.png"])), preprocess, 5, 1)
+        read_calibration(images("images/3.png"), preprocess, 5, 1)
 
 
 def test_rounding_keeps_the_networks_own_entries_and_changes_its_answer(folder):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppcls_core.runtime.threads import AHEAD, BATCHES_AHEAD, map_batches, map_threads
+from data_catalog.base.threads import AHEAD
+from ppcls_core.runtime.threads import BATCHES_AHEAD, map_batches, map_threads
 
 BATCHES = st.lists(st.lists(st.integers(), min_size=1, max_size=5), max_size=8)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from data_catalog.base.config import UserError, parse
-from ppcls_core.inference.inputs import pictures
+from ppcls_core.inference.inputs import given_images
 from ppcls_core.serving.access import access_to, read_token
 from ppcls_core.serving.client import Client, classify_all
 from ppcls_core.serving.config import ServeConfig
@@ -394,7 +394,7 @@ def test_the_client_keeps_the_order_and_tells_what_is_wrong(server, tmp_path: Pa
     (tmp_path / "broken.png").write_bytes(encoded("red", ".png")[:-30])
     (tmp_path / "notes.png").write_text("no picture")
     (tmp_path / "vast.png").write_bytes(encoded("red", ".png") + bytes(100_000))
-    found = pictures([str(tmp_path), str(tmp_path / "none.jpg")])
+    found = given_images([str(tmp_path), str(tmp_path / "none.jpg")])
     with Client(server.url, None, 3) as client:
         rows = list(classify_all(client, found, 1, 3))
     assert [row.guesses[0].name for row in rows[:12]] == list(COLOURS * 4)
@@ -407,7 +407,7 @@ def test_the_client_keeps_the_order_and_tells_what_is_wrong(server, tmp_path: Pa
 def test_the_client_comes_again_to_a_busy_server(tmp_path: Path):
     gate = Gate(Event(), [])
     (tmp_path / "blue.png").write_bytes(encoded("blue", ".png"))
-    (picture,) = pictures([str(tmp_path)])
+    (picture,) = given_images([str(tmp_path)])
     with loading(gate, max_queue=1, max_images=1) as (server, pool):
         first = pool.submit(send, server, "red")
         wait_for(lambda: waiting(server) == 1)
@@ -424,7 +424,7 @@ def test_the_client_says_that_nobody_is_there(tmp_path: Path):
     (tmp_path / "red.png").write_bytes(encoded("red", ".png"))
     with listen("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
-    found = pictures([str(tmp_path)])
+    found = given_images([str(tmp_path)])
     with (
         Client(f"127.0.0.1:{port}", None, 1) as client,
         pytest.raises(UserError, match="no answer"),

@@ -3,16 +3,15 @@
 import io
 import tarfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from data_catalog.base.config import UserError
+from data_catalog.images.collect import collect
 from data_catalog.images.tars import TarImages, read_tar
-from ppcls_core.data.decode import read_bytes
-from ppcls_core.dedup.collection import collect
 
-SUFFIXES = (".jpg", ".png")
 DATA = {"a.jpg": b"A" * 700, "deep/er/b.png": b"B" * 512, "readme.txt": b"no image"}
 
 
@@ -34,20 +33,27 @@ def tar_of(members: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
 
 def images(path: Path) -> dict[str, bytes]:
     """Content of each image found, read at its offset."""
-    whole, found = path.read_bytes(), read_tar(path, SUFFIXES)
-    return {name.decode(): whole[at : at + size] for name, (at, size) in found.images.items()}
+    whole, rows = path.read_bytes(), read_tar(path, with_contents=True).table.to_pylist()
+    found = {row["name"]: whole[row["offset"] :][: row["size"]] for row in rows}
+    digests = [sha256(data).digest()[:16] for data in found.values()]
+    assert [row["content"] for row in rows] == digests
+    return found
+
+
+def passed_over(found: TarImages) -> dict[str, int]:
+    return {entry.reason: entry.count for entry in found.passed_over}
 
 
 def written(path: Path, data: bytes) -> TarImages:
     path.write_bytes(data)
-    return read_tar(path, SUFFIXES)
+    return read_tar(path, with_contents=False)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_are_found_at_their_offsets(tmp_path: Path, form: int) -> None:
     long = {} if form == tarfile.USTAR_FORMAT else {"d/" * 120 + "\u00e9" * 90 + ".jpg": b"L" * 9}
     found = written(tmp_path / "t.tar", tar_of(DATA | long, form))
-    assert found.damaged == []
+    assert found.damaged == ()
     expected = {name: data for name, data in (DATA | long).items() if name != "readme.txt"}
     assert images(tmp_path / "t.tar") == expected
 
@@ -57,11 +63,22 @@ def test_the_last_of_one_name_counts_and_leading_dots_do_not(tmp_path: Path) -> 
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for data in (b"old", b"new"):
             add(archive, "././a.jpg", data)
-    written(tmp_path / "t.tar", buffer.getvalue())
+    found = written(tmp_path / "t.tar", buffer.getvalue())
     assert images(tmp_path / "t.tar") == {"a.jpg": b"new"}
+    assert passed_over(found) == {"replaced": 1}
 
 
-def test_links_lead_to_members(tmp_path: Path) -> None:
+def test_joined_tars_are_all_read(tmp_path: Path) -> None:
+    parts = [tar_of({f"{n}.jpg": bytes([n]) * 700}) for n in range(3)]
+    found = written(tmp_path / "t.tar", b"".join([*parts, b"\0" * (3 << 20), tar_of(DATA)]))
+    assert found.damaged == ()
+    assert list(images(tmp_path / "t.tar")) == ["0.jpg", "1.jpg", "2.jpg", *list(DATA)[:2]]
+    found = written(tmp_path / "t.tar", b"".join([*parts, b"no tar" * 400]))
+    assert [reason for _, reason, _ in found.damaged] == ["damaged_tar"]
+    assert len(found.table) == 3
+
+
+def test_links_are_no_further_images(tmp_path: Path) -> None:
     buffer, hard, soft = io.BytesIO(), tarfile.LNKTYPE, tarfile.SYMTYPE
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         add(archive, "d/soft.jpg", type=soft, linkname="../a.jpg")
@@ -72,11 +89,11 @@ def test_links_lead_to_members(tmp_path: Path) -> None:
         add(archive, "out.jpg", type=soft, linkname="/etc/passwd")
         add(archive, "pipe.jpg", type=tarfile.FIFOTYPE)
     found = written(tmp_path / "t.tar", buffer.getvalue())
-    names = ("a.jpg", "d/soft.jpg", "d/hard.jpg", "twice.jpg")
-    assert images(tmp_path / "t.tar") == dict.fromkeys(names, b"A")
+    assert images(tmp_path / "t.tar") == {"a.jpg": b"A"}
+    assert passed_over(found) == {"same_file": 3, "special_file": 1}
     assert sorted(name for name, reason, _ in found.damaged if reason == "missing") == [
-        b"out.jpg",
-        b"ring.jpg",
+        "out.jpg",
+        "ring.jpg",
     ]
 
 
@@ -89,7 +106,7 @@ def test_tars_within_tars_are_read_in_place(tmp_path: Path) -> None:
         "n02.tar/n03.tar/x.jpg": b"X" * 600,
         "last.jpg": b"Z",
     }
-    assert [(name, reason) for name, reason, _ in found.damaged] == [(b"n04.tar", "damaged_tar")]
+    assert [(name, reason) for name, reason, _ in found.damaged] == [("n04.tar", "damaged_tar")]
 
 
 def test_what_is_not_kept_in_one_piece_is_named(tmp_path: Path) -> None:
@@ -101,8 +118,8 @@ def test_what_is_not_kept_in_one_piece_is_named(tmp_path: Path) -> None:
         add(archive, "a.jpg", b"A")
     found = written(tmp_path / "t.tar", buffer.getvalue())
     assert {name: reason for name, reason, _ in found.damaged} == {
-        b"holes.jpg": "sparse_member",
-        b"more.tar.gz": "compressed_tar",
+        "holes.jpg": "sparse_member",
+        "more.tar.gz": "compressed_tar",
     }
     assert images(tmp_path / "t.tar") == {"a.jpg": b"A"}
 
@@ -135,15 +152,15 @@ def test_damage_is_named_and_what_came_before_it_kept(
 ) -> None:
     whole = tar_of({"a.jpg": DATA["a.jpg"], "deep/er/b.png": DATA["deep/er/b.png"]})
     found = written(tmp_path / "t.tar", damage(whole))
-    assert [(name, reason) for name, reason, _ in found.damaged] == [(b"", "damaged_tar")]
-    assert b"a.jpg" in found.images
+    assert [(name, reason) for name, reason, _ in found.damaged] == [("", "damaged_tar")]
+    assert "a.jpg" in found.table["name"].to_pylist()
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar" * 400, b"\0" * 100, bytes(range(256)) * 8])
 def test_no_tar_is_damaged(tmp_path: Path, data: bytes) -> None:
     found = written(tmp_path / "t.tar", data)
     assert [reason for _, reason, _ in found.damaged] == ["damaged_tar"]
-    assert found.images == {}
+    assert len(found.table) == 0
 
 
 def test_a_collection_names_what_is_wrong(tmp_path: Path) -> None:
@@ -152,16 +169,16 @@ def test_a_collection_names_what_is_wrong(tmp_path: Path) -> None:
     (pool / "good.tar").write_bytes(tar_of(DATA))
     (pool / "bad.tar").write_bytes(cut_within(tar_of(DATA)))
     (pool / "packed.tar.gz").write_bytes(b"gz")
-    found = collect(pool)
+    found = collect(pool, None)
     assert list(found.ids) == ["bad.tar/a.jpg", "good.tar/a.jpg", "good.tar/deep/er/b.png"]
     assert [(row["image_id"], row["reason"]) for row in found.damaged.to_pylist()] == [
         ("bad.tar", "damaged_tar"),
         ("packed.tar.gz", "compressed_tar"),
     ]
-    assert read_bytes(found.find(["good.tar/a.jpg"])["good.tar/a.jpg"]) == DATA["a.jpg"]
+    assert found.table["content"][1].as_py() == sha256(DATA["a.jpg"]).digest()[:16]
     assert found.source(2) == found.find(["good.tar/deep/er/b.png"])["good.tar/deep/er/b.png"]
     with pytest.raises(UserError, match="is compressed, and tars are read in place; uncompress it"):
-        collect(pool / "packed.tar.gz")
+        collect(pool / "packed.tar.gz", None)
 
 
 def test_an_id_twice_is_refused(tmp_path: Path) -> None:
@@ -169,5 +186,5 @@ def test_an_id_twice_is_refused(tmp_path: Path) -> None:
     pool.mkdir()
     (pool / "\\xff.jpg").write_bytes(b"x")
     (Path(str(pool)) / b"\xff.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"x")
-    with pytest.raises(UserError, match="is there twice; rename or remove one"):
-        collect(pool)
+    with pytest.raises(UserError, match=r"is there twice, .*; rename or remove one"):
+        collect(pool, None)

@@ -1,0 +1,200 @@
+"""Class names, and where they come from: a file, class folders, the paths and labels of a list."""
+
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.base.config import UserError
+from data_catalog.images.columns import SCHEMA, Images, Tally
+from data_catalog.images.formats import text_of
+from data_catalog.images.found import Found
+
+MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Numbers of classes as `source` (a file or folder) has them: name -> number."""
+
+    source: str
+    numbers: Mapping[str, int]
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names of a file with one a line, or of `number name` lines in any order.
+
+    Raises:
+        UserError: no such file, no names, a blank line before one, the same name twice, or
+            numbers other than 0 to the number of classes less one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: class names cannot be read ({error}); give a text file in UTF-8"
+        ) from error
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    if not any(names):
+        raise UserError(f"{path}: holds no class name; expected one a line")
+    if "" in names:  # without it those that follow would be other classes
+        raise UserError(
+            f"{path}:{names.index('') + 1}: is blank; name the class, or remove the line"
+        )
+    parts = [name.split(maxsplit=1) for name in names]
+    if all(len(part) == 2 and _is_number(part[0]) for part in parts):
+        numbers = [int(part[0]) for part in parts]
+        wrong = _not_permuted(numbers)
+        if wrong is not None:
+            raise UserError(
+                f"{path}:{wrong + 1}: number {numbers[wrong]} of '{parts[wrong][1]}', expected "
+                f"each of 0 to {len(numbers) - 1} once, as every line begins with a number; "
+                "correct the numbers, or remove them all"
+            )
+        names = [parts[line][1] for line in np.argsort(numbers)]
+    first: dict[str, int] = {}
+    for label, name in enumerate(names):
+        if first.setdefault(name, label) != label:
+            raise UserError(
+                f"{path}: classes {first[name]} and {label} are both named '{name}'; rename one"
+            )
+    return tuple(names)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _not_permuted(numbers: Sequence[int]) -> int | None:
+    """Position of the first number that is not in 0 ... n - 1 or stands there twice."""
+    seen: set[int] = set()
+    for at, number in enumerate(numbers):
+        if number >= len(numbers) or number in seen:
+            return at
+        seen.add(number)
+    return None
+
+
+def folder_classes(found: Found) -> tuple[str, ...]:
+    """Names of the class folders, or class tars without .tar, at the top of a folder or tar.
+
+    Those that are all numbers mean these numbers; others are numbered in alphabetical order.
+
+    Raises:
+        UserError: the numbers are not 0 to the number of classes less one.
+    """
+    names = sorted(class_folders(found))
+    if not names or not all(map(_is_number, names)):
+        return tuple(names)
+    names.sort(key=int)
+    numbers = list(map(int, names))
+    if numbers != list(range(len(names))):
+        raise UserError(
+            f"{found.source}: the class folders {names[0]} to {names[-1]} are {len(names)} numbers "
+            f"but not 0 to {len(names) - 1}, so their labels are not known; give `classes`, a file "
+            "with the name of a folder a line, in the order of their labels"
+        )
+    return tuple(names)
+
+
+def class_folders(found: Found) -> set[str]:
+    """Names of the folders at the top of a folder or tar, and of the tars without .tar."""
+    return set(map(_class_of, found.tops))
+
+
+def _class_of(top: str) -> str:
+    return top[:-4] if top.lower().endswith(".tar") else top
+
+
+def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Found:
+    """Images of a folder or tar labelled by the class folder that they lie in, at any depth;
+    what lies in none is passed over."""
+    inside = text_of(os.fsencode(os.path.relpath(found.source, root)))
+    pattern = "^" + ("" if inside == "." else re.escape(inside) + "/") + "(?P<top>[^/]+)/"
+    numbers = {name: label for label, name in enumerate(classes)}
+    tally, tables, kept = Tally(), [SCHEMA.empty_table()], []
+    for batch in found.images.table.to_batches():
+        tops = pc.struct_field(pc.extract_regex(batch["image_id"], pattern), "top")
+        tops = tops.dictionary_encode()
+        known = [numbers.get(_class_of(top)) for top in tops.dictionary.to_pylist()]
+        labels = pa.array(known, pa.int32()).take(tops.indices)
+        mask = labels.is_valid()
+        outside = batch["image_id"].filter(pc.invert(mask))
+        tally.add("outside_classes", outside.slice(0, 10).to_pylist(), len(outside))
+        table = pa.table(batch).set_column(
+            SCHEMA.get_field_index("label"), SCHEMA.field("label"), labels
+        )
+        tables.append(table.filter(mask))
+        kept.append(mask.to_numpy(zero_copy_only=False))
+    tally.add_all(found.images.passed_over)
+    over = tuple(entry for entry in tally.result() if entry.count or entry.reason == "same_folder")
+    images = replace(found.images, table=pa.concat_tables(tables), passed_over=over)
+    changed = found.changed[np.concatenate([np.empty(0, bool), *kept])]
+    return replace(found, images=images, changed=changed)
+
+
+def folders_of_list(found: Found) -> Numbering | None:
+    """The number that a list gives the folders of its images, where each folder has one and there
+    are two or more: else the folders are no classes."""
+    column = found.images.table["image_id"]
+    parents = pc.struct_field(pc.extract_regex(column, "(?P<name>[^/]+)/[^/]+$"), "name")
+    table = pa.table({"name": parents, "label": found.images.table["label"]})
+    rows = table.group_by(["name", "label"]).aggregate([]).to_pylist()
+    numbers = {row["name"]: row["label"] for row in rows}
+    if None in numbers or len(numbers) < len(rows) or len(set(numbers.values())) < 2:
+        return None
+    return Numbering(str(found.source), numbers)
+
+
+def check_agreement(numberings: Sequence[Numbering]) -> None:
+    """Refuse two sources that give one class different numbers.
+
+    Raises:
+        UserError: names both.
+    """
+    for one, other in combinations(numberings, 2):
+        for name in sorted(set(one.numbers) & set(other.numbers)):
+            if one.numbers[name] != other.numbers[name]:
+                raise UserError(
+                    f"class '{name}' is number {one.numbers[name]} in {one.source} and "
+                    f"{other.numbers[name]} in {other.source}; make them equal, or give `classes`, "
+                    "a file with the name of a class a line, in the order of the labels"
+                )
+
+
+def numbered_classes(found: Found) -> tuple[str, ...]:
+    """Class names where none are given: 0 to the greatest label of a list."""
+    labels = found.images.labels
+    row = int(np.argmax(labels))
+    if labels[row] >= MAX_CLASSES:
+        raise UserError(
+            f"{found.at(row)}: label {labels[row]}, expected a class number under {MAX_CLASSES:,}"
+        )
+    return tuple(map(str, range(int(labels[row]) + 1)))
+
+
+def check_labels(found: Found, num_classes: int, source: str) -> None:
+    """Refuse a label that is none of the classes; -1 of a row without label is none either."""
+    labels = found.images.table["label"].fill_null(0).to_numpy()
+    for row in np.flatnonzero((labels < 0) | (labels >= num_classes))[:1].tolist():
+        raise UserError(
+            f"{found.at(row)}: label {labels[row]} of '{found.images.ids[row]}' is none of the "
+            f"{num_classes} classes of {source} (0 to {num_classes - 1}); correct the list or those"
+        )
+
+
+def missing_label(images: Images) -> tuple[int, int]:
+    """(rows without label, the first of them or -1)."""
+    null = np.flatnonzero(images.table["label"].is_null().to_numpy())
+    return len(null), int(null[0]) if len(null) else -1

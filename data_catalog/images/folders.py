@@ -1,0 +1,272 @@
+"""The images of a folder or a tar: one walk, which accounts for every file that it meets."""
+
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.base.config import UserError
+from data_catalog.base.threads import map_threads
+from data_catalog.images.columns import NUM_EXAMPLES, REJECTED, SCHEMA, Images, Tally
+from data_catalog.images.formats import text_of
+from data_catalog.images.found import (
+    ROOT,
+    WORKERS,
+    Columns,
+    Found,
+    State,
+    file_table,
+    root_column,
+    states,
+)
+from data_catalog.images.tars import UNPACK, TarImages
+
+TarReader = Callable[[Path], TarImages]
+Count = Callable[[int], None]  # is given the number of images found since the last call
+Folder = tuple[int, int]  # device and inode
+
+
+def read_folder(folder: Path, root: Path, read_tar: TarReader, count: Count) -> Found:
+    """The images under `folder`, those of tars among them; ids are relative to `root`.
+
+    Order: by name, the files of a folder before its folders; then what lies behind linked folders;
+    then linked files. A file with several names is one row: its own name wins over a link's, and
+    of several the first. See `columns.PassedOver` for what is no row.
+    """
+    walk = _Walk(os.fsencode(root), Tally())
+    top = os.fsencode(os.path.relpath(folder, root))
+    files = _Files(walk, top)
+    for paths in (walk.files(top), (path for path in walk.links)):
+        for part in states(root, paths, is_list=False):
+            count(files.take(*part))
+    images, changed = _assemble(files, root, read_tar, count)
+    tops = tuple(sorted(map(text_of, walk.tops)))
+    return Found(folder, images, changed, None, tops)
+
+
+def read_archive(path: Path, root: Path, read_tar: TarReader, count: Count) -> Found:
+    """The images of the tar `path`, whose ids are TAR/member, TAR being relative to `root`."""
+    name = os.fsencode(os.path.relpath(path, root))
+    found = read_tar(path)
+    count(len(found.table))
+    tally = Tally()
+    tally.add_all(found.passed_over, text_of(name) + "/")
+    damaged = _damaged(name, found)
+    images = _images(root, [member_table(name, found)], tally, damaged)
+    return Found(path, images, np.zeros(len(images), np.int64), None, found.tops)
+
+
+@dataclass
+class _Walk:
+    """Through a tree: `files` gives its files and leaves the linked ones in `links`."""
+
+    root: bytes
+    tally: Tally
+    damaged: list[dict[str, str]] = field(default_factory=list)
+    links: list[bytes] = field(default_factory=list)
+    tops: list[bytes] = field(default_factory=list)
+    _seen: set[Folder] = field(default_factory=set)
+
+    def files(self, top: bytes) -> Iterator[bytes]:
+        """Paths of the regular files under `top`, then those behind linked folders."""
+        waiting = deque([top])
+        while waiting:
+            stack = [waiting.popleft()]
+            while stack:
+                folder = stack.pop()
+                if not self._is_new(folder, top):
+                    continue
+                folders = []
+                for entry in self._entries(folder):
+                    path = _join(folder, entry.name)
+                    is_link, is_folder = entry.is_symlink(), entry.is_dir()
+                    if entry.name.startswith(b"."):
+                        self._hide(path, top, is_folder)
+                    elif is_link:
+                        (waiting if is_folder else self.links).append(path)
+                    elif is_folder:
+                        folders.append(path)
+                    else:
+                        yield path
+                    if folder == top and is_folder and not entry.name.startswith(b"."):
+                        self.tops.append(entry.name)
+                stack += reversed(folders)
+
+    def _entries(self, folder: bytes) -> list[os.DirEntry[bytes]]:
+        try:
+            with os.scandir(_join(self.root, folder)) as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            row = {"image_id": text_of(folder), "reason": "unreadable_folder"}
+            self.damaged.append(row | {"detail": f"{error.strerror}; its files are not counted"})
+            return []
+
+    def _is_new(self, folder: bytes, top: bytes) -> bool:
+        identity = self._identity(folder)
+        if identity in self._seen:
+            self._pass_folder("same_folder", folder, top)
+            return False
+        self._seen.add(identity)
+        return True
+
+    def _hide(self, path: bytes, top: bytes, is_folder: bool) -> None:
+        if is_folder:
+            self._pass_folder("hidden", path, top)
+        else:
+            self.tally.add("hidden", [text_of(path)])
+
+    def _pass_folder(self, reason: str, folder: bytes, top: bytes) -> None:
+        """Count the files of a folder, links followed but for those that lead back up."""
+        above, parent = set(), folder
+        while parent != top:
+            parent = os.path.dirname(parent) or b"."  # noqa: PTH120 - bytes
+            above.add(self._identity(parent))
+        self.tally.add(reason, [text_of(folder) + "/"], self._num_files(folder, above))
+
+    def _num_files(self, folder: bytes, above: set[Folder]) -> int:
+        identity = self._identity(folder)
+        if identity in above:
+            return 0
+        inner, num = above | {identity}, 0
+        for entry in self._entries(folder):
+            inside = entry.is_dir()
+            num += self._num_files(_join(folder, entry.name), inner) if inside else 1
+        return num
+
+    def _identity(self, folder: bytes) -> Folder:
+        status = os.stat(_join(self.root, folder))  # noqa: PTH116 - bytes
+        return status.st_dev, status.st_ino
+
+
+def _join(folder: bytes, name: bytes) -> bytes:
+    return name if folder == b"." else folder + b"/" + name
+
+
+class _Files(Columns):
+    """The images and tars of a walk; `tars` are the rows of tars."""
+
+    def __init__(self, walk: _Walk, top: bytes) -> None:
+        super().__init__()
+        self.walk, self.top, self.tars, self.num = walk, top, list[int](), 0
+
+    def take(self, paths: list[bytes], found: list[State]) -> int:
+        """Append the images and tars among these files, and count the others; how many images."""
+        kept = [(p, s) for p, s in zip(paths, found, strict=True) if s.reason in ("", "tar")]
+        tars = [at for at, (_, state) in enumerate(kept, self.num) if state.reason]
+        for path, state in zip(paths, found, strict=True):
+            if state.reason == "compressed_tar":
+                row = {"image_id": text_of(path), "reason": state.reason, "detail": UNPACK}
+                self.walk.damaged.append(row)
+            elif state.reason not in ("", "tar"):
+                self.walk.tally.add(state.reason, [text_of(path)])
+            elif state.reason == "tar" and path == _join(self.top, path.rpartition(b"/")[2]):
+                self.walk.tops.append(path.rpartition(b"/")[2])
+        self.add([path for path, _ in kept], [state for _, state in kept])
+        self.tars += tars
+        self.num += len(kept)
+        return len(kept) - len(tars)
+
+    def one_name_each(self) -> np.ndarray:
+        """Rows but for further names of a file; those are counted."""
+        every = np.arange(self.num)
+        if not self.walk.links and not (self.column("num_names") > 1).any():
+            return every
+        identity = np.stack([self.column("device"), self.column("inode")], 1)
+        _, first, group = np.unique(identity, axis=0, return_index=True, return_inverse=True)
+        first = first[group.ravel()]  # by row: the first row of the same file
+        others = (first < every) & (self.column("size") >= 0)
+        rows = np.flatnonzero(others)
+        shown = [self.paths.take(pa.array(at[:NUM_EXAMPLES])) for at in (rows, first[rows])]
+        names = zip(*(map(text_of, part.to_pylist()) for part in shown), strict=True)
+        if len(rows):
+            self.walk.tally.add("same_file", [f"{a} = {b}" for a, b in names], len(rows))
+        return every[~others]
+
+
+def _assemble(
+    files: _Files, root: Path, read_tar: TarReader, count: Count
+) -> tuple[Images, np.ndarray]:
+    """(images, times of change): the rows of files, and at the place of each tar those in it."""
+    rows = files.one_name_each()
+    paths, sizes, changes = files.paths, files.column("size"), files.column("changed")
+    if len(rows) < files.num:
+        paths, sizes, changes = paths.take(pa.array(rows)), sizes[rows], changes[rows]
+    at = np.flatnonzero(np.isin(rows, files.tars))
+    names: list[bytes] = paths.take(pa.array(at)).to_pylist()
+    table = file_table(paths, sizes, pa.chunked_array([pa.nulls(len(rows), pa.int32())]))
+    tables, changed, start = [], [], 0
+    found_tars = map_threads(lambda name: read_tar(root / os.fsdecode(name)), names, WORKERS)
+    for stop, name, found in zip(at.tolist(), names, found_tars, strict=True):
+        tables += [table.slice(start, stop - start), member_table(name, found)]
+        changed += [changes[start:stop], np.zeros(len(found.table), np.int64)]
+        files.walk.tally.add("tar", [text_of(name)])
+        files.walk.tally.add_all(found.passed_over, text_of(name) + "/")
+        files.walk.damaged += _damaged(name, found)
+        count(len(found.table))
+        start = stop + 1
+    tables.append(table.slice(start))
+    changed.append(changes[start:])
+    return _images(root, tables, files.walk.tally, files.walk.damaged), np.concatenate(changed)
+
+
+def member_table(tar: bytes, found: TarImages) -> pa.Table:
+    """Rows of SCHEMA of the images within the tar with that path."""
+    members, num = found.table, len(found.table)
+    prefix = pa.scalar(text_of(tar) + "/")
+    place = pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([tar]))
+    return pa.table(
+        {
+            "image_id": pc.binary_join_element_wise(prefix, members["name"], ""),
+            "root": root_column(num),
+            "path": place,
+            "offset": members["offset"],
+            "size": members["size"],
+            "label": pa.nulls(num, pa.int32()),
+            "content": members["content"],
+        },
+        schema=SCHEMA,
+    )
+
+
+def _damaged(tar: bytes, found: TarImages) -> list[dict[str, str]]:
+    name = text_of(tar)
+    return [
+        {"image_id": f"{name}/{d.name}" if d.name else name, "reason": d.reason, "detail": d.detail}
+        for d in found.damaged
+    ]
+
+
+def _images(
+    root: Path, tables: list[pa.Table], tally: Tally, damaged: list[dict[str, str]]
+) -> Images:
+    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    rejected = pa.Table.from_pylist(damaged, REJECTED).sort_by("image_id")
+    roots = {ROOT: str(root.absolute())}
+    images = Images(table, roots, (), tally.result(), rejected)
+    _check_unique(images)
+    return images
+
+
+def _check_unique(images: Images) -> None:
+    """Refuse a written-out name that another file has as it is."""
+    table = images.table["image_id"]
+    written = table.filter(pc.match_substring(table, "\\x"))
+    if not len(written):
+        return
+    suspects = table.filter(pc.is_in(table, written.combine_chunks())).value_counts()
+    for entry in suspects.to_pylist():
+        if entry["counts"] > 1:
+            raise UserError(
+                f"{images.roots[ROOT]}: '{entry['values']}' is there twice, once for bytes that "
+                "are not UTF-8; rename or remove one"
+            )

@@ -1,0 +1,66 @@
+"""Which files are images and which are tars: by their first bytes, and where those may be damaged
+by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+)
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+HEAD = 512  # bytes of a file that `kind_of_bytes` needs
+
+Kind = Literal["image", "tar", "compressed_tar", "other"]
+
+_IMAGE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]|P[1-6]\s"
+    # "BM" alone begins many a text: the reserved bytes are 0, then come two offsets.
+    rb"|BM....\0\0\0\0..\0\0[\x0c-\x7c]\0\0\0",
+    re.DOTALL,
+)
+
+
+def kind_of(name: bytes, head: Callable[[], bytes]) -> Kind:
+    """The kind of a file; `head` gives its first HEAD bytes, and is called if they are needed.
+
+    A file with the name of an image is one, whatever it holds: a damaged image is to be counted.
+    So is a damaged tar.
+    """
+    low = name.lower().decode("latin-1")
+    if low.endswith(IMAGE_SUFFIXES):
+        return "image"
+    if low.endswith(COMPRESSED):
+        return "compressed_tar"
+    kind = kind_of_bytes(head())
+    return "tar" if kind == "other" and low.endswith(".tar") else kind
+
+
+def kind_of_bytes(head: bytes) -> Kind:
+    """The kind that the first HEAD bytes of a file state."""
+    if head[257:262] == b"ustar":
+        return "tar"
+    return "image" if _IMAGE.match(head) else "other"
+
+
+def text_of(path: bytes) -> str:
+    """A path as text; bytes that are not UTF-8 are written out (\\xff)."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def is_hidden(path: bytes) -> bool:
+    """Whether a part of a relative path begins with a dot, as .git and ._photo.jpg do."""
+    parts = path.split(b"/")
+    return any(part.startswith(b".") and part not in (b".", b"..") for part in parts)

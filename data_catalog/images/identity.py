@@ -1,0 +1,237 @@
+"""An image is known by its content: 16 bytes of a sha256, read once and kept until a file changes.
+
+The cache holds, by the path of a file, its size, the time of its last change and its content; of a
+tar all that `read_tar` found. A file whose size and time are the same is not read again. A file
+that changed less than RACY before it was read is not kept: a second change may bear the same time.
+"""
+
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.base.download import weights_folder
+from data_catalog.base.files import atomic_path, digest_of
+from data_catalog.base.threads import map_threads
+from data_catalog.images.columns import SCHEMA, Images, PassedOver
+from data_catalog.images.found import BATCH, WORKERS, Found
+from data_catalog.images.tars import MEMBERS, Damage, TarImages, content_at, read_tar
+
+FORMAT = 1  # of the cache; raised when readers find other things
+RACY = 2_000_000_000  # ns
+ENTRY = np.dtype([("key", "<u8"), ("size", "<i8"), ("changed", "<i8"), ("content", "V16")])
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
+_log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where contents are kept: `$SSLD_HOME/cache/images`, by default in the user's cache."""
+    return weights_folder().parent / "cache" / "images"
+
+
+def content_digest(images: Images) -> str:
+    """sha256 (hex) over ids, labels, contents, class names and damage: it changes with any image,
+    and neither with where the images lie nor with how the table is chunked."""
+    table = images.table
+    parts = [
+        _digest(chunk.cast(pa.binary()) for chunk in table["image_id"].chunks),
+        hashlib.sha256(images.labels.astype("<i4").tobytes()).hexdigest(),
+        _digest(chunk.cast(pa.binary()) for chunk in table["content"].chunks),
+    ]
+    return digest_of([parts, list(images.classes), images.damaged.to_pylist()])
+
+
+def _digest(chunks: Iterator[pa.Array]) -> list[str]:
+    """sha256 of the lengths (-1: null) and of the bytes of binary values."""
+    lengths, values = hashlib.sha256(), hashlib.sha256()
+    for chunk in chunks:
+        lengths.update(pc.binary_length(chunk).fill_null(-1).to_numpy(zero_copy_only=False))
+        _, ends, data = chunk.fill_null(b"").buffers()
+        if data is not None and len(chunk):
+            at = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            values.update(memoryview(data)[at[0] : at[-1]])
+    return [lengths.hexdigest(), values.hexdigest()]
+
+
+@dataclass
+class Contents:
+    """Reads contents, with the cache in `folder` if that is not None."""
+
+    folder: Path | None
+
+    def tar(self, path: Path) -> TarImages:
+        """What is in the tar, with contents; walked again only if it changed."""
+        try:
+            status = path.stat()
+        except OSError:
+            return read_tar(path, with_contents=True)
+        state = [FORMAT, status.st_size, status.st_ctime_ns]
+        file = self._file("tars", path, ".arrow")
+        kept = file and _kept_tar(file, state)
+        if kept:
+            return kept
+        start = time.time_ns()
+        found = read_tar(path, with_contents=True)
+        if file and start - status.st_ctime_ns > RACY:
+            self._write(file, partial(_write_tar, found, state))
+        return found
+
+    def of(self, found: Found, progress: Progress) -> Images:
+        """The images found, with the contents of whole files. `progress` is called now and then."""
+        images = found.images
+        if images.table["offset"].null_count == 0:  # tars alone
+            progress(len(images), len(images))
+            return images
+        root = Path(*images.roots.values())
+        file = self._file("files", root, ".npy")
+        known = _kept_files(file) if file else np.empty(0, ENTRY)
+        starts, start_time = range(0, len(images), BATCH), time.time_ns()
+        read = partial(_read_batch, found, root, known)
+        parts, fresh, done = [], [], 0
+        for content, entries in map_threads(read, starts, WORKERS):
+            parts.append(content)
+            fresh.append(entries[entries["changed"] < start_time - RACY])
+            done += len(content)
+            progress(done, len(images))
+        new = np.concatenate([np.empty(0, ENTRY), *fresh])
+        if file and len(new):
+            self._write(file, partial(_write_files, known, new))
+        column = pa.chunked_array([pa.concat_arrays(parts)])
+        at = SCHEMA.get_field_index("content")
+        return replace(images, table=images.table.set_column(at, SCHEMA.field(at), column))
+
+    def _file(self, kind: str, path: Path, suffix: str) -> Path | None:
+        if self.folder is None:
+            return None
+        name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
+        return self.folder / kind / f"{name}{suffix}"
+
+    def _write(self, file: Path, write: Callable[[Path], None]) -> None:
+        """Write a file of the cache; where that is impossible, go on without."""
+        try:
+            with atomic_path(file) as temporary:
+                write(temporary)
+        except OSError as error:
+            _log.warning(
+                "%s: contents of images cannot be kept (%s), so they are read again each time; "
+                "set SSLD_HOME to a folder that can be written",
+                self.folder,
+                error.strerror or error,
+            )
+            self.folder = None
+
+
+def _read_batch(
+    found: Found, root: Path, known: np.ndarray, start: int
+) -> tuple[pa.Array, np.ndarray]:
+    """(contents of BATCH rows from `start` on, entries of those that were read)."""
+    table = found.images.table.slice(start, BATCH)
+    is_file = table["offset"].is_null().to_numpy(zero_copy_only=False)
+    if not is_file.any():
+        return table["content"].combine_chunks(), np.empty(0, ENTRY)
+    values: list[bytes | None] = table["content"].to_pylist()
+    columns = (table[name].to_pylist() for name in ("image_id", "path", "size"))
+    entries = np.zeros(len(table), ENTRY)
+    entries["size"], entries["changed"] = table["size"], found.changed[start : start + BATCH]
+    paths = [
+        os.fsencode(image_id) if path is None else path
+        for image_id, path, _ in zip(*columns, strict=True)
+    ]
+    keys = (hashlib.blake2b(path, digest_size=8).digest() for path in paths)
+    entries["key"] = np.frombuffer(b"".join(keys), "<u8")
+    is_kept = np.zeros(len(table), bool)
+    if len(known):
+        old = known[np.minimum(np.searchsorted(known["key"], entries["key"]), len(known) - 1)]
+        same = [old[name] == entries[name] for name in ("key", "size", "changed")]
+        is_kept = np.logical_and.reduce(same) & is_file
+        for row in np.flatnonzero(is_kept).tolist():
+            values[row] = old["content"][row].tobytes()
+    fresh, base = np.zeros(len(table), bool), os.fsencode(root) + b"/"
+    for row in np.flatnonzero(is_file & ~is_kept & (entries["size"] >= 0)).tolist():
+        values[row] = value = _file_content(base + paths[row])
+        if value is not None:
+            entries["content"][row], fresh[row] = np.void(value), True
+    return pa.array(values, pa.binary(16)), entries[fresh]
+
+
+def _file_content(path: bytes) -> bytes | None:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - bytes
+            return content_at(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError:
+        return None
+
+
+def _kept_files(file: Path) -> np.ndarray:
+    try:
+        known = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return np.empty(0, ENTRY)
+    return known if known.dtype == ENTRY and known.ndim == 1 else np.empty(0, ENTRY)
+
+
+def _write_files(known: np.ndarray, new: np.ndarray, temporary: Path) -> None:
+    """Entries sorted by key, of a key in both the new one."""
+    new = new[np.unique(new["key"], return_index=True)[1]]
+    old = np.flatnonzero(~np.isin(known["key"], new["key"]))
+    keys = np.concatenate([known["key"][old], new["key"]])
+    order = np.argsort(keys)
+    out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
+    for start in range(0, len(order), 1 << 20):
+        rows = order[start : start + (1 << 20)]
+        is_old = rows < len(old)
+        part = out[start : start + len(rows)]
+        part[is_old] = known[old[rows[is_old]]]
+        part[~is_old] = new[rows[~is_old] - len(old)]
+    out.flush()
+
+
+def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
+    """What the cache has of a tar in that state. Columns are read one by one, so that the names,
+    which become ids, do not stay in memory with the others."""
+    try:
+        with pa.OSFile(str(file)) as source:
+            metadata = pa.ipc.open_file(source).schema.metadata
+            if json.loads(metadata[b"state"]) != state:
+                return None
+            columns = [_one_column(source, at) for at in range(len(MEMBERS))]
+    except (OSError, pa.ArrowInvalid, ValueError, KeyError, TypeError):
+        return None
+    rest = json.loads(metadata[b"rest"])
+    return TarImages(
+        pa.table(columns, schema=MEMBERS),
+        tuple(PassedOver(reason, num, tuple(names)) for reason, num, names in rest["passed_over"]),
+        tuple(Damage(*entry) for entry in rest["damaged"]),
+        tuple(rest["tops"]),
+    )
+
+
+def _one_column(source: pa.NativeFile, at: int) -> pa.ChunkedArray:
+    options = pa.ipc.IpcReadOptions(included_fields=[at])
+    return pa.ipc.open_file(source, options=options).read_all().column(0)
+
+
+def _write_tar(found: TarImages, state: list[int], temporary: Path) -> None:
+    rest = {
+        "passed_over": [list(asdict(entry).values()) for entry in found.passed_over],
+        "damaged": found.damaged,
+        "tops": found.tops,
+    }
+    metadata = {"state": json.dumps(state), "rest": json.dumps(rest)}
+    with pa.ipc.new_file(str(temporary), MEMBERS.with_metadata(metadata)) as writer:
+        writer.write_table(found.table.replace_schema_metadata(metadata))
