@@ -1,4 +1,4 @@
-"""Images that could not be read: counted by reason, told, and an error when they are too many."""
+"""Images that could not be read: counted by reason, reported, and an error when too many."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     if val is not None:
         _note_val(search, index, val, monitor)
     _plant(search, index, monitor)
-    num_shards = _search(search, index, monitor)
-    return write_result(search, index, num_shards, val)
+    _search(search, index, monitor)
+    return write_result(search, index, val)
 
 
 def _note_passed_over(search: Search, monitor: Monitor) -> None:
@@ -121,12 +121,12 @@ def _counter(monitor: Monitor, total: int, unit: str) -> Callable[[], None]:
     return advance
 
 
-def _search(search: Search, index: ValIndex, monitor: Monitor) -> int:
-    """Make every shard of the pool that is not there; their number."""
+def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:
+    """Make every shard of the pool that is not there."""
 
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
         part = search.pool.part(rows.start, rows.stop)
         return vars(scan(part.sources(), part.ids, index, search.workers, advance))
 
     shards, size = search.out / SHARDS, search.shard_size
-    return run_shards(shards, len(search.pool), size, monitor, process)
+    run_shards(shards, len(search.pool), size, monitor, process)

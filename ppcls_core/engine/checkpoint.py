@@ -112,7 +112,7 @@ def require_finite(state: State) -> None:
 
 
 def _tensors(state: State) -> dict[str, paddle.Tensor]:
-    """What of `state` are tensors, the living ones, by name in the checkpoint."""
+    """The tensors of `state` themselves, no copies, by name in the checkpoint."""
     tensors = {f"model/{name}": tensor for name, tensor in state.model.state_dict().items()}
     names = {parameter.name: name for name, parameter in state.model.named_parameters()}
     for key, tensor in state.optimizer.state_dict().items():
@@ -138,7 +138,7 @@ def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _position_of(state: State) -> dict[str, Any]:
-    """What of `state` is no tensor, as JSON has it."""
+    """All of `state` that is no tensor, as JSON has it."""
     own = asdict(state.position)
     return {**own, "loss_sum": own["loss_sum"].hex(), "scaler": _scaler_of(state)}
 

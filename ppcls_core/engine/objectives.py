@@ -1,4 +1,4 @@
-"""What a training step minimises: an objective maps (model, batch) to the loss and the logits."""
+"""Objectives, which a training step minimises: from (model, batch) to the loss and the logits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Optimizers and regularizers: configurations, made into Paddle's own optimizers.
 
-What a network asks of single parameters is heeded: a learning-rate factor (`lr_mult_list`), and a
-regularizer in place of the training's.
+A network may give single parameters a learning-rate factor (`lr_mult_list`), and a regularizer in
+place of the training's.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ weights: optimizer, average, checkpoint and evaluation know nothing of the preci
 
 from __future__ import annotations
 
+import pkgutil
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
@@ -55,9 +56,9 @@ class Precision(Config):
 
     def scaler(self) -> paddle.amp.GradScaler:
         """Scales the loss in fp16 and does nothing otherwise; a step that overflows is left out."""
-        from ppcls_core.engine.scaler import LossScaler
-
-        return LossScaler(
+        # By name: a recipe is checked without Paddle.
+        scaler = pkgutil.resolve_name("ppcls_core.engine.scaler:LossScaler")
+        return scaler(
             enable=self.dtype == "fp16",
             init_loss_scaling=self.loss_scale,
             use_dynamic_loss_scaling=self.dynamic,

@@ -67,7 +67,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A finished training: a row an epoch, and numbers of images.
 
     `counts` are the training images `in`, those `out` that could be read, by reason the others
@@ -104,12 +104,12 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
     return Trainer(training, run.config, run.directory, run.save_seconds, run.monitor)
 
 
-def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trained:
+def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingResult:
     """Train to the end, from the checkpoint in the directory if there is one.
 
     There lie then the last weights, the best by validation top-1 (`trainer.BEST`) and HISTORY. Of
     several processes, which all call this alike, the first writes them. Images that could not be
-    read are told to the monitor at the end.
+    read are reported to the monitor at the end.
 
     Raises:
         Interrupted: a stop was requested; a checkpoint was written.
@@ -132,7 +132,7 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trained:
         if text:
             run.monitor.note(text)
     rejected = {name: int(n) for name, n in history[-1].items() if REJECTED in name}
-    return Trained(history, {"in": total, "out": total - sum(lost.values()), **rejected})
+    return TrainingResult(history, {"in": total, "out": total - sum(lost.values()), **rejected})
 
 
 def _lost_in(row: Row, prefix: str) -> dict[str, int]:

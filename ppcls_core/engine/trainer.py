@@ -86,7 +86,7 @@ class Trainer(checkpoint.State):
         config: how.
         directory: of the checkpoints and BEST.
         save_seconds: between checkpoints.
-        monitor: is told of progress and asks for a stop.
+        monitor: receives progress and may ask for a stop.
 
     Raises:
         UserError: the precision is not for this machine, or the processes cannot share a batch.

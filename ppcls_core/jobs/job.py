@@ -1,4 +1,4 @@
-"""What `ppcls train` and `ppcls eval` do: one model, its data and its training, as typed settings.
+"""Settings of `ppcls train` and `ppcls eval`: one model, its data and its training.
 
 A YAML file of these fields, or one of PaddleClas (`paddleclas`), becomes a `Job`.
 """
@@ -44,12 +44,12 @@ class Job(Config):
     teacher: JobTeacher | None = None
     train: ImageList | None = None
     training: LabelTraining | None = None
-    """On labels; or instead"""
+    """Settings to learn from labels; or instead"""
     distill: DistillTraining | None = None
-    """on the outputs of `teacher`."""
+    """from the outputs of `teacher`."""
     val: ImageList | None = None
     preprocess: Preprocess = Preprocess()
-    """Of the validation images."""
+    """Applied to the validation images."""
     output: str = "output"
     """Checkpoint, weights and history go to the folder `output`/NAME OF THE MODEL."""
     seed: int = 0

@@ -6,6 +6,7 @@ boards. It is not on the index for every Python; whatever is installed is found 
 
 from __future__ import annotations
 
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -55,8 +56,7 @@ def convert(optimizer: str, trained: Trained, out: Path, target: str) -> None:
     Raises:
         UserError: the weights do not fit, or the optimiser fails.
     """
-    from ppcls_core.inference.quantize import save_former
-
+    save_former = pkgutil.resolve_name("ppcls_core.inference.quantize:save_former")
     with tempfile.TemporaryDirectory() as folder:
         stem = Path(folder) / "model"
         save_former(trained.network(), trained.preprocess.size, stem)
@@ -113,8 +113,7 @@ def lines(
 
     It runs on Paddle's inference engine, and the first line says so.
     """
-    from ppcls_core.inference.predictor import EngineOptions
-
+    options_of = pkgutil.resolve_name("ppcls_core.inference.predictor:EngineOptions")
     yield (
         f"Paddle inference engine, {precision}, on this machine's CPU, not Paddle-Lite on a phone; "
         "milliseconds"
@@ -122,7 +121,7 @@ def lines(
     for count in threads:
         yield f"Threads={count} Warmup={repeats.warmup} Repeats={repeats.rounds}"
         for model in models:
-            options = EngineOptions(precision=precision, threads=count, device="cpu")
+            options = options_of(precision=precision, threads=count, device="cpu")
             times = _times(model, options, repeats)
             yield (
                 f"{model.sidecar.architecture:<38}min = {times.minimum:<12.5f}"

@@ -1,4 +1,4 @@
-"""A network with its weights, as a command is told of it: by a YAML file or by its name."""
+"""A network with its weights, given to a command as a YAML file or by its name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ppcls_core.models.registry import (
     build_model,
     check_image_size,
 )
+from ppcls_core.models.weights.state import load_weights
 
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
@@ -29,7 +30,7 @@ PUBLISHED_CLASSES = 1000  # ImageNet's
 
 @dataclass(frozen=True)
 class Choice:
-    """What is said beside the model's file or name; None and () leave it as that says."""
+    """Options beside the model's file or name; None and () leave what that says."""
 
     weights: Path | None = None
     classes: Path | None = None
@@ -56,15 +57,13 @@ class Trained(Config):
         if self.weights is None:
             model = build_model(name, num_classes=num_classes, pretrained=True)
         else:
-            from ppcls_core.models.weights.state import load_weights
-
             model = build_model(name, num_classes=num_classes, spec=self.model.spec)
             load_weights(model, self.weights)
         model.eval()
         return model
 
     def sidecar(self) -> Sidecar:
-        """What lies beside it once it is exported."""
+        """The sidecar that lies beside it once it is exported."""
         return Sidecar(
             architecture=self.model.name, classes=self.classes, preprocess=self.preprocess
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def scalars_to(folder: Path) -> Callable[[StepReport], None]:
-    """What writes the loss, learning rate and accuracies of each step to `folder`.
+    """A function that writes loss, learning rate and accuracies of each step to `folder`.
 
     Raises:
         UserError: VisualDL is not installed.

@@ -20,6 +20,8 @@ from tasks.run.stage import Outcome, Work
 from tasks.stages.inputs import images, num_classes
 from tasks.stages.label import origin
 
+_PIECE = 1 << 21  # rows of the pool at a time: bounds the memory
+
 
 def run(work: Work) -> Outcome:
     """Select in one pass over the label shards."""
@@ -56,12 +58,20 @@ def merge(labelled: Images, pool: Images, ids: pa.ChunkedArray) -> Images:
 
     Those left out whose file or image id is among the labelled.
     """
-    chosen = pool.table.filter(pc.is_in(pool.table["image_id"], ids))
-    known = [pc.is_in(of(chosen), of(labelled.table)) for of in (_places, _ids)]
-    added = chosen.filter(pc.invert(pc.or_(*known)))
-    position = added.schema.get_field_index("label")
-    added = added.set_column(position, "label", pa.nulls(added.num_rows, pa.int32()))
-    table = pa.concat_tables([labelled.table, added])
+    known_places, known_ids = _places(labelled.table), labelled.table["image_id"]
+    added: list[pa.Table] = []
+    for first in range(0, len(pool), _PIECE):
+        piece = pool.table.slice(first, _PIECE)
+        chosen = piece.filter(pc.is_in(piece["image_id"], ids))
+        is_known = pc.or_(
+            pc.is_in(_places(chosen), known_places), pc.is_in(chosen["image_id"], known_ids)
+        )
+        added.append(chosen.filter(pc.invert(is_known)))
+    unlabelled = pa.concat_tables([pool.table.slice(0, 0), *added])
+    position = unlabelled.schema.get_field_index("label")
+    nothing = pa.nulls(unlabelled.num_rows, pa.int32())
+    unlabelled = unlabelled.set_column(position, "label", nothing)
+    table = pa.concat_tables([labelled.table, unlabelled])
     return Images(table, pool.roots | labelled.roots, labelled.classes)
 
 
@@ -71,7 +81,3 @@ def _places(images: pa.Table) -> pa.ChunkedArray:
     columns = (images["root"].cast(pa.string()), path, images["offset"].cast(pa.string()))
     texts = [pc.coalesce(c.cast(pa.binary()), pa.scalar(b"")) for c in columns]
     return pc.binary_join_element_wise(*texts, pa.scalar(b"\0"))
-
-
-def _ids(images: pa.Table) -> pa.ChunkedArray:
-    return images["image_id"]

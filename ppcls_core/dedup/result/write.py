@@ -9,7 +9,7 @@ A part of the pool at a time is held; of a search within it, all pairs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,20 +74,25 @@ def val_account(search: Search, index: ValIndex) -> Searched | None:
     """Where the validation images went; None within a pool."""
     if search.within:
         return None
+    reasons = Counter(val_rejected(search, index)["reason"].to_pylist())
     return Searched(
         digest=str(search.digests[1]),
         images=len(search.val) + len(search.val.damaged),
         used=len(index),
-        rejected=_by_reason([index.rejected, search.val.damaged]),
+        rejected=dict(sorted(reasons.items())),
         too_few_features=len(index.weak),
         passed_over=_passed_over(search.val),
     )
 
 
-def write_result(
-    search: Search, index: ValIndex, num_shards: int, val: Searched | None
-) -> SearchResult:
-    """Write the files of the result to `search.out`; `val` accounts for the validation side."""
+def val_rejected(search: Search, index: ValIndex) -> pa.Table:
+    """REJECTED rows of what could not be searched for."""
+    return pa.concat_tables([index.rejected, search.val.damaged])
+
+
+def write_result(search: Search, index: ValIndex, val: Searched | None) -> SearchResult:
+    """Write the files of the result to `search.out`, whose shards are whole; `val` accounts for the
+    validation side."""
     out, counts, reasons = search.out, Counter[str](), Counter[str]()
     kept, gallery = np.zeros(len(search.pool), bool), Gallery(search.planted)
     parts = _Parts(search, index)
@@ -119,21 +124,13 @@ def write_result(
     write_table(out / "gallery.parquet", gallery.table())
     write_csv(out / "pairs.parquet", out / "pairs.csv")
     if not search.within:
-        write_table(
-            out / "val_rejected.parquet", pa.concat_tables([index.rejected, search.val.damaged])
-        )
+        write_table(out / "val_rejected.parquet", val_rejected(search, index))
         write_table(out / "val_weak.parquet", pa.table([index.weak], schema=IDS))
     with removal_to(out / "removed.json", pool, val, search.config) as remove:
         for part in parts:
             remove(_entries(part))
     canaries = recall(pq.read_table(out / "canaries.parquet"))
     return SearchResult(pool, val, counts["pairs"], canaries)
-
-
-def _by_reason(rejected: Iterable[pa.Table]) -> dict[str, int]:
-    return dict(
-        sorted(Counter(r for table in rejected for r in table["reason"].to_pylist()).items())
-    )
 
 
 def _passed_over(images: Images) -> dict[str, int]:
@@ -179,17 +176,11 @@ class _Parts:
                 gone = within[1].filter(_among(within[1]["image_id"], ids))
             rejected = _in_order(pa.concat_tables([gone, shard["rejected"]]), ids)
             kept = pc.invert(_among(ids, rejected["image_id"]))
-            weak = shard["weak"].filter(
-                pc.invert(_among(shard["weak"]["image_id"], rejected["image_id"]))
-            )
             kept_ids = pa.table([ids.filter(kept)], schema=IDS)
+            weak = shard["weak"].filter(_among(shard["weak"]["image_id"], kept_ids["image_id"]))
             tables = {"pairs": pairs, "refused": shard["refused"], "rejected": rejected}
-            mask = (
-                kept.to_numpy(zero_copy_only=False)
-                if isinstance(kept, pa.Array)
-                else kept.to_numpy()
-            )
-            yield _Part(rows, {**tables, "weak": weak, "kept": kept_ids}, mask, found)
+            tables |= {"weak": weak, "kept": kept_ids}
+            yield _Part(rows, tables, kept.to_numpy(), found)
 
     @property
     def _ranges(self) -> list[range]:
