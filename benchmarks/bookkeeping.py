@@ -73,7 +73,7 @@ def data_stage(folder: Path) -> int:
     from ppcls_core.runtime.monitor import SilentMonitor
     from tasks.dag import STAGES
     from tasks.recipe import load_recipe
-    from tasks.run.stage import Session
+    from tasks.run.session import Session
     from tasks.run.store import Store
 
     session = Session(load_recipe("demo", settings(folder)), Store.default(), frozenset(["data"]))
@@ -171,7 +171,9 @@ def main() -> None:
         time.sleep(3)  # what has just been written would be read again
         for name in STEPS:
             seconds, memory = measure(name, folder)
-            table.add_row(f"{num_images:,}", name, f"{seconds:.1f}", f"{memory:,.0f}")
+            row = (f"{num_images:,}", name, f"{seconds:.1f}", f"{memory:,.0f}")
+            table.add_row(*row)
+            print(*row, sep="\t", file=sys.stderr, flush=True)  # the large ones take a while
     Console().print(table)
     if arguments.remove:
         shutil.rmtree(folder)
