@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from data_catalog.base.config import UserError, override, parse
-from data_catalog.images.collect import collect, describe
+from data_catalog.images.collect import collect
 from ppcls_core.cli.console import console, log
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.folder import check_given, claimed
@@ -80,8 +80,6 @@ def search_given(
     given = [pool, against] if against else [pool]
     check_given(out, given)
     sets = [collect(path, progress=partial(_show_reading, monitor)) for path in given]
-    for path, images in zip(given, sets, strict=True):
-        monitor.note(f"{path}: {describe(images)}")
     workers = len(os.sched_getaffinity(0))
     search = Search(sets[0], sets[1] if against else None, out, config, workers)
     with claimed(search, given, monitor.note):

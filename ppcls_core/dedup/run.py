@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_table
+from data_catalog.images.collect import describe
 from ppcls_core.dedup.canaries import find_canaries
 from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
@@ -32,7 +33,7 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         UserError: no validation image can be read.
         Interrupted: a stop was requested; finished shards are kept.
     """
-    _note_passed_over(search, monitor)
+    _note_images(search, monitor)
     index = _index(search, monitor)
     val = val_account(search, index)
     if val is not None:
@@ -42,16 +43,12 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     return write_result(search, index, val)
 
 
-def _note_passed_over(search: Search, monitor: Monitor) -> None:
+def _note_images(search: Search, monitor: Monitor) -> None:
     sides = (
         {"pool": search.pool} if search.within else {"pool": search.pool, "validation": search.val}
     )
     for name, images in sides.items():
-        for kind in images.passed_over:
-            named = _some(list(kind.examples), kind.count)
-            monitor.note(f"{name}: {kind.count:,} passed over: {kind.reason} ({named})")
-        if len(images.damaged):
-            monitor.note(f"{name}: {_reasons(images.damaged)}")
+        monitor.note(f"{name}: {describe(images)}")
 
 
 def _reasons(rejected: pa.Table) -> str:

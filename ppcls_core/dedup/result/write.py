@@ -134,7 +134,7 @@ def write_result(search: Search, index: ValIndex, val: Searched | None) -> Searc
 
 
 def _passed_over(images: Images) -> dict[str, int]:
-    return {kind.reason: kind.count for kind in images.passed_over}
+    return {k.reason: k.count for k in images.passed_over if k.reason != "tar"}  # read, not lost
 
 
 @dataclass(frozen=True)
