@@ -12,10 +12,7 @@ READY := .venv/ready
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setacknowledge: $(READY) ## record that the stages' versions suit their code as it is now
-	@$(BIN)/python -m tests.support.stage_sources
-
-up: $(READY) ## install the locked dependencies into .venv
+setup: $(READY) ## install the locked dependencies into .venv
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
