@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ppcls_core.report import figures
@@ -36,7 +36,7 @@ def render(report: Report) -> str:
     forbids the browser whatever else may be in it.
     """
     finite = [row for row in report.accuracies if math.isfinite(row.top1)]
-    classes, template = report.selection.classes, _environment().get_template("page.html")
+    classes, template = report.selection.classes, _template("page.html")
     return template.render(
         report=report,
         sentence=_sentence(report.headline),
@@ -52,11 +52,12 @@ def render(report: Report) -> str:
 
 def render_search(report: SearchReport) -> str:
     """`report` of a search for duplicates as one HTML page, in the manner of `render`."""
-    template, pairs = _environment().get_template("search.html"), report.duplicates[:MAX_PAIRS]
+    template, pairs = _template("search.html"), report.duplicates[:MAX_PAIRS]
     return template.render(report=report, duplicates=pairs)
 
 
-def _total(rows: Sequence[PlantedRow]) -> PlantedRow:
+def total(rows: Sequence[PlantedRow]) -> PlantedRow:
+    """The sums over all transforms."""
     return PlantedRow("all", sum(row.found for row in rows), sum(row.total for row in rows))
 
 
@@ -113,7 +114,8 @@ def _svg_url(svg: bytes) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _template(name: str) -> Template:
+    """The template, which may name figures' and this module's sizes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -123,9 +125,13 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters |= _FILTERS
-    environment.globals |= {"num_best": figures.NUM_BEST, "num_borderline": figures.NUM_BORDERLINE}
-    environment.globals |= {"pair_side": PAIR_SIDE, "class_side": CLASS_SIDE}
-    return environment
+    sizes = {
+        "num_best": figures.NUM_BEST,
+        "num_borderline": figures.NUM_BORDERLINE,
+        "pair_side": PAIR_SIDE,
+        "class_side": CLASS_SIDE,
+    }
+    return environment.get_template(name, globals={**sizes})
 
 
 def _finalize(value: Any) -> Any:
@@ -175,6 +181,6 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "points": _where_known(signed),
     "rate": _where_known(_rate),
     "interval": _interval,
-    "total": _total,
+    "total": total,
     "duration": _where_known(_duration),
 }
