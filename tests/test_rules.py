@@ -64,7 +64,6 @@ KNOWN_UPWARD: set[tuple[str, str]] = {
     ("ppcls_core.dedup.result.gallery", "ppcls_core.report.model"),
     ("ppcls_core.dedup.result.write", "ppcls_core.report.model"),
     ("ppcls_core.dedup.result.write", "ppcls_core.report.page"),
-    ("ppcls_core.serving.engine", "ppcls_core.cli.paddle"),
 }
 KNOWN_CIRCLES: set[tuple[str, str]] = {("flows.prefect_state", "flows.services")}
 KNOWN_TWINS = {"Agreement", "Guess", "Picture", "Selection", "Service", "Shard", "Teacher"}

@@ -22,9 +22,9 @@ COMMANDS = {
     "py-infer": "ppcls_core.cli.predict:py_infer",
     "serve": "ppcls_core.cli.serve:serve",
     "client": "ppcls_core.cli.serve:client",
-    "quantize": "ppcls_core.cli.quantize:quantize",
-    "export-lite": "ppcls_core.cli.quantize:export_lite",
-    "lite-benchmark": "ppcls_core.cli.quantize:lite_benchmark",
+    "quantize": "ppcls_core.cli.export:quantize",
+    "export-lite": "ppcls_core.cli.export:export_lite",
+    "lite-benchmark": "ppcls_core.cli.export:lite_benchmark",
 }
 HELP = "Models: what there is, what it costs, training, evaluation, duplicates, soft labels, use."
 

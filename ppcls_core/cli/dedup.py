@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 
 from data_catalog.base.config import UserError, override, parse
 from data_catalog.images.collect import collect
-from ppcls_core.cli.console import console, log
+from ppcls_core.cli.common import LogMonitor, console, log
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.folder import check_given, claimed
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
@@ -22,7 +22,7 @@ from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search
 from ppcls_core.report.model import percent, wilson
 from ppcls_core.report.search import PAGE, write_search_page
-from ppcls_core.runtime.monitor import Monitor, SilentMonitor, check
+from ppcls_core.runtime.monitor import Monitor, check
 
 
 def dedup(  # noqa: PLR0913 - a command's options
@@ -127,8 +127,8 @@ def _verify(path: Path, pool: Path, against: Path | None) -> None:
         raise UserError(f"{path}: {ALTERED}; ask for the list as it was written")
 
 
-class _Shown(SilentMonitor):
-    """Shows progress as a bar, and says the notes."""
+class _Shown(LogMonitor):
+    """Shows progress as a bar too."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -138,6 +138,3 @@ class _Shown(SilentMonitor):
         if unit not in self._tasks:
             self._tasks[unit] = self._bars.add_task(unit, total=total)
         self._bars.update(self._tasks[unit], completed=done)
-
-    def note(self, message: str) -> None:
-        log(message)

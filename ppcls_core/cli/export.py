@@ -1,45 +1,65 @@
-"""From weights to a model that runs elsewhere."""
+"""From weights to a model that runs elsewhere: exported, int8, on phones."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
 
-from ppcls_core.cli.console import log
-from ppcls_core.cli.paddle import late, start_paddle
+from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle
+from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.outputs import check_folder
-from ppcls_core.inference.sidecar import FILES, ONNX
-from ppcls_core.jobs.trained import Choice, find_trained
+from ppcls_core.jobs import lite
+from ppcls_core.jobs.job import load_job
+from ppcls_core.jobs.trained import Choice, Trained, find_trained
+from ppcls_core.runtime.timer import Repeats
 
-Model = Annotated[
-    str, typer.Argument(help="A name of `ppcls models`, or a YAML file as `ppcls train` takes it.")
+if TYPE_CHECKING:
+    from ppcls_core.inference.variants import Compared
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
 ]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="By default those of the YAML file, or those published under the name."),
-]
-Classes = Annotated[
-    Path | None, typer.Option(help="Names, one a line; by default the classes' numbers.")
-]
-Size = Annotated[
-    int | None, typer.Option(min=16, max=4096, help="Side of the images, pixels; as published.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("-o", "--override", help="num_classes=10, or any a.b=value of the YAML file."),
-]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 
 
-def export(  # noqa: PLR0913 - a command's options
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    weights: Weights = None,
-    classes: Classes = None,
-    size: Size = None,
-    overrides: Overrides = None,
+@dataclass(frozen=True)
+class ModelOptions:
+    """The options by which a command is given a model that is not exported."""
+
+    model: Annotated[
+        str,
+        typer.Argument(help="A name of `ppcls models`, or a YAML file as `ppcls train` takes it."),
+    ]
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="By default those of the YAML file, or those published under the name."),
+    ] = None
+    classes: Annotated[
+        Path | None, typer.Option(help="Names, one a line; by default the classes' numbers.")
+    ] = None
+    size: Annotated[
+        int | None, typer.Option(min=16, max=4096, help="Side of the images, pixels; as published.")
+    ] = None
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--override", help="num_classes=10, or any a.b=value of the YAML file."),
+    ] = None
+
+    def find(self) -> Trained:
+        """The model. Raises UserError, as `find_trained` does."""
+        settings = tuple(self.overrides or ())
+        return find_trained(self.model, Choice(self.weights, self.classes, self.size, settings))
+
+
+def export(
+    model: ModelOptions,
+    out: OutFolder,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also model.onnx, for any batch.")] = False,
 ) -> None:
     """Export a model for inference: program, weights, and how to use them (sidecar.json).
@@ -49,36 +69,117 @@ def export(  # noqa: PLR0913 - a command's options
     ppcls export ResNet50_vd_ssld --out exported.
     What is written is checked against the network.
     """
-    trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
-    check_folder(out, (*FILES, ONNX), trained.weights)
+    trained = model.find()
+    check_folder(out, (*sidecar.FILES, sidecar.ONNX), trained.weights)
     start_paddle(None)
     if onnx:
         late("ppcls_core.inference.onnx:check_installed")()
     network = trained.network()
-    (out / ONNX).unlink(missing_ok=True)  # of what was exported here before
+    (out / sidecar.ONNX).unlink(missing_ok=True)  # of what was exported here before
     found = late("ppcls_core.inference.export:export")(network, trained.sidecar(), out)
     log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
     if onnx:
         found = late("ppcls_core.inference.onnx:export_onnx")(network, Exported(out))
-        log(f"written: {out / ONNX} (logits within {found:.0e})")
+        log(f"written: {out / sidecar.ONNX} (logits within {found:.0e})")
 
 
-def export_serving(  # noqa: PLR0913 - a command's options
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    weights: Weights = None,
-    classes: Classes = None,
-    size: Size = None,
-    overrides: Overrides = None,
-) -> None:
+def export_serving(model: ModelOptions, out: OutFolder) -> None:
     """Export a model for Paddle Serving: the folders serving_server and serving_client.
 
     The program is of Paddle 2's format, which Paddle Serving 0.9 reads; its logits are checked.
     Classes and preprocessing are in serving_client/sidecar.json.
     """
     check_folder(out, (), None)
-    trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
+    trained = model.find()
     start_paddle(None)
     write = late("ppcls_core.inference.paddle_serving:export_serving")
     found = write(trained.network(), trained.sidecar(), out)
     log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
+
+
+def quantize(  # noqa: PLR0913 - a command's options
+    model: ModelOptions,
+    out: OutFolder,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Folder or list of images; by default the YAML file's training images."),
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many to calibrate with.")
+    ] = 256,
+    qat: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Also train so many epochs with int8's rounding."),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Quantise a model to int8, and compare accuracy, size and latency with fp32 and bf16.
+
+    Writes what `ppcls export` writes and the int8 model beside it, for
+    `ppcls predict --precision int8`; with --qat another such folder in it, `trained`. The
+    comparison, on the YAML file's validation images, goes to compared.csv too.
+    """
+    trained, file = model.find(), Path(model.model)
+    files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
+    check_folder(out, (*files, "compared.csv"), trained.weights)
+    if qat:
+        check_folder(out / "trained", files, trained.weights)
+    job = load_job(file, model.overrides or []) if file.is_file() else None
+    num_threads = start_paddle(threads)
+    steps = late("ppcls_core.jobs.quantize")
+    asked = steps.Quantization(trained, job, out, calibration, num_images, qat, num_threads)
+    console.print(_compared_table(steps.run(asked, LogMonitor())))
+    log(f"{num_threads} threads, single images; written: {out}")
+
+
+def _compared_table(rows: Sequence[Compared]) -> Table:
+    table = figures_table("", "top1", "top5", "images", "MB", "ms")
+    for row in rows:
+        accuracies = ("-" if x is None else f"{x:.4f}" for x in (row.top1, row.top5))
+        cells = (f"{row.num_images:,}", f"{row.mbytes:.2f}", f"{row.latency_ms:.2f}")
+        table.add_row(row.variant, *accuracies, *cells)
+    return table
+
+
+def export_lite(
+    model: ModelOptions,
+    out: Annotated[Path, typer.Option(help="File to write, .nb.")],
+    target: Annotated[str, typer.Option(help="Where it will run: arm, x86, opencl ...")] = "arm",
+) -> None:
+    """Export a model for Paddle-Lite on phones and boards, through Lite's optimiser (opt).
+
+    The model may also be a folder of `ppcls quantize`, which gives its int8 model.
+    """
+    optimizer = lite.find_optimizer()
+    lite.check_out(out)
+    if Path(model.model).is_dir():
+        lite.convert_int8(optimizer, Path(model.model), out, target)
+    else:
+        trained = model.find()
+        start_paddle(None)
+        lite.convert(optimizer, trained, out, target)
+    log(f"written: {out} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def lite_benchmark(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="EXPORTED...", help="Folders of `ppcls export`.")
+    ],
+    threads: Annotated[
+        str, typer.Option(help="Numbers of threads, with commas between them.")
+    ] = "1,2,4",
+    warmup: Annotated[int, typer.Option(min=0, max=10_000)] = 10,
+    repeats: Annotated[int, typer.Option(min=1, max=100_000)] = 30,
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"], typer.Option(help="int8 needs `ppcls quantize`.")
+    ] = "fp32",
+) -> None:
+    """Measure the latency of single images by number of threads, in the form of Lite's benchmark.
+
+    Runs on Paddle's inference engine on this machine, which is not Paddle-Lite on a phone.
+    """
+    counts = lite.threads_of(threads)
+    opened = [Exported(model) for model in models]
+    start_paddle(max(counts))
+    for line in lite.lines(opened, precision, counts, Repeats(warmup, repeats, seconds=0)):
+        log(line)

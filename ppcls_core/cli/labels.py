@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import UserError, override, parse
-from ppcls_core.cli.console import log
-from ppcls_core.cli.paddle import late
+from ppcls_core.cli.common import late, log
 from ppcls_core.labels.select import SelectConfig, select_store
 from ppcls_core.labels.shard import open_shards
 from ppcls_core.runtime.monitor import SilentMonitor

@@ -3,14 +3,17 @@
     app = lazy_app("What it does.", {"train": "ppcls_core.cli.training:train"})
 
 The line of a command in the help is the first of its function's docstring, read from the source.
+A function may take a dataclass, whose fields are then options of their own: commands share them.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import pkgutil
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,8 +60,32 @@ class _LazyGroup(TyperGroup):
 
 def _command(place: str, name: str) -> Any:  # Click's Command, of which Typer has a copy
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(pkgutil.resolve_name(place))
+    single.command(name)(_flat(pkgutil.resolve_name(place)))
     return typer.main.get_command(single)
+
+
+def _flat(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with the fields of its dataclasses as parameters, as Typer needs them."""
+    groups: dict[str, tuple[type, list[str]]] = {}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind, fields = parameter.annotation, [parameter]
+        if isinstance(kind, type) and is_dataclass(kind):
+            fields = list(inspect.signature(kind, eval_str=True).parameters.values())
+            groups[name] = kind, [field.name for field in fields]
+        flat += fields
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        for name, (kind, fields) in groups.items():
+            given[name] = kind(**{field: given.pop(field) for field in fields})
+        function(**given)
+
+    # Of keywords alone: one without a default may follow one that has some.
+    keywords = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in flat]
+    command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    command.__annotations__ = {field.name: field.annotation for field in flat}
+    return command
 
 
 def _summary(place: str) -> str:

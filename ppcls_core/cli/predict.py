@@ -5,46 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from data_catalog.base.config import UserError, parse
-from ppcls_core.cli.console import console
-from ppcls_core.cli.export import Classes, Model, Overrides, Size, Weights
-from ppcls_core.cli.paddle import late, start_paddle
+from ppcls_core.cli.common import console, figures_table, late, start_paddle
+from ppcls_core.cli.export import ModelOptions, Threads
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.inputs import given_images
-from ppcls_core.inference.outputs import check_target, format_of, opened
+from ppcls_core.inference.outputs import Writer, check_target, format_of, opened
 from ppcls_core.inference.predict import Classifier, Row, classify
 from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
 from ppcls_core.inference.sidecar import Sidecar
-from ppcls_core.jobs.trained import Choice, find_trained
 from ppcls_core.runtime.terminal import escaped
 
-Images = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGE...",
-        help="Files, folders, lists (`path` or `path label` a line, relative to the list), or - "
-        "for a list on standard input.",
-    ),
-]
 Folder = Annotated[Path, typer.Argument(metavar="EXPORTED", help="Folder of `ppcls export`.")]
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")]
-Format = Annotated[
-    Literal["table", "json", "csv"] | None,
-    typer.Option("--format", help="json: an object a line. By default as --out ends, or a table."),
-]
-Out = Annotated[Path | None, typer.Option(help="Write to this file, whole or not at all.")]
-Sheet = Annotated[
-    Path | None, typer.Option(help="Draw the first 60 images with their classes (.png, .jpg).")
-]
-BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16", "int8"],
     typer.Option(help="What the engine computes in; int8 after `ppcls quantize`."),
@@ -52,27 +31,55 @@ Precision = Annotated[
 Device = Annotated[
     Literal["cpu", "gpu"] | None, typer.Option(help="By default a GPU where there is one.")
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
-]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What all three ways are asked for."""
+class ResultOptions:
+    """The images of a command that names their classes, and where it writes these."""
 
-    images: Sequence[str]
-    top_k: int
-    form: str | None
-    out: Path | None
-    sheet: Path | None
-    batch_size: int
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Files, folders, lists (`path` or `path label` a line, relative to the list), or "
+            "- for a list on standard input.",
+        ),
+    ]
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")] = 5
+    form: Annotated[
+        Literal["table", "json", "csv"] | None,
+        typer.Option(
+            "--format", help="json: an object a line. By default as --out ends, or a table."
+        ),
+    ] = None
+    out: Annotated[Path | None, typer.Option(help="Write to this file, whole or not at all.")] = (
+        None
+    )
 
     def check(self) -> None:
         """Raise UserError if the results have no place; before anything is computed."""
         format_of(self.form, self.out)
         if self.out:
             check_target(self.out, self.images)
+
+    def opened(self, top_k: int) -> AbstractContextManager[Writer]:
+        """Where the results go, `top_k` classes an image."""
+        return opened(format_of(self.form, self.out), self.out, top_k)
+
+
+@dataclass(frozen=True)
+class PredictOptions(ResultOptions):
+    """The options that all three ways to predict have."""
+
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the first 60 images with their classes (.png, .jpg).")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images a batch.")] = 32
+    threads: Threads = None
+
+    def check(self) -> None:
+        """Raise UserError if results or sheet have no place; before anything is computed."""
+        super().check()
         if self.sheet:
             check_sheet(self.sheet)
             if self.sheet.resolve() in {Path(name).resolve() for name in self.images}:
@@ -83,13 +90,7 @@ class _Asked:
 
 def predict(  # noqa: PLR0913 - a command's options
     model: Folder,
-    images: Images,
-    top_k: TopK = 5,
-    form: Format = None,
-    out: Out = None,
-    sheet: Sheet = None,
-    batch_size: BatchSize = 32,
-    threads: Threads = None,
+    asked: PredictOptions,
     precision: Precision = "fp32",
     device: Device = None,
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="On a GPU.")] = False,
@@ -107,9 +108,8 @@ def predict(  # noqa: PLR0913 - a command's options
 
     An image that cannot be read is a row with the reason; then the exit status is 1.
     """
-    asked = _Asked(images, top_k, form, out, sheet, batch_size)
     asked.check()
-    exported, num_threads = Exported(model), start_paddle(threads)
+    exported, num_threads = Exported(model), start_paddle(asked.threads)
     settings = {
         "precision": precision,
         "threads": num_threads,
@@ -117,63 +117,38 @@ def predict(  # noqa: PLR0913 - a command's options
         "tensorrt": tensorrt,
         "onednn": not no_onednn,
         "ir_optim": not no_ir_optim,
-        "max_batch": batch_size,
+        "max_batch": asked.batch_size,
     }
     options = parse(late("ppcls_core.inference.predictor:EngineOptions"), settings, "ppcls predict")
-    if benchmark:
-        return _benchmark(exported.sidecar, exported.on_engine(options), asked)
-    return _run(exported.sidecar, exported.on_engine(options), asked)
+    run = _benchmark if benchmark else _run
+    run(exported.sidecar, exported.on_engine(options), asked)
 
 
-def py_infer(  # noqa: PLR0913 - a command's options
-    model: Folder,
-    images: Images,
-    top_k: TopK = 5,
-    form: Format = None,
-    out: Out = None,
-    sheet: Sheet = None,
-    batch_size: BatchSize = 32,
-    threads: Threads = None,
-) -> None:
+def py_infer(model: Folder, asked: PredictOptions) -> None:
     """Predict on Paddle's training engine with an exported model.
 
     An image that cannot be read is a row with the reason; then the exit status is 1.
     """
-    asked = _Asked(images, top_k, form, out, sheet, batch_size)
     asked.check()
     exported = Exported(model)
-    start_paddle(threads)
+    start_paddle(asked.threads)
     _run(exported.sidecar, exported.on_training_engine(), asked)
 
 
-def infer(  # noqa: PLR0913 - a command's options
-    model: Model,
-    images: Images,
-    weights: Weights = None,
-    classes: Classes = None,
-    size: Size = None,
-    overrides: Overrides = None,
-    top_k: TopK = 5,
-    form: Format = None,
-    out: Out = None,
-    sheet: Sheet = None,
-    batch_size: BatchSize = 32,
-    threads: Threads = None,
-) -> None:
+def infer(model: ModelOptions, asked: PredictOptions) -> None:
     """Predict on Paddle's training engine with a model that is not exported.
 
     An image that cannot be read is a row with the reason; then the exit status is 1.
     """
-    asked = _Asked(images, top_k, form, out, sheet, batch_size)
     asked.check()
-    trained = find_trained(model, Choice(weights, classes, size, tuple(overrides or ())))
-    start_paddle(threads)
+    trained = model.find()
+    start_paddle(asked.threads)
     predict_logits = late("ppcls_core.engine.evaluator:predict_logits")
     network = trained.network()
     _run(trained.sidecar(), lambda pixels: predict_logits(network, pixels), asked)
 
 
-def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
+def _run(sidecar: Sidecar, predict: Logits, asked: PredictOptions) -> None:
     """Predict all images. Exits with 1 if one could not be read."""
     top_k = min(asked.top_k, len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
@@ -181,7 +156,7 @@ def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     counts: Counter[str] = Counter()
     shown: list[Row] = []
     given = given_images(asked.images)
-    with opened(format_of(asked.form, asked.out), asked.out, top_k) as writer:
+    with asked.opened(top_k) as writer:
         for rows in classify(classifier, given, asked.batch_size, workers):
             writer.write(rows)
             counts.update(row.reason for row in rows)
@@ -191,15 +166,13 @@ def _run(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
     report(counts, given.lost, asked.out, asked.sheet)
 
 
-def _benchmark(sidecar: Sidecar, predict: Logits, asked: _Asked) -> None:
+def _benchmark(sidecar: Sidecar, predict: Logits, asked: PredictOptions) -> None:
     """Print what the first batch costs."""
     time_stages = late("ppcls_core.inference.benchmark:time_stages")
     top_k = min(asked.top_k, len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
     num, timings = time_stages(classifier, iter(given_images(asked.images)), asked.batch_size)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("stage", "min ms", "median ms", "p99 ms", "images/s"):
-        table.add_column(title, justify="left" if title == "stage" else "right")
+    table = figures_table("stage", "min ms", "median ms", "p99 ms", "images/s")
     for name, timing in timings.items():
         figures = (timing.minimum, timing.median, timing.p99)
         table.add_row(name, *(f"{x:.3f}" for x in figures), f"{1000 * num / timing.median:.1f}")

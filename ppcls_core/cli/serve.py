@@ -10,18 +10,9 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import override, parse
-from ppcls_core.cli.console import log
-from ppcls_core.cli.predict import (
-    Device,
-    Folder,
-    Format,
-    Images,
-    Out,
-    Precision,
-    Threads,
-    TopK,
-    report,
-)
+from ppcls_core.cli.common import log
+from ppcls_core.cli.export import Threads
+from ppcls_core.cli.predict import Device, Folder, Precision, ResultOptions, report
 
 TOKEN = "SSLD_TOKEN"
 TokenFile = Annotated[
@@ -51,31 +42,27 @@ def serve(  # noqa: PLR0913 - a command's options
     """
     from ppcls_core.inference.exported import Exported
     from ppcls_core.serving.access import access_to, read_token
-    from ppcls_core.serving.config import ServeConfig
+    from ppcls_core.serving.limits import ServeConfig
 
     exported = Exported(model)
     config = parse(ServeConfig, override({}, overrides or []), "ppcls serve")
     access = access_to(host, read_token(token_file, os.environ.get(TOKEN)))
     from ppcls_core.serving import server
     from ppcls_core.serving.app import ModelService, ServedModel
-    from ppcls_core.serving.engine import Asked, engine
+    from ppcls_core.serving.engine import engine
 
     cores = len(os.sched_getaffinity(0))
     settings = {"precision": precision, "threads": threads or cores, "device": device}
-    asked = Asked(model, settings | {"max_batch": config.max_batch})
+    settings["max_batch"] = config.max_batch
+    served = ServedModel(exported.sidecar, lambda: engine(model, settings))
     with server.listen(host, port) as bound:
-        service = ModelService(
-            ServedModel(exported.sidecar, lambda: engine(asked)), config, access, cores
-        )
+        service = ModelService(served, config, access, cores)
         server.serve(service, bound, log)
 
 
-def client(  # noqa: PLR0913 - a command's options
+def client(
     url: Annotated[str, typer.Argument(metavar="URL", help="Of a server: http://HOST:PORT.")],
-    images: Images,
-    top_k: TopK = 5,
-    form: Format = None,
-    out: Out = None,
+    asked: ResultOptions,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")] = 4,
     token_file: TokenFile = None,
 ) -> None:
@@ -84,17 +71,14 @@ def client(  # noqa: PLR0913 - a command's options
     An image that has none is a row with the reason; then the exit status is 1.
     """
     from ppcls_core.inference.inputs import given_images
-    from ppcls_core.inference.outputs import check_target, format_of, opened
     from ppcls_core.serving.access import read_token
-    from ppcls_core.serving.client import Client, classify_all
+    from ppcls_core.serving.client import Client
 
-    written_as, counts = format_of(form, out), Counter[str]()
-    if out:
-        check_target(out, images)
-    token = read_token(token_file, os.environ.get(TOKEN))
-    given = given_images(images)
-    with Client(url, token, concurrency) as server, opened(written_as, out, top_k) as writer:
-        for row in classify_all(server, given, top_k, concurrency):
+    asked.check()
+    given = given_images(asked.images)
+    token, counts = read_token(token_file, os.environ.get(TOKEN)), Counter[str]()
+    with Client(url, token, concurrency) as server, asked.opened(asked.top_k) as writer:
+        for row in server.classify_all(given, asked.top_k):
             writer.write([row])
             counts[row.reason] += 1
-    report(counts, given.lost, out)
+    report(counts, given.lost, asked.out)

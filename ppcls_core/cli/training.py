@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import UserError
-from ppcls_core.cli.console import log
-from ppcls_core.cli.paddle import late
+from ppcls_core.cli.common import late, log
 from ppcls_core.data.augment.gallery import draw_gallery
 from ppcls_core.jobs.job import load_job
 

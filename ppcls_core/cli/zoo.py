@@ -10,11 +10,10 @@ from rich.table import Table
 
 from data_catalog.base.config import UserError, closest
 from data_catalog.published import PublishedWeights
-from ppcls_core.cli.console import console
-from ppcls_core.cli.paddle import late, start_paddle
+from ppcls_core.cli.common import console, figures_table, late, log, start_paddle
+from ppcls_core.cli.export import Threads
 from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
 from ppcls_core.report.pareto import draw_pareto
-from ppcls_core.runtime.terminal import escaped
 
 if TYPE_CHECKING:
     from ppcls_core.inference.benchmark import Measured
@@ -47,30 +46,18 @@ def models(
         raise UserError("no model meets all conditions; leave one out")
     console.print(_models_table(in_order(rows, sort, device) if sort else rows, device))
     if plot:
-        _plot(plot, rows, f"{device}_ms")
+        draw_pareto(plot, rows, ["mparams", "gflops", f"{device}_ms"])
+        log(f"drawn: {plot}")
 
 
 def _models_table(rows: list[PublishedWeights], device: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("name", no_wrap=True)
-    for title in ("top1", "params", "flops", f"{device} ms", "pixels"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = figures_table("name", "top1", "params", "flops", f"{device} ms", "pixels")
     table.add_column("weights")
     for row in rows:
-        figures = [figure(row, column, device) for column in ("top1", "params", "flops", "latency")]
-        table.add_row(
-            row.name, *map(_number, figures), str(row.crop), "yes" if row.url else "unpublished"
-        )
+        values = [figure(row, column, device) for column in ("top1", "params", "flops", "latency")]
+        cells = ("-" if value is None else f"{value:.2f}" for value in values)
+        table.add_row(row.name, *cells, str(row.crop), "yes" if row.url else "unpublished")
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _plot(path: Path, rows: list[PublishedWeights], latency: str) -> None:
-    draw_pareto(path, rows, ["mparams", "gflops", latency])
-    console.print(escaped(f"drawn: {path}"))
 
 
 def benchmark(
@@ -82,9 +69,7 @@ def benchmark(
     batch_sizes: Annotated[
         list[int], typer.Option("--batch-size", min=1, max=1024, help="Images a batch. Repeatable.")
     ] = [1],  # noqa: B006 - Typer's form of a default
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Threads on a CPU; all cores by default.")
-    ] = None,
+    threads: Threads = None,
     out: Annotated[Path, typer.Option(help="Where the figures go (CSV).")] = Path("benchmark.csv"),
 ) -> None:
     """Measure parameters, operations and latency on this machine, beside the published figures.
@@ -104,47 +89,27 @@ def benchmark(
         rows += engines.measure(name, side, batch_sizes, num_threads)
         engines.write_measured(out, rows)
     console.print(_benchmark_table(rows))
-    console.print(
-        escaped(
-            f"{num_threads} threads; ms a batch, and how many times as fast as training; what was "
-            f"published, and errata: {out}"
-        )
+    log(
+        f"{num_threads} threads; ms a batch, and how many times as fast as training; what was "
+        f"published, and errata: {out}"
     )
 
 
 def _benchmark_table(rows: list[Measured]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model")
-    titles = (
-        "px",
-        "batch",
-        "params M",
-        "GFLOPs",
-        "training",
-        "inference",
-        "oneDNN",
-        "bf16",
-        "int8",
-    )
-    for title in (*titles, "onnxruntime"):
-        table.add_column(title, justify="right", no_wrap=True)
+    engines = {
+        "inference": "inference_plain_ms",
+        "oneDNN": "inference_fp32_ms",
+        "bf16": "inference_bf16_ms",
+        "int8": "inference_int8_ms",
+        "onnxruntime": "onnxruntime_ms",
+    }
+    table = figures_table("model", "px", "batch", "params M", "GFLOPs", "training", *engines)
     for row in rows:
-        engines = (
-            row.inference_plain_ms,
-            row.inference_fp32_ms,
-            row.inference_bf16_ms,
-            row.inference_int8_ms,
-            row.onnxruntime_ms,
-        )
-        table.add_row(
-            row.name,
-            str(row.image_size),
-            str(row.batch_size),
-            f"{row.mparams:.2f}",
-            f"{row.gflops:.2f}",
-            _ms(row.training_engine_ms),
-            *(_times(latency, row.training_engine_ms) for latency in engines),
-        )
+        training = row.training_engine_ms
+        counts = (str(row.image_size), str(row.batch_size))
+        costs = (f"{row.mparams:.2f}", f"{row.gflops:.2f}", _ms(training))
+        latencies = (_times(getattr(row, name), training) for name in engines.values())
+        table.add_row(row.name, *counts, *costs, *latencies)
     return table
 
 
@@ -171,9 +136,7 @@ def convert(
 ) -> None:
     """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
     done = late("ppcls_core.models.weights.convert:convert")(source, target, model, form)
-    console.print(escaped(f"{done.num_entries} entries written: {target}"))
+    log(f"{done.num_entries} entries written: {target}")
     if done.left_out:
         shown = ", ".join(done.left_out[:5])
-        console.print(
-            escaped(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
-        )
+        log(f"{len(done.left_out)} entries that are not the model's left out: {shown}")

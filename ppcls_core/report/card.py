@@ -10,8 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ppcls_core.inference.sidecar import Sidecar
-from ppcls_core.report.model import PlantedRow, Report, percent, printable, signed
-from ppcls_core.report.page import summary
+from ppcls_core.report.model import Report, percent, printable, signed
+from ppcls_core.report.page import summary, total
 
 NUM_NAMES = 30  # of classes; the sidecar has all
 
@@ -48,7 +48,6 @@ def model_card(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False
     )
     environment.filters |= {"md": _escaped, "percent": percent, "signed": signed}
-    total = [sum(getattr(row, name) for row in report.canaries) for name in ("found", "total")]
     return environment.get_template("card.md").render(
         report=report,
         card=sidecar,
@@ -57,7 +56,7 @@ def model_card(
         names=sidecar.classes[:NUM_NAMES],
         data=data,
         teacher=teacher,
-        canaries=PlantedRow("all", *total),
+        canaries=total(report.canaries),
         provenance=provenance,
     )
 

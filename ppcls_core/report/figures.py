@@ -66,10 +66,9 @@ def stage_colour(name: str) -> str:
 
 
 def accuracy_chart(rows: Sequence[AccuracyRow]) -> bytes:
-    """Top-1 of each model with its 95 % interval, as SVG; rows from top to bottom, `top1` finite.
+    """Top-1 (finite) of each model with its 95 % interval, from top to bottom, as SVG.
 
-    Raises:
-        ValueError: no row.
+    Raises ValueError without a row.
     """
     if not rows:
         raise ValueError("an accuracy chart needs at least one row")
@@ -124,10 +123,8 @@ def learning_curves(curves: Sequence[Curve]) -> bytes:
     """Validation top-1, loss and learning rate of each training stage, as SVG.
 
     A stage a column; all accuracies share one scale, the losses do not, because the stages
-    minimise different ones. At most MAX_POINTS of each series are drawn.
-
-    Raises:
-        ValueError: no curve.
+    minimise different ones. At most MAX_POINTS of each series are drawn. Raises ValueError without
+    a curve.
     """
     if not curves:
         raise ValueError("learning curves need at least one curve")
@@ -147,24 +144,15 @@ def _stage_panels(panels: Sequence[Axes], curve: Curve) -> None:
     name = _shorten(curve.stage, 16)
     accuracy.set_title(name, color=colour, loc="left", fontsize=10, fontweight="bold")
     percents = Series(top1.x, tuple(100 * y for y in top1.y))
-    _panel(accuracy, percents, _Mark(percents.last(), "{:.1f} %", colour))
-    _panel(loss, curve.loss, _Mark(curve.loss.last(), "{:.3g}", colour))
+    _panel(accuracy, percents, percents.last(), "{:.1f} %", colour)
+    _panel(loss, curve.loss, curve.loss.last(), "{:.3g}", colour)
     points = [p for p in zip(curve.lr.x, curve.lr.y, strict=True) if math.isfinite(p[1])]
     peak = max(points, key=lambda point: point[1], default=None)
-    _panel(rate, curve.lr, _Mark(peak, "peak {:.3g}", colour))
+    _panel(rate, curve.lr, peak, "peak {:.3g}", colour)
     rate.set_yticks([])
     recorded = [axes for axes in panels if axes.lines]
     if recorded:
         recorded[-1].set_xlabel(printable(curve.x_name), color=MUTED, fontsize=8)
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """The point of a line that its panel names; None where no point is finite."""
-
-    point: tuple[float, float] | None
-    text: str  # format of its y
-    colour: str
 
 
 def _grid(num: int) -> tuple[Figure, list[list[Axes]]]:
@@ -191,28 +179,36 @@ def _top1_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return max(0.0, min(values) - 0.1 * span - 1), max(values) + 0.3 * span + 3
 
 
-def _panel(axes: Axes, series: Series, mark: _Mark) -> None:
-    """One series with a dot at its mark, whose value stands in the free corner above."""
-    _plain(axes, ("left", "bottom") if mark.point else ())
-    if mark.point is None:
-        axes.set(xticks=[], yticks=[])
-        axes.text(0.0, 0.5, "not recorded", color=MUTED, fontsize=8, transform=axes.transAxes)
-        return
+def _panel(
+    axes: Axes, series: Series, mark: tuple[float, float] | None, text: str, colour: str
+) -> None:
+    """One series with a dot at its mark, whose y stands, in the format `text`, above at the right.
+
+    The mark is None where no point is finite.
+    """
+    _plain(axes, ("left", "bottom") if mark else ())
+    if mark is None:
+        return _not_recorded(axes)
     thin = _thin(series)
-    axes.plot(thin.x, thin.y, color=mark.colour, linewidth=1.5, solid_joinstyle="round")
-    axes.plot(*mark.point, "o", color=mark.colour, markersize=4, clip_on=False)
-    place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-    axes.text(1, 1, mark.text.format(mark.point[1]), color=INK, fontsize=8.5, **place)
+    axes.plot(thin.x, thin.y, color=colour, linewidth=1.5, solid_joinstyle="round")
+    axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
+    value = axes.text(1, 1, text.format(mark[1]), color=INK, fontsize=8.5, ha="right", va="top")
+    value.set_transform(axes.transAxes)
     axes.locator_params(nbins=3)
     axes.margins(x=0.03, y=0.3)
     axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
+    return None
+
+
+def _not_recorded(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[], xlabel="")
+    axes.text(0.0, 0.5, "not recorded", color=MUTED, fontsize=8, transform=axes.transAxes)
 
 
 def selection_chart(selection: SelectionSummary) -> bytes:
     """Images of each class, scores of what was selected, entropies over the pool, as SVG.
 
-    Raises:
-        ValueError: no class.
+    Raises ValueError without a class.
     """
     if not selection.classes:
         raise ValueError("a selection chart needs at least one class")
@@ -261,15 +257,14 @@ def _histogram_panel(axes: Axes, histogram: Histogram | None) -> None:
     known = histogram is not None and sum(histogram.counts) > 0
     _plain(axes, ("left", "bottom") if known else ())
     if histogram is None or not known:
-        axes.set(xticks=[], yticks=[], xlabel="")
-        axes.text(0.0, 0.5, "not recorded", color=MUTED, fontsize=8, transform=axes.transAxes)
-        return
+        return _not_recorded(axes)
     shares = [100 * count / sum(histogram.counts) for count in histogram.counts]
     axes.stairs(shares, histogram.edges, fill=True, color=stage_colour("distil"), alpha=0.75)
     axes.set_xlim(histogram.edges[0], histogram.edges[-1])
     axes.set_ylim(0, 1.1 * max(shares))
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.locator_params(axis="y", nbins=4)
+    return None
 
 
 def _thin(series: Series) -> Series:
@@ -321,8 +316,7 @@ def _svg(figure: Figure) -> bytes:
 def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
     """Contact sheet of pairs, each pool image beside the validation image, as JPEG.
 
-    Raises:
-        ValueError: no pair.
+    Raises ValueError without a pair.
     """
     if not pairs:
         raise ValueError("a pair sheet needs at least one pair")
@@ -340,8 +334,7 @@ def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
 def selection_sheet(samples: Sequence[ClassSample]) -> bytes:
     """Contact sheet of the selection, a class a row: best images, gap, borderline ones; as JPEG.
 
-    Raises:
-        ValueError: no class.
+    Raises ValueError without a class.
     """
     if not samples:
         raise ValueError("a selection sheet needs at least one class")

@@ -8,19 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ppcls_core.report.figures import (
-    NUM_BEST,
-    NUM_BORDERLINE,
-    accuracy_chart,
-    data_url,
-    jpeg,
-    learning_curves,
-    selection_chart,
-    thumbnail,
-)
+from ppcls_core.report import figures
 from ppcls_core.report.model import (
     Headline,
     Image,
@@ -45,40 +36,28 @@ def render(report: Report) -> str:
     forbids the browser whatever else may be in it.
     """
     finite = [row for row in report.accuracies if math.isfinite(row.top1)]
-    template = _environment().get_template("page.html")
+    classes, template = report.selection.classes, _template("page.html")
     return template.render(
         report=report,
         sentence=_sentence(report.headline),
-        accuracy=_svg_url(accuracy_chart(finite)) if finite else None,
-        curves=_svg_url(learning_curves(report.curves)) if report.curves else None,
+        accuracy=_svg_url(figures.accuracy_chart(finite)) if finite else None,
+        curves=_svg_url(figures.learning_curves(report.curves)) if report.curves else None,
         duplicates=report.duplicates[:MAX_PAIRS],
-        selection=_svg_url(selection_chart(report.selection)) if report.selection.classes else None,
-        classes=report.selection.classes[:MAX_CLASSES],
-        max_entropy=math.log(max(len(report.selection.classes), 1)),
+        selection=_svg_url(figures.selection_chart(report.selection)) if classes else None,
+        classes=classes[:MAX_CLASSES],
+        max_entropy=math.log(max(len(classes), 1)),
         unfilled=report.selection.unfilled[:MAX_CLASSES],
-        num_best=NUM_BEST,
-        num_borderline=NUM_BORDERLINE,
-        pair_side=PAIR_SIDE,
-        class_side=CLASS_SIDE,
     )
 
 
 def render_search(report: SearchReport) -> str:
     """`report` of a search for duplicates as one HTML page, in the manner of `render`."""
-    return (
-        _environment()
-        .get_template("search.html")
-        .render(
-            report=report,
-            duplicates=report.duplicates[:MAX_PAIRS],
-            pair_side=PAIR_SIDE,
-            num_best=NUM_BEST,
-            num_borderline=NUM_BORDERLINE,
-        )
-    )
+    template, pairs = _template("search.html"), report.duplicates[:MAX_PAIRS]
+    return template.render(report=report, duplicates=pairs)
 
 
-def _total(rows: Sequence[PlantedRow]) -> PlantedRow:
+def total(rows: Sequence[PlantedRow]) -> PlantedRow:
+    """The sums over all transforms."""
     return PlantedRow("all", sum(row.found for row in rows), sum(row.total for row in rows))
 
 
@@ -131,11 +110,12 @@ def _strong(pattern: str, number: str) -> Markup:
 
 
 def _svg_url(svg: bytes) -> str:
-    return data_url(svg, "image/svg+xml")
+    return figures.data_url(svg, "image/svg+xml")
 
 
 @cache
-def _environment() -> Environment:
+def _template(name: str) -> Template:
+    """The template, which may name figures' and this module's sizes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -145,7 +125,13 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters |= _FILTERS
-    return environment
+    sizes = {
+        "num_best": figures.NUM_BEST,
+        "num_borderline": figures.NUM_BORDERLINE,
+        "pair_side": PAIR_SIDE,
+        "class_side": CLASS_SIDE,
+    }
+    return environment.get_template(name, globals={**sizes})
 
 
 def _finalize(value: Any) -> Any:
@@ -156,15 +142,12 @@ def _finalize(value: Any) -> Any:
 
 
 def _picture(image: Image, side: int) -> str:
-    return data_url(jpeg(thumbnail(image, side)), "image/jpeg")
+    return figures.data_url(figures.jpeg(figures.thumbnail(image, side)), "image/jpeg")
 
 
-def _count(value: int | None) -> str | None:
-    return None if value is None else f"{value:,}"
-
-
-def _points(value: float | None) -> str | None:
-    return None if value is None else signed(value)
+def _where_known(text: Callable[[float], str]) -> Callable[[float | None], str | None]:
+    """The filter that writes a number as `text` does, and as a dash what is none or not finite."""
+    return lambda value: None if value is None or not math.isfinite(value) else text(value)
 
 
 def _interval(row: PlantedRow) -> str | None:
@@ -172,17 +155,13 @@ def _interval(row: PlantedRow) -> str | None:
     return f"{percent(low)} to {percent(high)}" if row.total else None
 
 
-def _rate(value: float | None) -> str | None:
+def _rate(value: float) -> str:
     """A speed to three significant digits."""
-    if value is None or not math.isfinite(value):
-        return None
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _duration(seconds: float | None) -> str | None:
+def _duration(seconds: float) -> str:
     """Seconds in the two largest units that matter."""
-    if seconds is None or not math.isfinite(seconds):
-        return None
     if seconds < 59.95:
         return f"{seconds:.1f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
@@ -197,11 +176,11 @@ def _duration(seconds: float | None) -> str | None:
 
 _FILTERS: Mapping[str, Callable[..., Any]] = {
     "picture": _picture,
-    "count": _count,
+    "count": _where_known("{:,}".format),
     "percent": percent,
-    "points": _points,
-    "rate": _rate,
+    "points": _where_known(signed),
+    "rate": _where_known(_rate),
     "interval": _interval,
-    "total": _total,
-    "duration": _duration,
+    "total": total,
+    "duration": _where_known(_duration),
 }

@@ -43,11 +43,9 @@ def draw_pareto(path: Path, rows: Sequence[PublishedWeights], costs: Sequence[st
     Raises:
         ValueError: a suffix that matplotlib does not write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5 * len(costs), 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, cost in zip(panels, costs, strict=True):
         _draw_panel(axes, rows, cost)

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_catalog.base.config import UserError
-from ppcls_core.serving.refused import Refused, cut
+from ppcls_core.serving.limits import Refused, cut
 
 OPEN = ("/", "/health", "/ready")  # without a token: the page asks for it, probes have none
 MIN_TOKEN = 16  # characters

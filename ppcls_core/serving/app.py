@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,10 +29,8 @@ from ppcls_core.inference.predict import rank
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import Access
 from ppcls_core.serving.batching import Batcher, Load
-from ppcls_core.serving.config import ServeConfig
 from ppcls_core.serving.guard import PATHS, Guard
-from ppcls_core.serving.metrics import Metrics
-from ppcls_core.serving.page import page
+from ppcls_core.serving.limits import Metrics, Refused, ServeConfig, cut
 from ppcls_core.serving.pictures import (
     JSON,
     MULTIPART,
@@ -36,7 +39,6 @@ from ppcls_core.serving.pictures import (
     network_input,
     read_pictures,
 )
-from ppcls_core.serving.refused import Refused, cut
 
 QUERY = ("top_k",)  # parameters of /predict
 BODY = {
@@ -194,6 +196,29 @@ def _check_query(query: QueryParams) -> None:
 async def health() -> dict[str, str]:
     """200 as long as the process answers."""
     return {"status": "alive"}
+
+
+@cache
+def _html_and_policy() -> tuple[str, str]:
+    """page.html, and a content security policy that allows its own script and style alone."""
+    html = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    script, style = (
+        "'sha256-" + base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode() + "'"
+        for tag in ("script", "style")
+        for inner in re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    )
+    policy = (
+        f"default-src 'none'; script-src {script}; style-src {style}; img-src blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return html, policy
+
+
+async def page() -> HTMLResponse:
+    """The page on which one drops a picture and sees its classes."""
+    html, policy = _html_and_policy()
+    headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
+    return HTMLResponse(html, headers=headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -21,9 +21,7 @@ import numpy as np
 
 from data_catalog.base.config import UserError
 from ppcls_core.inference.exported import Logits
-from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.metrics import Metrics
-from ppcls_core.serving.refused import Refused
+from ppcls_core.serving.limits import Metrics, Refused, ServeConfig
 
 Load = Callable[[], AbstractContextManager[Logits]]
 SMOOTHING = 0.1  # of the seconds that an image takes, batch by batch
@@ -32,7 +30,7 @@ SMOOTHING = 0.1  # of the seconds that an image takes, batch by batch
 @dataclass
 class _Waiting:
     image: np.ndarray  # uint8 [3, S, S]
-    answer: asyncio.Future[np.ndarray]  # float32 [C]
+    answer: Future[np.ndarray] = field(default_factory=Future)  # float32 [C]
     since: float = field(default_factory=time.monotonic)
 
 
@@ -54,8 +52,7 @@ class Batcher:
 
     def start(self, load: Load, size: int) -> None:
         """Load the predictor in its thread and warm it up on images of `size`."""
-        loop = asyncio.get_running_loop()
-        self._thread = Thread(target=self._work, args=(load, size, loop), daemon=True)
+        self._thread = Thread(target=self._work, args=(load, size), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -95,41 +92,39 @@ class Batcher:
 
     async def logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float32 [C] of each uint8 [3, S, S], in order; they may run in several batches."""
-        if self.ended.done():
-            raise _gone()
-        loop = asyncio.get_running_loop()
-        waiting = [_Waiting(image, loop.create_future()) for image in images]
+        waiting = [_Waiting(image) for image in images]
         for one in waiting:
             self._queue.put(one)
-        return await asyncio.gather(*(one.answer for one in waiting))
+        if self.ended.done():  # the thread may have ended before they were put
+            self._abandon()
+        return await asyncio.gather(*(asyncio.wrap_future(one.answer) for one in waiting))
 
-    def _work(self, load: Load, size: int, loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, load: Load, size: int) -> None:
         try:
             with load() as predict:
                 for num in {1, self._config.max_batch}:
                     predict(np.zeros((num, 3, size, size), np.uint8))
                 self.ready.set_result(None)
                 while batch := self._next():
-                    self._answer(predict, batch, loop)
+                    self._answer(predict, batch)
         except BaseException as error:  # noqa: BLE001 - whoever waits for `ended` gets it
             self.ended.set_exception(error)
-            with suppress(RuntimeError):  # the loop has ended: nobody waits
-                loop.call_soon_threadsafe(self._abandon)
+            self._abandon()
         else:
             self.ended.set_result(None)
 
-    def _answer(
-        self, predict: Logits, batch: list[_Waiting], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _answer(self, predict: Logits, batch: list[_Waiting]) -> None:
+        batch = _begun(batch)
         try:
-            answers = self._predicted(predict, batch)
+            answers = self._predicted(predict, batch) if batch else ()
         except UserError:  # there is no predictor any more
-            loop.call_soon_threadsafe(_fail, batch, _gone())
+            _fail(batch, _gone())
             raise
         except Exception as error:  # noqa: BLE001 - the requests get it
-            loop.call_soon_threadsafe(_fail, batch, error)
+            _fail(batch, error)
         else:
-            loop.call_soon_threadsafe(_deliver, batch, answers)
+            for one, answer in zip(batch, answers, strict=True):
+                one.answer.set_result(answer)
 
     def _next(self) -> list[_Waiting]:
         """The next batch; empty at the end."""
@@ -150,10 +145,11 @@ class Batcher:
         return batch
 
     def _abandon(self) -> None:
-        """Refuse what waits; nothing comes after `ended` is set."""
-        while not self._queue.empty():
-            if one := self._queue.get():
-                _fail([one], _gone())
+        """Refuse what waits."""
+        with suppress(Empty):
+            while True:
+                if one := self._queue.get_nowait():
+                    _fail(_begun([one]), _gone())
 
     def _predicted(self, predict: Logits, batch: list[_Waiting]) -> np.ndarray:
         begun = time.perf_counter()
@@ -165,16 +161,14 @@ class Batcher:
         return answers
 
 
-def _deliver(batch: list[_Waiting], answers: np.ndarray) -> None:
-    for one, answer in zip(batch, answers, strict=True):
-        if not one.answer.done():  # its request may have been cancelled
-            one.answer.set_result(answer)
+def _begun(batch: list[_Waiting]) -> list[_Waiting]:
+    """Those whose request has not been cancelled, and no longer can be."""
+    return [one for one in batch if one.answer.set_running_or_notify_cancel()]
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:
     for one in batch:
-        if not one.answer.done():
-            one.answer.set_exception(error)
+        one.answer.set_exception(error)
 
 
 def _gone() -> Refused:

@@ -25,16 +25,17 @@ HOPELESS = (401, 403, 404, 405, 421)
 class Client:
     """A server as it is reached; may be used from several threads."""
 
-    def __init__(self, url: str, token: str | None, num_connections: int) -> None:
-        """Raises UserError if `url` is none."""
+    def __init__(self, url: str, token: str | None, concurrency: int) -> None:
+        """For `concurrency` requests at a time. Raises UserError if `url` is none."""
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"{url}: no address of a server; expected http://HOST:PORT")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._concurrency = concurrency
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(60, connect=10),
-            limits=httpx.Limits(max_connections=num_connections),
+            limits=httpx.Limits(max_connections=concurrency),
             trust_env=not is_loopback(parts.hostname),  # no proxy leads to this machine
         )
 
@@ -43,6 +44,10 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    def classify_all(self, pictures: Iterable[Picture], top_k: int) -> Iterator[Row]:
+        """A row for each image, in order. Raises UserError, as `classify` does."""
+        return map_threads(lambda one: self.classify(one, top_k), pictures, self._concurrency)
 
     def classify(self, picture: Picture, top_k: int) -> Row:
         """The best classes of an image, or why it has none.
@@ -105,10 +110,3 @@ def _refusal(response: httpx.Response) -> tuple[str, str]:
         status = response.status_code
         return REFUSED, f"answered with status {status}; see that `ppcls serve` is there"
     return error["reason"] if error.get("reason") in REASONS else REFUSED, said
-
-
-def classify_all(
-    client: Client, pictures: Iterable[Picture], top_k: int, concurrency: int
-) -> Iterator[Row]:
-    """A row for each image, in order; `concurrency` requests at a time. Raises UserError."""
-    return map_threads(lambda picture: client.classify(picture, top_k), pictures, concurrency)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -24,25 +23,19 @@ from ppcls_core.runtime.processes import Child, Parent
 ENVIRONMENT = {"KMP_BLOCKTIME": "0"}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The exported folder to run; `settings` are those of EngineOptions."""
-
-    directory: Path
-    settings: dict[str, Any]
-
-
 @contextmanager
-def engine(asked: Asked) -> Iterator[Logits]:
+def engine(directory: Path, settings: dict[str, Any]) -> Iterator[Logits]:
     """The model of an exported folder in a process that ends with this one, however that ends.
+
+    `settings` are those of EngineOptions, `threads` among them.
 
     Raises:
         UserError: at the first batch: the model cannot be loaded; at any: the process has ended.
     """
-    threads = {"OMP_NUM_THREADS": str(asked.settings["threads"])}
+    threads = {"OMP_NUM_THREADS": str(settings["threads"])}
     with Child(
         f"{__name__}:open_engine",
-        (asked,),
+        (directory, settings),
         name="the inference process",
         remedy="lower max_batch if memory was short, else see its messages above; start again",
         environment={**ENVIRONMENT, **os.environ, **threads},
@@ -50,8 +43,10 @@ def engine(asked: Asked) -> Iterator[Logits]:
         yield child
 
 
-def open_engine(asked: Asked) -> Callable[[np.ndarray, Parent], np.ndarray]:
+def open_engine(
+    directory: Path, settings: dict[str, Any]
+) -> Callable[[np.ndarray, Parent], np.ndarray]:
     """The child's function: logits of a batch of uint8 pixels."""
     kind = resolve_name("ppcls_core.inference.predictor:EngineOptions")  # imports Paddle
-    predict = Exported(asked.directory).on_engine(parse(kind, asked.settings, "ppcls serve"))
+    predict = Exported(directory).on_engine(parse(kind, settings, "ppcls serve"))
     return lambda pixels, parent: predict(pixels)

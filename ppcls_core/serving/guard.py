@@ -17,9 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ppcls_core.serving.access import Access
-from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.metrics import Metrics
-from ppcls_core.serving.refused import Refused
+from ppcls_core.serving.limits import Metrics, Refused, ServeConfig
 
 PATHS = ("/", "/health", "/ready", "/metrics", "/predict", "/openapi.json")
 MAX_HEAD = 32_768  # bytes of headers
@@ -129,7 +127,13 @@ class Exchange:
             self._whole = not message.get("more_body", False)
             self._check_size(self.held)
             if self._bodies.held > self._config.max_held_bytes:
-                raise _full(self._config.max_held_bytes)
+                raise Refused(
+                    503,
+                    f"more than {self._config.max_held_bytes:,} bytes of requests at a time",
+                    "fewer or smaller requests",
+                    "ask again later",
+                    1,
+                )
         return message
 
     async def _in_time(self) -> Message:
@@ -177,16 +181,6 @@ class Exchange:
                     self._whole = not message.get("more_body", False)
         except TimeoutError:
             pass
-
-
-def _full(limit: int) -> Refused:
-    return Refused(
-        503,
-        f"more than {limit:,} bytes of requests at a time",
-        "fewer or smaller requests",
-        "ask again later",
-        1,
-    )
 
 
 def _stopping() -> Refused:

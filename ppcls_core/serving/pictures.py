@@ -14,8 +14,7 @@ from python_multipart.multipart import parse_options_header
 from data_catalog.base.config import Config
 from ppcls_core.data.decode import BadImage, decode
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.serving.config import ServeConfig
-from ppcls_core.serving.refused import Refused, cut
+from ppcls_core.serving.limits import Refused, ServeConfig, cut
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 FIELD = "image"  # of a form, as often as there are images

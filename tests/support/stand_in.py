@@ -17,7 +17,7 @@ from ppcls_core.inference.exported import Logits
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import access_to
 from ppcls_core.serving.app import ModelService, ServedModel
-from ppcls_core.serving.config import ServeConfig
+from ppcls_core.serving.limits import ServeConfig
 from ppcls_core.serving.server import Server, address_of, listen
 
 COLOURS = ("red", "green", "blue")

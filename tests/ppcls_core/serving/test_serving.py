@@ -17,9 +17,9 @@ import pytest
 from data_catalog.base.config import UserError, parse
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.serving.access import access_to, read_token
-from ppcls_core.serving.client import Client, classify_all
-from ppcls_core.serving.config import ServeConfig
+from ppcls_core.serving.client import Client
 from ppcls_core.serving.guard import PATHS
+from ppcls_core.serving.limits import ServeConfig
 from ppcls_core.serving.server import listen
 from tests.support.stand_in import COLOURS, Gate, Running, encoded, received, running
 
@@ -396,7 +396,7 @@ def test_the_client_keeps_the_order_and_tells_what_is_wrong(server, tmp_path: Pa
     (tmp_path / "vast.png").write_bytes(encoded("red", ".png") + bytes(100_000))
     found = given_images([str(tmp_path), str(tmp_path / "none.jpg")])
     with Client(server.url, None, 3) as client:
-        rows = list(classify_all(client, found, 1, 3))
+        rows = list(client.classify_all(found, 1))
     assert [row.guesses[0].name for row in rows[:12]] == list(COLOURS * 4)
     reasons = [row.reason for row in rows[12:]]
     assert reasons == ["truncated", "not_an_image", "refused", "missing"]
@@ -429,6 +429,6 @@ def test_the_client_says_that_nobody_is_there(tmp_path: Path):
         Client(f"127.0.0.1:{port}", None, 1) as client,
         pytest.raises(UserError, match="no answer"),
     ):
-        list(classify_all(client, found, 1, 1))
+        list(client.classify_all(found, 1))
     with pytest.raises(UserError, match="no address of a server"):
         Client("ftp://x", None, 1)

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from ppcls_core.data.decode import MAX_SCANS, decode
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.serving.config import ServeConfig
+from ppcls_core.serving.limits import Refused, ServeConfig
 from ppcls_core.serving.pictures import Upload, network_input, read_pictures
-from ppcls_core.serving.refused import Refused
 from tests.support.stand_in import encoded
 
 CONFIG = ServeConfig(max_images=3)

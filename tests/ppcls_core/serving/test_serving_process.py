@@ -22,7 +22,7 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
-from ppcls_core.serving.engine import Asked, engine
+from ppcls_core.serving.engine import engine
 from tests.conftest import PROJECT
 from tests.support.images import write_jpeg
 
@@ -142,7 +142,7 @@ def seconds_of(pid: int) -> float:
 def test_the_inference_process_takes_no_time_to_end(model):
     # Of the processor, which does not depend on what else runs here.
     others, before = children(os.getpid()), resource.getrusage(resource.RUSAGE_CHILDREN)
-    with engine(Asked(model, {"precision": "fp32", "threads": 1, "device": "cpu"})) as predict:
+    with engine(model, {"precision": "fp32", "threads": 1, "device": "cpu"}) as predict:
         predict(np.zeros((1, 3, 48, 48), np.uint8))
         (child,) = children(os.getpid()) - others
         running = seconds_of(child)

@@ -1,0 +1,63 @@
+"""Printing, tables and the start of Paddle, for all commands."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.paddle import import_paddle
+from ppcls_core.runtime.terminal import escaped
+
+# Rich takes 80 columns for a pipe, which cuts the names.
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+
+
+def log(line: str) -> None:
+    """Print a line, control characters made visible."""
+    console.print(escaped(line), soft_wrap=True)
+
+
+class LogMonitor(SilentMonitor):
+    """Prints notes and figures, such as those of an epoch."""
+
+    def note(self, message: str) -> None:
+        """Print the note."""
+        log(message)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Print the figures on a line."""
+        log("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+def figures_table(first: str, *titles: str) -> Table:
+    """An empty table: names on the left, under `first`, and figures, under `titles`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def start_paddle(threads: int | None) -> int:
+    """Import Paddle to compute with `threads` threads, all cores by default; how many they are."""
+    num_threads = threads or len(os.sched_getaffinity(0))
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # read when it is imported
+    os.environ.setdefault("GLOG_minloglevel", "2")  # errors; it reports its executors otherwise
+    import_paddle()
+    return num_threads
+
+
+def late(name: str) -> Any:
+    """The module, or object "module:name" of one, that imports Paddle, which takes seconds.
+
+    Commands name such objects where they use them, after they have checked what they were given.
+    """
+    import_paddle()
+    return pkgutil.resolve_name(name)
