@@ -55,7 +55,15 @@ class Precision(Config):
 
     def scaler(self) -> paddle.amp.GradScaler:
         """Scales the loss in fp16 and does nothing otherwise; a step that overflows is left out."""
-        from ppcls_core.engine.scaler import LossScaler
+        import paddle
+
+        class LossScaler(paddle.amp.GradScaler):
+            """Paddle's, whose message about an overflow fails under NumPy 2.4."""
+
+            def _update(self) -> None:
+                self._scale = self._scale.reshape([])  # the message wants it without an axis
+                super()._update()
+                self._scale = self._scale.reshape([1])
 
         return LossScaler(
             enable=self.dtype == "fp16",

@@ -67,7 +67,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A finished training: a row an epoch, and numbers of images.
 
     `counts` are the training images `in`, those `out` that could be read, by reason the others
@@ -79,10 +79,9 @@ class Trained:
 
 
 def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trainer:
-    """The trainer of what of `model` learns: its parameters without `stop_gradient`.
+    """The trainer of `model` with what `run` says.
 
-    Raises:
-        UserError: there are too few images for a batch, or as `Trainer`.
+    Raises UserError: there are too few images for a batch, or as `Trainer`.
     """
 
     def validate(model: paddle.nn.Layer) -> Row:
@@ -93,7 +92,6 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
 
     training = Training(
         model,
-        [parameter for parameter in model.parameters() if not parameter.stop_gradient],
         objective,
         run.loader,
         validate,
@@ -104,7 +102,7 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
     return Trainer(training, run.config, run.directory, run.save_seconds, run.monitor)
 
 
-def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trained:
+def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingResult:
     """Train to the end, from the checkpoint in the directory if there is one.
 
     There lie then the last weights, the best by validation top-1 (`trainer.BEST`) and HISTORY. Of
@@ -132,7 +130,7 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trained:
         if text:
             run.monitor.note(text)
     rejected = {name: int(n) for name, n in history[-1].items() if REJECTED in name}
-    return Trained(history, {"in": total, "out": total - sum(lost.values()), **rejected})
+    return TrainingResult(history, {"in": total, "out": total - sum(lost.values()), **rejected})
 
 
 def _lost_in(row: Row, prefix: str) -> dict[str, int]:

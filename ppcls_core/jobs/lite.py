@@ -52,8 +52,7 @@ def check_out(path: Path) -> None:
 def convert(optimizer: str, trained: Trained, out: Path, target: str) -> None:
     """Write `trained` to `out` for `target` (arm, x86 ...), atomically; float32.
 
-    Raises:
-        UserError: the weights do not fit, or the optimiser fails.
+    Raises UserError: the weights do not fit, or the optimiser fails.
     """
     from ppcls_core.inference.quantize import save_former
 

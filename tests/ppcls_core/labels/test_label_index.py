@@ -43,7 +43,7 @@ def test_images_of_equal_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr(index, "_hashes", colliding)
     rows = [(image_id, view) for image_id in "dacb" for view in (0, 1, 5)]
     found = Index.of([batch(*rows)])
-    assert found.twice() is None
+    assert found.first_repeated() is None
     for number, (image_id, view) in enumerate(rows):
         assert found.rows([image_id], np.array([view])).tolist() == [number]
     assert found.rows(["e", "a"], np.array([0, 2])).tolist() == [-1, -1]
@@ -61,4 +61,4 @@ def test_images_of_equal_hash_are_told_apart(monkeypatch):
     ],
 )
 def test_a_view_that_is_there_twice_is_found(rows, again):
-    assert (Index.of([batch(*rows)]).twice() is not None) == again
+    assert (Index.of([batch(*rows)]).first_repeated() is not None) == again
