@@ -31,8 +31,8 @@ BATCH, SIZE, NUM_IMAGES = 32, 64, 64
 
 def work(folder: Path, steps: int, parts: int) -> None:
     """What each process does: train the networks, then time the communication of a step."""
+    from ppcls_core.engine.averages import RunningStatistics
     from ppcls_core.engine.distributed import join, world
-    from ppcls_core.engine.statistics import RunningStatistics
 
     join()
     for name in NETWORKS:
@@ -81,9 +81,8 @@ def train(name: str, folder: Path, steps: int, accumulate: int):  # noqa: ANN201
         return {"top1": 0.0}
 
     loader = TrainLoader(images, BATCH, SIZE, CLASSIC, 0, 1, epochs=epochs)
-    learning = [p for p in model.parameters() if not p.stop_gradient]
     with tempfile.TemporaryDirectory() as directory:
-        training = Training(model, learning, cross_entropy(0.1), loader, no_validation, on_step)
+        training = Training(model, cross_entropy(0.1), loader, no_validation, on_step)
         Trainer(training, config, Path(directory), 1e9, SilentMonitor()).fit()
     if world().is_first:
         save_state(folder / f"{world().size}-{name}.pdparams", state_of(model))
@@ -94,8 +93,8 @@ def time_communication(model) -> dict[str, float]:  # noqa: ANN001
     """Median seconds of what a step communicates, part by part."""
     import paddle
 
+    from ppcls_core.engine.averages import RunningStatistics
     from ppcls_core.engine.distributed import world
-    from ppcls_core.engine.statistics import RunningStatistics
 
     learning = [p for p in model.parameters() if not p.stop_gradient]
     (paddle.add_n([p.sum() for p in learning])).backward()

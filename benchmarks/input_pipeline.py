@@ -213,8 +213,7 @@ def train(loader: Alternating, num_epochs: int) -> Epochs:
         if (report.step + 1) % loader.steps_per_epoch == 0:
             memory.append(resident())
 
-    objective, learning = cross_entropy(0.1), list(model.parameters())
-    training = Training(model, learning, objective, loader, lambda model: {"top1": 0.0}, on_step)
+    training = Training(model, cross_entropy(0.1), loader, lambda model: {"top1": 0.0}, on_step)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(training, config, Path(folder), 1e9, SilentMonitor()).fit()
     # Means over an epoch: a median over its steps would hide a wait at every third.

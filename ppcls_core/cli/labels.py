@@ -57,7 +57,9 @@ def labels(
     )
     if not check:
         return
-    drift = late("ppcls_core.labels.check:check_labels")(store, num, len(os.sched_getaffinity(0)))
+    drift = late("ppcls_core.labels.labeller:check_labels")(
+        store, num, len(os.sched_getaffinity(0))
+    )
     log(
         f"{drift.num:,} labelled again: same class {drift.agreement.top1:.2%}, mean KL "
         f"{drift.agreement.kl:.1e}, largest difference of a log-probability {drift.largest:.3f}"

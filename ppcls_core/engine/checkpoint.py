@@ -18,8 +18,8 @@ import paddle
 
 from data_catalog.base.config import UserError
 from ppcls_core.data.lost import Lost
+from ppcls_core.engine.averages import Average
 from ppcls_core.engine.distributed import world
-from ppcls_core.engine.ema import Average
 from ppcls_core.models.weights.files import load_state, save_state
 from ppcls_core.runtime.monitor import Monitor
 
@@ -53,8 +53,7 @@ class State:
 def save(directory: Path, state: State) -> None:
     """Write `state` atomically as the newest checkpoint; the newest so far becomes the previous.
 
-    Raises:
-        UserError: a weight is not finite; the checkpoints stay as they are.
+    Raises UserError: a weight is not finite; the checkpoints stay as they are.
     """
     require_finite(state)
     with world().together():  # none may end, and have the others ended, before the file is whole
@@ -75,8 +74,7 @@ def _write(directory: Path, state: State) -> None:
 def restore(directory: Path, state: State, monitor: Monitor) -> None:
     """Load the newest whole checkpoint of `directory` into `state`; without one it stays as it is.
 
-    Raises:
-        UserError: every checkpoint is damaged, or the one found is of another training.
+    Raises UserError: every checkpoint is damaged, or the one found is of another training.
     """
     with world().together():
         if world().is_first:

@@ -78,8 +78,7 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
 def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:
     """Accuracy of `model` in eval mode; afterwards each layer is in the mode that it was in.
 
-    Raises:
-        Interrupted, UserError: as `evaluate_each`.
+    Raises Interrupted, UserError: as `evaluate_each`.
     """
     with eval_mode(model):
         return evaluate_each([partial(predict_logits, model)], data, monitor)[0]

@@ -96,7 +96,8 @@ def _prepare(teacher: paddle.nn.Layer, batch_norm: Literal["batch", "running"]) 
         for layer in teacher.sublayers():
             if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.BatchNorm):
                 layer.train()
-                layer._momentum = 1.0  # keeps the running statistics as they are
+                # Keeps the running statistics as they are; Paddle has no other way.
+                layer._momentum = 1.0  # pyright: ignore[reportPrivateUsage]
 
 
 def _of_outputs(

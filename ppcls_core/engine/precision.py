@@ -6,7 +6,6 @@ weights: optimizer, average, checkpoint and evaluation know nothing of the preci
 
 from __future__ import annotations
 
-import pkgutil
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
@@ -56,9 +55,17 @@ class Precision(Config):
 
     def scaler(self) -> paddle.amp.GradScaler:
         """Scales the loss in fp16 and does nothing otherwise; a step that overflows is left out."""
-        # By name: a recipe is checked without Paddle.
-        scaler = pkgutil.resolve_name("ppcls_core.engine.scaler:LossScaler")
-        return scaler(
+        import paddle
+
+        class LossScaler(paddle.amp.GradScaler):
+            """Paddle's, whose message about an overflow fails under NumPy 2.4."""
+
+            def _update(self) -> None:
+                self._scale = self._scale.reshape([])  # the message wants it without an axis
+                super()._update()
+                self._scale = self._scale.reshape([1])
+
+        return LossScaler(
             enable=self.dtype == "fp16",
             init_loss_scaling=self.loss_scale,
             use_dynamic_loss_scaling=self.dynamic,

@@ -79,10 +79,9 @@ class TrainingResult:
 
 
 def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trainer:
-    """The trainer of what of `model` learns: its parameters without `stop_gradient`.
+    """The trainer of `model` with what `run` says.
 
-    Raises:
-        UserError: there are too few images for a batch, or as `Trainer`.
+    Raises UserError: there are too few images for a batch, or as `Trainer`.
     """
 
     def validate(model: paddle.nn.Layer) -> Row:
@@ -93,7 +92,6 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
 
     training = Training(
         model,
-        [parameter for parameter in model.parameters() if not parameter.stop_gradient],
         objective,
         run.loader,
         validate,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,13 @@ from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
 from ppcls_core.engine import checkpoint
+from ppcls_core.engine.averages import Average, RunningStatistics
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.distributed import world
-from ppcls_core.engine.ema import Average
 from ppcls_core.engine.evaluator import count_hits
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length
-from ppcls_core.engine.statistics import RunningStatistics
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Interrupted, Monitor
@@ -59,13 +58,12 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Training:
-    """A model, the parameters that learn, and the images and objective that they learn from.
+    """A model, and the images and objective that its parameters without `stop_gradient` learn from.
 
     It fails when more than the share `max_lost` of the images cannot be read.
     """
 
     model: paddle.nn.Layer
-    parameters: Sequence[paddle.Tensor]
     objective: Objective
     loader: TrainLoader
     validate: Validate
@@ -102,8 +100,9 @@ class Trainer(checkpoint.State):
     ) -> None:
         config.precision.check()
         _check_batch_size(training.loader.batch_size, config.accumulate)
+        self._learning = [p for p in training.model.parameters() if not p.stop_gradient]
         optimizer = make_optimizer(
-            config.optimizer, training.parameters, config.regularizer, config.clip_norm
+            config.optimizer, self._learning, config.regularizer, config.clip_norm
         )
         average = Average(training.model, config.ema_decay) if config.ema_decay else None
         super().__init__(training.model, optimizer, config.precision.scaler(), average)
@@ -156,8 +155,7 @@ class Trainer(checkpoint.State):
     def step(self, batches: Iterator[Batch]) -> None:
         """One update, by the next batch.
 
-        Raises:
-            UserError: the loss is not finite, or the batch cannot be loaded.
+        Raises UserError: the loss is not finite, or the batch cannot be loaded.
         """
         lr, parts = self._lr(self.position.step), self.config.accumulate * world().size
         statistics = RunningStatistics(self.model, parts)
@@ -170,7 +168,7 @@ class Trainer(checkpoint.State):
                 f"the loss is {loss} at step {self.position.step}: lower lr (now {lr:g}), lengthen "
                 "the warm-up or set clip_norm; the checkpoint before it is kept"
             )
-        world().average_gradients(self.training.parameters)
+        world().average_gradients(self._learning)
         statistics.write(sums[3:] / parts)
         self.optimizer.set_lr(lr)
         self.scaler.step(self.optimizer)

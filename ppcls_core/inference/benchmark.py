@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -41,8 +43,7 @@ def time_stages(
 ) -> tuple[int, dict[str, Timing]]:
     """(size of the batch, timing of each stage of predicting the first `batch_size` of `found`).
 
-    Raises:
-        UserError: none of them can be read.
+    Raises UserError: none of them can be read.
     """
     batch = list(islice(found, batch_size))
     pixels = _readable(batch, classifier.preprocess)
@@ -79,25 +80,24 @@ class Measured:
     """10^9 operations an image, a multiplication and an addition being two."""
     training_engine_ms: float
     """Paddle's dygraph in eval mode, fp32."""
-    inference_plain_ms: float | None
+    inference_plain_ms: float | None = None
     """Paddle's inference engine in fp32 without oneDNN; of the next three with it, on a CPU."""
-    inference_fp32_ms: float | None
-    inference_bf16_ms: float | None
-    inference_int8_ms: float | None
-    onnxruntime_ms: float | None
-    published_mparams: float | None
-    published_gflops: float | None
-    published_v100_fp32_ms: float | None
-    published_t4_fp16_ms: float | None
-    published_sd855_ms: float | None
-    errata: str
+    inference_fp32_ms: float | None = None
+    inference_bf16_ms: float | None = None
+    inference_int8_ms: float | None = None
+    onnxruntime_ms: float | None = None
+    published_mparams: float | None = None
+    published_gflops: float | None = None
+    published_v100_fp32_ms: float | None = None
+    published_t4_fp16_ms: float | None = None
+    published_sd855_ms: float | None = None
+    errata: str = ""
 
 
 def resolve_size(name: str, image_size: int | None) -> int:
     """`image_size`, by default the one with which the model was published.
 
-    Raises:
-        UserError: unknown name, or an image too small for the network.
+    Raises UserError: unknown name, or an image too small for the network.
     """
     row = _published(name)
     size = image_size or (row.crop if row else 224)
@@ -110,36 +110,23 @@ def measure(name: str, size: int, batch_sizes: Sequence[int], threads: int) -> l
 
     All engines take turns. The int8 model is calibrated on noise: its answers are worth nothing.
     """
-    row = _published(name)
     model = build_model(name)
     model.eval()
-    cost = count_parameters(model) / 1e6, count_operations(model, size) / 1e9
+    mparams, gflops = count_parameters(model) / 1e6, count_operations(model, size) / 1e9
+    published: dict[str, Any] = {}
+    if row := _published(name):
+        figures = ("mparams", "v100_fp32_ms", "t4_fp16_ms", "sd855_ms")
+        published = {f"published_{figure}": getattr(row, figure) for figure in figures}
+        published["errata"] = row.errata
+        if row.crop == size:  # the table's operations are those of its own input size
+            published["published_gflops"] = row.gflops
     with tempfile.TemporaryDirectory() as folder:
         engines = _engines(model, size, Path(folder), threads)
-        latencies = [_latencies(engines, size, number) for number in batch_sizes]
-    return [
-        Measured(
-            name=name,
-            image_size=size,
-            batch_size=number,
-            mparams=cost[0],
-            gflops=cost[1],
-            training_engine_ms=of["training"],
-            inference_plain_ms=of.get("plain"),
-            inference_fp32_ms=of.get("fp32"),
-            inference_bf16_ms=of.get("bf16"),
-            inference_int8_ms=of.get("int8"),
-            onnxruntime_ms=of.get("onnxruntime"),
-            published_mparams=row.mparams if row else None,
-            # The table's operations are those of its own input size.
-            published_gflops=row.gflops if row and row.crop == size else None,
-            published_v100_fp32_ms=row.v100_fp32_ms if row else None,
-            published_t4_fp16_ms=row.t4_fp16_ms if row else None,
-            published_sd855_ms=row.sd855_ms if row else None,
-            errata=row.errata if row else "",
-        )
-        for number, of in zip(batch_sizes, latencies, strict=True)
-    ]
+        return [
+            Measured(name, size, number, mparams, gflops, **latencies, **published)
+            for number in batch_sizes
+            for latencies in [_latencies(engines, size, number)]
+        ]
 
 
 def _published(name: str) -> PublishedWeights | None:
@@ -154,17 +141,16 @@ def _engines(
     classes = tuple(map(str, range(num_classes_of(model))))
     sidecar = Sidecar(architecture="any", classes=classes, preprocess=Preprocess(size=size))
     export(model, sidecar, folder)
-    fp32 = EngineOptions(threads=threads)
-    options = {"fp32": fp32}
+    options = {"inference_fp32": EngineOptions(threads=threads)}
     if has_fast_bf16():
-        options["bf16"] = EngineOptions(precision="bf16", threads=threads)
-    engines: dict[str, Callable[[np.ndarray], object]] = {"training": _dygraph(model)}
+        options["inference_bf16"] = EngineOptions(precision="bf16", threads=threads)
+    engines: dict[str, Callable[[np.ndarray], object]] = {"training_engine": _dygraph(model)}
     if not has_gpu():
-        options["plain"] = EngineOptions(threads=threads, onednn=False)
+        options["inference_plain"] = EngineOptions(threads=threads, onednn=False)
         with suppress(UserError):  # it has no form that the tool can quantise
             noise = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), np.uint8)
             quantize(model, Calibration([noise]), folder)
-            options["int8"] = EngineOptions(precision="int8", threads=threads)
+            options["inference_int8"] = EngineOptions(precision="int8", threads=threads)
         with suppress(UserError):  # not installed, or not convertible
             engines["onnxruntime"] = onnx.open_session(onnx.convert(folder), threads)
     return engines | {name: open_predictor(folder, chosen) for name, chosen in options.items()}
@@ -181,14 +167,10 @@ def _dygraph(model: Network) -> Callable[[np.ndarray], object]:
 def _latencies(
     engines: Mapping[str, Callable[[np.ndarray], object]], size: int, batch_size: int
 ) -> dict[str, float]:
-    """Median milliseconds of a batch, by engine."""
+    """Median milliseconds of a batch by the name of Measured's field for the engine."""
     images = np.random.default_rng(0).standard_normal((batch_size, 3, size, size), np.float32)
-    runs = {name: _bound(engine, images) for name, engine in engines.items()}
+    runs: dict[str, Run] = {f"{name}_ms": partial(run, images) for name, run in engines.items()}
     return {name: timing.median for name, timing in time_in_turn(runs).items()}
-
-
-def _bound(engine: Callable[[np.ndarray], object], images: np.ndarray) -> Run:
-    return lambda: engine(images)
 
 
 def write_measured(path: Path, rows: Iterable[Measured]) -> None:

@@ -30,9 +30,8 @@ def export_onnx(model: paddle.nn.Layer, exported: Exported) -> float:
 
     It takes float32 [N, 3, S, S], any N, images as the sidecar prepares them.
 
-    Raises:
-        UserError: as `convert` and `open_session`, or the logits differ from the network's by more
-            than TOLERANCE, as where the converter passes over a setting; then no ONNX is left.
+    Raises UserError: as `convert` and `open_session`, or the logits differ from the network's
+    by more than TOLERANCE, as where the converter passes over a setting; then no ONNX is left.
     """
     path = convert(exported.directory)
     try:
@@ -50,9 +49,8 @@ def convert(directory: Path) -> Path:
 
     In a process of its own, because the converter prints much, part of it from C++.
 
-    Raises:
-        UserError: paddle2onnx or onnxruntime is not installed, the weights are too large, or the
-            converter fails.
+    Raises UserError: paddle2onnx or onnxruntime is not installed, the weights are too large, or
+    the converter fails.
     """
     check_installed()
     if (size := (directory / WEIGHTS).stat().st_size) > MAX_BYTES:
@@ -84,8 +82,7 @@ def open_onnx(exported: Exported, threads: int) -> Logits:
 def open_session(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """The ONNX model `path` as a function of its one input to its one output.
 
-    Raises:
-        UserError: onnxruntime refuses it, as where ONNX cannot say what the network does.
+    Raises UserError: onnxruntime refuses it, as where ONNX cannot say what the network does.
     """
     import onnxruntime
     from onnxruntime.capi import (

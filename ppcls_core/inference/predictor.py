@@ -96,9 +96,8 @@ def open_predictor(directory: Path, options: EngineOptions) -> Callable[[np.ndar
     It takes what the program takes. Once it has run, trainings of this process give other bits
     than before, because the engine sets the number of threads of the process.
 
-    Raises:
-        UserError: the machine cannot do what `options` say, or Paddle cannot read the files; when
-            called, that Paddle has no form of an operation in this precision.
+    Raises UserError: the machine cannot do what `options` say, or Paddle cannot read the files;
+    when called, that Paddle has no form of an operation in this precision.
     """
     options.check()
     is_int8 = options.precision == "int8"

@@ -56,8 +56,7 @@ def read_calibration(images: Images, preprocess: Preprocess, num: int, workers: 
 
     An image that cannot be read is counted, and another takes its place.
 
-    Raises:
-        UserError: none can be read.
+    Raises UserError: none can be read.
     """
     order = generator(0, "calibration").permutation(len(images)).tolist()
     batches: list[np.ndarray] = []
@@ -84,8 +83,7 @@ def quantize(model: Network, calibration: Calibration, directory: Path) -> None:
     It takes what the float one takes: float32 [N, 3, S, S], images as the sidecar prepares them.
     Trainings of this process give the same bits as without.
 
-    Raises:
-        UserError: the folder holds no exported model.
+    Raises UserError: the folder holds no exported model.
     """
     sidecar = Exported(directory).sidecar
     with tempfile.TemporaryDirectory(dir=directory) as name, quiet(), warnings.catch_warnings():

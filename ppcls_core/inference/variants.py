@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from data_catalog.base.files import write_csv
 from data_catalog.images.columns import Images
 from ppcls_core.engine.evaluator import EvalData, evaluate_each
 from ppcls_core.inference import int8, sidecar
@@ -66,8 +65,7 @@ def variants_of(directory: Path, aware: Path | None) -> list[Variant]:
 def compare(variants: Sequence[Variant], images: Images | None, threads: int) -> list[Compared]:
     """A row for each variant, on the CPU with `threads` threads.
 
-    Raises:
-        UserError: no image, or too few, can be read.
+    Raises UserError: no image, or too few, can be read.
     """
     opened = [Exported(x.directory) for x in variants]
     options = [
@@ -98,8 +96,3 @@ def latencies(predict: Sequence[Logits], size: int, batch_size: int = 1) -> list
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, size, size), np.uint8)
     runs = {str(number): partial(logits, pixels) for number, logits in enumerate(predict)}
     return [timing.median for timing in time_in_turn(runs, REPEATS).values()]
-
-
-def write_compared(path: Path, rows: Sequence[Compared]) -> None:
-    """Write the rows to `path` as CSV with a header, atomically; what is not known is empty."""
-    write_csv(path, [field.name for field in fields(Compared)], (asdict(row) for row in rows))

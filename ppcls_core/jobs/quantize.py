@@ -1,24 +1,50 @@
-"""A model quantised to int8, also by training with int8's rounding, beside its other precisions."""
+"""A model quantised to int8, also by training with int8's rounding, beside its other precisions.
+
+In quantisation-aware training Paddle's tool (paddle.quantization) rounds the weights of
+convolutions and linear layers per output channel and what goes into them per tensor, as int8 will;
+the gradient passes through as if it had not (Jacob et al. 2017). The training is the project's one
+loop.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import paddle
+from paddle import nn
+from paddle.nn.quant.quant_layers import FakeQuantChannelWiseAbsMax
+from paddle.quantization import QAT, BaseQuanter, QuantConfig
+from paddle.quantization.factory import QuanterFactory
+from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
+
 from data_catalog.base.config import UserError
+from data_catalog.base.files import write_csv
 from data_catalog.images.columns import Images
+from ppcls_core.engine import run as engine
+from ppcls_core.engine.config import LabelTraining
+from ppcls_core.engine.evaluator import EvalData
+from ppcls_core.engine.objectives import cross_entropy
+from ppcls_core.engine.precision import Precision
+from ppcls_core.engine.schedules import CosineWarmup
 from ppcls_core.inference.export import export
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
-from ppcls_core.inference.variants import Compared, compare, variants_of, write_compared
+from ppcls_core.inference.variants import Compared, compare, variants_of
 from ppcls_core.jobs.job import Job
-from ppcls_core.jobs.qat import qat_training, train_aware
 from ppcls_core.jobs.train import images_of
 from ppcls_core.jobs.trained import Trained
+from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.registry import build_model
+from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Monitor
+from ppcls_core.runtime.randomness import seed_of
 
 TABLE = "compared.csv"
 AWARE = "trained"  # folder of the model after quantisation-aware training
+LR_SHARE = 0.1  # of the training's own rate: the weights are nearly where they should be
+BITS = 8
 
 
 @dataclass(frozen=True)
@@ -58,7 +84,7 @@ def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
         export(network, trained.sidecar(), directory)
         quantize(network, images, directory)
     rows = compare(variants_of(asked.out, aware), val, asked.threads)
-    write_compared(asked.out / TABLE, rows)
+    write_csv(asked.out / TABLE, list(asdict(rows[0])), map(asdict, rows))
     return rows
 
 
@@ -81,3 +107,108 @@ def _described(images: Calibration, asked: int) -> str:
     few = f", fewer than the {asked:,} asked for" if images.num_images < asked else ""
     bad = f"; {images.unreadable:,} more could not be read" if images.unreadable else ""
     return f"calibrates with {images.num_images:,} images{few}{bad}"
+
+
+def qat_training(job: Job, epochs: int) -> LabelTraining:
+    """The job's training as it goes on with rounding: fp32, at LR_SHARE, along a cosine to 0.
+
+    Raises UserError: the job does not train on labels, or names no images.
+    """
+    if job.training is None or job.train is None or job.val is None:
+        raise UserError(
+            "quantisation-aware training goes on with a training on labels: expected a YAML file "
+            "with `training`, `train` and `val` (PaddleClas's: TRAIN and VALID, no teacher)"
+        )
+    update = {
+        "epochs": epochs,
+        "lr": LR_SHARE * job.training.lr,
+        "schedule": CosineWarmup(warmup_epochs=0),
+        "ema_decay": None,
+        "precision": Precision(),
+        "eval_every": epochs,
+    }
+    return job.training.model_copy(update=update)
+
+
+def train_aware(model: Network, job: Job, epochs: int, monitor: Monitor) -> Network:
+    """A network like `model`, the job's, trained on from its weights; `model` is used up.
+
+    An interrupted training begins anew.
+
+    Raises:
+        Interrupted: a stop was requested.
+        UserError: as `qat_training`, or the data is not usable.
+    """
+    config = qat_training(job, epochs)
+    assert job.train
+    assert job.val
+    val = images_of(job.val, job.num_classes)
+    images = images_of(job.train, job.num_classes)
+    round_in_training(model)
+    with tempfile.TemporaryDirectory() as folder:
+        data = EvalData(val, job.preprocess, job.workers, job.max_lost)
+        run = engine.Run(images, data, config, seed_of(job.seed, "qat"), Path(folder), monitor)
+        engine.train(model, cross_entropy(config.label_smoothing), run)
+    return _without_rounding(model, job)
+
+
+def round_in_training(model: Network) -> None:
+    """Let the convolutions and linear layers of `model` compute with what int8 can hold."""
+    model.train()
+    config = QuantConfig(activation=None, weight=None)  # all layers that are not named
+    config.add_type_config(
+        [nn.Conv2D, nn.Linear],
+        activation=FakeQuanterWithAbsMaxObserver(moving_rate=0.9, bit_length=BITS),
+        weight=_PerChannel(),
+    )
+    QAT(config).quantize(model, inplace=True)
+
+
+def _without_rounding(model: nn.Layer, job: Job) -> Network:
+    """The network of the job with the weights that `model` has learnt."""
+    state = state_of(model)
+    network = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
+    for name, tensor in network.state_dict().items():
+        tensor.set_value(state[name])
+    network.eval()
+    return network
+
+
+class _PerChannelQuanter(BaseQuanter):
+    """Rounds a layer's weights, each output channel by its own largest value."""
+
+    def __init__(self, layer: nn.Layer) -> None:
+        super().__init__()
+        weight = layer.weight
+        self._axis = 1 if isinstance(layer, nn.Linear) else 0
+        self._round = FakeQuantChannelWiseAbsMax(
+            channel_num=weight.shape[self._axis],
+            quant_bits=BITS,
+            quant_axis=self._axis,
+            quant_on_weight=True,
+        )
+
+    def forward(self, input: paddle.Tensor) -> paddle.Tensor:
+        return self._round(input)
+
+    def scales(self) -> paddle.Tensor:
+        scale = self._round._scale  # pyright: ignore[reportPrivateUsage]  # Paddle has no other way
+        assert scale is not None  # made with `channel_num`
+        return scale
+
+    def zero_points(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # symmetric
+        return None
+
+    def quant_axis(self) -> int:
+        return self._axis
+
+    def bit_length(self) -> int:
+        return BITS
+
+
+class _PerChannel(QuanterFactory):
+    """Makes the quanter of each layer."""
+
+    # Paddle's own raises NotImplementedError, from which its type is inferred.
+    def _get_class(self) -> type[BaseQuanter]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _PerChannelQuanter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import tempfile
 import time
@@ -10,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import paddle
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json, write_bytes, write_json
+from data_catalog.base.files import digest_of, read_json, sha256_file, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
+from data_catalog.images.identity import content_digest
 from data_catalog.sources import FilesConfig, FilesDataset
 from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
@@ -28,13 +31,11 @@ from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.run import HISTORY, Run, trainer_of
 from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
-from ppcls_core.inference.classes import check_class_names
-from ppcls_core.jobs.inputs import differences, inputs_of
+from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import ImageList, Job
-from ppcls_core.jobs.vdl import scalars_to
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.files import weights_digest, find_weights, save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.stop import StopFlag, stop_on_signals
@@ -70,7 +71,7 @@ def train(job: Job, log: Log) -> Path:
         return job.folder
     with world().together():
         model, objective = _model(job, log), _objective(job, images)
-    scalars = scalars_to(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
+    scalars = _scalars_to(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
 
     def copy_weights(epoch: int) -> None:
         if job.save_every and epoch % job.save_every == 0 and world().is_first:
@@ -100,8 +101,7 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     That of each class goes to the CSV file `per_class`: class, its name if there is one,
     num_images, top1, top5; the shares are empty without images.
 
-    Raises:
-        UserError: no weights, or they are for other classes; too few images can be read.
+    Raises UserError: no weights, or they are for other classes; too few images can be read.
     """
     if job.val is None or job.weights is None:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
@@ -127,8 +127,7 @@ def try_out(job: Job, log: Log) -> None:
     Weights are random. A precision that this machine cannot train in becomes fp32, and that is
     said.
 
-    Raises:
-        UserError: as the training would.
+    Raises UserError: as the training would.
     """
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     log(f"model {job.model.name}: {job.num_classes} classes, tested at {job.preprocess.size} px")
@@ -154,8 +153,7 @@ def try_out(job: Job, log: Log) -> None:
 def images_of(source: ImageList, num_classes: int) -> Images:
     """The images of a list file.
 
-    Raises:
-        UserError: no such list, a line without a label, or a label outside the classes.
+    Raises UserError: no such list, a line without a label, or a label outside the classes.
     """
     root, listed = Path(source.root).absolute(), Path(source.list).absolute()
     config = FilesConfig(kind="files", root=str(root), train=str(listed))
@@ -190,19 +188,40 @@ def _of_first(log: Log) -> Log:
 def _is_done(job: Job, images: Images, val: Images) -> bool:
     """Whether the folder holds this training's result; if it is empty it becomes this training's.
 
-    Raises:
-        UserError: it holds a training with other settings, images, labels or weights.
+    Raises UserError: it holds a training with other settings, images, labels or weights.
     """
     settings = job.model_dump(mode="json", exclude=RUN_TIME)
-    settings["inputs"] = inputs_of(job, images, val)
+    settings["inputs"] = _inputs_of(job, images, val)
     path = job.folder / SETTINGS
-    if path.exists() and (others := differences(read_json(path), settings)):
+    if path.exists() and (others := _differences(read_json(path), settings)):
         raise UserError(
             f"{job.folder}: holds a training with other settings or inputs ({', '.join(others)}); "
             "delete the folder to train anew, or give another one (output)"
         )
     write_json(path, settings)
     return (job.folder / HISTORY).exists()
+
+
+def _inputs_of(job: Job, images: Images, val: Images) -> dict[str, str]:
+    """sha256 (hex) by input: images with their labels, and the weights that the job starts from.
+
+    Raises UserError: there are no such weights.
+    """
+    found = {"training images": content_digest(images), "validation images": content_digest(val)}
+    if job.weights is not None:
+        found["weights"] = weights_digest(Path(job.weights))
+    if job.teacher and job.teacher.weights is not None:
+        found["teacher's weights"] = weights_digest(Path(job.teacher.weights))
+    return found
+
+
+def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
+    """What of a job's settings and `inputs` is not as it was recorded, by name."""
+    if not isinstance(recorded, dict):
+        return ["settings (its record is damaged)"]
+    names = [n for n in wanted if n != "inputs" and wanted[n] != recorded.get(n)]
+    before = recorded.get("inputs", {})
+    return names + [n for n, digest in wanted["inputs"].items() if digest != before.get(n)]
 
 
 def _model(job: Job, log: Callable[[str], None]) -> Network:
@@ -288,6 +307,21 @@ class _StepLog:
                 f"epoch:{epoch} train step:{step} loss:{report.loss:.4f} top1:{report.top1:.4f} "
                 f"top5:{report.top5:.4f} lr:{report.lr:.6f} elapse:{elapsed:.3f}"
             )
+
+
+def _scalars_to(folder: Path) -> Callable[[StepReport], None]:
+    """Writes the loss, learning rate and accuracies of each step to `folder`, by VisualDL."""
+    try:
+        visualdl = importlib.import_module("visualdl")
+    except ImportError as error:
+        raise UserError("--vdl_dir needs VisualDL: pip install visualdl") from error
+    writer = visualdl.LogWriter(str(folder))
+
+    def write(report: StepReport) -> None:
+        for name in ("loss", "lr", "top1", "top5"):
+            writer.add_scalar(f"train/{name}", getattr(report, name), report.step)
+
+    return write
 
 
 class _Console:

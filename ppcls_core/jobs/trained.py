@@ -50,8 +50,7 @@ class Trained(Config):
     def network(self) -> Network:
         """In eval mode.
 
-        Raises:
-            UserError: the weights are not there, or not of this model and these classes.
+        Raises UserError: the weights are not there, or not of this model and these classes.
         """
         name, num_classes = self.model.name, len(self.classes)
         if self.weights is None:
@@ -74,9 +73,8 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
     Without `choice.classes` the classes are called by their numbers.
 
-    Raises:
-        UserError: unknown model or setting, no weights named, a size that the model cannot take,
-            or another number of class names than classes.
+    Raises UserError: unknown model or setting, no weights named, a size that the model cannot
+    take, or another number of class names than classes.
     """
     names = read_classes(choice.classes) if choice.classes else ()
     is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file()

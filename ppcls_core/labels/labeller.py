@@ -1,19 +1,34 @@
-"""Views of images to rows of a label shard."""
+"""Views of images to rows of a label shard, the record of how that was done, and its repetition.
+
+The record lies beside the shards. From it `check_labels` makes a sample of the labels again and
+says whether the teacher still gives them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.images.columns import REJECTED, Source
+from data_catalog.base.config import Config, UserError, parse
+from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
+from data_catalog.images.columns import REJECTED, Source, read_images
+from ppcls_core.data.augment import VERSION
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.views import Views
-from ppcls_core.labels.shard import Header, label_table
-from ppcls_core.labels.teacher import Predict
+from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.inference.softmax import log_softmax
+from ppcls_core.labels.shard import Header, Origin, label_table, open_shards
+from ppcls_core.labels.store import LabelStore
+from ppcls_core.labels.teacher import Agreement, Predict, Teacher, agreement
+from ppcls_core.runtime.randomness import seed_of
 
+FILE = "source.json"
+BATCH_SIZE = 16  # of the repetition
 Item = tuple[str, Source, int]  # id and place of an image, number of its view
 Batches = Iterator[tuple[list[Item], np.ndarray, list[tuple[Item, BadImage]]]]
 
@@ -48,3 +63,96 @@ def label(
             advance()
     columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
     return pa.concat_tables(tables).combine_chunks(), pa.table(columns, schema=REJECTED)
+
+
+class LabelSource(Config):
+    """The teacher, the images (a manifest and where its roots lie) and their views."""
+
+    teacher: Teacher
+    views: Views
+    images: Path
+    roots: dict[str, str]
+
+    def origin(self) -> Origin:
+        """The fingerprints of what the labels depend on, as it is now."""
+        return fingerprints(self.teacher, sha256_file(self.teacher.weights), self.views)
+
+
+def fingerprints(teacher: Teacher, weights: str, views: Views) -> Origin:
+    """The origin of labels of `views`; `weights` is the sha256 of the teacher's weights."""
+    made_by = [teacher.model.model_dump(mode="json"), teacher.num_classes, weights]
+    current = views.model_dump(mode="json") | {"version": VERSION}
+    return Origin(digest_of(made_by), digest_of(current))
+
+
+def write_source(folder: Path, source: LabelSource) -> None:
+    """Write `source` beside the shards of `folder`."""
+    write_json(folder / FILE, source.model_dump(mode="json"))
+
+
+def read_source(folder: Path) -> LabelSource:
+    """The record of the shards of `folder`. Raises UserError if it is not there, or damaged."""
+    data = read_json(folder / FILE) if (folder / FILE).is_file() else None  # a FIFO would wait
+    if not isinstance(data, dict):
+        raise UserError(
+            f"{folder / FILE}: missing or damaged; give the folder that the label stage (or views) "
+            "has written"
+        )
+    return parse(LabelSource, data, str(folder / FILE))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the stored labels of `num` views are from the teacher's, run in fp32 by the network.
+
+    `largest` is of a log-probability, in nats.
+    """
+
+    num: int
+    unreadable: int
+    agreement: Agreement
+    largest: float
+
+
+def check_labels(folder: Path, num: int, workers: int) -> Drift:
+    """Label `num` of the views in `folder` again.
+
+    Raises UserError: the labels are of other weights, preprocessing or augmentation code than
+    what is there now; nothing can be compared.
+    """
+    source = read_source(folder)
+    if not source.teacher.weights.is_file():
+        raise UserError(
+            f"{source.teacher.weights}: the weights are gone; put them back or label again"
+        )
+    store = LabelStore.open(folder, source.origin())
+    items = _sample(folder, source, num)
+    network, stored, made = source.teacher.network(), [], []
+    for good, pixels, _ in batches(items, source.views, BATCH_SIZE, workers):
+        if good:
+            made.append(predict_logits(network, pixels))
+            stored.append(store.logprobs([i[0] for i in good], [i[2] for i in good]))
+    if not made:
+        raise UserError(f"{folder}: none of the {len(items)} images chosen can be read")
+    now, before = log_softmax(np.concatenate(made)), np.concatenate(stored)
+    largest = float(np.abs(now - before).max())
+    return Drift(len(now), len(items) - len(now), agreement(now, before), largest)
+
+
+def _sample(folder: Path, source: LabelSource, num: int) -> list[Item]:
+    """The views of the `num` lowest hashes."""
+    found = [
+        (seed_of(image_id, view), image_id, view)
+        for shard in open_shards(folder)
+        for batch in shard.batches(["image_id", "view"])
+        for image_id, view in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    ]
+    chosen = sorted(found)[:num]
+    places = read_images(source.images, source.roots).find(image_id for _, image_id, _ in chosen)
+    unknown = [image_id for _, image_id, _ in chosen if image_id not in places]
+    if unknown:
+        raise UserError(
+            f"{source.images}: does not have image {unknown[0]}, whose label is in {folder}; the "
+            "manifest is another than that which was labelled"
+        )
+    return [(image_id, places[image_id], view) for _, image_id, view in chosen]

@@ -84,8 +84,7 @@ def label_table(
     concatenated. The rows of an image had better be consecutive, its views ascending: the index of
     a store is then as long as it has images.
 
-    Raises:
-        UserError: a logit is not a number.
+    Raises UserError: a logit is not a number.
     """
     bad = np.flatnonzero(np.isnan(logits).any(1))
     if len(bad):
@@ -138,8 +137,7 @@ class Shard:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Its rows in order, 32,768 at a time, of these columns.
 
-        Raises:
-            UserError: the file is damaged.
+        Raises UserError: the file is damaged.
         """
         with (
             _readable(self.path),
@@ -151,8 +149,7 @@ class Shard:
 def open_shard(path: Path, origin: Origin | None = None) -> Shard:
     """The shard in `path`.
 
-    Raises:
-        UserError: no shard of soft labels, a damaged one, or one of another `origin`.
+    Raises UserError: no shard of soft labels, a damaged one, or one of another `origin`.
     """
     with _readable(path), pq.ParquetFile(path) as file:
         metadata, schema = file.metadata, file.schema_arrow
@@ -175,8 +172,7 @@ def open_shard(path: Path, origin: Origin | None = None) -> Shard:
 def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
     """All shards of a folder, by name.
 
-    Raises:
-        UserError: there is none, or they are not of one header.
+    Raises UserError: there is none, or they are not of one header.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one that the label stage has written")

@@ -44,9 +44,8 @@ class LabelStore:
     def open(folder: Path, origin: Origin | None = None) -> LabelStore:
         """The labels in `folder`.
 
-        Raises:
-            UserError: no shard there, a damaged one, one of another `origin` or made otherwise than
-            the others, or a view of an image that is there twice.
+        Raises UserError: no shard there, a damaged one, one of another `origin` or made
+        otherwise than the others, or a view of an image that is there twice.
         """
         shards = open_shards(folder, origin)
         blocks = tuple(block for shard in shards for block in _map(shard))
@@ -67,8 +66,7 @@ class LabelStore:
     def logprobs(self, ids: Sequence[str], views: Sequence[int] | int = 0) -> np.ndarray:
         """The teacher's log-probabilities float32 [N, C] for image `ids[n]` in view `views[n]`.
 
-        Raises:
-            UserError: one of them is not there.
+        Raises UserError: one of them is not there.
         """
         wanted = np.broadcast_to(np.asarray(views, np.int64), len(ids))
         rows = self._index.rows(ids, wanted)
@@ -153,8 +151,7 @@ def _begin(shard: Shard, data: pa.Buffer, chunk: pq.ColumnChunkMetaData | None, 
 
     They are the end of its only page: before them are its header and its levels.
 
-    Raises:
-        UserError: it has several pages, or they are not plain.
+    Raises UserError: it has several pages, or they are not plain.
     """
     if chunk is None:
         raise UserError(f"{shard.path}: a column is missing; run the label stage again")

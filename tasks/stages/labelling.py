@@ -3,7 +3,7 @@ Paddle's inference engine: it would give later trainings of this process other b
 
 Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
 detail: images that could not be read any more, once a view), engine.json (precision in which the
-teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.labels.source).
+teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.labels.labeller).
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.views import Views
 from ppcls_core.inference.predictor import Precision
-from ppcls_core.labels.labeller import Item, batches, label
+from ppcls_core.labels.labeller import (
+    FILE,
+    Item,
+    LabelSource,
+    batches,
+    fingerprints,
+    label,
+    write_source,
+)
 from ppcls_core.labels.shard import Header, Origin, write_labels
-from ppcls_core.labels.source import FILE, Source, fingerprints, write_source
 from ppcls_core.labels.teacher import Agreement, Predict, Teacher, fastest_precision
 from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.children import Make, children
@@ -71,7 +78,7 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    source = Source(
+    source = LabelSource(
         teacher=teacher_of(work), views=views, images=input_path(work, name), roots=roots(work)
     )
     write_source(work.directory, source)

@@ -11,7 +11,7 @@ from data_catalog.base.files import write_json
 from ppcls_core.engine.evaluator import evaluate
 from ppcls_core.engine.objectives import cross_entropy
 from ppcls_core.engine.run import HISTORY
-from ppcls_core.inference.classes import check_class_names
+from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from tasks.run.stage import Outcome, Work

@@ -11,7 +11,7 @@ import pytest
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import read_images
 from ppcls_core.engine.objectives import distillation, replay
-from ppcls_core.labels.check import check_labels
+from ppcls_core.labels.labeller import check_labels
 from ppcls_core.labels.store import LabelStore
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.recipe import load_recipe
@@ -99,7 +99,7 @@ def test_labels_of_other_weights_are_refused(replayed: Path) -> None:
 
 def test_labels_of_other_code_are_refused(replayed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done, _ = run_stages(replayed, REPLAY, until="views")
-    monkeypatch.setattr("ppcls_core.labels.source.VERSION", 99)
+    monkeypatch.setattr("ppcls_core.labels.labeller.VERSION", 99)
     with pytest.raises(UserError, match="labelled with preprocessing"):
         check_labels(done["views"].directory, 4, 1)
 

@@ -80,8 +80,7 @@ def new_training(folder: Path, name: str = "ResNet18_vd", seed: int = 1) -> Trai
         data = EvalData(images, Preprocess(size=size), 1)
         return {"top1": evaluate(model, data, SilentMonitor()).top1}
 
-    learning = [p for p in model.parameters() if not p.stop_gradient]
-    return Training(model, learning, cross_entropy(0.1), loader, validate)
+    return Training(model, cross_entropy(0.1), loader, validate)
 
 
 def trained(training: Training, config: TrainConfig, directory: Path, stop: int = 10**9) -> dict:
@@ -157,7 +156,7 @@ def frozen(folder: Path) -> Training:
     learning = classifier_parameters(training.model)
     for parameter in training.model.parameters():
         parameter.stop_gradient = all(parameter is not p for p in learning)
-    return dataclasses.replace(training, parameters=learning)
+    return training
 
 
 def killed(folder: Path) -> str:

@@ -54,9 +54,8 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
 
     What is passed over and could surprise is logged.
 
-    Raises:
-        UserError: an unknown key, model, transform, parameter or function, with the closest known
-            ones; a value of another type or range; settings that contradict each other.
+    Raises UserError: an unknown key, model, transform, parameter or function, with the closest
+    known ones; a value of another type or range; settings that contradict each other.
     """
     if "Arch" in data:
         raise UserError(

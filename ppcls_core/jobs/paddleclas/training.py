@@ -106,14 +106,15 @@ def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
 def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, Any]:
     """The fields of a Preprocess.
 
-    Raises:
-        UserError: transforms other than to a short side and to its middle square.
+    Raises UserError: transforms other than to a short side and to its middle square.
     """
     if valid.transforms is None:
         return {"size": form.image_shape[1]}
     match [operator for item in valid.transforms if (operator := item.ours())]:
         case [Resize(short=int(short), interpolation=interpolation), CenterCrop(size=int(size))]:
             return {"size": size, "short": short, "interpolation": interpolation}
+        case _:
+            pass
     raise UserError(
         f"{where}: VALID.transforms: expected a ResizeImage to a resize_short, then a CropImage to "
         "a whole number, and no others"

@@ -8,19 +8,47 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
 
 from data_catalog.base.config import Config
 from ppcls_core.data import augment
-from ppcls_core.data.augment.common import Interpolation, Interval, Probability, Shares
+from ppcls_core.data.augment.common import Interval, Probability, Shares
 from ppcls_core.data.augment.mix import Positive
 from ppcls_core.data.transforms import MEAN, STD
 
-_INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "cubic", "area", "lanczos")
-Number = Annotated[int, Field(ge=-1, le=4)]  # OpenCV's, of an interpolation; -1: its default
+_INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos", "linear")  # -1: the default
+_AXES = ("vertical", "horizontal", "both")
+
+
+def _axis(flip_code: int) -> str:
+    return _AXES[flip_code]
+
+
+def _interpolation(number: int) -> str:
+    return _INTERPOLATIONS[number]
+
+
+Number = Annotated[int, Field(ge=-1, le=4), PlainSerializer(_interpolation)]  # as in OpenCV
 Side = Annotated[int, Field(gt=0, le=4096)]  # pixels
 Size = Side | tuple[Side, Side]
 Count = Annotated[int, Field(ge=0, le=100)]
+_OURS: TypeAdapter[Any] = TypeAdapter(augment.Operator | augment.BatchOperator)
+# PaddleClas's operators and ours; the reader does the others.
+_OPERATORS = {
+    "RandCropImage": "RandomCrop",
+    "RandFlipImage": "RandomFlip",
+    "ResizeImage": "Resize",
+    "CropImage": "CenterCrop",
+    "AutoAugment": "AutoAugment",
+    "AA": "AutoAugment",
+    "ImageNetPolicy": "AutoAugment",
+    "RandAugment": "RandAugment",
+    "Cutout": "Cutout",
+    "HideAndSeek": "HideAndSeek",
+    "MixupOperator": "Mixup",
+    "CutmixOperator": "CutMix",
+    "FmixOperator": "FMix",
+}
 
 
 @dataclass(frozen=True)
@@ -59,14 +87,18 @@ class Section(Config):
         return {key: value for key, value in data.items() if value is not None}
 
 
-class TransformSection(Section):
-    """One operator, with its settings in PaddleClas's file."""
+class OperatorSection(Section):
+    """One operator, with its settings in PaddleClas's file; serialised under our names for them."""
 
-    def ours(self) -> augment.Operator | None:
+    name: Any  # of one of the sections below
+
+    def ours(self) -> Any:
         """Our operator; None for decoding, normalisation and layout, which the reader does."""
+        name = _OPERATORS.get(self.name)
+        return name and _OURS.validate_python(self.model_dump(by_alias=True) | {"name": name})
 
 
-class DecodeImageSection(TransformSection):
+class DecodeImageSection(OperatorSection):
     """From the bytes of a file to RGB pixels."""
 
     name: Literal["DecodeImage"] = "DecodeImage"
@@ -84,7 +116,7 @@ def _fraction(given: Any) -> Any:
         return given
 
 
-class NormalizeImageSection(TransformSection):
+class NormalizeImageSection(OperatorSection):
     """By ImageNet's mean and deviation, the only ones there are."""
 
     name: Literal["NormalizeImage"] = "NormalizeImage"
@@ -103,13 +135,7 @@ class NormalizeImageSection(TransformSection):
         return self
 
 
-class ToCHWImageSection(TransformSection):
-    """From [H, W, C] to [C, H, W]."""
-
-    name: Literal["ToCHWImage"] = "ToCHWImage"
-
-
-class RandCropImageSection(TransformSection):
+class RandCropImageSection(OperatorSection):
     """A random part of the image, resized."""
 
     name: Literal["RandCropImage"] = "RandCropImage"
@@ -118,32 +144,21 @@ class RandCropImageSection(TransformSection):
     ratio: Interval = augment.RandomCrop().ratio
     interpolation: Number = -1
 
-    def ours(self) -> augment.RandomCrop:
-        return augment.RandomCrop(
-            size=self.size,
-            scale=self.scale,
-            ratio=self.ratio,
-            interpolation=_interpolation(self.interpolation),
-        )
 
-
-class RandFlipImageSection(TransformSection):
+class RandFlipImageSection(OperatorSection):
     """A mirroring, half of the time."""
 
     name: Literal["RandFlipImage"] = "RandFlipImage"
-    flip_code: Literal[1, 0, -1] = 1
-
-    def ours(self) -> augment.RandomFlip:
-        axes: dict[int, Literal["horizontal", "vertical", "both"]]
-        axes = {1: "horizontal", 0: "vertical", -1: "both"}
-        return augment.RandomFlip(axis=axes[self.flip_code])
+    flip_code: Annotated[Literal[1, 0, -1], PlainSerializer(_axis)] = Field(
+        default=1, serialization_alias="axis"
+    )
 
 
-class ResizeImageSection(TransformSection):
+class ResizeImageSection(OperatorSection):
     """To a short side or a size."""
 
     name: Literal["ResizeImage"] = "ResizeImage"
-    resize_short: Side | None = None
+    resize_short: Side | None = Field(default=None, serialization_alias="short")
     size: Size | None = None
     interpolation: Number = -1
 
@@ -153,53 +168,37 @@ class ResizeImageSection(TransformSection):
             raise ValueError("expected one of `resize_short` and `size`")
         return self
 
-    def ours(self) -> augment.Resize:
-        interpolation = _interpolation(self.interpolation)
-        return augment.Resize(short=self.resize_short, size=self.size, interpolation=interpolation)
 
-
-class CropImageSection(TransformSection):
+class CropImageSection(OperatorSection):
     """The middle of the image."""
 
     name: Literal["CropImage"] = "CropImage"
     size: Size
 
-    def ours(self) -> augment.CenterCrop:
-        return augment.CenterCrop(size=self.size)
+
+class PlainSection(OperatorSection):
+    """An operator without settings; three names mean ImageNet's policy of Cubuk et al. 2018."""
+
+    name: Literal["ToCHWImage", "AutoAugment", "AA", "ImageNetPolicy", "HideAndSeek"]
 
 
-class AutoAugmentSection(TransformSection):
-    """ImageNet's policy of Cubuk et al. 2018."""
-
-    name: Literal["AutoAugment", "AA", "ImageNetPolicy"] = "AutoAugment"
-
-    def ours(self) -> augment.AutoAugment:
-        return augment.AutoAugment()
-
-
-class RandAugmentSection(TransformSection):
+class RandAugmentSection(OperatorSection):
     """`num_layers` operations of one magnitude."""
 
     name: Literal["RandAugment"] = "RandAugment"
     num_layers: Count = 2
     magnitude: Annotated[float, Field(ge=0, le=10)] = 5
 
-    def ours(self) -> augment.RandAugment:
-        return augment.RandAugment(num_layers=self.num_layers, magnitude=self.magnitude)
 
-
-class CutoutSection(TransformSection):
+class CutoutSection(OperatorSection):
     """Square holes."""
 
     name: Literal["Cutout"] = "Cutout"
-    n_holes: Count = 1
+    n_holes: Count = Field(default=1, serialization_alias="num_holes")
     length: Side = 112
 
-    def ours(self) -> augment.Cutout:
-        return augment.Cutout(num_holes=self.n_holes, length=self.length)
 
-
-class RandomErasingSection(TransformSection):
+class RandomErasingSection(OperatorSection):
     """A rectangle erased, with probability EPSILON."""
 
     name: Literal["RandomErasing"] = "RandomErasing"
@@ -219,24 +218,14 @@ class RandomErasingSection(TransformSection):
         return self
 
     def ours(self) -> augment.RandomErasing:
+        """Our operator, which has one setting for two of these."""
+        area, aspect = (self.sl, self.sh), (self.r1, 1 / self.r1)
         return augment.RandomErasing(
-            prob=self.EPSILON,
-            area=(self.sl, self.sh),
-            aspect=(self.r1, 1 / self.r1),
-            attempts=self.attempt,
+            prob=self.EPSILON, area=area, aspect=aspect, attempts=self.attempt
         )
 
 
-class HideAndSeekSection(TransformSection):
-    """Cells of a grid hidden."""
-
-    name: Literal["HideAndSeek"] = "HideAndSeek"
-
-    def ours(self) -> augment.HideAndSeek:
-        return augment.HideAndSeek()
-
-
-class GridMaskSection(TransformSection):
+class GridMaskSection(OperatorSection):
     """A grid of squares masked."""
 
     name: Literal["GridMask"] = "GridMask"
@@ -254,56 +243,32 @@ class GridMaskSection(TransformSection):
         return self
 
     def ours(self) -> augment.GridMask:
+        """Our operator, which has one setting for `d1` and `d2`."""
         return augment.GridMask(
-            d=(self.d1, self.d2),
-            rotate=self.rotate,
-            ratio=self.ratio,
-            mode=self.mode,
-            prob=self.prob,
+            d=(self.d1, self.d2), **self.model_dump(exclude={"name", "d1", "d2"})
         )
 
 
-class MixSection(Section):
-    """One mixture of images, with its settings in PaddleClas's file."""
-
-    def ours(self) -> augment.BatchOperator:
-        """Our operator on batches."""
-        raise NotImplementedError
-
-
-class MixupOperatorSection(MixSection):
+class MixupOperatorSection(OperatorSection):
     """Images blended in pairs."""
 
     name: Literal["MixupOperator"] = "MixupOperator"
     alpha: Positive = 0.2
 
-    def ours(self) -> augment.Mixup:
-        return augment.Mixup(alpha=self.alpha)
 
-
-class CutmixOperatorSection(MixSection):
+class CutmixOperatorSection(OperatorSection):
     """A rectangle of another image put in."""
 
     name: Literal["CutmixOperator"] = "CutmixOperator"
     alpha: Positive = 0.2
 
-    def ours(self) -> augment.CutMix:
-        return augment.CutMix(alpha=self.alpha)
 
-
-class FmixOperatorSection(MixSection):
+class FmixOperatorSection(OperatorSection):
     """A shape of low frequencies of another image put in."""
 
     name: Literal["FmixOperator"] = "FmixOperator"
     alpha: Positive = 1.0
-    decay_power: Positive = 3.0
-
-    def ours(self) -> augment.FMix:
-        return augment.FMix(alpha=self.alpha, decay=self.decay_power)
-
-
-def _interpolation(number: int) -> Interpolation:
-    return "linear" if number == -1 else _INTERPOLATIONS[number]
+    decay_power: Positive = Field(default=3.0, serialization_alias="decay")
 
 
 def _named(item: Any) -> Any:
@@ -321,16 +286,14 @@ def _named(item: Any) -> Any:
 Transform = Annotated[
     DecodeImageSection
     | NormalizeImageSection
-    | ToCHWImageSection
     | RandCropImageSection
     | RandFlipImageSection
     | ResizeImageSection
     | CropImageSection
-    | AutoAugmentSection
     | RandAugmentSection
     | CutoutSection
     | RandomErasingSection
-    | HideAndSeekSection
+    | PlainSection
     | GridMaskSection,
     Field(discriminator="name"),
     BeforeValidator(_named),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from paddle.utils import unique_name
 
 from data_catalog.base.config import UserError
+from ppcls_core.engine.averages import Average
 from ppcls_core.engine.checkpoint import FILE, PREVIOUS, Position, State, restore, save
-from ppcls_core.engine.ema import Average
 from ppcls_core.engine.optimizers import Adam, Momentum, Regularizer, RMSProp, make_optimizer
 from ppcls_core.models.networks.layers import ConvBN
 from ppcls_core.models.weights.state import state_of

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_core.engine.ema import Average
+from ppcls_core.engine.averages import Average
 from ppcls_core.models.networks.layers import ConvBN
 from ppcls_core.models.weights.state import state_of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 
-from ppcls_core.engine.statistics import RunningStatistics
+from ppcls_core.engine.averages import RunningStatistics
 
 
 def network():

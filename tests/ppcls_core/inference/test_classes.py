@@ -4,8 +4,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.inference.classes import check_class_names
-from ppcls_core.inference.sidecar import SIDECAR, Sidecar
+from ppcls_core.inference.sidecar import SIDECAR, Sidecar, check_class_names
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ppcls_core.inference.predictor import EngineOptions
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
 from ppcls_core.inference.sidecar import WEIGHTS, Sidecar
 from ppcls_core.jobs.job import Job, load_job
-from ppcls_core.jobs.qat import LR_SHARE, qat_training, round_in_training, train_aware
+from ppcls_core.jobs.quantize import LR_SHARE, qat_training, round_in_training, train_aware
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
