@@ -119,7 +119,7 @@ def search(folder: Path) -> int:
         part = found.part(start, start + PART)
         num += len(list(part.ids)) + len(part.sources())
     kept = np.random.default_rng(0).random(len(found)) < KEPT
-    write_images(folder / "kept.arrow", found.take(kept))
+    write_images(folder / "kept.arrow", found, kept)
     (folder / "kept.arrow").unlink()
     return num
 
