@@ -202,17 +202,19 @@ def _write_files(known: np.ndarray, new: np.ndarray, temporary: Path) -> None:
 
 
 def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
-    """What the cache has of a tar in that state. Columns are read one by one, so that the names,
-    which become ids, do not stay in memory with the others."""
+    """What the cache has of a tar in that state."""
     try:
         with pa.OSFile(str(file)) as source:
-            metadata = pa.ipc.open_file(source).schema.metadata
-            if json.loads(metadata[b"state"]) != state:
-                return None
-            columns = [_one_column(source, at) for at in range(len(MEMBERS))]
+            table = pa.ipc.open_file(source).read_all().combine_chunks()
+        metadata = table.schema.metadata
+        if json.loads(metadata[b"state"]) != state:
+            return None
+        rest = json.loads(metadata[b"rest"])
     except (OSError, pa.ArrowInvalid, ValueError, KeyError, TypeError):
         return None
-    rest = json.loads(metadata[b"rest"])
+    # All columns lie in one piece of memory, which the names would keep alive after they have
+    # become ids: the others are copied.
+    columns = [table["name"], *map(_copy, table.columns[1:])]
     return TarImages(
         pa.table(columns, schema=MEMBERS),
         tuple(PassedOver(reason, num, tuple(names)) for reason, num, names in rest["passed_over"]),
@@ -221,9 +223,8 @@ def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
     )
 
 
-def _one_column(source: pa.NativeFile, at: int) -> pa.ChunkedArray:
-    options = pa.ipc.IpcReadOptions(included_fields=[at])
-    return pa.ipc.open_file(source, options=options).read_all().column(0)
+def _copy(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays([*column.chunks, pa.nulls(0, column.type)])
 
 
 def _write_tar(found: TarImages, state: list[int], temporary: Path) -> None:
