@@ -18,7 +18,7 @@ import numpy as np
 import paddle
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import digest_of, read_json, sha256_file, write_bytes, write_json
+from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import FilesConfig, FilesDataset
@@ -35,7 +35,7 @@ from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import ImageList, Job
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights.files import weights_digest, find_weights, save_state
+from ppcls_core.models.weights.files import save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.stop import StopFlag, stop_on_signals
