@@ -35,6 +35,5 @@ def images_at(paths: Mapping[str, Path]) -> Images:
     sizes = [path.stat().st_size if path.is_file() else -1 for path in paths.values()]
     table = columns_of("root", pa.array(list(paths), pa.string()), sizes, pa.nulls(len(paths)))
     place = SCHEMA.get_field_index("path")
-    return Images(
-        table.set_column(place, SCHEMA.field(place), pa.array(names, pa.binary())), {"root": "/"}
-    )
+    encoded = pa.array(names, pa.binary()).dictionary_encode()
+    return Images(table.set_column(place, SCHEMA.field(place), encoded), {"root": "/"})
