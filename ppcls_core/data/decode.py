@@ -21,7 +21,7 @@ from ppcls_core.data.jpeg import Frame, frame_of, sends_all
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
 MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixels takes
-MAX_CHUNKS = 10_000  # of a WebP, looked at for a missing byte
+MAX_CHUNKS = 10_000  # of a WebP, walked through to find a missing byte
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, at cv2's import
@@ -55,7 +55,7 @@ REASONS: tuple[str, ...] = get_args(Reason)
 
 @dataclass(frozen=True)
 class Part:
-    """What of a JPEG has to be decoded."""
+    """The part of a JPEG that has to be decoded."""
 
     divisor: int = 1  # of its sides, rounded up: 1, 2, 4 or 8; low frequencies alone
     rows: int | None = None  # of what that gives, from the top; None: all
@@ -120,7 +120,7 @@ def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXE
     laid on white, as browsers do.
 
     A file needs no end mark where its rows are all there. Of a JPEG with `needed` only the part
-    that this gives is there for sure: rows under it may be black, and damage there is not seen.
+    that this gives is there for sure: rows under it may be black, and damage there goes unnoticed.
 
     Raises:
         BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
@@ -222,7 +222,7 @@ def _jpeg_pixels(data: bytes, frame: Frame, part: Part) -> np.ndarray:
 def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:
     """`part` of a JPEG, not turned; black under it: the header is made to say that it ends there.
 
-    So the rest is not looked at. Pixels are OpenCV's, which has the same decoder; but that prints a
+    So the rest is not decoded. Pixels are OpenCV's, which has the same decoder; but that prints a
     warning of the bytes left over.
 
     Raises:
@@ -319,7 +319,7 @@ def _on_white(image: ImageFile) -> Image.Image | None:
 
 
 def _depth(data: bytes, image: ImageFile) -> int:
-    """Bits a sample, which Pillow's mode does not tell for colours."""
+    """Bits a sample, which Pillow's mode does not give for colours."""
     if image.format == "PNG":
         return data[24]
     if isinstance(image, TiffImageFile):

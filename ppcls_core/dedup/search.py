@@ -13,7 +13,7 @@ Files of the folder, whoever asks for the search:
     gallery.parquet           GALLERY: some pairs to look at
     removed.json              to verify the removal with (ppcls_core.dedup.result.removal)
     index/                    of the validation images (ppcls_core.dedup.match.index)
-    shards/                   of the pool (ppcls_core.runtime.shards): running again goes on behind
+    shards/                   of the pool (ppcls_core.runtime.shards): a second run goes on behind
                               those that are whole
 A search within a pool has no val_*.parquet: both sides are the pool.
 """

@@ -118,7 +118,7 @@ def _spectrum(thumb: np.ndarray) -> np.ndarray:
 
 
 def _bits(spectrum: np.ndarray) -> np.uint64:
-    """The first coefficient is the mean brightness, which tells nothing: its bit is 0."""
+    """The first coefficient is the mean brightness, which identifies no picture: its bit is 0."""
     above = spectrum > np.median(spectrum.reshape(-1)[1:])
     above[0, 0] = False
     return np.packbits(above.reshape(-1)).view(">u8")[0].astype(np.uint64)

@@ -100,12 +100,8 @@ def judge(picture: DescribedImage, index: ValIndex) -> tuple[list[Pair], list[Pa
     found: dict[int, Pair] = {}
     refused: dict[int, Pair] = {}
     near = near_hashes(picture, index)
-    channels = (
-        _equal(picture, index),
-        by_hash(picture, index, near),
-        by_sift(picture, index, near),
-    )
-    for pair in chain.from_iterable(channels):
+    exact, hashed = _equal(picture, index), by_hash(picture, index, near)
+    for pair in chain(exact, hashed, by_sift(picture, index, near)):
         if pair.margin >= 0:
             found.setdefault(pair.row, pair)
         elif pair.row not in refused or pair.margin > refused[pair.row].margin:
@@ -122,13 +118,9 @@ def check_pair(picture: DescribedImage, index: ValIndex, row: int) -> Pair | Non
     """The pair of `picture` with val image `row`, as the first channel that sees it has it, without
     a search among other images."""
     near = near_hashes(picture, index)
-    channels = (
-        _equal(picture, index),
-        by_hash(picture, index, near),
-        with_row(picture, index, row),
-    )
-    seen = (pair for pair in chain.from_iterable(channels) if pair.row == row)
-    return next((pair for pair in seen if pair.margin >= 0), None)
+    exact, hashed = _equal(picture, index), by_hash(picture, index, near)
+    pairs = chain(exact, hashed, with_row(picture, index, row))
+    return next((pair for pair in pairs if pair.row == row and pair.margin >= 0), None)
 
 
 def _equal(picture: DescribedImage, index: ValIndex) -> Iterator[Pair]:

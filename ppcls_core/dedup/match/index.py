@@ -4,7 +4,7 @@ Files of an index: `index.json` (settings), `images.parquet` and `rejected.parqu
 image), `greys.bin` (their reduced grey copies as JPEG), `points.bin` float32 [features, 4],
 `descriptors.bin` uint8 [features, 128] (each the images' one after the other) and `search.faiss`.
 All but the tables is memory-mapped. Of images with equal pixels only the first has features there:
-a descriptor that is there as often as neighbours are asked for would speak for none.
+a descriptor that is there as often as neighbours are asked for would vote for none.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _join(shards: Path, num_shards: int, out: Path) -> None:
     """Write the index's tables and binary files from its shards, without the features of an image
     whose pixels an earlier one has."""
     out.mkdir(parents=True, exist_ok=True)
-    tables, seen = [IMAGES.empty_table()], set[str]()
+    tables, known = [IMAGES.empty_table()], set[str]()
     with ExitStack() as stack:
         names = {"greys": "grey", "points": "points", "descriptors": "descriptors"}
         files = {
@@ -111,14 +111,14 @@ def _join(shards: Path, num_shards: int, out: Path) -> None:
         }
         for number in range(num_shards):
             table = pq.read_table(shards / shard_file(number, "entries"))
-            counts = table["num_features"].to_pylist()
+            first = np.zeros(len(table), bool)  # of the images with its pixels
             for row, digest in enumerate(table["digest"].to_pylist()):
-                is_first = digest not in seen
-                seen.add(digest)
-                counts[row] *= is_first
-                for column, file in files.items():
-                    if is_first or column == "grey":
-                        file.write(table[column][row].as_buffer())
+                first[row] = digest not in known
+                known.add(digest)
+            for column, file in files.items():
+                part = table[column] if column == "grey" else table[column].filter(pa.array(first))
+                file.writelines(value.as_buffer() for value in part)
+            counts = table["num_features"].to_numpy() * first
             table = table.select(IMAGES.names)
             place = IMAGES.get_field_index("num_features")
             counted = table.set_column(place, IMAGES.field(place), [pa.array(counts, pa.int32())])

@@ -80,7 +80,7 @@ def against_competitors(
 
 
 def _against(pair: Pair, overlay: Overlay, others: list[Overlay]) -> Pair:
-    """The pair, refused when what speaks for it speaks for `others` as well."""
+    """The pair, refused when its evidence is evidence for `others` as well."""
     if pair.margin < 0 or pair.score >= SURE or not others:
         return pair
     share = min(pair.score, _share_alone(overlay, others))

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import cv2
@@ -87,13 +88,16 @@ class Gallery:
 
     def chosen(self) -> list[tuple[Kind, Row]]:
         """Each pair once, the borderline first."""
-        kinds: tuple[Kind, ...] = ("accepted", "refused")
-        result: list[tuple[Kind, Row]] = [(k, row) for k in kinds for row in self.groups[k]]
-        near = {_key(row) for row in self.groups["accepted"]}
+        near, samples = {_key(row) for row in self.groups["accepted"]}, []
         for channel in CHANNELS:
-            others = [row for row in self.groups[channel] if _key(row) not in near]
-            result += [("sample", row) for row in others[:NUM_SAMPLES]]
-        return result
+            others = (row for row in self.groups[channel] if _key(row) not in near)
+            samples += islice(others, NUM_SAMPLES)
+        kinds: tuple[tuple[Kind, list[Row]], ...] = (
+            ("accepted", self.groups["accepted"]),
+            ("refused", self.groups["refused"]),
+            ("sample", samples),
+        )
+        return [(kind, row) for kind, rows in kinds for row in rows]
 
     def table(self) -> pa.Table:
         """The chosen pairs (GALLERY)."""
