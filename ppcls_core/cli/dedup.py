@@ -15,11 +15,10 @@ from data_catalog.base.config import UserError, override, parse
 from data_catalog.images.collect import collect
 from ppcls_core.cli.common import LogMonitor, console, log
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.folder import check_given, claimed
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
-from ppcls_core.dedup.search import Search
+from ppcls_core.dedup.search import Search, check_given, reserved
 from ppcls_core.report.model import percent, wilson
 from ppcls_core.report.search import PAGE, write_search_page
 from ppcls_core.runtime.monitor import Monitor, check
@@ -82,7 +81,7 @@ def search_given(
     sets = [collect(path, progress=partial(_show_reading, monitor)) for path in given]
     workers = len(os.sched_getaffinity(0))
     search = Search(sets[0], sets[1] if against else None, out, config, workers)
-    with claimed(search, given, monitor.note):
+    with reserved(search, given, monitor.note):
         result = find_duplicates(search, monitor)
         write_search_page(search, result)
     return result

@@ -21,7 +21,7 @@ from ppcls_core.data.jpeg import Frame, frame_of, sends_all
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
 MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixels takes
-MAX_CHUNKS = 10_000  # of a WebP, looked at for a missing byte
+MAX_CHUNKS = 10_000  # of a WebP, walked through to find a missing byte
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, at cv2's import
@@ -51,12 +51,11 @@ END_MARK = b"\xff\xd9"
 
 Reason = Literal["missing", "empty", "not_an_image", "truncated", "too_small", "decompression_bomb"]
 REASONS: tuple[str, ...] = get_args(Reason)
-Dropped = Literal["alpha", "frames", "depth", "colours"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What of a JPEG has to be decoded."""
+    """The part of a JPEG that has to be decoded."""
 
     divisor: int = 1  # of its sides, rounded up: 1, 2, 4 or 8; low frequencies alone
     rows: int | None = None  # of what that gives, from the top; None: all
@@ -75,7 +74,7 @@ class Decoded:
     """
 
     pixels: np.ndarray
-    dropped: tuple[Dropped, ...]
+    dropped: tuple[str, ...]
 
 
 class BadImage(Exception):
@@ -96,7 +95,10 @@ def read_bytes(source: Source) -> bytes:
         return source.make()
     path = source if isinstance(source, Path) else source.archive
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        # A pipe without writer would block its opening.
+        with open(
+            path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
                 raise BadImage("missing", "no regular file")
@@ -113,16 +115,12 @@ def read_bytes(source: Source) -> bytes:
     return data
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without writer would block its opening
-
-
 def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Pixels of an encoded image: uint8 RGB [H, W, 3], EXIF orientation applied, transparent parts
     laid on white, as browsers do.
 
     A file needs no end mark where its rows are all there. Of a JPEG with `needed` only the part
-    that this gives is there for sure: rows under it may be black, and damage there is not seen.
+    that this gives is there for sure: rows under it may be black, and damage there goes unnoticed.
 
     Raises:
         BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
@@ -153,7 +151,7 @@ def read_image(source: Source, needed: Needed | None = None) -> np.ndarray:
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
-    """The limits hold for the whole picture, whatever is decoded of it."""
+    """Refuse a picture over the limits, which hold for the whole, whatever is decoded of it."""
     if width * height > max_pixels:
         raise BadImage("decompression_bomb", f"{width} x {height} pixels, at most {max_pixels:,}")
     if min(width, height) < MIN_SIDE:
@@ -173,14 +171,14 @@ def _of_jpeg(data: bytes, needed: Needed | None, max_pixels: int) -> Decoded:
     data = data if frame.is_ended else _ended(data)
     if not frame.is_ended or frame.orientation != 1:
         part = Part(part.divisor)
-    dropped: dict[Dropped, bool] = {
-        "frames": frame.has_more_pictures,
-        "depth": frame.depth > 8,
-        "colours": frame.components == 4,
-    }
-    return Decoded(
-        _jpeg_pixels(data, frame, part), tuple(name for name, is_so in dropped.items() if is_so)
+    dropped = _chosen(
+        frames=frame.has_more_pictures, depth=frame.depth > 8, colours=frame.components == 4
     )
+    return Decoded(_jpeg_pixels(data, frame, part), dropped)
+
+
+def _chosen(**names: bool) -> tuple[str, ...]:
+    return tuple(name for name, is_so in names.items() if is_so)
 
 
 def _check_markers(data: bytes, frame: Frame, max_segments: int) -> None:
@@ -195,7 +193,7 @@ def _check_markers(data: bytes, frame: Frame, max_segments: int) -> None:
 
 def _ended(data: bytes) -> bytes:
     """The JPEG with an end mark where its coded rows end, so that libjpeg warns of missing blocks
-    alone; not behind zeros, with which partial downloads are filled up."""
+    alone; not behind zeros, which fill up partial downloads."""
     rows = data.rstrip(b"\0")
     stuffed = rows.endswith(b"\xff") and rows != data  # FF 00 is a byte of the rows
     return rows + b"\0" * stuffed + END_MARK
@@ -224,7 +222,7 @@ def _jpeg_pixels(data: bytes, frame: Frame, part: Part) -> np.ndarray:
 def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:
     """`part` of a JPEG, not turned; black under it: the header is made to say that it ends there.
 
-    So the rest is not looked at. Pixels are OpenCV's, which has the same decoder; but that prints a
+    So the rest is not decoded. Pixels are OpenCV's, which has the same decoder; but that prints a
     warning of the bytes left over.
 
     Raises:
@@ -282,9 +280,8 @@ def _mended_webp(data: bytes) -> bytes:
 
 def _of_other(data: bytes, image: ImageFile) -> Decoded:
     """The picture of encoded `data`, opened as `image`."""
-    is_deep, on_white = image.mode not in EIGHT_BITS or _depth(data, image) > 8, None
-    if image.has_transparency_data:
-        on_white = _on_white(image)
+    is_deep = image.mode not in EIGHT_BITS or _depth(data, image) > 8
+    on_white = _on_white(image) if image.has_transparency_data else None
     pixels = _by_opencv(data, 1) if on_white is None else np.array(on_white)
     if pixels is None:
         # A PNG, GIF or BMP that lacks bytes behind its last row. Pillow fills nothing in.
@@ -293,17 +290,13 @@ def _of_other(data: bytes, image: ImageFile) -> Decoded:
             detail = f"the {image.format} header is readable, its pixels are not"
             raise BadImage("truncated", detail)
         pixels = np.array(picture)
-    dropped: dict[Dropped, bool] = {
-        "alpha": on_white is not None,
-        "frames": _has_more(image),
-        "depth": is_deep,
-        "colours": image.mode in ("CMYK", "LAB"),
-    }
-    return Decoded(pixels, _chosen(dropped))
-
-
-def _chosen(dropped: dict[Dropped, bool]) -> tuple[Dropped, ...]:
-    return tuple(name for name, is_so in dropped.items() if is_so)
+    try:
+        has_more = getattr(image, "is_animated", False)
+    except Exception:  # noqa: BLE001 - the next frame is damaged
+        has_more = True
+    is_other = image.mode in ("CMYK", "LAB")
+    alpha = on_white is not None
+    return Decoded(pixels, _chosen(alpha=alpha, frames=has_more, depth=is_deep, colours=is_other))
 
 
 def _by_pillow(image: ImageFile, mode: str) -> Image.Image | None:
@@ -326,7 +319,7 @@ def _on_white(image: ImageFile) -> Image.Image | None:
 
 
 def _depth(data: bytes, image: ImageFile) -> int:
-    """Bits a sample, which Pillow's mode does not tell for colours."""
+    """Bits a sample, which Pillow's mode does not give for colours."""
     if image.format == "PNG":
         return data[24]
     if isinstance(image, TiffImageFile):
@@ -334,10 +327,3 @@ def _depth(data: bytes, image: ImageFile) -> int:
     if image.format == "PPM" and image.tile[0].codec_name != "raw":
         return 16  # or fewer: a greatest value but 255
     return 8
-
-
-def _has_more(image: Image.Image) -> bool:
-    try:
-        return getattr(image, "is_animated", False)
-    except Exception:  # noqa: BLE001 - what follows is damaged
-        return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,7 +64,7 @@ def frame_of(data: bytes, max_segments: int) -> Frame | None:
         components=data[start + 7],
         depth=data[start + 2],
         height_at=start + 3,
-        orientation=_agreed(tags),
+        orientation=tags[0] if len(tags) == 1 else int(set(tags) <= {1}),
         has_more_pictures=has_more,
         num_segments=number,
         scans=tuple(scans),
@@ -111,15 +111,8 @@ def sends_all(data: bytes, frame: Frame) -> bool:
     return len(unsent) == frame.components * NUM_COEFFICIENTS and not any(unsent.values())
 
 
-def _agreed(tags: Sequence[int]) -> int:
-    """1 if all say so; what a single one says; else 0."""
-    if all(tag == 1 for tag in tags):
-        return 1
-    return tags[0] if len(tags) == 1 else 0
-
-
 def _orientations(tiff: bytes) -> Iterator[int]:
-    """What the orientation tags in the first directory of a TIFF block, which EXIF is, say: 1 to 8,
+    """Values of the orientation tags in the first directory of a TIFF block, which EXIF is: 1 to 8,
     and 0 for any other value or type."""
     number = partial(int.from_bytes, byteorder="little" if tiff[:2] == b"II" else "big")
     start = number(tiff[4:8])

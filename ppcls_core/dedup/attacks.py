@@ -43,11 +43,6 @@ def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     return cv2.warpAffine(image, turn, (width, height))
 
 
-def mirror(image: np.ndarray) -> np.ndarray:
-    """Left and right exchanged."""
-    return image[:, ::-1]
-
-
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur; `sigma` in pixels."""
     return cv2.GaussianBlur(image, (0, 0), sigma)
@@ -123,13 +118,6 @@ def paste(
     return ground
 
 
-def sticker(
-    image: np.ndarray, other: np.ndarray, share: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Another picture over `share` of this one's area."""
-    return paste(other, image, share, rng)
-
-
 def screenshot(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The picture on a page: a bar with buttons above, lines of text beside and below."""
     height, width = image.shape[:2]
@@ -158,12 +146,7 @@ def perspective(image: np.ndarray, strength: float, rng: np.random.Generator) ->
     return cv2.warpPerspective(image, homography, (width, height))
 
 
-def squeeze(image: np.ndarray) -> np.ndarray:
-    """Made a square without regard to its aspect."""
-    return cv2.resize(image, [min(image.shape[:2])] * 2, interpolation=cv2.INTER_AREA)
-
-
-# Those of the issue, then harder ones.
+# Common ones, then harder ones.
 COMMON: dict[str, Attack] = {
     "jpeg 30": lambda image, other, rng: jpeg(image, 30),
     "jpeg 10": lambda image, other, rng: jpeg(image, 10),
@@ -175,7 +158,7 @@ COMMON: dict[str, Attack] = {
     "crop 20 %": lambda image, other, rng: crop(image, 0.2, rng),
     "rotate 15": lambda image, other, rng: rotate(image, 15),
     "rotate 90": lambda image, other, rng: np.rot90(image),
-    "mirror": lambda image, other, rng: mirror(image),
+    "mirror": lambda image, other, rng: image[:, ::-1],
     "blur 2": lambda image, other, rng: blur(image, 2),
     "blur 4": lambda image, other, rng: blur(image, 4),
     "colour": lambda image, other, rng: colour(image, rng),
@@ -186,15 +169,17 @@ COMMON: dict[str, Attack] = {
         scale(crop(image, 0.5, rng), 0.6), 50
     ),
     "mirror + crop 60 % + jpeg 40": lambda image, other, rng: jpeg(
-        mirror(crop(image, 0.6, rng)), 40
+        crop(image, 0.6, rng)[:, ::-1], 40
     ),
 }
 HARDER: dict[str, Attack] = {
     "picture in picture 50 %": lambda image, other, rng: paste(image, other, 0.5, rng),
     "picture in picture 20 %": lambda image, other, rng: paste(image, other, 0.2, rng),
     "perspective": lambda image, other, rng: perspective(image, 0.2, rng),
-    "sticker 40 %": lambda image, other, rng: sticker(image, other, 0.4, rng),
-    "squeeze": lambda image, other, rng: squeeze(image),
+    "sticker 40 %": lambda image, other, rng: paste(other, image, 0.4, rng),
+    "squeeze": lambda image, other, rng: cv2.resize(
+        image, [min(image.shape[:2])] * 2, interpolation=cv2.INTER_AREA
+    ),
     "invert": lambda image, other, rng: 255 - image,
     "grey": lambda image, other, rng: grey(image),
     "gamma": lambda image, other, rng: gamma(image, float(rng.choice([0.45, 2.2]))),
@@ -202,7 +187,7 @@ HARDER: dict[str, Attack] = {
     "watermark": lambda image, other, rng: watermark(image),
     "rotate 40 + crop 50 %": lambda image, other, rng: crop(rotate(image, 40), 0.5, rng),
     "mirror + rotate 8 + crop 40 %": lambda image, other, rng: crop(
-        rotate(mirror(image), 8), 0.4, rng
+        rotate(image[:, ::-1], 8), 0.4, rng
     ),
     "grey + text + jpeg 30": lambda image, other, rng: jpeg(grey(text(image, rng)), 30),
     "border + half + blur 1": lambda image, other, rng: blur(scale(border(image, rng), 0.5), 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from itertools import count
 
 import pyarrow as pa
 
@@ -27,7 +27,7 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     """Search, and leave the files that `ppcls_core.dedup.search` lists in `search.out`.
 
     What an earlier search of the same images and settings has finished there is not done again; the
-    caller makes sure that nothing else lies there. Losses on either side are said to the monitor.
+    caller makes sure that nothing else lies there. The monitor gets notes of the losses.
 
     Raises:
         UserError: no validation image can be read.
@@ -44,11 +44,9 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
 
 
 def _note_images(search: Search, monitor: Monitor) -> None:
-    sides = (
-        {"pool": search.pool} if search.within else {"pool": search.pool, "validation": search.val}
-    )
-    for name, images in sides.items():
-        monitor.note(f"{name}: {describe(images)}")
+    for name, images in {"pool": search.pool, "validation": search.against}.items():
+        if images is not None:
+            monitor.note(f"{name}: {describe(images)}")
 
 
 def _reasons(rejected: pa.Table) -> str:
@@ -72,7 +70,7 @@ def _index(search: Search, monitor: Monitor) -> ValIndex:
 
 
 def _note_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) -> None:
-    """Say which validation images are not searched for, or only in part; none is an error."""
+    """Note the validation images not searched for, or only in part; none at all is an error."""
     if not val.used:
         lost = _reasons(index.rejected) if len(index.rejected) else "the set is empty"
         raise UserError(
@@ -97,25 +95,17 @@ def _plant(search: Search, index: ValIndex, monitor: Monitor) -> None:
     path, start = search.out / "canaries.parquet", time.monotonic()
     if path.exists():
         return
-    advance = _counter(monitor, search.config.canaries, "canaries")
+    done = count(1)
+
+    def advance() -> None:
+        monitor.progress(next(done), search.config.canaries, "canaries")
+        check(monitor)
+
     canaries = find_canaries(search.val.find, index, search.workers, advance)
     seconds = time.monotonic() - start
     write_table(path, canaries)
     if len(canaries):
         monitor.note(f"{len(canaries)} altered images searched in {seconds:.0f} s: the canaries")
-
-
-def _counter(monitor: Monitor, total: int, unit: str) -> Callable[[], None]:
-    """To be called once an image."""
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        monitor.progress(done, total, unit)
-        check(monitor)
-
-    return advance
 
 
 def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:
@@ -125,5 +115,4 @@ def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:
         part = search.pool.part(rows.start, rows.stop)
         return vars(scan(part.sources(), part.ids, index, search.workers, advance))
 
-    shards, size = search.out / SHARDS, search.shard_size
-    run_shards(shards, len(search.pool), size, monitor, process)
+    run_shards(search.out / SHARDS, len(search.pool), search.shard_size, monitor, process)

@@ -9,27 +9,32 @@ Files of the folder, whoever asks for the search:
     weak.parquet              IDS: those kept that have too few features for SIFT to be relied on
     val_rejected.parquet      REJECTED: validation images that could not be searched for
     val_weak.parquet          IDS: those searched for with too few features to find altered copies
-    canaries.parquet          CANARIES: altered validation images that the search asked for itself
+    canaries.parquet          CANARIES: altered validation images searched for, and the outcome
     gallery.parquet           GALLERY: some pairs to look at
     removed.json              to verify the removal with (ppcls_core.dedup.result.removal)
     index/                    of the validation images (ppcls_core.dedup.match.index)
-    shards/                   of the pool (ppcls_core.runtime.shards): running again goes on behind
+    shards/                   of the pool (ppcls_core.runtime.shards): a second run goes on behind
                               those that are whole
 A search within a pool has no val_*.parquet: both sides are the pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from data_catalog.base.config import UserError
+from data_catalog.base.files import LockHeld, digest_of, locked, read_json, write_json
 from data_catalog.images.columns import Images
 from data_catalog.images.identity import content_digest
 from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.match.index import FORMAT
 
-SHARDS, INDEX = "shards", "index"
+SHARDS, INDEX, RECORD, LOCK = "shards", "index", "search.json", ".lock"
 TABLES = ("pairs", "refused", "rejected", "weak", "kept", "canaries", "gallery")
 VAL_TABLES = ("val_rejected", "val_weak")
 KINDS = ("pairs", "refused", "rejected", "weak")  # tables of a shard
@@ -72,3 +77,69 @@ class Search:
         """Names of the files of the result, but for those of the index and the shards."""
         tables = TABLES if self.within else (*TABLES, *VAL_TABLES)
         return [*(f"{n}.parquet" for n in tables), "pairs.csv", "kept.arrow", "removed.json"]
+
+
+def check_given(out: Path, given: Sequence[Path]) -> None:
+    """Refuse a result's folder that lies in what is searched, or that holds other files, and a set
+    that is searched against itself. `given`: the pool, and what it is searched against."""
+    for path in given:
+        if not path.exists():
+            raise UserError(f"{path}: no folder, list file or tar there; correct the path")
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{out}: lies in {path}, which is searched; take another folder")
+    if len(given) > 1 and given[0].resolve() == given[1].resolve():
+        raise UserError(f"{given[0]}: is searched against itself; use --within for that")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give the name of a folder")
+    inside = {path.name for path in out.iterdir() if path.name != LOCK} if out.exists() else set()
+    if inside and RECORD not in inside:
+        raise UserError(f"{out}: holds other files; take a new folder")
+
+
+@contextmanager
+def reserved(search: Search, given: Sequence[Path], note: Callable[[str], None]) -> Iterator[None]:
+    """Hold `search.out` for this search alone; `note` takes messages on an earlier one there.
+
+    A search of the same images, wherever they lie, and settings is resumed. One whose images
+    have other contents than when `given` was searched before is done anew.
+
+    Raises:
+        UserError: another process writes there, or the work of another search lies there.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(search.out / LOCK))
+        except LockHeld as holder:
+            why = f"another search, process {holder}, writes there; wait or take another"
+            raise UserError(f"{search.out}: {why}") from None
+        except OSError as error:
+            why = f"cannot be written ({error.strerror}); take another"
+            raise UserError(f"{search.out}: {why}") from error
+        _record(search, [str(path.absolute()) for path in given], note)
+        for temporary in search.out.rglob(".tmp-*"):  # what a killed search was writing
+            temporary.unlink()
+        yield
+
+
+def _record(search: Search, given: list[str], note: Callable[[str], None]) -> None:
+    """Leave the record of this search, unless the folder is another's; clear outdated work."""
+    settings = digest_of([FORMAT, search.shard_size, search.config.model_dump(mode="json")])
+    record = {"settings": settings, "images": list(search.digests), "given": given}
+    earlier = read_json(search.out / RECORD)
+    if isinstance(earlier, dict):
+        same = {name for name in record if earlier.get(name) == record[name]}
+        if "settings" not in same or not same & {"images", "given"}:
+            why = "holds a search with other images or settings; remove it or take another"
+            raise UserError(f"{search.out}: {why}")
+        if "images" not in same:
+            note("the images have changed since they were searched: they are searched anew")
+            _clear(search.out)
+    write_json(search.out / RECORD, record)
+
+
+def _clear(out: Path) -> None:
+    for path in out.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.hashes import THUMB, pose_affine, pose_hashes, thumbnail
-from ppcls_core.dedup.features.picture import DescribedImage
-from ppcls_core.dedup.match.competitors import Claim, against_competitors
+from ppcls_core.dedup.features.picture import (
+    THUMB,
+    DescribedImage,
+    pose_affine,
+    pose_hashes,
+    thumbnail,
+)
 from ppcls_core.dedup.match.index import ValIndex
-from ppcls_core.dedup.match.pairs import NEARLY, Pair, rescale
+from ppcls_core.dedup.match.pairs import NEARLY, Overlay, Pair, against_competitors, rescale
 from ppcls_core.dedup.match.pixels import COARSE, MIN_CORNERS, lay_over, num_corners, shares
 
 MAX_NEAR = 16  # nearest hashes whose thumbnails are compared
@@ -26,12 +30,12 @@ HINT_SHARE = 0.7  # of the texture of one of the thumbnails: so much agrees unde
 @dataclass(frozen=True)
 class Near:
     """A val image `bits` apart from the picture in one of its poses, at most HINT_BITS more than
-    `hash_distance`: the `pair` and its `claim` by the thumbnails, and the `share` of the one that
+    `hash_distance`: the `pair`, the `overlay` of the thumbnails, and the `share` of the one that
     agrees better."""
 
     bits: int
     pair: Pair
-    claim: Claim
+    overlay: Overlay
     share: float
 
 
@@ -52,21 +56,21 @@ def near_hashes(picture: DescribedImage, index: ValIndex) -> list[Near]:
 def _compared(picture: DescribedImage, index: ValIndex, bits: int, pose: int, row: int) -> Near:
     unit = pose_affine(pose)
     across = rescale(unit, np.full(2, 1 / THUMB), np.full(2, THUMB))
-    claim = Claim(picture.thumb, thumbnail(index.grey(row)), across)
-    less, more = sorted(shares(*lay_over(*claim, COARSE)))
+    overlay = Overlay(picture.thumb, thumbnail(index.grey(row)), across)
+    less, more = sorted(shares(*lay_over(*overlay, COARSE)))
     whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
     pair = Pair(row, "phash", less, 0, whole, less - index.config.hash_agreement)
-    return Near(bits, pair, claim, more)
+    return Near(bits, pair, overlay, more)
 
 
 def by_hash(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
     """Pairs of the `near` whose thumbnails agree, or nearly (`margin` below 0)."""
-    claimed = [
-        (one.pair, one.claim)
+    candidates = [
+        (one.pair, one.overlay)
         for one in near
         if one.bits <= index.config.hash_distance and one.pair.margin >= -NEARLY
     ]
-    yield from against_competitors(picture, index, claimed)
+    yield from against_competitors(picture, index, candidates)
 
 
 def hints(near: Sequence[Near], config: DedupConfig) -> bool:

@@ -5,7 +5,7 @@ laid over the other and the pixels compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,8 @@ import numpy as np
 from ppcls_core.dedup.features.picture import DescribedImage
 from ppcls_core.dedup.features.sift import Features, mirror, negate
 from ppcls_core.dedup.match.by_hash import Near, hints
-from ppcls_core.dedup.match.competitors import Claim, against_competitors
 from ppcls_core.dedup.match.index import ValIndex
-from ppcls_core.dedup.match.pairs import NEARLY, Pair, rescale
+from ppcls_core.dedup.match.pairs import NEARLY, Overlay, Pair, against_competitors, rescale
 from ppcls_core.dedup.match.pixels import PixelAgreement, compare
 from ppcls_core.dedup.match.verify import Fit, fit, needed
 
@@ -28,28 +27,8 @@ _Candidate = tuple[int, int]  # number of the state, val row
 _Vote = tuple[float, int, int]  # votes, number of the state, val row
 
 
-@dataclass(frozen=True)
-class _State:
-    """The picture, or its mirror image or negative: its features, its grey copy, and the map from
-    the picture's pixels to its own."""
-
-    features: Features
-    grey: np.ndarray
-    altered: np.ndarray
-
-
-def _state(picture: DescribedImage, features: Features, number: int) -> _State:
-    """The picture with these of its features in one of its states."""
-    is_negative, is_mirrored = divmod(number, 2)
-    width = picture.grey.shape[1]
-    return _State(
-        _altered(features, width, number),
-        255 - picture.grey if is_negative else picture.grey,
-        np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) if is_mirrored else np.eye(3),
-    )
-
-
 def _altered(features: Features, width: int, number: int) -> Features:
+    """The features of a picture `width` pixels wide in one of its states."""
     is_negative, is_mirrored = divmod(number, 2)
     if is_mirrored:
         features = mirror(features, width)
@@ -78,15 +57,15 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
     candidates = _candidates(coarse + voted)[: config.num_candidates]
-    judged = (_judged(picture, index, *candidate) for candidate in candidates)
-    claimed = [one for one in judged if one and one[0].margin >= -NEARLY]
-    for pair in against_competitors(picture, index, claimed):
-        yield from (replace(pair, row=twin) for twin in index.twins(pair.row))
+    judged = (_judged(picture, index, candidate) for candidate in candidates)
+    accepted = [one for one in judged if one and one[0].margin >= -NEARLY]
+    for pair in against_competitors(picture, index, accepted):
+        yield from (replace(pair, row=row) for row in index.equal_rows(pair.row))
 
 
 def with_row(picture: DescribedImage, index: ValIndex, row: int) -> Iterator[Pair]:
     """The pairs with val image `row`, by each of the states."""
-    judged = (_judged(picture, index, number, row) for number in range(NUM_STATES))
+    judged = (_judged(picture, index, (number, row)) for number in range(NUM_STATES))
     return (pair for pair, _ in filter(None, judged))
 
 
@@ -111,7 +90,7 @@ def _refuted(
     """For each candidate whether its coarse features show that it is another picture: many lay one
     over the other, as in two photographs of one room, and the pixels do not agree."""
     for number, row in candidates:
-        laid = _laid(index, _state(picture, picture.coarse, number), row)
+        laid = _laid(picture, picture.coarse, index, (number, row))
         yield (
             laid is not None
             and laid.geometry.inliers >= SOLID
@@ -124,36 +103,41 @@ class _Laid(NamedTuple):
     """The picture, in one of its states, laid over a val image."""
 
     geometry: Fit
-    claim: Claim
+    overlay: Overlay
     agreement: PixelAgreement
 
 
-def _laid(index: ValIndex, state: _State, row: int) -> _Laid | None:
-    """None where keypoints lay the picture nowhere over val image `row`, the common part is too
-    small, or val shows too little."""
+def _laid(
+    picture: DescribedImage, features: Features, index: ValIndex, candidate: _Candidate
+) -> _Laid | None:
+    """None where these `features` lay the picture nowhere over the val image, the common part is
+    too small, or val shows too little."""
+    number, row = candidate
     if not index.is_distinct(row):
         return None
-    geometry = fit(state.features, index.features(row), index.config)
+    is_negative, is_mirrored = divmod(number, 2)
+    width = picture.grey.shape[1]
+    geometry = fit(_altered(features, width, number), index.features(row), index.config)
     if geometry is None:
         return None
-    claim = Claim(state.grey, index.grey(row), geometry.homography @ state.altered)
-    agreement = compare(*claim)
-    return (
-        _Laid(geometry, claim, agreement) if agreement.overlap >= index.config.min_overlap else None
-    )
+    turned = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) if is_mirrored else np.eye(3)
+    grey = 255 - picture.grey if is_negative else picture.grey
+    overlay = Overlay(grey, index.grey(row), geometry.homography @ turned)
+    agreement = compare(*overlay)
+    is_enough = agreement.overlap >= index.config.min_overlap
+    return _Laid(geometry, overlay, agreement) if is_enough else None
 
 
 def _judged(
-    picture: DescribedImage, index: ValIndex, number: int, row: int
-) -> tuple[Pair, Claim] | None:
-    """The pair with val image `row`, by how the pixels agree, if the picture in state `number` can
-    be laid over it."""
-    laid = _laid(index, _state(picture, picture.features + picture.coarse, number), row)
+    picture: DescribedImage, index: ValIndex, candidate: _Candidate
+) -> tuple[Pair, Overlay] | None:
+    """The pair with the candidate, by how the pixels agree, if the picture can be laid over it."""
+    laid = _laid(picture, picture.features + picture.coarse, index, candidate)
     if laid is None:
         return None
     score = laid.agreement.share
     margin = score - needed(laid.geometry, laid.agreement.overlap, index.config.rule)
-    width, height, *reduced = index.sizes[row].tolist()
+    width, height, *reduced = index.sizes[candidate[1]].tolist()
     pool_scale = np.divide(picture.grey.shape[::-1], picture.size)
-    whole = rescale(laid.claim.homography, pool_scale, np.divide((width, height), reduced))
-    return Pair(row, "sift", score, laid.geometry.inliers, whole, margin), laid.claim
+    whole = rescale(laid.overlay.homography, pool_scale, np.divide((width, height), reduced))
+    return Pair(candidate[1], "sift", score, laid.geometry.inliers, whole, margin), laid.overlay

@@ -6,10 +6,11 @@ The steps for one pool image: equal bytes; equal pixels; near hashes (`by_hash`)
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from ppcls_core.dedup.features.picture import DescribedImage, describe
 from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
 from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
 from ppcls_core.dedup.match.index import ValIndex, rejection
-from ppcls_core.dedup.match.pairs import CHANNELS, FOUND, Pair, pair_row
+from ppcls_core.dedup.match.pairs import CHANNELS, FOUND, Pair
 from ppcls_core.runtime.threads import map_threads
 
 
@@ -50,45 +51,43 @@ def scan(
     caller after the images in work (a few a worker) are done.
     """
 
-    def search(item: tuple[str, Source]) -> _Outcome:
+    def search(item: tuple[str, Source]) -> dict[str, list[dict[str, Any]]]:
         image_id, source = item
         try:
             picture = describe(source, index.config)
         except BadImage as error:
-            return _Outcome([], [], [rejection(image_id, error)], [])
+            return {"rejected": [rejection(image_id, error)]}
         pairs, refused = (
             [_found_row(image_id, picture, index, pair) for pair in kind]
             for kind in judge(picture, index)
         )
-        is_weak = too_few(picture)
-        return _Outcome(pairs, refused, [], [{"image_id": image_id}] * is_weak)
+        weak = [{"image_id": image_id}] * too_few(picture)
+        return {"pairs": pairs, "refused": refused, "weak": weak}
 
-    found = _Outcome([], [], [], [])
-    for outcome in map_threads(search, zip(ids, sources, strict=True), workers):
-        for rows, more in zip(found, outcome, strict=True):
-            rows.extend(more)
+    rows = defaultdict[str, list[dict[str, Any]]](list)
+    for found in map_threads(search, zip(ids, sources, strict=True), workers):
+        for name, more in found.items():
+            rows[name] += more
         on_image()
-    schemas = (FOUND, FOUND, REJECTED, IDS)
-    return ScanResult(*map(pa.Table.from_pylist, found, schemas))
+    schemas = {"pairs": FOUND, "refused": FOUND, "rejected": REJECTED, "weak": IDS}
+    return ScanResult(**{n: pa.Table.from_pylist(rows[n], s) for n, s in schemas.items()})
 
 
 def _found_row(
     image_id: str, picture: DescribedImage, index: ValIndex, pair: Pair
 ) -> dict[str, object]:
-    sha256 = {
+    """The FOUND row of a pair."""
+    return {
+        "pool_id": image_id,
+        "val_id": index.ids[pair.row],
+        "channel": pair.channel,
+        "score": pair.score,
+        "inliers": pair.inliers,
+        "margin": pair.margin,
+        "transform": pair.homography.ravel().tolist(),
         "pool_sha256": picture.bytes_digest,
         "val_sha256": index.bytes_digests[pair.row],
     }
-    return pair_row(image_id, index.ids[pair.row], pair) | sha256
-
-
-class _Outcome(NamedTuple):
-    """Rows for the tables of a ScanResult."""
-
-    pairs: list[Any]
-    refused: list[Any]
-    rejected: list[Any]
-    weak: list[Any]
 
 
 def find_pairs(picture: DescribedImage, index: ValIndex) -> list[Pair]:
@@ -101,12 +100,8 @@ def judge(picture: DescribedImage, index: ValIndex) -> tuple[list[Pair], list[Pa
     found: dict[int, Pair] = {}
     refused: dict[int, Pair] = {}
     near = near_hashes(picture, index)
-    channels = (
-        _equal(picture, index),
-        by_hash(picture, index, near),
-        by_sift(picture, index, near),
-    )
-    for pair in chain.from_iterable(channels):
+    exact, hashed = _equal(picture, index), by_hash(picture, index, near)
+    for pair in chain(exact, hashed, by_sift(picture, index, near)):
         if pair.margin >= 0:
             found.setdefault(pair.row, pair)
         elif pair.row not in refused or pair.margin > refused[pair.row].margin:
@@ -123,13 +118,9 @@ def check_pair(picture: DescribedImage, index: ValIndex, row: int) -> Pair | Non
     """The pair of `picture` with val image `row`, as the first channel that sees it has it, without
     a search among other images."""
     near = near_hashes(picture, index)
-    channels = (
-        _equal(picture, index),
-        by_hash(picture, index, near),
-        with_row(picture, index, row),
-    )
-    seen = (pair for pair in chain.from_iterable(channels) if pair.row == row)
-    return next((pair for pair in seen if pair.margin >= 0), None)
+    exact, hashed = _equal(picture, index), by_hash(picture, index, near)
+    pairs = chain(exact, hashed, with_row(picture, index, row))
+    return next((pair for pair in pairs if pair.row == row and pair.margin >= 0), None)
 
 
 def _equal(picture: DescribedImage, index: ValIndex) -> Iterator[Pair]:

@@ -4,7 +4,7 @@ Files of an index: `index.json` (settings), `images.parquet` and `rejected.parqu
 image), `greys.bin` (their reduced grey copies as JPEG), `points.bin` float32 [features, 4],
 `descriptors.bin` uint8 [features, 128] (each the images' one after the other) and `search.faiss`.
 All but the tables is memory-mapped. Of images with equal pixels only the first has features there:
-a descriptor that is there as often as neighbours are asked for would speak for none.
+a descriptor that is there as often as neighbours are asked for would vote for none.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from data_catalog.base.files import read_json, write_json
 from data_catalog.images.columns import REJECTED, Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.hashes import perceptual_hash
-from ppcls_core.dedup.features.picture import describe
+from ppcls_core.dedup.features.picture import describe, perceptual_hash
 from ppcls_core.dedup.features.sift import DIMENSION, Features
 from ppcls_core.dedup.match.search import read_search, write_search
 from ppcls_core.runtime.monitor import Monitor
@@ -93,9 +92,8 @@ def build_index(
     shards = out / "shards"
     num_shards = run_shards(shards, len(images), SHARD_SIZE, monitor, process, unit=UNIT)
     _join(shards, num_shards, out)
-    write_search(
-        _mapped(out / "descriptors.bin", np.uint8, DIMENSION), out / "search.faiss", config
-    )
+    descriptors = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
+    write_search(descriptors, out / "search.faiss", config)
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
     shutil.rmtree(shards, ignore_errors=True)
 
@@ -104,7 +102,7 @@ def _join(shards: Path, num_shards: int, out: Path) -> None:
     """Write the index's tables and binary files from its shards, without the features of an image
     whose pixels an earlier one has."""
     out.mkdir(parents=True, exist_ok=True)
-    tables, seen = [IMAGES.empty_table()], set[str]()
+    tables, known = [IMAGES.empty_table()], set[str]()
     with ExitStack() as stack:
         names = {"greys": "grey", "points": "points", "descriptors": "descriptors"}
         files = {
@@ -113,14 +111,14 @@ def _join(shards: Path, num_shards: int, out: Path) -> None:
         }
         for number in range(num_shards):
             table = pq.read_table(shards / shard_file(number, "entries"))
-            counts = table["num_features"].to_pylist()
+            first = np.zeros(len(table), bool)  # of the images with its pixels
             for row, digest in enumerate(table["digest"].to_pylist()):
-                is_first = digest not in seen
-                seen.add(digest)
-                counts[row] *= is_first
-                for column, file in files.items():
-                    if is_first or column == "grey":
-                        file.write(table[column][row].as_buffer())
+                first[row] = digest not in known
+                known.add(digest)
+            for column, file in files.items():
+                part = table[column] if column == "grey" else table[column].filter(pa.array(first))
+                file.writelines(value.as_buffer() for value in part)
+            counts = table["num_features"].to_numpy() * first
             table = table.select(IMAGES.names)
             place = IMAGES.get_field_index("num_features")
             counted = table.set_column(place, IMAGES.field(place), [pa.array(counts, pa.int32())])
@@ -130,7 +128,7 @@ def _join(shards: Path, num_shards: int, out: Path) -> None:
     pq.write_table(rejected, out / "rejected.parquet")
 
 
-def rejection(image_id: str, error: BadImage) -> dict[str, str]:
+def rejection(image_id: str, error: BadImage) -> dict[str, Any]:
     """The REJECTED row of an image that cannot be read."""
     return {"image_id": image_id, "reason": error.reason, "detail": error.detail}
 
@@ -170,8 +168,9 @@ def _mapped(path: Path, dtype: type, width: int) -> np.ndarray:
 class ValIndex:
     """A loaded index; safe to search from several threads.
 
-    `images` (IMAGES): those indexed; `ids`: theirs; `hashes` uint64 [images]; `rejected`
-    (REJECTED): those that could not be read.
+    `images` (IMAGES): those indexed; of each its column of that table in `ids`, `hashes` (uint64),
+    `bytes_digests`, `conclusive` and `sizes` (int [images, 4]: width, height, reduced width,
+    reduced height). `rejected` (REJECTED): those that could not be read.
     """
 
     def __init__(self, path: Path, config: DedupConfig) -> None:
@@ -180,6 +179,9 @@ class ValIndex:
         self.images = pq.read_table(path / "images.parquet")
         self.ids: list[str] = self.images["image_id"].to_pylist()
         self.hashes = self.images["hash"].to_numpy()
+        self.bytes_digests: list[str] = self.images["bytes_digest"].to_pylist()
+        self.conclusive = self.images["conclusive"].to_numpy()
+        self.sizes = np.column_stack([self.images[name].to_numpy() for name in IMAGES.names[1:5]])
         self._greys = _mapped(path / "greys.bin", np.uint8, 1)
         self._points = _mapped(path / "points.bin", np.float32, 4)
         self._descriptors = _mapped(path / "descriptors.bin", np.uint8, DIMENSION)
@@ -199,22 +201,6 @@ class ValIndex:
         return len(self.ids)
 
     @cached_property
-    def sizes(self) -> np.ndarray:
-        """int [images, 4]: width, height, reduced width, reduced height."""
-        names = ("width", "height", "reduced_width", "reduced_height")
-        return np.column_stack([self.images[name].to_numpy() for name in names])
-
-    @cached_property
-    def bytes_digests(self) -> list[str]:
-        """sha256 (hex) of each image's file."""
-        return self.images["bytes_digest"].to_pylist()
-
-    @cached_property
-    def conclusive(self) -> list[bool]:
-        """For each image whether files of its pixels show the same."""
-        return self.images["conclusive"].to_pylist()
-
-    @cached_property
     def by_digest(self) -> dict[str, list[int]]:
         """Rows of the images with these pixels."""
         rows: defaultdict[str, list[int]] = defaultdict(list)
@@ -227,8 +213,8 @@ class ValIndex:
         """Ids of the images with too few features to be distinguished by them."""
         return [self.ids[row] for row in np.flatnonzero(~self._distinct)]
 
-    def twins(self, row: int) -> list[int]:
-        """The rows of the val images with the pixels of one of them, that one among them."""
+    def equal_rows(self, row: int) -> list[int]:
+        """Rows of the val images with the pixels of that one, itself among them."""
         return self.by_digest[self.images["digest"][row].as_py()]
 
     def is_distinct(self, row: int) -> bool:

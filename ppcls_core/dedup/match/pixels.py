@@ -36,20 +36,13 @@ def compare(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> PixelA
     better counts. So does the better of the pictures: what is laid over a copy hides some of the
     original, but adds more texture of its own.
     """
-    common = overlap(pool.shape, val.shape, homography)
+    common = max(
+        _inside(pool.shape, val.shape, homography),
+        _inside(val.shape, pool.shape, np.linalg.inv(homography)),
+    )
     detail = min(1.0, 1 / _scale(homography, pool.shape))
     found = [shares(*lay_over(pool, val, homography, detail * level)) for level in (1.0, COARSE)]
     return PixelAgreement(max(map(max, found)), common)
-
-
-def overlap(
-    pool_shape: tuple[int, ...], val_shape: tuple[int, ...], homography: np.ndarray
-) -> float:
-    """The larger of the two pictures' shares that lie within the other."""
-    return max(
-        _inside(pool_shape, val_shape, homography),
-        _inside(val_shape, pool_shape, np.linalg.inv(homography)),
-    )
 
 
 def apply(homography: np.ndarray, points: np.ndarray) -> np.ndarray:

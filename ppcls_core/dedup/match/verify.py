@@ -5,6 +5,7 @@ Deterministic without a seed: the hypotheses are enumerated, not drawn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -12,16 +13,6 @@ import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig, Rule
 from ppcls_core.dedup.features.sift import Features
-from ppcls_core.dedup.match.maps import (
-    MIN_SPREAD,
-    Solve,
-    fit_affine,
-    fit_homography,
-    fit_similarity,
-    plausible,
-    slopes_of,
-    spread,
-)
 from ppcls_core.dedup.match.pixels import apply
 
 NUM_SEEDS = 48  # best matches whose pairs give the hypotheses
@@ -37,7 +28,13 @@ AGREEMENT: dict[Rule, float] = {"strict": 0.64, "balanced": 0.56, "recall": 0.5}
 CHANCE = 2  # matches that obey another map: any two do
 DOUBT_BY_RANDOM, MANY = 1.3, 0.45  # of the matches: fewer obey the map when texture repeats
 DOUBT_BY_PART, WHOLE = 1.2, 0.9  # of a picture's area: copies seldom share less
-ELSEWHERE = 4  # x the tolerance: so far off a match speaks for another map
+ELSEWHERE = 4  # x the tolerance: so far off a match votes for another map
+SCALES = (0.08, 12.0)  # plausible enlargements of pool over val
+MAX_STRETCH = 2.5  # plausible ratio of the two axes' scales
+MAX_BEND = 3.0  # plausible ratio of a homography's scales over the picture
+MIN_SPREAD = 4.0  # pixels: inliers must not sit on one spot or one line
+
+Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,8 @@ def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
     homography = None
     for _ in range(NUM_REFITS):
         x, y = p[pairs[:, 0], :2], v[pairs[:, 1], :2]
-        homography = solve(x, y) if spread(x) and spread(y) else None
-        if homography is None or not plausible(homography, x):
+        homography = solve(x, y) if _spread(x) and _spread(y) else None
+        if homography is None or not _plausible(homography, x):
             return None
         obeying = _obeying(p[alike[:, 0]], v[alike[:, 1]], homography, config.tolerance)
         before, pairs = pairs, _one_to_one(alike[obeying])
@@ -156,7 +153,7 @@ def _obeying(p: np.ndarray, v: np.ndarray, homography: np.ndarray, tolerance: fl
     off = np.hypot(*(apply(homography, p[:, :2]) - v[:, :2]).T)
     obeys = off < 2 * tolerance  # False behind the horizon
     p, v, off = p[obeys], v[obeys], off[obeys]
-    (a, b), (c, d) = slopes_of(homography, p[:, :2]).transpose(1, 2, 0)
+    (a, b), (c, d) = _slopes_of(homography, p[:, :2]).transpose(1, 2, 0)
     scale = np.sqrt(np.abs(a * d - b * c))
     turn = np.arctan2(c - b, a + d)
     obeys[obeys] = (
@@ -244,8 +241,69 @@ def _places(p: np.ndarray, v: np.ndarray, pairs: np.ndarray) -> int:
     return min(len(np.unique(np.round(x / 2), axis=0)) for x in places)
 
 
+def _spread(points: np.ndarray) -> bool:
+    """Whether the points [n, 2] lie neither on one spot nor on one line."""
+    centred = points[:, :2] - points[:, :2].mean(axis=0)
+    return float(np.linalg.svd(centred, compute_uv=False)[-1]) / np.sqrt(len(points)) > MIN_SPREAD
+
+
+def _fit_similarity(p: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """float64 [3, 3] that takes the points `p` [n, 2] to `v`: turn, zoom and shift."""
+    zp, zv = p[:, 0] + 1j * p[:, 1], v[:, 0] + 1j * v[:, 1]
+    dp, dv = zp - zp.mean(), zv - zv.mean()
+    a = (np.conj(dp) @ dv) / max(float(np.sum(np.abs(dp) ** 2)), 1e-9)
+    b = zv.mean() - a * zp.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]])
+
+
+def _fit_affine(p: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """float64 [3, 3] that takes the points `p` [n, 2] to `v` and keeps parallels."""
+    design = np.column_stack([p, np.ones(len(p))])
+    return np.vstack([np.linalg.lstsq(design, v, rcond=None)[0].T, [0, 0, 1]])
+
+
+def _fit_homography(p: np.ndarray, v: np.ndarray) -> np.ndarray | None:
+    """float64 [3, 3] that takes the points `p` [n, 2] to `v` and keeps lines, if there is one."""
+    return cv2.findHomography(p, v, 0)[0]  # least squares of the distances, from a linear start
+
+
+def _plausible(homography: np.ndarray, points: np.ndarray) -> bool:
+    """Whether the map's scales about `points` (float [n, 2]) are within SCALES and differ by at
+    most MAX_STRETCH between the axes and MAX_BEND from place to place, and nothing is mirrored."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    corners = np.array([low, high, (low[0], high[1]), (high[0], low[1])])
+    scales = _scales(homography, corners)
+    if not np.isfinite(scales).all():
+        return False
+    large, small = scales.T
+    return bool(
+        np.linalg.det(homography) > 0
+        and small.min() >= SCALES[0]
+        and large.max() <= SCALES[1]
+        and (large <= MAX_STRETCH * small).all()
+        and large.max() <= MAX_BEND * large.min()
+    )
+
+
+def _scales(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float64 [n, 2]: the larger and the smaller scale of the map at each of the points [n, 2]."""
+    slopes = _slopes_of(homography, points)
+    if not np.isfinite(slopes).all():
+        return np.full((len(points), 2), np.nan)
+    return np.linalg.svd(slopes, compute_uv=False)
+
+
+def _slopes_of(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """float64 [n, 2, 2]: the map's derivative at each of the points [n, 2]."""
+    depth = points @ homography[2, :2] + homography[2, 2]
+    mapped = apply(homography, points)
+    slope = homography[:2, :2] - mapped[:, :, None] * homography[2, :2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return slope / depth[:, None, None]
+
+
 _MODELS: tuple[tuple[Solve, int], ...] = (
-    (fit_similarity, 0),
-    (fit_affine, AFFINE_INLIERS),
-    (fit_homography, HOMOGRAPHY_INLIERS),
+    (_fit_similarity, 0),
+    (_fit_affine, AFFINE_INLIERS),
+    (_fit_homography, HOMOGRAPHY_INLIERS),
 )

@@ -1,7 +1,7 @@
-"""Near-duplicates within one pool: which image of a pair goes, and which stays.
+"""Near-duplicates within one pool: which image of a pair is removed, and which is kept.
 
-Images are ranked: more pixels first, then by id. One stays unless it pairs with a better one that
-stays, so each that goes has a pair that is kept, and the order of the search does not matter.
+Images are ranked: more pixels first, then by id. One is kept unless it pairs with a better one that
+is kept, so each removed has a pair that is kept, and the order of the search does not matter.
 """
 
 # Arrow makes its compute functions at import, unseen by a type checker:
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.images.columns import Images, Member, Source
+from data_catalog.images.columns import Images, Made
 
 Row = dict[str, Any]  # of FOUND
 _File = tuple[int, int, int]  # device, inode, offset of the image
@@ -35,11 +35,12 @@ def same_files(pairs: Iterable[Row], pool: Images) -> dict[str, str]:
     }
     names: defaultdict[_File, list[tuple[bool, int, str]]] = defaultdict(list)
     for place, (image_id, source) in enumerate(pool.find(equal).items() if equal else ()):
-        path, offset = _place(source)
+        assert not isinstance(source, Made), "an image of a set lies in a file"
+        path, offset = (source, -1) if isinstance(source, Path) else source[:2]
         try:
             status = path.stat()
         except OSError:
-            continue  # gone since it was searched
+            continue  # removed since it was searched
         is_link = _is_link(path, pool)
         names[status.st_dev, status.st_ino, offset].append((is_link, place, image_id))
     result = {}
@@ -47,13 +48,6 @@ def same_files(pairs: Iterable[Row], pool: Images) -> dict[str, str]:
         (_, _, kept), *others = sorted(entries)
         result |= {image_id: kept for _, _, image_id in others}
     return result
-
-
-def _place(source: Source) -> tuple[Path, int]:
-    if isinstance(source, Path):
-        return source, -1
-    assert isinstance(source, Member), "an image of a set lies in a file"
-    return source.archive, source.offset
 
 
 def _is_link(path: Path, pool: Images) -> bool:
@@ -90,16 +84,16 @@ def one_way(pairs: list[Row], rank: dict[str, int]) -> list[Row]:
 
 
 def keep_one_of_each(pairs: list[Row], rank: dict[str, int]) -> dict[str, str]:
-    """Image that goes -> the best one that stays and pairs with it. `pairs` come from `one_way`."""
+    """Removed image -> the best kept one that pairs with it. `pairs` come from `one_way`."""
     better: defaultdict[str, list[str]] = defaultdict(list)
     for row in pairs:
         better[row["pool_id"]].append(row["val_id"])
-    gone: dict[str, str] = {}
+    removed: dict[str, str] = {}
     for image_id in sorted(better, key=rank.__getitem__):
-        staying = [other for other in better[image_id] if other not in gone]
+        staying = [other for other in better[image_id] if other not in removed]
         if staying:
-            gone[image_id] = min(staying, key=rank.__getitem__)
-    return gone
+            removed[image_id] = min(staying, key=rank.__getitem__)
+    return removed
 
 
 def _turned(row: Row) -> Row:

@@ -5,8 +5,10 @@ drawn.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import cv2
@@ -42,7 +44,7 @@ LINE, OUTLINE = (0, 200, 110), (255, 140, 0)
 class DuplicatePair:
     """Two images, whether one shows the other, and the evidence; fields as in GALLERY.
 
-    `picture`: both side by side (uint8 RGB [H, W, 3]), None when one of them has gone.
+    `picture`: both side by side (uint8 RGB [H, W, 3]), None when one cannot be read any more.
     """
 
     pool_id: str
@@ -58,56 +60,52 @@ class DuplicatePair:
 
 @dataclass
 class Gallery:
-    """Chosen of pairs that come part by part; those `planted` ((pool_id, val_id) -> how), whose
-    truth is known, come behind the others."""
+    """The best of pairs that come part by part: `groups` "accepted", "refused" and one a channel.
+
+    Those `planted` ((pool_id, val_id) -> how), whose truth is known, come behind the others.
+    """
 
     planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    accepted: list[Row] = field(default_factory=list)
-    refused: list[Row] = field(default_factory=list)
-    samples: dict[str, list[Row]] = field(default_factory=dict)
+    groups: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, pairs: list[Row], refused: Iterable[Row]) -> None:
         """Choose among more pairs, and those nearly accepted. Those of an image that is removed
         anyhow do not matter."""
         removed = {row["pool_id"] for row in pairs}
         near = [row for row in pairs if row["channel"] in ("phash", "sift")]
-        self.accepted = _first(self.accepted, near, self._by_margin)
+        self._choose("accepted", near, self._by_margin)
         rest = [row for row in refused if row["pool_id"] not in removed]
-        self.refused = _first(self.refused, rest, lambda row: (-row["margin"], _key(row)))
+        self._choose("refused", rest, lambda row: (-row["margin"], _key(row)))
         for channel in CHANNELS:
             more = [row for row in pairs if row["channel"] == channel]
-            known = self.samples.get(channel, [])
-            self.samples[channel] = _first(known, more, lambda row: seed_of(*_key(row)))
+            self._choose(channel, more, lambda row: seed_of(*_key(row)))
 
-    def chosen(self) -> list[tuple[Kind, Row]]:
-        """Each pair once, the borderline first."""
-        seen = {_key(row) for row in self.accepted}
-        samples = [
-            row
-            for rows in self.samples.values()
-            for row in [row for row in rows if _key(row) not in seen][:NUM_SAMPLES]
-        ]
-        groups: tuple[tuple[Kind, list[Row]], ...] = (
-            ("accepted", self.accepted),
-            ("refused", self.refused),
-            ("sample", samples),
-        )
-        return [(kind, row) for kind, rows in groups for row in rows]
-
-    def table(self) -> pa.Table:
-        """The chosen pairs (GALLERY)."""
-        rows = (
-            {**row, "kind": kind, "planted": self.planted.get(_key(row))}
-            for kind, row in self.chosen()
-        )
-        return pa.Table.from_pylist([{n: row[n] for n in GALLERY.names} for row in rows], GALLERY)
+    def _choose(self, group: str, more: list[Row], rank: Callable[[Row], Any]) -> None:
+        self.groups[group] = sorted([*self.groups[group], *more], key=rank)[:NUM_BORDERLINE]
 
     def _by_margin(self, row: Row) -> tuple[Any, ...]:
         return _key(row) in self.planted, row["margin"], _key(row)
 
+    def chosen(self) -> list[tuple[Kind, Row]]:
+        """Each pair once, the borderline first."""
+        near, samples = {_key(row) for row in self.groups["accepted"]}, []
+        for channel in CHANNELS:
+            others = (row for row in self.groups[channel] if _key(row) not in near)
+            samples += islice(others, NUM_SAMPLES)
+        kinds: tuple[tuple[Kind, list[Row]], ...] = (
+            ("accepted", self.groups["accepted"]),
+            ("refused", self.groups["refused"]),
+            ("sample", samples),
+        )
+        return [(kind, row) for kind, rows in kinds for row in rows]
 
-def _first(known: list[Row], more: list[Row], rank: Callable[[Row], Any]) -> list[Row]:
-    return sorted([*known, *more], key=rank)[:NUM_BORDERLINE]
+    def table(self) -> pa.Table:
+        """The chosen pairs (GALLERY)."""
+        rows = [
+            {**row, "kind": kind, "planted": self.planted.get(_key(row))}
+            for kind, row in self.chosen()
+        ]
+        return pa.Table.from_pylist(rows, GALLERY)  # which leaves out the digests
 
 
 def _key(row: Row) -> tuple[str, str]:
@@ -141,9 +139,7 @@ def draw(
     homography = np.reshape(transform, (3, 3)).astype(np.float64)
     points = matched_points(pool, val, homography, config)[:NUM_LINES]
     small = [_fitted(image) for image in (pool, val)]
-    zooms = [
-        after.shape[1] / before.shape[1] for after, before in zip(small, (pool, val), strict=True)
-    ]
+    zooms = [small[0].shape[1] / pool.shape[1], small[1].shape[1] / val.shape[1]]
     _outline(small[0], np.linalg.inv(homography), val.shape, zooms[0])
     _outline(small[1], homography, pool.shape, zooms[1])
     canvas = np.full((SIDE, 2 * SIDE + GAP, 3), 255, np.uint8)

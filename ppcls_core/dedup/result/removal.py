@@ -15,8 +15,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,6 +38,7 @@ from ppcls_core.runtime.threads import map_threads
 from ppcls_core.runtime.versions import installed_versions
 
 FORMAT = 3
+HEAD = ("format", "versions", "settings", "pool", "against")  # fields ahead of the entries
 MODULES = ("cv2", "faiss", "numpy")  # whose versions the list names
 SCORE_TOLERANCE = 0.02  # other releases of OpenCV round otherwise
 MAP_TOLERANCE = 0.05  # of the other picture's diagonal
@@ -113,44 +113,28 @@ class Verified:
     detail: str
 
 
-@contextmanager
-def removal_to(
-    path: Path, pool: Searched, val: Searched | None, config: DedupConfig
-) -> Iterator[Callable[[Iterable[Removed]], None]]:
-    """A function that adds to the list `path`, which is there when the block ends well."""
-    head = {
-        "format": FORMAT,
-        "versions": installed_versions(MODULES),
-        "settings": config.model_dump(mode="json"),
-        "pool": pool.model_dump(mode="json"),
-        "against": val and val.model_dump(mode="json"),
-    }
+def write_removal(
+    path: Path,
+    sides: tuple[Searched, Searched | None],
+    config: DedupConfig,
+    removed: Iterable[Removed],
+) -> None:
+    """Write the list `path`, entry by entry; `sides`: the pool, what it was searched against."""
+    pool, against = (side and side.model_dump(mode="json") for side in sides)
+    values = (FORMAT, installed_versions(MODULES), config.model_dump(mode="json"), pool, against)
+    head = dict(zip(HEAD, values, strict=True))
     digest, num = hashlib.sha256(digest_of(head).encode()), 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "removed": [')
-
-        def add(entries: Iterable[Removed]) -> None:
-            nonlocal num
-            for entry in entries:
-                data = entry.model_dump(mode="json")
-                file.write((",\n" if num else "\n") + json.dumps(data, ensure_ascii=False))
-                digest.update(digest_of(data).encode())
-                num += 1
-
-        yield add
+        for num, entry in enumerate(removed, 1):
+            data = entry.model_dump(mode="json")
+            file.write((",\n" if num > 1 else "\n") + json.dumps(data, ensure_ascii=False))
+            digest.update(digest_of(data).encode())
         file.write(f'\n ],\n "num_removed": {num},\n "digest": "{digest.hexdigest()}"\n}}\n')
 
 
-def sha256_of(source: Source) -> str:
-    """sha256 (hex) of an image file; empty when it has gone since it was searched."""
-    try:
-        return hashlib.sha256(read_bytes(source)).hexdigest()
-    except BadImage:
-        return ""
-
-
 def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
-    """The list `path`, and what is odd about it: other versions, an alteration.
+    """The list `path`, and notes on it: other versions, an alteration.
 
     Raises:
         UserError: no list of this format there.
@@ -159,8 +143,7 @@ def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise UserError(f"{path}: no removal list of format {FORMAT}; give a removed.json")
     listed, notes = parse(RemovalList, data, str(path)), []
-    names = ("format", "versions", "settings", "pool", "against")
-    digest = hashlib.sha256(digest_of({name: data.get(name) for name in names}).encode())
+    digest = hashlib.sha256(digest_of({name: data.get(name) for name in HEAD}).encode())
     for entry in data["removed"]:
         digest.update(digest_of(entry).encode())
     if (listed.num_removed, listed.digest) != (len(listed.removed), digest.hexdigest()):
@@ -217,8 +200,10 @@ class _Check:
 
     def entry(self, entry: Removed) -> list[Verified]:
         """Each pair of an entry."""
-        source = self.found.get(entry.image_id)
-        sha256 = sha256_of(source) if source else ""
+        try:
+            sha256 = hashlib.sha256(read_bytes(self.found[entry.image_id])).hexdigest()
+        except (BadImage, KeyError):  # not there, or removed since
+            sha256 = ""
         return [
             Verified(entry.image_id, pair.val_id, *self._pair(entry, pair, sha256))
             for pair in entry.pairs
@@ -230,31 +215,31 @@ class _Check:
             return "missing", "the image is not there or cannot be read"
         if (sha256, self.index.bytes_digests[row]) != (entry.sha256, pair.val_sha256):
             return "other_file", "sha256 differs"
-        verdict = self._seen(pair, entry.image_id, pair.val_id)
+        verdict = self._searched(pair, entry.image_id, pair.val_id)
         if verdict[0] != "agrees" and self.within and entry.image_id in self.rows:
-            # The pair may be as the other image saw it.
-            turned = self._seen(pair, pair.val_id, entry.image_id)
+            # The pair may have been found from the other image.
+            turned = self._searched(pair, pair.val_id, entry.image_id)
             return turned if turned[0] == "agrees" else verdict
         return verdict
 
-    def _seen(self, pair: Evidence, asking: str, asked: str) -> tuple[str, str]:
-        """Verdict and detail on `pair` when the image `asking` is compared with `asked`."""
+    def _searched(self, pair: Evidence, query: str, indexed: str) -> tuple[str, str]:
+        """Verdict and detail on `pair` when the image `query` is compared with `indexed`."""
         try:
-            picture = describe(self.images[asking], self.index.config)
+            picture = describe(self.images[query], self.index.config)
         except BadImage as error:
             return "missing", str(error)
-        seen = check_pair(picture, self.index, self.rows[asked])
-        if seen is None:
-            return "no_pair", "none of the channels sees one"
-        got = f"{seen.channel} {seen.score:.3f}, {seen.inliers} inliers"
-        if seen.channel != pair.channel or abs(seen.score - pair.score) > SCORE_TOLERANCE:
-            return "other_score", got
-        size = self.index.sizes[self.rows[asked], :2]
+        now = check_pair(picture, self.index, self.rows[indexed])
+        if now is None:
+            return "no_pair", "no channel finds one"
+        detail = f"{now.channel} {now.score:.3f}, {now.inliers} inliers"
+        if now.channel != pair.channel or abs(now.score - pair.score) > SCORE_TOLERANCE:
+            return "other_score", detail
+        size = self.index.sizes[self.rows[indexed], :2]
         listed = np.reshape(pair.transform, (3, 3))
-        if asked != pair.val_id:
+        if indexed != pair.val_id:
             listed = np.linalg.pinv(listed)
-        same = _deviation(listed, seen.homography, picture.size, size) <= MAP_TOLERANCE
-        return ("agrees" if same else "other_map"), got
+        same = _deviation(listed, now.homography, picture.size, size) <= MAP_TOLERANCE
+        return ("agrees" if same else "other_map"), detail
 
 
 def _deviation(

@@ -8,12 +8,13 @@ A part of the pool at a time is held; of a search within it, all pairs.
 
 from __future__ import annotations
 
+import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.base.files import write_table
+from data_catalog.base.files import atomic_path, write_table
 from data_catalog.images.columns import IDS, REJECTED, Images, write_images
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import FOUND, PAIRS
 from ppcls_core.dedup.match.within import best_first, keep_one_of_each, one_way, same_files
 from ppcls_core.dedup.result.gallery import Gallery
-from ppcls_core.dedup.result.removal import Evidence, Removed, Searched, removal_to
-from ppcls_core.dedup.result.tables import table_to, write_csv
+from ppcls_core.dedup.result.removal import Evidence, Removed, Searched, write_removal
 from ppcls_core.dedup.search import KINDS, SHARDS, Search
 from ppcls_core.runtime.shards import shard_file, shard_ranges
 
 SCHEMAS = {"pairs": PAIRS, "refused": PAIRS, "rejected": REJECTED, "weak": IDS, "kept": IDS}
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet runs a cell that begins so
+TRANSFORM = [f"t{row}{column}" for row in range(3) for column in range(3)]
 Row = dict[str, Any]
 
 
@@ -74,18 +76,28 @@ def val_account(search: Search, index: ValIndex) -> Searched | None:
     """Where the validation images went; None within a pool."""
     if search.within:
         return None
-    reasons = Counter(val_rejected(search, index)["reason"].to_pylist())
+    reasons = Counter[str](_val_rejected(search, index)["reason"].to_pylist())
+    return _account(search.val, search.digests[1], (len(index), len(index.weak)), reasons)
+
+
+def _account(
+    images: Images, digest: str | None, used: tuple[int, int], reasons: Counter[str]
+) -> Searched:
+    """One side: `used` are the images that were, and those among them with too few features;
+    `reasons` count the others."""
     return Searched(
-        digest=str(search.digests[1]),
-        images=len(search.val) + len(search.val.damaged),
-        used=len(index),
+        digest=str(digest),
+        images=len(images) + len(images.damaged),
+        used=used[0],
+        duplicates=reasons.pop("duplicate", 0),
         rejected=dict(sorted(reasons.items())),
-        too_few_features=len(index.weak),
-        passed_over=_passed_over(search.val),
+        too_few_features=used[1],
+        # A tar is read, not lost.
+        passed_over={k.reason: k.count for k in images.passed_over if k.reason != "tar"},
     )
 
 
-def val_rejected(search: Search, index: ValIndex) -> pa.Table:
+def _val_rejected(search: Search, index: ValIndex) -> pa.Table:
     """REJECTED rows of what could not be searched for."""
     return pa.concat_tables([index.rejected, search.val.damaged])
 
@@ -93,124 +105,143 @@ def val_rejected(search: Search, index: ValIndex) -> pa.Table:
 def write_result(search: Search, index: ValIndex, val: Searched | None) -> SearchResult:
     """Write the files of the result to `search.out`, whose shards are whole; `val` accounts for the
     validation side."""
-    out, counts, reasons = search.out, Counter[str](), Counter[str]()
-    kept, gallery = np.zeros(len(search.pool), bool), Gallery(search.planted)
-    parts = _Parts(search, index)
+    out, pool = search.out, search.pool
+    within = _Within.of(search, index) if search.within else None
+    counts, reasons = Counter[str](), Counter[str](pool.damaged["reason"].to_pylist())
+    kept, gallery = np.zeros(len(pool), bool), Gallery(search.planted)
     with ExitStack() as stack:
-        add = {
-            name: stack.enter_context(table_to(out / f"{name}.parquet", schema))
-            for name, schema in SCHEMAS.items()
+        files = {
+            n: stack.enter_context(_parquet(out / f"{n}.parquet", s)) for n, s in SCHEMAS.items()
         }
-        for part in parts:
+        for part in _parts(search, within):
             kept[part.rows.start : part.rows.stop] = part.kept
-            for name in SCHEMAS:
-                add[name](part.tables[name])
-                counts[name] += len(part.tables[name])
+            for name, table in part.tables.items():
+                _append(files[name], table.select(SCHEMAS[name].names))
+                counts[name] += len(table)
             reasons.update(part.tables["rejected"]["reason"].to_pylist())
-            gallery.add(part.tables["pairs"].to_pylist(), part.refused_of_others())
-        add["rejected"](search.pool.damaged)
-        reasons.update(search.pool.damaged["reason"].to_pylist())
-    duplicates = reasons.pop("duplicate", 0)
-    pool = Searched(
-        digest=search.digests[0],
-        images=len(search.pool) + len(search.pool.damaged),
-        used=counts["kept"],
-        duplicates=duplicates,
-        rejected=dict(sorted(reasons.items())),
-        too_few_features=counts["weak"],
-        passed_over=_passed_over(search.pool),
-    )
-    write_images(out / "kept.arrow", search.pool, kept)
+            gallery.add(part.tables["pairs"].to_pylist(), part.unpaired.to_pylist())
+        _append(files["rejected"], pool.damaged)
+    account = _account(pool, search.digests[0], (counts["kept"], counts["weak"]), reasons)
+    write_images(out / "kept.arrow", pool, kept)
     write_table(out / "gallery.parquet", gallery.table())
-    write_csv(out / "pairs.parquet", out / "pairs.csv")
+    _write_csv(out / "pairs.parquet", out / "pairs.csv")
     if not search.within:
-        write_table(out / "val_rejected.parquet", val_rejected(search, index))
+        write_table(out / "val_rejected.parquet", _val_rejected(search, index))
         write_table(out / "val_weak.parquet", pa.table([index.weak], schema=IDS))
-    with removal_to(out / "removed.json", pool, val, search.config) as remove:
-        for part in parts:
-            remove(_entries(part))
+    removed = (entry for part in _parts(search, within) for entry in _removed(part.tables))
+    write_removal(out / "removed.json", (account, val), search.config, removed)
     canaries = recall(pq.read_table(out / "canaries.parquet"))
-    return SearchResult(pool, val, counts["pairs"], canaries)
+    return SearchResult(account, val, counts["pairs"], canaries)
 
 
-def _passed_over(images: Images) -> dict[str, int]:
-    return {k.reason: k.count for k in images.passed_over if k.reason != "tar"}  # read, not lost
+@contextmanager
+def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Writes the Parquet file `path`, which is there when the block ends well."""
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as file,
+    ):
+        yield file
+
+
+def _append(file: pq.ParquetWriter, table: pa.Table) -> None:
+    if table.num_rows:  # no row group without rows
+        file.write_table(table)
+
+
+def _write_csv(pairs: Path, path: Path) -> None:
+    """The PAIRS table of a Parquet file as CSV, the transform as nine columns.
+
+    An id that a spreadsheet would take for a formula gets `./` before it: the same relative path.
+    """
+    names = [name for name in PAIRS.names if name != "transform"]
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+        pq.ParquetFile(pairs) as table,
+    ):
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow([*names, *TRANSFORM])
+        for batch in table.iter_batches():
+            for row in batch.to_pylist():
+                writer.writerow(map(_cell, [*(row[name] for name in names), *row["transform"]]))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.7g}")  # what float32 knows
+    return f"./{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 @dataclass(frozen=True)
 class _Part:
     """The rows `rows` of the pool, judged: `tables` of SCHEMAS, but `pairs` of FOUND; `kept`: bool
-    [rows]; `found`: the pairs as the shard has them."""
+    [rows]; `unpaired`: pairs nearly accepted (FOUND) of images that are in no accepted one."""
 
     rows: range
     tables: dict[str, pa.Table]
     kept: np.ndarray
-    found: pa.Table
+    unpaired: pa.Table
 
-    def refused_of_others(self) -> list[Row]:
-        """The pairs nearly accepted of images that are in no accepted pair."""
-        refused = self.tables["refused"]
-        return refused.filter(
-            pc.invert(_among(refused["pool_id"], self.found["pool_id"]))
-        ).to_pylist()
+
+def _parts(search: Search, within: _Within | None) -> Iterator[_Part]:
+    """The parts of the pool, read from the shards; `within` judges those of a search within."""
+    for number, rows in enumerate(shard_ranges(len(search.pool), search.shard_size)):
+        ids = search.pool.part(rows.start, rows.stop).table["image_id"]
+        shard = {kind: _read(search, number, kind) for kind in KINDS}
+        unpaired = shard["refused"].filter(
+            pc.invert(_among(shard["refused"]["pool_id"], shard["pairs"]["pool_id"]))
+        )
+        if within is None:
+            duplicates = _duplicates(shard["pairs"])
+        else:
+            shard["pairs"], duplicates = within.part(ids)
+        rejected = _in_order(pa.concat_tables([duplicates, shard["rejected"]]), ids)
+        kept = pc.invert(_among(ids, rejected["image_id"]))
+        kept_ids = pa.table([ids.filter(kept)], schema=IDS)
+        weak = shard["weak"].filter(_among(shard["weak"]["image_id"], kept_ids["image_id"]))
+        tables = shard | {"rejected": rejected, "weak": weak, "kept": kept_ids}
+        yield _Part(rows, tables, kept.to_numpy(), unpaired)
+
+
+def _read(search: Search, number: int, kind: str) -> pa.Table:
+    return pq.read_table(search.out / SHARDS / shard_file(number, kind))
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """The parts of the pool, read from the shards each time they are gone through."""
+class _Within:
+    """All pairs of a pool searched within: `pairs` (rows of FOUND) of each image with better ones;
+    `removed` (REJECTED): images that go for these, and further names of a file."""
 
-    search: Search
-    index: ValIndex
+    pairs: dict[str, list[Row]]
+    removed: pa.Table
 
-    def __iter__(self) -> Iterator[_Part]:
-        within = self._within if self.search.within else None
-        for number, rows in enumerate(self._ranges):
-            ids = self.search.pool.part(rows.start, rows.stop).table["image_id"]
-            shard = {kind: self._read(number, kind) for kind in KINDS}
-            found, pairs = shard["pairs"], shard["pairs"]
-            if within is None:
-                gone = _duplicates(pairs)
-            else:
-                own = [row for image_id in ids.to_pylist() for row in within[0].get(image_id, ())]
-                pairs = pa.Table.from_pylist(own, FOUND)
-                gone = within[1].filter(_among(within[1]["image_id"], ids))
-            rejected = _in_order(pa.concat_tables([gone, shard["rejected"]]), ids)
-            kept = pc.invert(_among(ids, rejected["image_id"]))
-            kept_ids = pa.table([ids.filter(kept)], schema=IDS)
-            weak = shard["weak"].filter(_among(shard["weak"]["image_id"], kept_ids["image_id"]))
-            tables = {"pairs": pairs, "refused": shard["refused"], "rejected": rejected}
-            tables |= {"weak": weak, "kept": kept_ids}
-            yield _Part(rows, tables, kept.to_numpy(), found)
-
-    @property
-    def _ranges(self) -> list[range]:
-        return shard_ranges(len(self.search.pool), self.search.shard_size)
-
-    def _read(self, number: int, kind: str) -> pa.Table:
-        return pq.read_table(self.search.out / SHARDS / shard_file(number, kind))
-
-    @cached_property
-    def _within(self) -> tuple[dict[str, list[Row]], pa.Table]:
-        """(pairs of each image with better ones; REJECTED rows of those that go for them, and of
-        names too many of one file)."""
-        shards = (self._read(number, "pairs") for number in range(len(self._ranges)))
-        every = [
-            row for shard in shards for row in shard.to_pylist() if row["pool_id"] != row["val_id"]
-        ]
-        same = same_files(every, self.search.pool)
+    @classmethod
+    def of(cls, search: Search, index: ValIndex) -> _Within:
+        """Read from the shards."""
+        numbers = range(len(shard_ranges(len(search.pool), search.shard_size)))
+        shards = (_read(search, number, "pairs").to_pylist() for number in numbers)
+        every = [row for shard in shards for row in shard if row["pool_id"] != row["val_id"]]
+        same = same_files(every, search.pool)
         every = [row for row in every if row["pool_id"] not in same and row["val_id"] not in same]
-        rank = best_first(self.index.images, every)
-        pairs = one_way(every, rank)
+        rank = best_first(index.images, every)
         of_image: defaultdict[str, list[Row]] = defaultdict(list)
+        pairs = one_way(every, rank)
         for row in pairs:
             of_image[row["pool_id"]].append(row)
         reasons = {"duplicate": keep_one_of_each(pairs, rank), "same_file": same}
-        gone = [
+        removed = [
             {"image_id": image_id, "reason": reason, "detail": other}
             for reason, others in reasons.items()
             for image_id, other in others.items()
         ]
-        return dict(of_image), pa.Table.from_pylist(gone, REJECTED)
+        return cls(of_image, pa.Table.from_pylist(removed, REJECTED))
+
+    def part(self, ids: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
+        """(FOUND, REJECTED) rows of the images `ids`."""
+        rows = [row for image_id in ids.to_pylist() for row in self.pairs.get(image_id, ())]
+        removed = self.removed.filter(_among(self.removed["image_id"], ids))
+        return pa.Table.from_pylist(rows, FOUND), removed
 
 
 def _among(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -231,16 +262,12 @@ def _in_order(rejected: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
     return rejected.take(pc.sort_indices(places))
 
 
-def _entries(part: _Part) -> Iterator[Removed]:
-    """The entries of the removal list."""
-    rejected = part.tables["rejected"]
-    gone = rejected.filter(pc.equal(rejected["reason"], "duplicate"))["image_id"]
-    pairs = part.tables["pairs"]
-    rows = pairs.filter(_among(pairs["pool_id"], gone)).to_pylist()
+def _removed(tables: dict[str, pa.Table]) -> Iterator[Removed]:
+    """The removed images of a part."""
+    rejected, pairs = tables["rejected"], tables["pairs"]
+    removed = rejected.filter(pc.equal(rejected["reason"], "duplicate"))["image_id"]
+    rows = pairs.filter(_among(pairs["pool_id"], removed)).to_pylist()
     for image_id, group in groupby(rows, lambda row: row["pool_id"]):
         entries = list(group)
-        evidence = ({n: row[n] for n in Evidence.model_fields} for row in entries)
-        sha256 = entries[0]["pool_sha256"]
-        yield Removed(
-            image_id=image_id, sha256=sha256, pairs=tuple(Evidence(**e) for e in evidence)
-        )
+        evidence = tuple(Evidence(**{n: row[n] for n in Evidence.model_fields}) for row in entries)
+        yield Removed(image_id=image_id, sha256=entries[0]["pool_sha256"], pairs=evidence)

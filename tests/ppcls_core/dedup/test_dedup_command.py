@@ -225,6 +225,7 @@ def test_mistakes_are_told(sets: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "absolute.txt").write_text("a.jpg 1\n/etc/b.jpg 2\n")
     (tmp_path / "twice.txt").write_text("a.jpg 1\n./a.jpg 2\n")
+    (tmp_path / "noise.txt").write_bytes("a.jpg".encode("utf-16"))
     pool, val = sets / "pool", sets / "val"
     for arguments, words in (
         ((tmp_path / "gone", val, tmp_path / "o"), "no folder, list file or tar"),
@@ -234,6 +235,7 @@ def test_mistakes_are_told(sets: Path, tmp_path: Path) -> None:
         ((pool / "same.png", val, tmp_path / "o"), "is an image"),
         ((tmp_path / "absolute.txt", val, tmp_path / "o"), "absolute.txt:2: got the absolute path"),
         ((tmp_path / "twice.txt", val, tmp_path / "o"), "'a.jpg' stands also in line"),
+        ((tmp_path / "noise.txt", val, tmp_path / "o"), "is a list in UTF-16"),
     ):
         with pytest.raises(UserError, match=words):
             run(*arguments)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError, parse
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.hashes import (
+from ppcls_core.dedup.features.picture import (
     NUM_POSES,
     THUMB,
     perceptual_hash,
