@@ -73,7 +73,7 @@ def data_stage(folder: Path) -> int:
     from ppcls_core.runtime.monitor import SilentMonitor
     from tasks.dag import STAGES
     from tasks.recipe import load_recipe
-    from tasks.run.stage import Session
+    from tasks.run.session import Session
     from tasks.run.store import Store
 
     session = Session(load_recipe("demo", settings(folder)), Store.default(), frozenset(["data"]))

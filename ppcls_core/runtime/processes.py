@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from data_catalog.base.config import UserError
@@ -107,12 +106,7 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -203,6 +197,7 @@ class Parent:
         self.send("report", values)
 
     def send(self, kind: str, value: object) -> None:
+        """Send an answer, a report or an error, as `Child.receive` gives it."""
         with self._sending:
             self._pipe.send((kind, value))
 

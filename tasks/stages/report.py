@@ -22,7 +22,9 @@ from data_catalog.base.files import read_json, write_bytes
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
+from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
+from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.figures import thumbnail
 from ppcls_core.report.model import (
     AccuracyRow,
@@ -43,9 +45,8 @@ from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import Result
-from tasks.stages.card import CARD, card
-from tasks.stages.inputs import images, num_classes, table
 
+CARD = "model_card.md"
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
@@ -88,9 +89,32 @@ def run(work: Work) -> Outcome:
         },
     )
     write_bytes(work.path("report.html"), render(report).encode())
-    write_bytes(work.path(CARD), card(work, report).encode())
+    write_bytes(work.path(CARD), _card(work, report).encode())
     files = ["report.html", CARD]
     return Outcome(files=files, volatile=files)
+
+
+def _card(work: Work, report: Report) -> str:
+    """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
+    done = work.inputs
+    names = ("train", "teacher", "val", "pool")
+    files = {name: f"{name}.arrow" for name in names}
+    data = [
+        DataRow(name, len(work.images(f"data/{file}")), done["data"].files[file].sha256)
+        for name, file in files.items()
+    ]
+    provenance = [
+        ProvenanceRow(name, result.key, result.digest, result.record["seconds"])
+        for name, result in done.items()
+    ]
+    sidecar = Exported(done["export"].directory).sidecar
+    return model_card(report, sidecar, data, _teacher(work), provenance)
+
+
+def _teacher(work: Work) -> str:
+    config, weights = work.recipe.teacher, work.inputs["teacher"].files["model.pdparams"].sha256
+    origin = "trained on `teacher`" if config.weights is None else "given with its weights"
+    return f"The teacher, {config.model.name}, was {origin}; sha256 of the weights: `{weights}`."
 
 
 def stage_row(result: Result) -> StageRow:
@@ -135,21 +159,21 @@ def curve(result: Result) -> Curve:
 
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     """Pairs to look at, those that nobody planted before the others."""
-    chosen = table(work, "dedup/gallery.parquet")
-    pool, val = images(work, "data/pool.arrow"), images(work, "data/val.arrow")
+    chosen = work.table("dedup/gallery.parquet")
+    pool, val = work.images("data/pool.arrow"), work.images("data/val.arrow")
     return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
 def selection(work: Work) -> tuple[SelectionSummary, int]:
     """(images selected and the teacher's entropies, pictures that cannot be read any more)."""
-    rows = table(work, "select/selection.parquet")
+    rows = work.table("select/selection.parquet")
     scores, _ = np.histogram(rows["score"].to_numpy(), _BINS, (0, 1))
     samples, num_unreadable = class_samples(work, rows)
     found = SelectionSummary(
         policy=work.recipe.select.policy,
         classes=samples,
         scores=_as_histogram(scores, 1),
-        entropies=entropies(work.inputs["label"], num_classes(work)),
+        entropies=entropies(work.inputs["label"], work.num_classes()),
     )
     return found, num_unreadable
 
@@ -159,7 +183,7 @@ def class_samples(work: Work, rows: pa.Table) -> tuple[tuple[ClassSample, ...], 
 
     The classes that the page shows have pictures.
     """
-    classes, k = images(work, "data/train.arrow").classes, work.recipe.select.k
+    classes, k = work.images("data/train.arrow").classes, work.recipe.select.k
     bounds = np.searchsorted(rows["class_id"].to_numpy(), np.arange(len(classes) + 1)).tolist()
     parts = [rows.slice(first, end - first) for first, end in pairwise(bounds)]
     ids = [part["image_id"].to_pylist() for part in parts[:MAX_CLASSES]]
@@ -252,7 +276,7 @@ def _settings(work: Work) -> str:
 def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
     """Small pictures of those of these images that can be read."""
     small = {}
-    for image_id, source in images(work, name).find(ids).items():
+    for image_id, source in work.images(name).find(ids).items():
         with suppress(BadImage):
             small[image_id] = thumbnail(read_image(source), THUMBNAIL)
     return small
