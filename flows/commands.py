@@ -150,15 +150,12 @@ def _stop_server(child: Child) -> None:
 
 def _described(counts: Mapping[str, int]) -> Iterator[str]:
     """What became of the images, rejections last and with their reasons."""
-    shown = {
-        name: number for name, number in counts.items() if number and name not in ("in", "out")
-    }
+    shown = {name: n for name, n in counts.items() if n and name not in ("in", "out")}
     reasons = {name: n for name, n in shown.items() if name.startswith("rejected: ")}
     yield from (f"{n:,} {name}" for name, n in shown.items() if name not in reasons)
     if reasons:
-        listed = ", ".join(
-            f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items()
-        )
+        texts = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
+        listed = ", ".join(texts)
         yield f"{sum(reasons.values()):,} rejected ({listed})"
 
 

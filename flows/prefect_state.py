@@ -1,4 +1,4 @@
-"""What `ssld up` and `ssld down` ask of Prefect's server: profile, pool, automation, runs.
+"""Requests of `ssld up` and `ssld down` to Prefect's server: profile, pool, automation, runs.
 
 Imports Prefect at the top, which takes seconds and reads the environment: import this module late.
 """

@@ -39,11 +39,14 @@ class SilentMonitor:
 
     stop_requested = False
 
-    def progress(self, done: int, total: int, unit: str) -> None: ...
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Nothing is shown."""
 
-    def metrics(self, values: Mapping[str, float]) -> None: ...
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Nothing is shown."""
 
-    def note(self, message: str) -> None: ...
+    def note(self, message: str) -> None:
+        """Nothing is shown."""
 
 
 def check(monitor: Monitor) -> None:

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -61,9 +60,10 @@ _LEFT_OUT = {
 def run(work: Work) -> Outcome:
     """Fill the report's content from the manifests and draw it."""
     chosen, num_unreadable = selection(work)
-    unreadable = LeftOut("report", "picture of a selected image that cannot be read any more", 0)
-    lost = [*left_out(work.inputs.values()), replace(unreadable, number=num_unreadable)]
+    unreadable = "picture of a selected image that cannot be read any more"
+    lost = [*left_out(work.inputs.values()), LeftOut("report", unreadable, num_unreadable)]
     dedup = work.inputs["dedup"].metrics
+    settings = work.recipe.model_dump(mode="json", exclude={"run_time"})
     report = Report(
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -80,7 +80,7 @@ def run(work: Work) -> Outcome:
         selection=chosen,
         reconciliation=tuple(count_rows(work.inputs)),
         left_out=tuple(row for row in lost if row.number),
-        settings_yaml=_settings(work),
+        settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         versions=work.inputs["evaluate"].record["versions"],
         card=CARD,
         files={
@@ -96,12 +96,10 @@ def run(work: Work) -> Outcome:
 
 def _card(work: Work, report: Report) -> str:
     """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
-    done = work.inputs
-    names = ("train", "teacher", "val", "pool")
-    files = {name: f"{name}.arrow" for name in names}
+    done, files = work.inputs, work.inputs["data"].files
     data = [
-        DataRow(name, len(work.images(f"data/{file}")), done["data"].files[file].sha256)
-        for name, file in files.items()
+        DataRow(name, len(work.images(f"data/{name}.arrow")), files[f"{name}.arrow"].sha256)
+        for name in ("train", "teacher", "val", "pool")
     ]
     provenance = [
         ProvenanceRow(name, result.key, result.digest, result.record["seconds"])
@@ -266,11 +264,6 @@ def _headline(work: Work) -> Headline:
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],
     )
-
-
-def _settings(work: Work) -> str:
-    settings: dict[str, Any] = work.recipe.model_dump(mode="json", exclude={"run_time"})
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
