@@ -31,8 +31,7 @@ from tasks.recipe import load_recipe
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Store
-from tasks.stages.models import new_student, teacher_model
-from tasks.stages.training import run_of, stored_outputs
+from tasks.stages.training import new_student, run_of, stored_outputs, teacher_model
 
 SETTINGS = [
     *("label.views=2", "distill.teacher=replay", "distill.teacher_batch_norm=running"),

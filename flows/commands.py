@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
+from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
@@ -11,12 +14,21 @@ from rich.table import Table
 
 from data_catalog.base.errors import UserError
 from flows import services
-from flows.runner import run_recipe
 from flows.status import statuses
-from tasks.recipe import load_recipes
+from ppcls_core.runtime.processes import Child
+from tasks.dag import OF_STUDENT, following, needed_for, stage_named
+from tasks.recipe import RECIPES, load_recipes, recipe_path
 from tasks.run.session import Session
 from tasks.run.store import Store
 
+STOP_SECONDS = 10  # for the temporary server to write what it has received
+# Variables of the temporary server, as Prefect sets them for its own.
+TEMPORARY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+_FLOW = "flows.ssld:ssld"  # imports Prefect
 console = Console(highlight=False, soft_wrap=True)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe in configs/ssld, or the path of one.")]
@@ -38,7 +50,25 @@ def run(
     """Run a recipe; what is done is not run again."""
     if only and from_:
         raise UserError("--only and --from exclude each other: give one")
-    sys.exit(run_recipe(recipe, settings or [], only, from_, console))
+    resolved = load_recipes(recipe, settings or [])  # mistakes before Prefect takes its seconds
+    until = stage_named(only).name if only else "report"
+    refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
+    services.prepare()
+    api = _reachable_server()
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}):
+        parameters = (_findable(recipe), settings or [], until, refresh)
+        state = resolve_name(_FLOW)(*parameters, return_state=True)
+    if not state.is_completed():
+        console.print(f"[red]{state.name.lower()}:[/] ", end="")
+        console.print(state.message, markup=False)
+        sys.exit(1)
+    sessions = [Session(each, Store.default()) for each in resolved]
+    for number, session in enumerate(sessions):
+        if len(sessions) > 1:
+            console.print(f"[bold]{session.recipe.name}[/]")
+        _print_results(session, until, of_student_alone=number > 0)
 
 
 def status(
@@ -70,3 +100,88 @@ def up(port: Annotated[int, typer.Option(help="Port of the server and dashboard.
 def down() -> None:
     """Cancel what runs (it saves its work), then stop worker and server."""
     services.down(console.print)
+
+
+def _findable(recipe: str) -> str:
+    """`recipe` as a deployment's engine finds it too, which runs in another folder."""
+    path = recipe_path(recipe)
+    return path.stem if path == RECIPES / path.name else str(path)
+
+
+def _reachable_server() -> str:
+    """API of the active profile's server if it answers, else of a temporary one.
+
+    Raises:
+        UserError: the temporary one does not start.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+    api = PREFECT_API_URL.value()
+    if api and services.is_healthy(api):
+        return api
+    child = Child(
+        "flows.temporary_server:open_server",
+        name="Prefect's temporary server",
+        environment={**TEMPORARY, "PREFECT_API_URL": ""},
+        with_paddle=False,
+    )
+    child.send(None)
+    atexit.register(_stop_server, child)  # after Prefect's own, which send the last events
+    resolve_name(_FLOW)  # meanwhile
+    seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+    if not child.pipe.poll(seconds):
+        raise UserError(
+            f"Prefect's temporary server did not start within {seconds} s; set "
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS higher, or start one with `ssld up`"
+        )
+    kind, value = child.receive()
+    if kind == "error":
+        raise value
+    if kind == "answer":
+        raise UserError("Prefect's temporary server did not start; its messages are above")
+    return value[0]
+
+
+def _stop_server(child: Child) -> None:
+    child.stop()
+    child.pipe.poll(STOP_SECONDS)  # it answers when it has stopped, or died
+    child.close()
+
+
+def _described(counts: Mapping[str, int]) -> Iterator[str]:
+    """What became of the images, rejections last and with their reasons."""
+    shown = {name: n for name, n in counts.items() if n and name not in ("in", "out")}
+    reasons = {name: n for name, n in shown.items() if name.startswith("rejected: ")}
+    yield from (f"{n:,} {name}" for name, n in shown.items() if name not in reasons)
+    if reasons:
+        texts = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
+        listed = ", ".join(texts)
+        yield f"{sum(reasons.values()):,} rejected ({listed})"
+
+
+def _print_results(session: Session, until: str, of_student_alone: bool) -> None:
+    """The table of what each stage did, and the accuracies where they are known."""
+    report = resolve_name("tasks.stages.report")  # imports Paddle
+    table = Table("stage", box=None, pad_edge=False, header_style="bold")
+    for name in ("in", "out", "seconds", "images/s"):
+        table.add_column(name, justify="right")
+    table.add_column("what it did")
+    for stage in needed_for(until):
+        result, _ = session.find(stage)
+        assert result is not None
+        session.accept(result)
+        if of_student_alone and stage.name not in OF_STUDENT:
+            continue
+        row = report.stage_row(result)
+        rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
+        note = ", ".join(_described(result.counts))
+        numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
+        table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
+    console.print(table)
+    if "evaluate" in session.done:
+        console.print()
+        for row in report.accuracies(session.done["evaluate"]):
+            gain = "" if row.gain is None else f"  {row.gain:+.1f} points over the baseline"
+            console.print(f"{row.label:<10}{row.top1:7.1%} top-1 at {row.resolution} px{gain}")
+    if "report" in session.done:
+        console.print(f"\nreport: {session.done['report'].path('report.html')}\n")

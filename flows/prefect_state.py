@@ -1,4 +1,4 @@
-"""What `ssld up` and `ssld down` ask of Prefect's server: profile, pool, automation, runs.
+"""Requests of `ssld up` and `ssld down` to Prefect's server: profile, pool, automation, runs.
 
 Imports Prefect at the top, which takes seconds and reads the environment: import this module late.
 """
@@ -9,7 +9,6 @@ import socket
 import time
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -55,7 +54,7 @@ def leave_profile(name: str, previous: Path) -> None:
 
 def ensure_pool(name: str) -> None:
     """A process work pool that runs one job at a time: trainings do not share a device."""
-    with _client() as client:
+    with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(name)
         except ObjectNotFound:
@@ -83,7 +82,7 @@ def ensure_automation() -> None:
         state=StateType.CRASHED,
         message=f"no heartbeat for {MISSED_HEARTBEAT.seconds} s",
     )
-    with _client() as client:
+    with get_client(sync_client=True) as client:
         if not client.read_automations_by_name(AUTOMATION):
             automation = AutomationCore(name=AUTOMATION, trigger=trigger, actions=[action])
             client.create_automation(automation)
@@ -95,7 +94,7 @@ def crash_orphans(pool: str) -> list[str]:
     For a time without a worker, when nothing else will ever finish them: they would hold the pool's
     one slot until the automation finds them.
     """
-    with _client() as client:
+    with get_client(sync_client=True) as client:
         gone = [run for run in _active(client, pool) if not _is_alive(run)]
         for run in gone:
             client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
@@ -107,7 +106,7 @@ def cancel_running(pool: str, seconds: float) -> list[str]:
 
     Returns their names. Raises one of API_ERRORS.
     """
-    with _client() as client:
+    with get_client(sync_client=True) as client:
         runs = _active(client, pool)
         for run in runs:
             client.set_flow_run_state(run.id, Cancelling(), force=True)
@@ -135,12 +134,4 @@ def _is_alive(run: FlowRun) -> bool:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False
-    return _mentions(environment, run.id)
-
-
-def _mentions(environment: bytes, run: UUID) -> bool:
-    return str(run).encode() in environment or run.hex.encode() in environment
-
-
-def _client() -> SyncPrefectClient:
-    return get_client(sync_client=True)
+    return str(run.id).encode() in environment or run.id.hex.encode() in environment

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryFile, gettempdir
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -26,6 +27,7 @@ from data_catalog.base.files import read_json, write_json
 from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
+_STATE = "flows.prefect_state"  # imports Prefect, which reads the environment
 POOL, PROFILE = "ssld", "ssld"
 MARK = "SSLD_SERVICE"  # variable of a service's processes: its name and the folder of its record
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -197,7 +199,7 @@ def _check_writable(variable: str, folder: Callable[[], Path]) -> None:
         ) from error
 
 
-def api_of(port: int) -> str:
+def _api_of(port: int) -> str:
     return f"http://127.0.0.1:{port}/api"
 
 
@@ -227,7 +229,7 @@ def up(port: int, say: Callable[[str], None]) -> str:
         UserError: the port is taken by something else, or a service does not start.
     """
     prepare()
-    api = api_of(port)
+    api = _api_of(port)
     running, other = server(port), _current_port()
     if other is not None and other != port and server(other).pid() is not None:
         raise UserError(f"services are up already, on port {other}; `ssld down` first")
@@ -244,8 +246,7 @@ def up(port: int, say: Callable[[str], None]) -> str:
         running.stop(10)
         raise UserError(f"the server did not start; see {running.log} (is port {port} taken?)")
     os.environ["PREFECT_API_URL"] = api
-    from flows import prefect_state
-
+    prefect_state = resolve_name(_STATE)
     prefect_state.use_profile(PROFILE, api, _previous_profile())
     prefect_state.ensure_pool(POOL)
     if worker().pid() is None:
@@ -287,7 +288,7 @@ def down(say: Callable[[str], None]) -> None:
     running = server(port or 0)
     was_up = running.pid() is not None
     if port is not None and was_up and worker().pid() is not None:
-        _cancel_runs(api_of(port), say)
+        _cancel_runs(_api_of(port), say)
     for service in (worker(), running):
         was_there = bool(service.members())
         killed = service.stop(STOP_SECONDS)
@@ -298,9 +299,8 @@ def down(say: Callable[[str], None]) -> None:
     if port is None or not was_up:
         say("server: not running")
     if port is not None:
-        os.environ["PREFECT_API_URL"] = api_of(port)
-        from flows import prefect_state
-
+        os.environ["PREFECT_API_URL"] = _api_of(port)
+        prefect_state = resolve_name(_STATE)
         prefect_state.leave_profile(PROFILE, _previous_profile())
 
 
@@ -310,8 +310,7 @@ def _cancel_runs(api: str, say: Callable[[str], None]) -> None:
     os.environ["PREFECT_API_REQUEST_TIMEOUT"] = "10"
     reason = "no answer"
     if is_healthy(api):
-        from flows import prefect_state
-
+        prefect_state = resolve_name(_STATE)
         try:
             for name in prefect_state.cancel_running(POOL, CANCEL_SECONDS):
                 say(f"run {name}: cancelled")

@@ -16,8 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from data_catalog.base.config import UserError
-from flows.artifacts import publish
-from flows.monitor import watching
+from flows.dashboard import publish, stage_monitor
 from ppcls_core.runtime.paddle import import_paddle
 from tasks.dag import OF_STUDENT, needed_for
 from tasks.recipe import load_recipes
@@ -102,8 +101,8 @@ def _run(session: Session, stage: Stage) -> State:
         )
     logger.info("starts: %s", "asked for" if result else reason)
     import_paddle()
-    with watching(logger) as watch:
-        result = session.run(stage, watch)
+    with stage_monitor(logger) as monitor:
+        result = session.run(stage, monitor)
     publish(session, result)
     seconds = result.record["seconds"]
     return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))

@@ -28,7 +28,8 @@ def statuses(session: Session) -> Iterator[StageStatus]:
         waits_for = [name for name in stage.upstream if name not in session.done]
         previous = session.store.load(stage.name, last[stage.name]) if stage.name in last else None
         if waits_for:
-            yield _waiting(stage, previous, waits_for)
+            detail = f"waits for {', '.join(waits_for)}"
+            yield StageStatus(stage.name, "stale" if previous else "missing", detail)
             continue
         result, reason = session.find(stage)
         if result is not None:
@@ -36,11 +37,6 @@ def statuses(session: Session) -> Iterator[StageStatus]:
             yield StageStatus(stage.name, "done", _summary(result))
         else:
             yield _unfinished(session, stage, previous, reason)
-
-
-def _waiting(stage: Stage, previous: Result | None, waits_for: list[str]) -> StageStatus:
-    detail = f"waits for {', '.join(waits_for)}"
-    return StageStatus(stage.name, "stale" if previous else "missing", detail)
 
 
 def _unfinished(

@@ -1,7 +1,5 @@
 """The stages in an order that respects what each reads; their `inputs` are the arrows.
 
-The function of a stage is `run` in tasks/stages/NAME.py, which is imported when the stage is run.
-
 data --+--> teacher ---+
        +--> dedup -----+--> label --> select --> views --> distill --> finetune --> fix --> export
        |                                                                            |
@@ -26,95 +24,47 @@ def _given_weights(recipe: Recipe) -> dict[str, str]:
     return {"teacher.weights": weights_digest(Path(path))} if path else {}
 
 
+# Files, or patterns of files, that a stage reads of others.
+_INPUTS = {
+    "dedup": "data/pool.arrow data/val.arrow data/planted.parquet",
+    "teacher": "data/teacher.arrow data/val.arrow",
+    "label": "dedup/kept.arrow teacher/model.pdparams",
+    "select": "label/shard-*.labels.parquet dedup/kept.arrow data/train.arrow",
+    "views": "select/train.arrow teacher/model.pdparams",
+    "baseline": "data/train.arrow data/val.arrow",
+    "distill": "select/train.arrow data/val.arrow teacher/model.pdparams views/*",
+    "finetune": (
+        "distill/model.pdparams data/train.arrow data/val.arrow teacher/model.pdparams views/*"
+    ),
+    "fix": "finetune/model.pdparams data/train.arrow data/val.arrow",
+    "evaluate": " ".join(["data/val.arrow", *(f"{name}/model.pdparams" for name in TRAINED)]),
+    "export": "fix/model.pdparams data/train.arrow",
+    "report": (
+        "data/*.parquet dedup/*.parquet dedup/kept.arrow data/*.arrow label/*.parquet "
+        f"select/*.parquet {' '.join(f'{name}/history.json' for name in TRAINED)} "
+        "evaluate/accuracy.json export/sidecar.json"
+    ),
+}
+_EXTERNAL = {"data": fingerprints, "teacher": _given_weights}
+_LABELLING = "label.batch_size label.encoding label.k label.precision teacher shard_size"
+_VIEWS = "seed label teacher.model distill.augmentation distill.image_size shard_size"
+_REPORTED = f"name seed shard_size data dedup label select student {' '.join(TRAINED)}"
 STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage("data", 3, ("data",), (), fingerprints),
-        Stage(
-            "dedup",
-            7,
-            ("dedup", "shard_size"),
-            ("data/pool.arrow", "data/val.arrow", "data/planted.parquet"),
-        ),
-        Stage(
-            "teacher",
-            4,
-            ("seed", "teacher"),
-            ("data/teacher.arrow", "data/val.arrow"),
-            _given_weights,
-        ),
-        Stage(
-            "label",
-            2,
-            (
-                *("label.batch_size", "label.encoding", "label.k", "label.precision"),
-                *("teacher", "shard_size"),
-            ),
-            ("dedup/kept.arrow", "teacher/model.pdparams"),
-        ),
-        Stage(
-            "select",
-            2,
-            ("select",),
-            ("label/shard-*.labels.parquet", "dedup/kept.arrow", "data/train.arrow"),
-        ),
-        Stage(
-            "views",
-            1,
-            (
-                *("seed", "label", "teacher.model", "distill.augmentation", "distill.image_size"),
-                "shard_size",
-            ),
-            ("select/train.arrow", "teacher/model.pdparams"),
-        ),
-        Stage(
-            "baseline",
-            3,
-            ("seed", "student", "baseline"),
-            ("data/train.arrow", "data/val.arrow"),
-        ),
-        Stage(
-            "distill",
-            3,
-            ("seed", "student", "distill"),
-            ("select/train.arrow", "data/val.arrow", "teacher/model.pdparams", "views/*"),
-        ),
-        Stage(
-            "finetune",
-            3,
-            ("seed", "student", "finetune"),
-            (
-                *("distill/model.pdparams", "data/train.arrow", "data/val.arrow"),
-                *("teacher/model.pdparams", "views/*"),
-            ),
-        ),
-        Stage(
-            "fix",
-            3,
-            ("seed", "student", "fix"),
-            ("finetune/model.pdparams", "data/train.arrow", "data/val.arrow"),
-        ),
-        Stage(
-            "evaluate",
-            2,
-            ("teacher", "student", *STUDENTS),
-            ("data/val.arrow", *(f"{name}/model.pdparams" for name in TRAINED)),
-        ),
-        Stage("export", 3, ("student", "fix"), ("fix/model.pdparams", "data/train.arrow")),
-        Stage(
-            "report",
-            4,
-            (
-                *("name", "seed", "shard_size", "data", "dedup", "label", "select", "student"),
-                *TRAINED,
-            ),
-            (
-                *("data/*.parquet", "dedup/*.parquet", "dedup/kept.arrow", "data/*.arrow"),
-                *("label/*.parquet", "select/*.parquet"),
-                *(f"{name}/history.json" for name in TRAINED),
-                *("evaluate/accuracy.json", "export/sidecar.json"),
-            ),
-        ),
+    name: Stage(name, version, function, settings, _INPUTS.get(name, ""), _EXTERNAL.get(name))
+    for name, version, function, settings in (
+        ("data", 3, "tasks.stages.data:run", "data"),
+        ("dedup", 7, "tasks.stages.dedup:run", "dedup shard_size"),
+        ("teacher", 4, "tasks.stages.training:teacher", "seed teacher"),
+        ("label", 2, "tasks.stages.label:label_pool", _LABELLING),
+        ("select", 2, "tasks.stages.select:run", "select"),
+        ("views", 1, "tasks.stages.label:label_views", _VIEWS),
+        ("baseline", 3, "tasks.stages.training:baseline", "seed student baseline"),
+        ("distill", 3, "tasks.stages.training:distill", "seed student distill"),
+        ("finetune", 3, "tasks.stages.training:finetune", "seed student finetune"),
+        ("fix", 3, "tasks.stages.training:fix", "seed student fix"),
+        ("evaluate", 2, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
+        ("export", 3, "tasks.stages.export:run", "student fix"),
+        ("report", 4, "tasks.stages.report:run", _REPORTED),
     )
 }
 

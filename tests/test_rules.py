@@ -65,10 +65,9 @@ KNOWN_UPWARD: set[tuple[str, str]] = {
     ("ppcls_core.dedup.result.write", "ppcls_core.report.model"),
     ("ppcls_core.dedup.result.write", "ppcls_core.report.page"),
 }
-KNOWN_CIRCLES: set[tuple[str, str]] = {("flows.prefect_state", "flows.services")}
+KNOWN_CIRCLES: set[tuple[str, str]] = set()
 KNOWN_TWINS = {"Agreement", "Guess", "Picture", "Selection", "Service", "Shard", "Teacher"}
 KNOWN_NAMES = {
-    "flows.monitor.Watch",
     "ppcls_core.dedup.features.picture.Picture.look",
     "ppcls_core.dedup.match.index.ValIndex.is_told",
     "ppcls_core.dedup.match.rivals.beside_rivals",

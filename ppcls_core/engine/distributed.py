@@ -21,9 +21,8 @@ import paddle.distributed as dist
 from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from data_catalog.base.config import UserError
-from ppcls_core.runtime.peers import Peers, process_place
-from ppcls_core.runtime.processes import PeerEnded
-from ppcls_core.runtime.stop import ignore_sigterm_when
+from ppcls_core.runtime.monitor import ignore_sigterm_when
+from ppcls_core.runtime.processes import PeerEnded, Peers, process_place
 
 PEER_SECONDS = 2.0  # for a process to end whose connection is broken
 T = TypeVar("T")

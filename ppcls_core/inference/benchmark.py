@@ -35,13 +35,13 @@ from ppcls_core.models.registry import (
     check_image_size,
     num_classes_of,
 )
-from ppcls_core.runtime.timer import Run, Timing, time_in_turn
+from ppcls_core.runtime.timer import Run, time_in_turn
 
 
 def time_stages(
     classifier: Classifier, found: Iterator[Picture], batch_size: int
-) -> tuple[int, dict[str, Timing]]:
-    """(size of the batch, timing of each stage of predicting the first `batch_size` of `found`).
+) -> tuple[int, dict[str, np.ndarray]]:
+    """(size of the batch, milliseconds that each stage of predicting it takes, float64 [times]).
 
     Raises UserError: none of them can be read.
     """
@@ -170,7 +170,7 @@ def _latencies(
     """Median milliseconds of a batch by the name of Measured's field for the engine."""
     images = np.random.default_rng(0).standard_normal((batch_size, 3, size, size), np.float32)
     runs: dict[str, Run] = {f"{name}_ms": partial(run, images) for name, run in engines.items()}
-    return {name: timing.median for name, timing in time_in_turn(runs).items()}
+    return {name: float(np.median(times)) for name, times in time_in_turn(runs).items()}
 
 
 def write_measured(path: Path, rows: Iterable[Measured]) -> None:

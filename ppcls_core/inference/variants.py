@@ -95,4 +95,4 @@ def latencies(predict: Sequence[Logits], size: int, batch_size: int = 1) -> list
     """Median milliseconds of a batch, of each; taken in turns, as a machine's speed varies."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 3, size, size), np.uint8)
     runs = {str(number): partial(logits, pixels) for number, logits in enumerate(predict)}
-    return [timing.median for timing in time_in_turn(runs, REPEATS).values()]
+    return [float(np.median(times)) for times in time_in_turn(runs, REPEATS).values()]

@@ -21,7 +21,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.int8 import int8_files
-from ppcls_core.runtime.timer import Repeats, Timing, time_in_turn
+from ppcls_core.runtime.timer import Repeats, time_in_turn
 
 if TYPE_CHECKING:
     from ppcls_core.inference.predictor import EngineOptions, Precision
@@ -123,14 +123,14 @@ def lines(
             options = options_of(precision=precision, threads=count, device="cpu")
             times = _times(model, options, repeats)
             yield (
-                f"{model.sidecar.architecture:<38}min = {times.minimum:<12.5f}"
-                f"max = {times.maximum:<12.5f}average = {times.mean:.5f}"
+                f"{model.sidecar.architecture:<38}min = {times.min():<12.5f}"
+                f"max = {times.max():<12.5f}average = {times.mean():.5f}"
             )
         yield ""
 
 
-def _times(model: Exported, options: EngineOptions, repeats: Repeats) -> Timing:
-    """Timing of single images."""
+def _times(model: Exported, options: EngineOptions, repeats: Repeats) -> np.ndarray:
+    """Milliseconds that single images take, float64 [times]."""
     size = model.sidecar.preprocess.size
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, size, size), np.uint8)
     predict = model.on_engine(options)

@@ -37,8 +37,8 @@ from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
+from ppcls_core.runtime.monitor import StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.stop import StopFlag, stop_on_signals
 
 WEIGHTS, SETTINGS = "last.pdparams", "job.json"
 # Settings that change no weights.

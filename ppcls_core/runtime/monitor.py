@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 from typing import Protocol
 
 
@@ -14,7 +20,9 @@ class Monitor(Protocol):
     """Receives progress in units of work; `stop_requested` turns true when a user cancels."""
 
     @property
-    def stop_requested(self) -> bool: ...
+    def stop_requested(self) -> bool:
+        """Whether the work should save what is done and raise Interrupted."""
+        ...
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """`done` of `total` units; called often, so the listener rate-limits what it shows."""
@@ -31,14 +39,80 @@ class SilentMonitor:
 
     stop_requested = False
 
-    def progress(self, done: int, total: int, unit: str) -> None: ...
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Nothing is shown."""
 
-    def metrics(self, values: Mapping[str, float]) -> None: ...
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Nothing is shown."""
 
-    def note(self, message: str) -> None: ...
+    def note(self, message: str) -> None:
+        """Nothing is shown."""
 
 
 def check(monitor: Monitor) -> None:
     """Raise Interrupted when a stop was requested."""
     if monitor.stop_requested:
         raise Interrupted
+
+
+@dataclass
+class StopFlag:
+    """A request to stop: `received` is the signal that made it, or None."""
+
+    received: int | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a stop was requested."""
+        return self.received is not None
+
+
+@contextmanager
+def stop_on_signals(raise_again: bool = False) -> Iterator[StopFlag]:
+    """A flag that the first SIGINT or SIGTERM in the block sets.
+
+    A second SIGINT does what it did before the block, which kills; a repeated SIGTERM is nothing
+    new, as Paddle's launcher repeats its own within a second. After the block the handlers from
+    before are back. With `raise_again` the signal received is then raised again, so that whoever
+    waits for this process sees it stopped by the signal. Outside the main thread, where Python has
+    no signals, the flag is never set.
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # None: a handler that was not set from Python, and cannot be set again from here.
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        flag.received = flag.received or number
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if raise_again and flag.received is not None:
+            os.kill(os.getpid(), flag.received)
+
+
+def ignore_sigterm_when(condition: Callable[[], bool]) -> None:
+    """From now on SIGTERM ends this process, as it does by itself, unless `condition()` is true.
+
+    Where SIGTERM has another meaning already, or outside the main thread, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None):
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not condition():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import signal
 import sys
@@ -21,7 +22,7 @@ def import_paddle() -> None:
     stream = _Stderr()
     try:
         with contextlib.redirect_stderr(stream):
-            import paddle  # noqa: F401
+            importlib.import_module("paddle")
     finally:
         stream.release()
         if in_main_thread and handler is not None:  # Paddle's own prints a stack of C++

@@ -1,4 +1,4 @@
-"""What the command lines `ssld` and `ppcls` have in common."""
+"""Escapes and exit statuses that the command lines `ssld` and `ppcls` have in common."""
 
 from __future__ import annotations
 

@@ -24,38 +24,11 @@ class Repeats:
     most: int = 200
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of each run."""
+def time_in_turn(runs: Mapping[str, Run], repeats: Repeats = Repeats()) -> dict[str, np.ndarray]:
+    """Milliseconds that each of `runs` takes, float64 [times it ran].
 
-    milliseconds: Sequence[float]
-
-    @property
-    def minimum(self) -> float:
-        return min(self.milliseconds)
-
-    @property
-    def maximum(self) -> float:
-        return max(self.milliseconds)
-
-    @property
-    def mean(self) -> float:
-        return sum(self.milliseconds) / len(self.milliseconds)
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.milliseconds))
-
-    @property
-    def p99(self) -> float:
-        """That which 99 of 100 runs do not exceed."""
-        return float(np.percentile(self.milliseconds, 99))
-
-
-def time_in_turn(runs: Mapping[str, Run], repeats: Repeats = Repeats()) -> dict[str, Timing]:
-    """Each of `runs` several times, one after another in rounds: what slows the machine hits all.
-
-    After the warm-up come rounds until each has run often and long enough.
+    They run one after another in rounds: what slows the machine hits all. After the warm-up come
+    rounds until each has run often and long enough.
     """
     for _ in range(repeats.warmup):
         for run in runs.values():
@@ -66,7 +39,7 @@ def time_in_turn(runs: Mapping[str, Run], repeats: Repeats = Repeats()) -> dict[
             start = time.perf_counter()
             run()
             times[name].append(1000 * (time.perf_counter() - start))
-    return {name: Timing(taken) for name, taken in times.items()}
+    return {name: np.array(taken) for name, taken in times.items()}
 
 
 def _suffice(milliseconds: Sequence[float], repeats: Repeats) -> bool:

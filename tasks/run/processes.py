@@ -1,10 +1,15 @@
-"""A training stage in several processes of one machine, one a device.
+"""Work of a stage in child processes, which share neither memory nor engines with this one.
 
-    this process --+-- process 0 (tasks/run/worker.py), which reports its progress
+A training stage runs whole in several processes, one a device:
+
+    this process --+-- process 0, which reports its progress
                    +-- process 1 ...
 
-The processes find each other by the variables that Paddle's launcher sets; this process takes the
-launcher's place, so that it knows what each of them has died of.
+They find each other by the variables that Paddle's launcher sets; this process takes the launcher's
+place, so that it knows what each of them has died of.
+
+Shards are made by `children`: Paddle's inference engine sets the number of threads of its process
+and so the bits of a later training; a GPU each needs a process each. The parent alone writes them.
 """
 
 from __future__ import annotations
@@ -12,26 +17,30 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import Any
+
+import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
-from ppcls_core.runtime.processes import Child, gather
-from tasks.recipe import Recipe
+from ppcls_core.runtime.processes import Child, Parent, gather
+from ppcls_core.runtime.shards import Advance
+from tasks.recipe import STUDENTS, Recipe
+from tasks.run.stage import Outcome, Stage, Work
 
-if TYPE_CHECKING:
-    from tasks.run.stage import Outcome, Work
 _CUDA = "paddle.device.cuda"  # imports Paddle
+Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
+Start = Callable[..., Make]  # (number of the child, *arguments), found by name in the child
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
     """The settings of each stage that trains; a teacher with given weights does not."""
-    students = ("baseline", "distill", "finetune", "fix")
-    found: dict[str, TrainConfig] = {name: getattr(recipe, name) for name in students}
+    found: dict[str, TrainConfig] = {name: getattr(recipe, name) for name in STUDENTS}
     teacher = recipe.teacher
     return found if teacher.weights or not teacher.train else found | {"teacher": teacher.train}
 
@@ -56,8 +65,8 @@ def check_devices(recipe: Recipe) -> None:
             )
 
 
-def run_in_processes(work: Work) -> Outcome:
-    """The outcome of the stage of `work`, run in as many processes as its recipe has devices.
+def run_in_processes(stage: Stage, work: Work) -> Outcome:
+    """The outcome of `stage`, run in as many processes as its recipe has devices.
 
     Raises:
         UserError, OSError, Interrupted: as the stage itself, or a process was killed.
@@ -73,11 +82,11 @@ def run_in_processes(work: Work) -> Outcome:
 
     try:
         with ExitStack() as stack:
-            children = [
+            processes = [
                 stack.enter_context(
                     Child(
-                        "tasks.run.worker:open_stage",
-                        (own,),
+                        f"{__name__}:open_stage",
+                        (stage, own),
                         name=f"process {rank} of stage {work.stage}",
                         remedy="run again: it goes on from its checkpoint",
                         environment=variables,
@@ -86,7 +95,7 @@ def run_in_processes(work: Work) -> Outcome:
                 )
                 for rank, variables in enumerate(_environments(work.recipe.run_time.devices))
             ]
-            outcome, *_ = gather(children, None, report, lambda: monitor.stop_requested)
+            outcome, *_ = gather(processes, None, report, lambda: monitor.stop_requested)
     except UserError:
         if monitor.stop_requested:  # a process that was killed with this one by who stops it
             raise Interrupted from None
@@ -142,3 +151,80 @@ def _free_addresses(num: int) -> list[str]:
         for one in bound:
             one.bind(("127.0.0.1", 0))
         return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]
+
+
+@dataclass(frozen=True)
+class _ParentMonitor:
+    """The Monitor of the process that started the stage; only the first process reports."""
+
+    parent: Parent
+    reports: bool
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.parent.stop_requested
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self._report("progress", done, total, unit)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        self._report("metrics", dict(values))
+
+    def note(self, message: str) -> None:
+        self._report("note", message)
+
+    def _report(self, *values: object) -> None:
+        if self.reports:
+            self.parent.report(*values)
+
+
+def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
+    """The child's function: it runs the stage once and gives its outcome."""
+
+    def answer(request: None, parent: Parent) -> Outcome:
+        world = resolve_name("ppcls_core.engine.distributed:join")()
+        monitor = _ParentMonitor(parent, reports=world.is_first)
+        return stage.run(replace(work, monitor=monitor))
+
+    return answer
+
+
+@contextmanager
+def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]:
+    """`num` processes, each of which makes what its `start(number, *arguments)` makes.
+
+    They end with the block, and with this process however that ends.
+    """
+    with ExitStack() as stack:
+        yield [
+            _maker(stack.enter_context(Child(f"{__name__}:open_maker", (start, n, *arguments))))
+            for n in range(num)
+        ]
+
+
+def _maker(child: Child) -> Make:
+    def make(task: Any, advance: Advance) -> dict[str, pa.Table]:
+        packed = child(task, advance)
+        return {name: pa.ipc.open_stream(table).read_all() for name, table in packed.items()}
+
+    return make
+
+
+def open_maker(
+    start: Start, number: int, *arguments: object
+) -> Callable[[Any, Parent], dict[str, pa.Buffer]]:
+    """The child's function: it makes the tables of a shard, packed, and reports once an item."""
+    make = start(number, *arguments)
+
+    def answer(task: Any, parent: Parent) -> dict[str, pa.Buffer]:
+        return {name: _packed(table) for name, table in make(task, parent.report).items()}
+
+    return answer
+
+
+def _packed(table: pa.Table) -> pa.Buffer:
+    """The table in Arrow's stream format: pickling forgets which fields cannot be null."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()

@@ -37,11 +37,11 @@ class Session:
     def inputs_of(self, stage: Stage) -> dict[str, str]:
         """Digest of each input, those outside the store included; what it reads must be done."""
         inside = {}
-        for item in stage.inputs:
+        for item in stage.inputs.split():
             name, _, pattern = item.partition("/")
             inside[item] = self.done[name].digest_of(pattern)
         if stage.name not in self._outside:
-            self._outside[stage.name] = stage.external(self.recipe)
+            self._outside[stage.name] = stage.external(self.recipe) if stage.external else {}
         return inside | self._outside[stage.name]
 
     def key(self, stage: Stage) -> str:
@@ -80,8 +80,9 @@ class Session:
         except (OSError, RuntimeError) as error:  # NumPy and FAISS do not say ENOSPC
             if getattr(error, "errno", None) not in _STORAGE_ERRORS and not self.store.is_full():
                 raise
+            where = getattr(error, "filename", None) or self.store.root
             raise UserError(
-                f"stage {stage.name}: cannot write {_file_of(error) or self.store.root} "
+                f"stage {stage.name}: cannot write {where} "
                 f"({error}); free space or set SSLD_HOME to another disk, then run again: "
                 "finished work is kept"
             ) from error
@@ -98,7 +99,7 @@ class Session:
             clock = _Clock(monitor, directory / PROGRESS, before)
             work = Work(stage.name, self.recipe, directory, key, self.done, clock)
             is_spread = self._devices(stage) > 1
-            outcome = run_in_processes(work) if is_spread else stage.run(work)
+            outcome = run_in_processes(stage, work) if is_spread else stage.run(work)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)
@@ -164,7 +165,3 @@ class _Clock:
 
     def note(self, message: str) -> None:
         self.monitor.note(message)
-
-
-def _file_of(error: Exception) -> str | None:
-    return error.filename if isinstance(error, OSError) else None

@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.base.files import read_json
+from data_catalog.images.columns import Images, Roots, read_images
 from ppcls_core.runtime.monitor import Monitor
 from tasks.recipe import Recipe
 from tasks.run.store import Result
-
-Results = Mapping[str, Result]  # by stage
 
 
 @dataclass(frozen=True)
@@ -36,57 +39,80 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """The argument of a stage's function: recipe, own directory, results of other stages."""
+    """The argument of a stage's function: recipe, own directory, results of other stages.
+
+    A file of another stage is named "stage/file".
+    """
 
     stage: str
     recipe: Recipe
     directory: Path  # the stage's own; what an earlier, killed run finished lies there
     key: str
-    inputs: Results
+    inputs: Mapping[str, Result]  # by stage
     monitor: Monitor
 
     def path(self, name: str) -> Path:
         """A file of this stage."""
         return self.directory / name
 
+    def input(self, name: str) -> Path:
+        """A file of another stage."""
+        stage, _, file = name.partition("/")
+        return self.inputs[stage].path(file)
 
-def no_external(recipe: Recipe) -> dict[str, str]:
-    """Digests of files outside the store that a stage reads: none."""
-    return {}
+    def roots(self) -> Roots:
+        """Where the images of each root lie on this machine; a generated set's in the store."""
+        recorded = read_json(self.input("data/roots.json"))
+        return {name: str(self.inputs["data"].path(path)) for name, path in recorded.items()}
+
+    def images(self, name: str) -> Images:
+        """The images that another stage's file lists."""
+        return read_images(self.input(name), self.roots())
+
+    def table(self, name: str) -> pa.Table:
+        """A Parquet table of another stage."""
+        return pq.read_table(self.input(name))
+
+    def num_classes(self) -> int:
+        """Number of classes of the labelled set."""
+        return len(self.images("data/train.arrow").classes)
 
 
 @dataclass(frozen=True)
 class Stage:
     """A stage: `settings` and `inputs` are all that its result depends on.
 
-    settings: sections of the recipe. inputs: "stage/file pattern"; one with a wildcard may match no
-    file. external: digests of what lies outside the store (a data set, given weights).
+    function: "module:function", which may import Paddle. settings: sections of the recipe, or
+    fields of one. inputs: "stage/file pattern"; one with a wildcard may match no file. Both are
+    separated by spaces. external: digests of what lies outside the store (a data set, weights).
     """
 
     name: str
     version: int  # raised when equal inputs would give other outputs
-    settings: tuple[str, ...]
-    inputs: tuple[str, ...]
-    external: Callable[[Recipe], dict[str, str]] = no_external
+    function: str
+    settings: str
+    inputs: str = ""
+    external: Callable[[Recipe], dict[str, str]] | None = None
 
     @property
     def module(self) -> str:
-        """The module that defines the stage, which may import Paddle."""
-        return f"tasks.stages.{self.name}"
+        """The module that defines the stage."""
+        return self.function.partition(":")[0]
 
     @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the stages it reads from."""
-        return tuple(dict.fromkeys(item.partition("/")[0] for item in self.inputs))
+        return tuple(dict.fromkeys(item.partition("/")[0] for item in self.inputs.split()))
 
     def run(self, work: Work) -> Outcome:
-        """Call the function `run` of the stage's module, imported only now."""
-        return pkgutil.resolve_name(f"{self.module}:run")(work)
+        """Call the stage's function, imported only now."""
+        return pkgutil.resolve_name(self.function)(work)
 
     def own_settings(self, recipe: Recipe) -> dict[str, Any]:
-        """The recipe's sections, or fields of one, that decide this stage's result."""
-        dumped, own = recipe.model_dump(mode="json"), {}
-        for setting in self.settings:
+        """The part of the recipe that decides this stage's result."""
+        dumped: dict[str, Any] = recipe.model_dump(mode="json")
+        own: dict[str, Any] = {}
+        for setting in self.settings.split():
             section, _, name = setting.partition(".")
             if name:
                 own.setdefault(section, {})[name] = dumped[section][name]

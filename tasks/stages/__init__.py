@@ -1,1 +1,1 @@
-"""The stages of the pipeline, a file each."""
+"""The functions of the stages, as tasks/dag.py names them."""

@@ -20,16 +20,15 @@ from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import INDEX, SHARDS, Search
 from ppcls_core.report.search import PAGE, write_search_page
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import images, table
 
 
 def run(work: Work) -> Outcome:
     """Search the pool for the validation images, shard by shard."""
-    planted = table(work, "data/planted.parquet")
+    planted = work.table("data/planted.parquet")
     rows = planted.to_pylist()
     search = Search(
-        pool=images(work, "data/pool.arrow"),
-        against=images(work, "data/val.arrow"),
+        pool=work.images("data/pool.arrow"),
+        against=work.images("data/val.arrow"),
         out=work.directory,
         config=work.recipe.dedup,
         workers=work.recipe.run_time.workers,

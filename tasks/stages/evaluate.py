@@ -8,20 +8,16 @@ a row a model and class, also of classes without images).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.lost import lost_text
-from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.evaluator import Accuracy, evaluate
-from tasks.recipe import STUDENTS, ModelConfig, Recipe
+from tasks.recipe import TRAINED
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import images
-from tasks.stages.models import trained_model
-from tasks.stages.training import eval_data
+from tasks.stages.training import eval_data, trained_model
 
 PER_CLASS = pa.schema(
     [
@@ -35,35 +31,18 @@ PER_CLASS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A trained model and how it is to be tested."""
-
-    stage: str
-    model: ModelConfig
-    preprocess: Preprocess
-
-
-def candidates(recipe: Recipe) -> list[Candidate]:
-    """The models to compare, the teacher first."""
-    students = [
-        Candidate(name, recipe.student, getattr(recipe, name).preprocess) for name in STUDENTS
-    ]
-    return [Candidate("teacher", recipe.teacher.model, recipe.teacher.preprocess), *students]
-
-
 def run(work: Work) -> Outcome:
     """Measure top-1 and top-5."""
-    val = images(work, "data/val.arrow")
+    val = work.images("data/val.arrow")
     rows: list[dict[str, Any]] = []
     classes: list[pa.Table] = []
     counts: dict[str, int] = {}
-    for candidate in candidates(work.recipe):
-        row, accuracy = _measure(work, candidate)
+    for stage in TRAINED:
+        row, accuracy = _measure(work, stage)
         rows.append(row)
         counts = accuracy.counts  # each model reads the same images
-        classes.append(_by_class(candidate.stage, accuracy, val.classes))
-        work.monitor.progress(len(rows), len(STUDENTS) + 1, "models")
+        classes.append(_by_class(stage, accuracy, val.classes))
+        work.monitor.progress(len(rows), len(TRAINED), "models")
     baseline = next(row["top1"] for row in rows if row["label"] == "baseline")
     for row in rows:
         compared = row["label"] not in ("teacher", "baseline")
@@ -79,14 +58,16 @@ def run(work: Work) -> Outcome:
     )
 
 
-def _measure(work: Work, candidate: Candidate) -> tuple[dict[str, Any], Accuracy]:
-    weights = work.inputs[candidate.stage].path("model.pdparams")
-    model = trained_model(work, candidate.model, weights)
-    accuracy = evaluate(model, eval_data(work, candidate.preprocess), work.monitor)
+def _measure(work: Work, stage: str) -> tuple[dict[str, Any], Accuracy]:
+    section = getattr(work.recipe, stage)
+    config = section.model if stage == "teacher" else work.recipe.student
+    weights = work.inputs[stage].path("model.pdparams")
+    model = trained_model(work, config, weights)
+    accuracy = evaluate(model, eval_data(work, section.preprocess), work.monitor)
     row = {
-        "label": candidate.stage,
-        "architecture": candidate.model.name,
-        "resolution": candidate.preprocess.size,
+        "label": stage,
+        "architecture": config.name,
+        "resolution": section.preprocess.size,
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "num_images": accuracy.num_images,

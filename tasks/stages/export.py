@@ -10,14 +10,13 @@ from data_catalog.base.files import write_bytes
 from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import FILES, Sidecar
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import images
-from tasks.stages.models import student_of
+from tasks.stages.training import student_of
 
 
 def run(work: Work) -> Outcome:
     """Export the student as the fix stage left it."""
     student, name = student_of(work, "fix"), work.recipe.student.name
-    classes = images(work, "data/train.arrow").classes
+    classes = work.images("data/train.arrow").classes
     preprocess = work.recipe.fix.preprocess
     sidecar = Sidecar(architecture=name, classes=classes, preprocess=preprocess)
     deviation = export(student, sidecar, work.directory)

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +21,9 @@ from data_catalog.base.files import read_json, write_bytes
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
+from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
+from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.figures import thumbnail
 from ppcls_core.report.model import (
     AccuracyRow,
@@ -43,9 +44,8 @@ from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import Result
-from tasks.stages.card import CARD, card
-from tasks.stages.inputs import images, num_classes, table
 
+CARD = "model_card.md"
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
@@ -60,9 +60,10 @@ _LEFT_OUT = {
 def run(work: Work) -> Outcome:
     """Fill the report's content from the manifests and draw it."""
     chosen, num_unreadable = selection(work)
-    unreadable = LeftOut("report", "picture of a selected image that cannot be read any more", 0)
-    lost = [*left_out(work.inputs.values()), replace(unreadable, number=num_unreadable)]
+    unreadable = "picture of a selected image that cannot be read any more"
+    lost = [*left_out(work.inputs.values()), LeftOut("report", unreadable, num_unreadable)]
     dedup = work.inputs["dedup"].metrics
+    settings = work.recipe.model_dump(mode="json", exclude={"run_time"})
     report = Report(
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -79,7 +80,7 @@ def run(work: Work) -> Outcome:
         selection=chosen,
         reconciliation=tuple(count_rows(work.inputs)),
         left_out=tuple(row for row in lost if row.number),
-        settings_yaml=_settings(work),
+        settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         versions=work.inputs["evaluate"].record["versions"],
         card=CARD,
         files={
@@ -88,9 +89,30 @@ def run(work: Work) -> Outcome:
         },
     )
     write_bytes(work.path("report.html"), render(report).encode())
-    write_bytes(work.path(CARD), card(work, report).encode())
+    write_bytes(work.path(CARD), _card(work, report).encode())
     files = ["report.html", CARD]
     return Outcome(files=files, volatile=files)
+
+
+def _card(work: Work, report: Report) -> str:
+    """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
+    done, files = work.inputs, work.inputs["data"].files
+    data = [
+        DataRow(name, len(work.images(f"data/{name}.arrow")), files[f"{name}.arrow"].sha256)
+        for name in ("train", "teacher", "val", "pool")
+    ]
+    provenance = [
+        ProvenanceRow(name, result.key, result.digest, result.record["seconds"])
+        for name, result in done.items()
+    ]
+    sidecar = Exported(done["export"].directory).sidecar
+    return model_card(report, sidecar, data, _teacher(work), provenance)
+
+
+def _teacher(work: Work) -> str:
+    config, weights = work.recipe.teacher, work.inputs["teacher"].files["model.pdparams"].sha256
+    origin = "trained on `teacher`" if config.weights is None else "given with its weights"
+    return f"The teacher, {config.model.name}, was {origin}; sha256 of the weights: `{weights}`."
 
 
 def stage_row(result: Result) -> StageRow:
@@ -135,21 +157,21 @@ def curve(result: Result) -> Curve:
 
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     """Pairs to look at, those that nobody planted before the others."""
-    chosen = table(work, "dedup/gallery.parquet")
-    pool, val = images(work, "data/pool.arrow"), images(work, "data/val.arrow")
+    chosen = work.table("dedup/gallery.parquet")
+    pool, val = work.images("data/pool.arrow"), work.images("data/val.arrow")
     return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
 def selection(work: Work) -> tuple[SelectionSummary, int]:
     """(images selected and the teacher's entropies, pictures that cannot be read any more)."""
-    rows = table(work, "select/selection.parquet")
+    rows = work.table("select/selection.parquet")
     scores, _ = np.histogram(rows["score"].to_numpy(), _BINS, (0, 1))
     samples, num_unreadable = class_samples(work, rows)
     found = SelectionSummary(
         policy=work.recipe.select.policy,
         classes=samples,
         scores=_as_histogram(scores, 1),
-        entropies=entropies(work.inputs["label"], num_classes(work)),
+        entropies=entropies(work.inputs["label"], work.num_classes()),
     )
     return found, num_unreadable
 
@@ -159,7 +181,7 @@ def class_samples(work: Work, rows: pa.Table) -> tuple[tuple[ClassSample, ...], 
 
     The classes that the page shows have pictures.
     """
-    classes, k = images(work, "data/train.arrow").classes, work.recipe.select.k
+    classes, k = work.images("data/train.arrow").classes, work.recipe.select.k
     bounds = np.searchsorted(rows["class_id"].to_numpy(), np.arange(len(classes) + 1)).tolist()
     parts = [rows.slice(first, end - first) for first, end in pairwise(bounds)]
     ids = [part["image_id"].to_pylist() for part in parts[:MAX_CLASSES]]
@@ -244,15 +266,10 @@ def _headline(work: Work) -> Headline:
     )
 
 
-def _settings(work: Work) -> str:
-    settings: dict[str, Any] = work.recipe.model_dump(mode="json", exclude={"run_time"})
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-
-
 def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
     """Small pictures of those of these images that can be read."""
     small = {}
-    for image_id, source in images(work, name).find(ids).items():
+    for image_id, source in work.images(name).find(ids).items():
         with suppress(BadImage):
             small[image_id] = thumbnail(read_image(source), THUMBNAIL)
     return small

@@ -17,8 +17,7 @@ from ppcls_core.labels.select import Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Work
-from tasks.stages.inputs import images, num_classes
-from tasks.stages.label import origin
+from tasks.stages.label import origin_of, pool_view
 
 _PIECE = 1 << 21  # rows of the pool at a time: bounds the memory
 
@@ -27,13 +26,13 @@ def run(work: Work) -> Outcome:
     """Select in one pass over the label shards."""
     label, config = work.inputs["label"], work.recipe.select
     paths = [label.path(shard_file(n, "labels")) for n in range(label.metrics["shards"])]
-    shards = [open_shard(path, origin(work)) for path in paths]
+    shards = [open_shard(path, origin_of(work, pool_view(work))) for path in paths]
     if shards:
         found = select(shards, config, work.monitor)
     else:
-        found = Selection.nothing(0, num_classes(work))
+        found = Selection.nothing(0, work.num_classes())
     write_table(work.path("selection.parquet"), found.table)
-    labelled, pool = images(work, "data/train.arrow"), images(work, "dedup/kept.arrow")
+    labelled, pool = work.images("data/train.arrow"), work.images("dedup/kept.arrow")
     merged = merge(labelled, pool, found.table["image_id"])
     write_images(work.path("train.arrow"), merged)
     num_added = len(merged) - len(labelled)

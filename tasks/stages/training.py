@@ -1,34 +1,112 @@
-"""One training of a stage: its images, settings and files, as `ppcls_core.engine.run` takes them.
+"""The stages that train, a function each, and the networks of a recipe.
 
 Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1, images
-that could not be read).
+that could not be read; empty for a teacher whose weights are given).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import paddle
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_json
 from ppcls_core.data.loader import Replay
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.config import DistillTraining, TrainConfig
-from ppcls_core.engine.evaluator import EvalData
-from ppcls_core.engine.objectives import Objective, distillation, replay
+from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
+from ppcls_core.engine.evaluator import EvalData, evaluate
+from ppcls_core.engine.objectives import Objective, cross_entropy, distillation, replay
 from ppcls_core.engine.run import HISTORY, Run
 from ppcls_core.engine.run import train as train_model
+from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.labels.store import LabelStore
 from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.registry import ModelConfig, build_model, classifier_parameters
+from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
 from tasks.run.stage import Outcome, Work
-from tasks.stages import views
-from tasks.stages.inputs import images
-from tasks.stages.models import teacher_model
+from tasks.stages.label import augmented_views, origin_of
 
 WEIGHTS = "model.pdparams"
 FILES = [WEIGHTS, HISTORY]
 
 
+def teacher(work: Work) -> Outcome:
+    """The given weights taken as they are, or a model trained on labelled images."""
+    config = work.recipe.teacher
+    if config.weights is not None:
+        return _adopt(work, Path(config.weights))
+    assert config.train is not None
+    model = new_model(work, config.model, "teacher")
+    return _on_labels(work, model, "data/teacher.arrow", config.train)
+
+
+def _adopt(work: Work, weights: Path) -> Outcome:
+    data = eval_data(work, work.recipe.teacher.preprocess)
+    check_class_names(weights, data.images.classes)
+    model = trained_model(work, work.recipe.teacher.model, weights)
+    accuracy = evaluate(model, data, work.monitor)
+    save_state(work.path(WEIGHTS), state_of(model))
+    write_json(work.path(HISTORY), [])
+    return Outcome(FILES, accuracy.counts, {"top1": accuracy.top1})
+
+
+def baseline(work: Work) -> Outcome:
+    """The student trained on the labelled set alone, by which distillation is measured."""
+    return _on_labels(work, new_student(work), "data/train.arrow", work.recipe.baseline)
+
+
+def _on_labels(work: Work, model: Network, name: str, config: LabelTraining) -> Outcome:
+    model.train()
+    return train(model, cross_entropy(config.label_smoothing), run_of(work, name, config))
+
+
+def distill(work: Work) -> Outcome:
+    """A new student learns the teacher's outputs on the selection and the labelled images."""
+    return _from_teacher(work, new_student(work), "select/train.arrow", work.recipe.distill)
+
+
+def finetune(work: Work) -> Outcome:
+    """The distilled student goes on at a small learning rate on the labelled images alone.
+
+    As published, it still learns the teacher's outputs.
+    """
+    student = student_of(work, "distill")
+    return _from_teacher(work, student, "data/train.arrow", work.recipe.finetune)
+
+
+def _from_teacher(work: Work, student: Network, name: str, config: DistillTraining) -> Outcome:
+    """Train `student` on the teacher's outputs for the images `stage/file`; labels are not used.
+
+    The teacher is asked in each step, or its stored outputs are replayed.
+    """
+    student.train()
+    if config.teacher == "replay":
+        run = run_of(work, name, config, stored_outputs(work))
+        return train(student, replay(config.loss), run)
+    objective = distillation([teacher_model(work)], config.loss, config.teacher_batch_norm)
+    return train(student, objective, run_of(work, name, config))
+
+
+def fix(work: Work) -> Outcome:
+    """The classifier alone is tuned at a larger resolution, everything else frozen.
+
+    Touvron et al. 2019 (FixRes), as PaddleClas does it: test-time preprocessing on the training
+    images.
+    """
+    config, student = work.recipe.fix, student_of(work, "finetune")
+    learning = {id(p) for p in classifier_parameters(student)}
+    for parameter in student.parameters():
+        parameter.stop_gradient = id(parameter) not in learning
+    return train(student, cross_entropy(0.0), run_of(work, "data/train.arrow", config))
+
+
 def eval_data(work: Work, preprocess: Preprocess) -> EvalData:
     """The validation images, seen as `preprocess` says."""
     run_time = work.recipe.run_time
-    val = images(work, "data/val.arrow")
+    val = work.images("data/val.arrow")
     return EvalData(val, preprocess, run_time.workers, run_time.max_lost)
 
 
@@ -36,11 +114,11 @@ def run_of(work: Work, name: str, config: TrainConfig, stored: Replay | None = N
     """A training on the images `stage/file`, validated at the resolution of `config`."""
     own = seed_of(work.recipe.seed, work.stage)
     return Run(
-        images(work, name),
+        work.images(name),
         eval_data(work, config.preprocess),
         config,
         # The views were labelled under the seed of `distill`, whichever stage replays them.
-        views.augmented_views(work).root_seed if stored else own,
+        augmented_views(work).root_seed if stored else own,
         work.directory,
         work.monitor,
         weights=WEIGHTS,
@@ -55,26 +133,51 @@ def train(model: Network, objective: Objective, run: Run) -> Outcome:
     return Outcome(FILES, trained.counts, {"top1": trained.history[-1]["top1"]})
 
 
-def distill_from_teacher(
-    work: Work, student: Network, name: str, config: DistillTraining
-) -> Outcome:
-    """Train `student` on the teacher's outputs for the images `stage/file`; labels are not used.
-
-    The teacher is asked in each step, or its stored outputs are replayed.
-    """
-    student.train()
-    if config.teacher == "replay":
-        run = run_of(work, name, config, stored_outputs(work))
-        return train(student, replay(config.loss), run)
-    objective = distillation([teacher_model(work)], config.loss, config.teacher_batch_norm)
-    return train(student, objective, run_of(work, name, config))
-
-
 def stored_outputs(work: Work) -> Replay:
     """The teacher's outputs for the labelled views.
 
     Raises:
         UserError: they were made by another teacher, augmentation or code.
     """
-    store = LabelStore.open(work.inputs["views"].directory, views.origin(work))
+    store = LabelStore.open(work.inputs["views"].directory, origin_of(work, augmented_views(work)))
     return Replay(store, work.recipe.label.views)
+
+
+def new_model(work: Work, model: ModelConfig, role: str) -> Network:
+    """A freshly initialised network; the same recipe, seed and `role` give the same weights."""
+    paddle.seed(seed_of(work.recipe.seed, role, "init"))
+    return build_model(model.name, num_classes=work.num_classes(), spec=model.spec)
+
+
+def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
+    """The network of `model` in eval mode with `weights`, as in `load_state`.
+
+    Raises:
+        UserError: the weights are of another architecture or number of classes.
+    """
+    network = new_model(work, model, "trained")
+    try:
+        load_weights(network, weights)
+    except UserError as error:
+        raise UserError(
+            f"{error}\n({model.name} with the {work.num_classes()} classes of the data set was "
+            "expected: weights must be of this architecture and of these classes)"
+        ) from None
+    network.eval()
+    return network
+
+
+def teacher_model(work: Work) -> Network:
+    """The teacher with its weights, in eval mode."""
+    weights = work.inputs["teacher"].path(WEIGHTS)
+    return trained_model(work, work.recipe.teacher.model, weights)
+
+
+def new_student(work: Work) -> Network:
+    """The student before training; baseline and distill start from the same weights."""
+    return new_model(work, work.recipe.student, "student")
+
+
+def student_of(work: Work, stage: str) -> Network:
+    """The student as an earlier stage left it, in eval mode."""
+    return trained_model(work, work.recipe.student, work.inputs[stage].path(WEIGHTS))

@@ -266,15 +266,16 @@ def test_following_and_needed_agree() -> None:
             assert name in {stage.name for stage in following(other.name)}
 
 
+def fail(work: object) -> None:
+    raise OSError("458752 requested and 368512 written")  # as NumPy says it, without errno
+
+
 def test_a_full_disk_is_told_from_other_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 
-    def fail(work: object) -> None:
-        raise OSError("458752 requested and 368512 written")  # as NumPy says it, without errno
-
-    stage = replace(STAGES["data"], run=fail)
+    stage = replace(STAGES["data"], function=f"{__name__}:fail")
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
     with pytest.raises(OSError, match="requested"):
         session.run(stage, SilentMonitor())

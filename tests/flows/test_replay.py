@@ -16,8 +16,7 @@ from ppcls_core.labels.store import LabelStore
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.recipe import load_recipe
 from tasks.run.stage import Work
-from tasks.stages.models import new_student, teacher_model
-from tasks.stages.training import run_of, stored_outputs
+from tasks.stages.training import new_student, run_of, stored_outputs, teacher_model
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tasks.run.shards import Advance
 
 from data_catalog.base.config import UserError
-from tasks.run.children import Make, children
+from ppcls_core.runtime.shards import Advance
+from tasks.run.processes import Make, children
 from tests.conftest import PROJECT
 from tests.support.processes import is_running, wait_until
 
@@ -84,7 +84,7 @@ def test_children_end_with_a_killed_parent(tmp_path: Path):
     pid = tmp_path / "pid"
     code = (
         "import os, sys, time, pathlib\n"
-        "from tasks.run.children import children\n"
+        "from tasks.run.processes import children\n"
         "from tests.tasks.test_children import squares, nothing\n"
         "with children(1, squares, 1) as (process,):\n"
         "    child = process(range(1), nothing)['powers']['pid'][0].as_py()\n"

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from ppcls_core.runtime.peers import Peers, process_place
+from ppcls_core.runtime.processes import Peers, process_place
 from tests.conftest import PROJECT
 
 # One whose main thread hangs, as in an exchange with a process that is gone.
 HANGS = """
 import sys, time
-from ppcls_core.runtime.peers import Peers
+from ppcls_core.runtime.processes import Peers
 peers = Peers({1: int(sys.argv[1])})
 print("ready", flush=True)
 time.sleep(float(sys.argv[2]))

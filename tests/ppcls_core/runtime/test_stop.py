@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ppcls_core.runtime.stop import ignore_sigterm_when, stop_on_signals
+from ppcls_core.runtime.monitor import ignore_sigterm_when, stop_on_signals
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,0 +1,157 @@
+"""How Prefect shows and stops a stage: its progress, its artifacts, signals to a flag."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from data_catalog.base.files import read_json
+from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
+from ppcls_core.runtime.monitor import (
+    Interrupted,
+    Monitor,
+    SilentMonitor,
+    StopFlag,
+    stop_on_signals,
+)
+from tasks.run.session import Session
+from tasks.run.stage import Work
+from tasks.run.store import Result
+from tasks.stages import report
+
+LOG_SECONDS, ARTIFACT_SECONDS = 10.0, 3.0
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+@dataclass
+class _StageMonitor:
+    """The Monitor of a stage that runs under Prefect; rate-limits what it shows."""
+
+    logger: Logger
+    stop: StopFlag
+    _start: float = field(default_factory=time.monotonic)
+    _first: int | None = None  # where this attempt began
+    _unit: str = ""
+    _logged: float = field(default_factory=time.monotonic)
+    _sent: float = 0.0
+    _artifact: Any = None  # UUID of the progress artifact
+
+    @property
+    def stop_requested(self) -> bool:
+        return self.stop.is_set
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if self._first is None or unit != self._unit:
+            self._first, self._unit, self._start = done - 1, unit, now
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            self.logger.info(self._line(done, total, unit))
+        if now - self._sent >= ARTIFACT_SECONDS or done == total:
+            self._sent = now
+            self._show(100 * done / max(total, 1), self._line(done, total, unit))
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        self.logger.info(", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    def note(self, message: str) -> None:
+        self.logger.info("%s", message)
+
+    def _line(self, done: int, total: int, unit: str) -> str:
+        rate = (done - (self._first or 0)) / max(time.monotonic() - self._start, 1e-3)
+        left = (total - done) / rate if rate > 0 else 0
+        share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
+        return f"{share}, {rate:,.1f} {unit}/s, {_duration(left)} left"
+
+    def _show(self, percent: float, line: str) -> None:
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, description=line)
+        else:
+            update_progress_artifact(self._artifact, percent, description=line)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def stage_monitor(logger: Logger) -> Iterator[Monitor]:
+    """A Monitor whose `stop_requested` follows SIGTERM and SIGINT.
+
+    The signal that stopped the stage is raised again once it has committed what it had, so that
+    Prefect (or the shell) sees a process stopped by that signal.
+    """
+    with stop_on_signals(raise_again=True) as stop:
+        try:
+            yield _StageMonitor(logger, stop)
+        except Interrupted:
+            logger.warning("stopped on request; what is done is saved, run again to go on")
+            raise
+
+
+def publish(session: Session, result: Result) -> None:
+    """Artifacts of `result`: a table of its counts, pictures and figures where it has some."""
+    title = f"Stage {result.stage}: counts, time, throughput"
+    create_table_artifact([_row(result)], key=f"{result.stage}-stage", description=title)
+    if result.stage in report.TRAINED:
+        _learning_curve(result)
+    elif result.stage == "dedup":
+        _duplicates(session, result)
+    elif result.stage == "select":
+        _selection(session, result)
+    elif result.stage == "evaluate":
+        rows = read_json(result.path("accuracy.json"))
+        create_table_artifact(rows, key="accuracy", description="Accuracy on the validation images")
+    elif result.stage == "report":
+        page = result.path("report.html")
+        text = f"# Report\n\n[{page}]({page.as_uri()})\n"
+        create_markdown_artifact(text, key="report", description="The report of this run")
+
+
+def _row(result: Result) -> dict[str, Any]:
+    row = report.stage_row(result)
+    rate = f"{row.images_per_second:.1f}" if row.images_per_second else ""
+    return {"stage": row.name, **result.counts, "seconds": row.seconds, "images/s": rate}
+
+
+def _learning_curve(result: Result) -> None:
+    curve = report.curve(result)
+    if curve.loss.x:
+        _image(learning_curves([curve]), "svg+xml", f"{result.stage}-curve", "Learning curve")
+
+
+def _duplicates(session: Session, result: Result) -> None:
+    pairs = report.duplicate_pairs(_finished_work(session, result))
+    if pairs:
+        _image(pair_sheet(pairs), "jpeg", "duplicates", "Pairs nearest the rule, on both sides")
+
+
+def _selection(session: Session, result: Result) -> None:
+    rows = pq.read_table(result.path("selection.parquet"))
+    samples, _ = report.class_samples(_finished_work(session, result), rows)
+    _image(selection_sheet(samples), "jpeg", "selection", "Best and borderline images per class")
+
+
+def _finished_work(session: Session, result: Result) -> Work:
+    return Work(
+        result.stage, session.recipe, result.directory, result.key, session.done, SilentMonitor()
+    )
+
+
+def _image(data: bytes, kind: str, key: str, description: str) -> None:
+    create_image_artifact(data_url(data, f"image/{kind}"), key=key, description=description)
