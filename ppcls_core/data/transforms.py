@@ -16,7 +16,7 @@ from pydantic import Field
 from data_catalog.base.config import Config
 from ppcls_core.data.augment import Operator, RandomCrop, apply
 from ppcls_core.data.augment.common import Interpolation, resized, sides
-from ppcls_core.data.augment.resize import MAX_ASPECT, middle
+from ppcls_core.data.augment.crop import MAX_ASPECT, middle
 from ppcls_core.data.decode import Part
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ vectors = embed(model, images)      # [N, 2048]
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 
 import paddle
@@ -47,6 +46,7 @@ class Backbone(nn.Layer):
         self.strides = [1 << round(math.log2(_PROBE / shapes[name][2])) for name in self.stages]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Maps [N, channels[i], H / strides[i], W / strides[i]] of images `x`, about."""
         maps = self.model.features(x)
         return [maps[name] for name in self.stages]
 
@@ -64,8 +64,7 @@ def embed(model: Network, x: paddle.Tensor) -> paddle.Tensor:
     Where the classifier is a convolution, its input is averaged over all places.
     """
     seen: list[paddle.Tensor] = []
-    classifier = operator.attrgetter(model.classifiers[0])(model)
-    hook = classifier.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    hook = model.classifier.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
     try:
         model(x)
     finally:

@@ -10,7 +10,6 @@ This module does not import Paddle, so that a recipe's model can be checked in m
 from __future__ import annotations
 
 import logging
-import operator
 import pkgutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,26 +22,16 @@ from data_catalog.base.download import download, weights_folder
 from data_catalog.published import published_weights
 from ppcls_core.models.specs import (
     ModelSpec,
-    alexnet,
-    csp_resnet,
-    darknet,
     densenet,
-    dpn,
     efficientnet,
     ghostnet,
-    googlenet,
     hrnet,
-    inception_v3,
-    inception_v4,
-    mobilenet_v1,
-    mobilenet_v2,
-    mobilenet_v3,
-    regnet,
-    resnest,
+    inception,
+    mobilenet,
+    plain,
+    residual,
     resnet,
     shufflenet_v2,
-    squeezenet,
-    vgg,
     xception,
 )
 
@@ -56,26 +45,16 @@ _log = logging.getLogger(__name__)
 
 FAMILIES: tuple[Mapping[str, ModelSpec], ...] = (
     resnet.VARIANTS,
-    mobilenet_v1.VARIANTS,
-    mobilenet_v2.VARIANTS,
-    mobilenet_v3.VARIANTS,
-    vgg.VARIANTS,
-    alexnet.VARIANTS,
-    squeezenet.VARIANTS,
-    darknet.VARIANTS,
-    googlenet.VARIANTS,
+    mobilenet.VARIANTS,
+    plain.VARIANTS,
     densenet.VARIANTS,
-    dpn.VARIANTS,
     shufflenet_v2.VARIANTS,
     ghostnet.VARIANTS,
-    inception_v4.VARIANTS,
+    inception.VARIANTS,
     efficientnet.VARIANTS,
     xception.VARIANTS,
     hrnet.VARIANTS,
-    inception_v3.VARIANTS,
-    regnet.VARIANTS,
-    resnest.VARIANTS,
-    csp_resnet.VARIANTS,
+    residual.VARIANTS,
 )
 """Name to spec of every architecture, family by family, in the order in which they are listed."""
 
@@ -205,7 +184,7 @@ def _published_file(name: str) -> Path:
 
 def classifier_parameters(model: Network) -> list[paddle.Tensor]:
     """Weight and bias of the layer that gives the logits: what Fix trains, the rest frozen."""
-    return operator.attrgetter(model.classifiers[0])(model).parameters()
+    return model.classifier.parameters()
 
 
 def num_classes_of(model: Network) -> int:

@@ -1,4 +1,4 @@
-"""Augmentation: one operator a file, each its own settings and a pure function of its arguments.
+"""Augmentation: operators, each its own settings and a pure function of its arguments.
 
 An operator is called with (image uint8 RGB [H, W, 3], generator, progress in [0, 1]: the share of
 the training done) and gives a uint8 RGB [H', W', 3]. It never writes to the image, and may return
@@ -14,41 +14,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ppcls_core.data.augment.auto_augment import AutoAugment
-from ppcls_core.data.augment.center_crop import CenterCrop
-from ppcls_core.data.augment.common import MEAN_COLOUR
-from ppcls_core.data.augment.cutout import Cutout
-from ppcls_core.data.augment.flip import RandomFlip
-from ppcls_core.data.augment.grid_mask import GridMask
-from ppcls_core.data.augment.hide_and_seek import HideAndSeek
-from ppcls_core.data.augment.mix import CutMix, FMix, Mixed, Mixup
-from ppcls_core.data.augment.rand_augment import RandAugment
-from ppcls_core.data.augment.random_crop import RandomCrop
-from ppcls_core.data.augment.random_erasing import RandomErasing
-from ppcls_core.data.augment.resize import Resize
-
-__all__ = [
-    "MEAN_COLOUR",
-    "VERSION",
-    "AutoAugment",
-    "BatchOperator",
-    "CenterCrop",
-    "CutMix",
-    "Cutout",
-    "FMix",
-    "GridMask",
-    "HideAndSeek",
-    "Mixed",
-    "Mixup",
-    "Operator",
-    "RandAugment",
-    "RandomCrop",
-    "RandomErasing",
-    "RandomFlip",
-    "Resize",
-    "apply",
-    "sized",
-]
+from ppcls_core.data.augment.crop import CenterCrop, RandomCrop, RandomFlip, Resize
+from ppcls_core.data.augment.masks import Cutout, GridMask, HideAndSeek, RandomErasing
+from ppcls_core.data.augment.mix import CutMix, FMix, Mixup
+from ppcls_core.data.augment.policies import AutoAugment, RandAugment
 
 VERSION = 1
 """Raised when equal arguments give other pixels: stored labels of augmented views are then void."""

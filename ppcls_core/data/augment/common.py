@@ -1,4 +1,4 @@
-"""What the operators share: types of their settings, the fill colour, masking.
+"""Types of the operators' settings, the fill colour, resizing, masking.
 
 Every operator draws a fixed number of values by `rng.random`, whatever the image: the draws of what
 follows it do not shift with an image's size. (`rng.integers` draws a varying number.)
@@ -6,7 +6,7 @@ follows it do not shift with an image's size. (`rng.integers` draws a varying nu
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -38,6 +38,7 @@ Side = Annotated[int, Field(gt=0)]  # pixels
 Size = Side | tuple[Side, Side]  # a square's side, or (height, width)
 Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos"]
 
+Draw = TypeVar("Draw", float, np.ndarray)
 INTERPOLATIONS: dict[Interpolation, int] = {
     "nearest": cv2.INTER_NEAREST,
     "linear": cv2.INTER_LINEAR,
@@ -45,6 +46,11 @@ INTERPOLATIONS: dict[Interpolation, int] = {
     "area": cv2.INTER_AREA,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+
+
+def between(interval: tuple[float, float], share: Draw) -> Draw:
+    """The place `share`, in [0, 1), of the way from the first end of `interval` to the second."""
+    return interval[0] + (interval[1] - interval[0]) * share
 
 
 def sides(size: Size) -> tuple[int, int]:

@@ -10,24 +10,12 @@ import numpy as np
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_bytes
-from ppcls_core.data.augment import (
-    AutoAugment,
-    BatchOperator,
-    Cutout,
-    GridMask,
-    HideAndSeek,
-    Operator,
-    RandAugment,
-    RandomErasing,
-    RandomFlip,
-    apply,
-    sized,
-)
-from ppcls_core.data.augment.center_crop import CenterCrop
+from ppcls_core.data.augment import BatchOperator, Operator, apply, sized
 from ppcls_core.data.augment.common import plain, resized
+from ppcls_core.data.augment.crop import CenterCrop, RandomCrop, RandomFlip, Resize
+from ppcls_core.data.augment.masks import Cutout, GridMask, HideAndSeek, RandomErasing
 from ppcls_core.data.augment.mix import CutMix, FMix, Mixup
-from ppcls_core.data.augment.random_crop import RandomCrop
-from ppcls_core.data.augment.resize import Resize
+from ppcls_core.data.augment.policies import AutoAugment, RandAugment
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.runtime.randomness import generator
 

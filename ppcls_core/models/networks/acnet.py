@@ -41,6 +41,7 @@ class AsymmetricConv(nn.Layer):
         self.activation = activation
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
         square, vertical, horizontal = (branch(x) for branch in self.children())
         x = square + (vertical + horizontal)
         return x if self.activation is None else self.activation(x)
@@ -63,6 +64,7 @@ class FusedConv(nn.Layer):
         self.activation = activation
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
         x = self.conv(x)
         return x if self.activation is None else self.activation(x)
 

@@ -18,7 +18,6 @@ from ppcls_core.models.networks.layers import (
     Residual,
     global_average,
     scaled_width,
-    stage_outputs,
 )
 from ppcls_core.models.specs.efficientnet import EfficientNetSpec, MBConvStage
 
@@ -40,6 +39,7 @@ class ShiftedConvBN(_ConvBN):
     is_padded: ClassVar[bool] = False
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H / 2, W / 2]."""
         before = (self.parameters()[0].shape[-1] - 3) // 2
         return _ConvBN.forward(self, F.pad(x, [before, before + 2] * 2))
 
@@ -58,6 +58,7 @@ class DropConnect(nn.Layer):
         self.rate = rate
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C, H, W] to the same shape."""
         if not self.training or self.rate == 0:
             return x
         keep = 1.0 - self.rate
@@ -80,15 +81,12 @@ class EfficientNet(Network):
         )
         last = scaled_width(spec.stages[-1].out, spec.width_factor)
         self._conv = _ConvBN((last, features), 1, activation=act)
+        first, *blocks = self._ef.children()
+        self.entry, self.trunk = [first], [*blocks, self._conv]
         self.dropout = nn.Dropout(spec.dropout)
         self._fc = nn.Linear(features, num_classes)
 
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        stem, *blocks = self._ef
-        return stage_outputs(stem(x), [*blocks, self._conv])
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        *_, x = self.features(x).values()
+    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._fc(self.dropout(global_average(x)))
 
 

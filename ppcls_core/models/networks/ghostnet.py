@@ -13,10 +13,10 @@ from ppcls_core.models.networks.layers import (
     Activation,
     Network,
     PrivateConvBN,
+    ResidualBlock,
     SqueezeExcite,
     linear,
     scaled_width,
-    stage_outputs,
 )
 from ppcls_core.models.specs.ghostnet import GhostBottleneck, GhostNetSpec
 
@@ -28,7 +28,7 @@ class _ConvBN(PrivateConvBN):
     counts_group: ClassVar[bool] = True
 
 
-class GhostModule(nn.Layer):
+class _GhostModule(nn.Layer):
     """Half of the channels from a 1x1 convolution, the rest from these by a depthwise one.
 
     `channels` are in and out.
@@ -45,7 +45,7 @@ class GhostModule(nn.Layer):
         return paddle.concat([x, self.cheap_operation(x)], axis=1)
 
 
-class GhostBlock(nn.Layer):
+class _GhostBlock(ResidualBlock):
     """Ghost modules that widen and narrow, what is between them, and the shortcut, added.
 
     Args:
@@ -53,24 +53,17 @@ class GhostBlock(nn.Layer):
         row: what else the block is.
     """
 
+    activation: Activation | None = None
+
     def __init__(self, channels: tuple[int, int, int], row: GhostBottleneck) -> None:
         super().__init__()
         before, _, after = channels
         self.branch = [self.add_sublayer(name, layer) for name, layer in _branch(channels, row)]
-        self.shortcut: list[nn.Layer] = []
         if row.stride == 2 or before != after:
             self.shortcut_depthwise = _depthwise(before, row)
             self.shortcut_conv = _ConvBN((before, after), 1, activation=None)
             self.shortcut = [self.shortcut_depthwise, self.shortcut_conv]
         self.stride = row.stride
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        branch = x
-        for layer in self.branch:
-            branch = layer(branch)
-        for layer in self.shortcut:
-            x = layer(x)
-        return branch + x
 
 
 class GhostNet(Network):
@@ -89,34 +82,31 @@ class GhostNet(Network):
             for index, block in enumerate(_blocks(spec, stem))
         ]
         self.conv_last = _ConvBN((before, last), 1)
+        self.entry, self.trunk = [self.conv1], [*self.blocks, self.conv_last]
         self.fc_0 = _ConvBN((last, spec.feature_width), 1)
         self.dropout = nn.Dropout(spec.dropout)
         self.fc_1 = linear(spec.feature_width, num_classes)
 
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        return stage_outputs(self.conv1(x), [*self.blocks, self.conv_last])
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        *_, x = self.features(x).values()
+    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.fc_0(F.adaptive_avg_pool2d(x, 1)).flatten(1)
         return self.fc_1(self.dropout(x))
 
 
-def _blocks(spec: GhostNetSpec, before: int) -> Iterator[GhostBlock]:
+def _blocks(spec: GhostNetSpec, before: int) -> Iterator[_GhostBlock]:
     for row in spec.blocks:
         width, after = (scaled_width(c, spec.scale, 4) for c in (row.expanded, row.out))
-        yield GhostBlock((before, width, after), row)
+        yield _GhostBlock((before, width, after), row)
         before = after
 
 
 def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tuple[str, nn.Layer]]:
     before, width, after = channels
-    yield "ghost_module_1", GhostModule((before, width), F.relu)
+    yield "ghost_module_1", _GhostModule((before, width), F.relu)
     if row.stride == 2:
         yield "depthwise_conv", _depthwise(width, row)
     if row.squeeze_excite:
         yield "se_block", SqueezeExcite(width, width // 4, _clip)
-    yield "ghost_module_2", GhostModule((width, after), None)
+    yield "ghost_module_2", _GhostModule((width, after), None)
 
 
 def _depthwise(channels: int, row: GhostBottleneck) -> _ConvBN:

@@ -10,23 +10,27 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppcls_core.models.networks.layers import ConvBN, Network, global_average, in_row, linear
+from ppcls_core.models.networks.layers import (
+    ConvBN,
+    Network,
+    ResidualBlock,
+    global_average,
+    in_row,
+    linear,
+)
 from ppcls_core.models.specs.hrnet import HRNetSpec
 
 Maps = list[paddle.Tensor]
 
 
-class _ResidualBlock(nn.Layer):
-    """relu(branch(x) + shortcut(x)); the shortcut is `conv_down` or the identity."""
+class _Block(ResidualBlock):
+    """Convolutions, and the shortcut, which is `conv_down` or the identity, added."""
 
     def __init__(self, branch: list[ConvBN], conv_down: ConvBN | None = None) -> None:
         super().__init__()
         self.branch = [self.add_sublayer(f"conv{i}", conv) for i, conv in enumerate(branch, 1)]
         self.conv_down = conv_down
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        shortcut = x if self.conv_down is None else self.conv_down(x)
-        return F.relu(in_row(self.branch, x) + shortcut)
+        self.shortcut = [] if conv_down is None else [conv_down]
 
 
 class Fuse(nn.Layer):
@@ -47,15 +51,14 @@ class Fuse(nn.Layer):
                 self.paths[i, j] = path
 
     def forward(self, maps: Maps) -> Maps:
+        """Maps [N, widths[i], H / 2^i, W / 2^i] to as many of the same shapes."""
         fused = []
         for i, target in enumerate(maps):
             total = target
             for j, source in enumerate(maps):
                 if j == i:
                     continue
-                x = source
-                for conv in self.paths[i, j]:
-                    x = conv(x)
+                x = in_row(self.paths[i, j], source)
                 if j > i:  # to the very size: an odd one is not twice the lower branch's
                     x = F.interpolate(x, size=target.shape[2:], mode="nearest")
                 total = total + x
@@ -63,7 +66,7 @@ class Fuse(nn.Layer):
         return fused
 
 
-class Module(nn.Layer):
+class _Module(nn.Layer):
     """Residual blocks in each branch, then the exchange."""
 
     def __init__(self, widths: list[int], depth: int) -> None:
@@ -113,6 +116,7 @@ class HRNet(Network):
         return {f"stage{number}": x for number, x in enumerate(maps, 1)}
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Logits float [N, num_classes] of images `x`, from the maps of all branches."""
         maps = [self.head[i](x) for i, x in enumerate(self.features(x).values())]
         x = maps[0]
         for i, halve in enumerate(self.cls_head_conv_list):
@@ -121,22 +125,20 @@ class HRNet(Network):
 
 
 def _stage(spec: HRNetSpec, widths: list[int]) -> nn.Sequential:
-    modules = [Module(widths, spec.depth) for _ in range(spec.modules[len(widths) - 2])]
+    modules = [_Module(widths, spec.depth) for _ in range(spec.modules[len(widths) - 2])]
     return nn.Sequential(("stage_func_list", nn.Sequential(*modules)))
 
 
-def _basic(width: int) -> _ResidualBlock:
+def _basic(width: int) -> _Block:
     last = ConvBN((width, width), 3, activation=None)
-    return _ResidualBlock([ConvBN((width, width), 3), last])
+    return _Block([ConvBN((width, width), 3), last])
 
 
-def _bottleneck(before: int, width: int, project: bool) -> _ResidualBlock:
+def _bottleneck(before: int, width: int, project: bool) -> _Block:
     """1x1, 3x3, 1x1 to four times the width."""
     last = ConvBN((width, 4 * width), 1, activation=None)
     branch = [ConvBN((before, width), 1), ConvBN((width, width), 3), last]
-    return _ResidualBlock(
-        branch, ConvBN((before, 4 * width), 1, activation=None) if project else None
-    )
+    return _Block(branch, ConvBN((before, 4 * width), 1, activation=None) if project else None)
 
 
 def _path(source: int, target: int, halvings: int) -> list[ConvBN]:

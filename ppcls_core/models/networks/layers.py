@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -18,7 +19,11 @@ Activation = Step
 
 
 class Network(nn.Layer):
-    """Base of every architecture: images float [N, 3, H, W] to logits [N, num_classes]."""
+    """Base of every architecture: images float [N, 3, H, W] to logits [N, num_classes].
+
+    H and W may be odd; the spec's `min_size` is the smallest. A subclass sets `entry` and `trunk`,
+    or has `features` of its own, and `_head` where more than an average precedes the classifier.
+    """
 
     classifiers: ClassVar[tuple[str, ...]] = ("fc",)
     """Dotted attribute names of the layers whose width is the number of classes; the first gives
@@ -26,14 +31,38 @@ class Network(nn.Layer):
     architecture: str = ""
     """Name in the registry, by which the weights' names in Paddle 1.x are known; `build_model` sets
     it."""
+    entry: Sequence[Step]
+    """Steps from the images to the map that the trunk sees."""
+    trunk: Sequence[nn.Layer]
+    """Blocks of all stages in a row, which say by `stride` whether they halve the resolution."""
+
+    @property
+    def classifier(self) -> nn.Layer:
+        """The layer that gives the logits: a linear one or a 1x1 convolution."""
+        return operator.attrgetter(self.classifiers[0])(self)
 
     def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Feature maps [N, C, H', W'] of images `x` by stage: `stage1`, `stage2` and so on.
 
         A stage ends where the next one halves the resolution; the last is what the head pools. The
-        stride of `stage1` depends on the network: `features.Backbone` tells.
+        stride of `stage1` depends on the network: `features.Backbone` has it.
         """
-        raise NotImplementedError
+        x = in_row(self.entry, x)
+        stages: dict[str, paddle.Tensor] = {}
+        for block in self.trunk:
+            x = block(x)
+            number = len(stages) + (block.stride == 2 or not stages)
+            stages[f"stage{number}"] = x
+        return stages
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Logits float [N, num_classes] of images `x` float [N, 3, H, W]."""
+        *_, last = self.features(x).values()
+        return self._head(last)
+
+    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Logits of the last stage's map."""
+        return self.classifier(global_average(x))
 
 
 @contextmanager
@@ -55,35 +84,16 @@ def in_row(steps: Iterable[Step], x: paddle.Tensor) -> paddle.Tensor:
     return x
 
 
-def stage_outputs(x: paddle.Tensor, blocks: Iterable[nn.Layer]) -> dict[str, paddle.Tensor]:
-    """Run `blocks` in a row; the last map before each halving is a stage (see Network.features).
-
-    A block says by `stride` whether it halves the resolution. The first block starts stage 1.
-    """
-    stages: dict[str, paddle.Tensor] = {}
-    for block in blocks:
-        x = block(x)
-        number = len(stages) + (block.stride == 2 or not stages)
-        stages[f"stage{number}"] = x
-    return stages
-
-
-def pooled_stages(
-    x: paddle.Tensor, stages: Iterable[Iterable[nn.Layer]], kernel: int
-) -> dict[str, paddle.Tensor]:
-    """Run the layers of each stage in a row, with max pooling of stride 2 between the stages."""
-    maps: dict[str, paddle.Tensor] = {}
-    for number, blocks in enumerate(stages, 1):
-        if maps:
-            x = F.max_pool2d(x, kernel, 2)
-        x = maps[f"stage{number}"] = in_row(blocks, x)
-    return maps
+def pool(x: paddle.Tensor) -> paddle.Tensor:
+    """Max pooling 3x3 of stride 2, padded: half the size, rounded up."""
+    return F.max_pool2d(x, 3, 2, padding=1)
 
 
 class BatchNorm(nn.BatchNorm2D):
     """Paddle's, without its warning at every step that training tracks the statistics."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C, H, W] to the same shape; in training by the batch's own statistics."""
         return F.batch_norm(
             x,
             self._mean,
@@ -146,6 +156,7 @@ class ConvBN(nn.Layer):
         self.stride = stride
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
         conv, norm = self.children()
         x = norm(conv(x))
         return x if self.activation is None else self.activation(x)
@@ -155,6 +166,12 @@ class PrivateConvBN(ConvBN):
     """ConvBN under the names that it has in most of the families' published weights."""
 
     names: ClassVar[tuple[str, str]] = ("_conv", "_batch_norm")
+
+
+class ShortConvBN(ConvBN):
+    """ConvBN under the names that it has in the weights of WSL, DarkNet and DeepLab."""
+
+    names: ClassVar[tuple[str, str]] = ("_conv", "_bn")
 
 
 class NormReluConv(nn.Layer):
@@ -175,6 +192,7 @@ class NormReluConv(nn.Layer):
         )
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
         return self._conv(F.relu(self._batch_norm(x)))
 
 
@@ -205,6 +223,7 @@ class SqueezeExcite(nn.Layer):
         self.gate = gate
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, channels, H, W] to the same shape."""
         gate = self.gate(self.excitation(F.relu(self.squeeze(global_average(x)))))
         return x * gate.unsqueeze([2, 3])
 
@@ -231,6 +250,7 @@ class ConvSqueezeExcite(nn.Layer):
         self.gate = gate
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, channels, H, W] to the same shape."""
         squeeze, excite = self.children()
         return x * self.gate(excite(self.activation(squeeze(F.adaptive_avg_pool2d(x, 1)))))
 
@@ -252,8 +272,27 @@ class Residual(nn.Sequential):
         self.is_residual = is_residual
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
         branch = in_row(self.children(), x)
         return x + branch if self.is_residual else branch
+
+
+class ResidualBlock(nn.Layer):
+    """activation(branch(x) + shortcut(x)), each the steps of a list in a row.
+
+    A subclass makes and registers the steps, under the names of its weights. Without steps the
+    shortcut is the identity. `stride` is that of the block.
+    """
+
+    stride: int = 1
+    branch: Sequence[Step]
+    shortcut: Sequence[Step] = ()
+    activation: Activation | None = staticmethod(F.relu)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
+        x = in_row(self.branch, x) + in_row(self.shortcut, x)
+        return x if self.activation is None else self.activation(x)
 
 
 def cut_width(channels: int, scale: float) -> int:

@@ -7,7 +7,7 @@ names that the spec's layout gives them.
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import paddle
 import paddle.nn.functional as F
@@ -18,30 +18,22 @@ from ppcls_core.models.networks.layers import (
     ConvBN,
     Network,
     PrivateConvBN,
+    ResidualBlock,
+    ShortConvBN,
     SqueezeExcite,
     Step,
-    global_average,
-    in_row,
     linear,
+    pool,
     scale_learning_rate,
-    stage_outputs,
 )
 from ppcls_core.models.specs.resnet import LAYOUTS, ResNetSpec, block_name
 
 Part = TypeVar("Part", bound=nn.Layer)
+_UNITS = {unit.names: unit for unit in (ConvBN, PrivateConvBN, ShortConvBN)}
 
 
-class WslConvBN(ConvBN):
-    """The shared block under the names of the WSL weights."""
-
-    names: ClassVar[tuple[str, str]] = ("_conv", "_bn")
-
-
-_UNITS = {unit.names: unit for unit in (ConvBN, PrivateConvBN, WslConvBN)}
-
-
-class ResidualBlock(nn.Layer):
-    """relu(branch(x) + shortcut(x)), each the steps of a list in a row.
+class _Block(ResidualBlock):
+    """Convolutions and what the spec adds to them, and the shortcut, added.
 
     Args:
         spec: of the network.
@@ -57,29 +49,27 @@ class ResidualBlock(nn.Layer):
         self.name = block_name(stage, index, spec.depths[stage])
         names, unit, spatial = LAYOUTS[spec.layout], _unit(spec), _spatial(spec)
         inner, after = spec.inner(stage), spec.out(stage)
-        self.branch: list[Step]
+        branch: list[Step]
         if spec.bottleneck:
-            self.branch = [
+            branch = [
                 _add(self, names.conv.format(0), unit((before, inner), 1)),
                 self._middle(spec, inner),
                 _add(self, names.conv.format(2), unit((inner, after), 1, activation=None)),
             ]
         else:
-            self.branch = [
+            branch = [
                 _add(self, names.conv.format(0), spatial((before, after), 3, self.stride)),
                 _add(self, names.conv.format(1), spatial((after, after), 3, activation=None)),
             ]
         if spec.reduction is not None:
             gate = SqueezeExcite(after, max(1, after // spec.reduction))
-            self.branch.append(_add(self, "scale", gate))
-        self.shortcut: list[Step] = []
+            branch.append(_add(self, "scale", gate))
+        self.branch = branch
         if index == 0:
-            stride = self.stride
-            if spec.average_shortcut and stride == 2:
-                self.shortcut.append(nn.AvgPool2D(2, 2, ceil_mode=True))
-                stride = 1
-            short = unit((before, after), 1, stride, activation=None)
-            self.shortcut.append(_add(self, names.short, short))
+            averages = spec.average_shortcut and self.stride == 2
+            short = unit((before, after), 1, 1 if averages else self.stride, activation=None)
+            _add(self, names.short, short)
+            self.shortcut = [nn.AvgPool2D(2, 2, ceil_mode=True), short] if averages else [short]
 
     def _middle(self, spec: ResNetSpec, channels: int) -> Step:
         """A bottleneck's 3x3 convolution."""
@@ -88,18 +78,11 @@ class ResidualBlock(nn.Layer):
             conv = spatial((channels, channels), 3, self.stride, spec.cardinality)
             return _add(self, LAYOUTS[spec.layout].conv.format(1), conv)
         part = channels // spec.scales
-        convs = [
-            _add(
-                self,
-                f"{self.name}_branch2b_{number}",
-                spatial((part, part), 3, self.stride, spec.cardinality),
-            )
-            for number in range(1, spec.scales)
-        ]
+        convs: list[Step] = []
+        for number in range(1, spec.scales):
+            conv = spatial((part, part), 3, self.stride, spec.cardinality)
+            convs.append(_add(self, f"{self.name}_branch2b_{number}", conv))
         return partial(_hierarchical, convs, self.stride)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return F.relu(in_row(self.branch, x) + in_row(self.shortcut, x))
 
 
 class ResNet(Network):
@@ -113,29 +96,22 @@ class ResNet(Network):
         if spec.deep_stem:
             ends = [(3, width // 2), (width // 2, width // 2), (width // 2, width)]
             rows = list(zip(names.deep_stem, ends, (3, 3, 3), (2, 1, 1), strict=True))
-        self.entry: list[Step] = []
+        entry: list[Step] = []
         for name, channels, kernel, stride in rows:
             conv = _add(self, name, _spatial(spec)(channels, kernel, stride))
             scale_learning_rate(conv, spec.lr_mult_list[0])
-            self.entry.append(conv)
-        self.trunk: list[ResidualBlock] = []
+            entry.append(conv)
+        trunk: list[nn.Layer] = []
         for stage, index, name in spec.blocks():
-            block = _add(self, name, ResidualBlock(spec, stage, index, width))
+            block = _add(self, name, _Block(spec, stage, index, width))
             scale_learning_rate(block, spec.lr_mult_list[stage + 1])
-            self.trunk.append(block)
+            trunk.append(block)
             width = spec.out(stage)
+        self.entry, self.trunk = [*entry, pool], trunk
         self.classifiers: tuple[str, ...] = (names.classifier,)
         # The WSL network's starts from Paddle's default, uniform in +-sqrt(6 / (in + out)).
         make = nn.Linear if spec.layout == "wsl" else linear
         _add(self, names.classifier, make(width, num_classes))
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        x = F.max_pool2d(in_row(self.entry, x), 3, 2, padding=1)
-        return stage_outputs(x, self.trunk)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        classify = getattr(self, self.classifiers[0])
-        return classify(global_average(self.features(x)["stage4"]))
 
 
 def _unit(spec: ResNetSpec) -> type[ConvBN]:

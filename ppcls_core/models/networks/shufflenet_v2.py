@@ -13,8 +13,8 @@ from ppcls_core.models.networks.layers import (
     Activation,
     Network,
     PrivateConvBN,
-    global_average,
-    stage_outputs,
+    in_row,
+    pool,
 )
 from ppcls_core.models.specs.shufflenet_v2 import ShuffleNetV2Spec
 
@@ -55,11 +55,10 @@ class ShuffleBlock(nn.Layer):
         self.stride = stride
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """[N, C_in, H, W] to [N, C_out, H', W']."""
         *shortcut, pointwise, depthwise, last = self.children()
         one, other = (x, x) if shortcut else x.chunk(2, axis=1)
-        for conv in shortcut:
-            one = conv(one)
-        other = last(depthwise(pointwise(other)))
+        one, other = in_row(shortcut, one), last(depthwise(pointwise(other)))
         return paddle.stack([one, other], axis=2).flatten(1, 2)  # channels alternate
 
 
@@ -72,17 +71,10 @@ class ShuffleNetV2(Network):
         super().__init__()
         act = _ACTIVATIONS[spec.activation]
         self._conv1 = _ConvBN((3, spec.stem_width), 3, stride=2, activation=act)
-        self.blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec, act)]
+        blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec, act)]
         self._last_conv = _ConvBN((spec.widths[-1], spec.feature_width), 1, activation=act)
+        self.entry, self.trunk = [self._conv1, pool], [*blocks, self._last_conv]
         self._fc = nn.Linear(spec.feature_width, num_classes)
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        x = F.max_pool2d(self._conv1(x), 3, 2, padding=1)
-        return stage_outputs(x, [*self.blocks, self._last_conv])
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        *_, x = self.features(x).values()
-        return self._fc(global_average(x))
 
 
 def _blocks(spec: ShuffleNetV2Spec, act: Activation) -> Iterator[tuple[str, ShuffleBlock]]:

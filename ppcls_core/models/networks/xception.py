@@ -1,7 +1,8 @@
-"""Xception: the network. Its variants are the rows of specs/xception.py."""
+"""Xception and its version in DeepLab v3+. Their variants are the rows of specs/xception.py."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import paddle
@@ -10,14 +11,16 @@ from paddle import nn
 
 from ppcls_core.models.networks.layers import (
     Activation,
+    BatchNorm,
     Network,
     PrivateConvBN,
     Residual,
+    ShortConvBN,
     global_average,
+    in_row,
     linear,
-    stage_outputs,
 )
-from ppcls_core.models.specs.xception import XceptionSpec
+from ppcls_core.models.specs.xception import XceptionDeeplabSpec, XceptionSpec
 
 
 class _SeparableConv(nn.Sequential):
@@ -26,16 +29,15 @@ class _SeparableConv(nn.Sequential):
     stride: ClassVar[int] = 1
 
     def __init__(self, before: int, after: int, activation: Activation | None = None) -> None:
+        pointwise = PrivateConvBN((before, after), 1, activation=None)
+        depthwise = PrivateConvBN((after, after), 3, groups=after, activation=activation)
         super().__init__(
-            ("_pointwise_conv", PrivateConvBN((before, after), 1, activation=None)),
-            (
-                "_depthwise_conv",
-                PrivateConvBN((after, after), 3, groups=after, activation=activation),
-            ),
+            ("_pointwise_conv", pointwise),
+            ("_depthwise_conv", depthwise),
         )
 
 
-class PooledBlock(nn.Layer):
+class _PooledBlock(nn.Layer):
     """shortcut(x) + branch(x): two separable convolutions after ReLUs, and a max pooling.
 
     Args:
@@ -84,31 +86,24 @@ class Xception(Network):
             *[(f"_conv_{i}", _middle_block(width)) for i in range(spec.middle)]
         )
         self._exit_flow = nn.Sequential(
-            ("_conv_0", PooledBlock((width, width, first), ("_conv_1", "_conv_2"), stride=2)),
+            ("_conv_0", _PooledBlock((width, width, first), ("_conv_1", "_conv_2"), stride=2)),
             ("_conv_1", _SeparableConv(first, second, F.relu)),
             ("_conv_2", _SeparableConv(second, last, F.relu)),
             ("_out", linear(last, num_classes)),
         )
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
         conv1, conv2, *entry = self._entry_flow.children()
         *leave, _ = self._exit_flow.children()
-        return stage_outputs(conv2(conv1(x)), [*entry, *self._middle_flow.children(), *leave])
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        *_, last = self.features(x).values()
-        return self._exit_flow[-1](global_average(last))
+        self.entry = [conv1, conv2]
+        self.trunk = [*entry, *self._middle_flow.children(), *leave]
 
 
-def _entry_blocks(spec: XceptionSpec) -> list[tuple[str, PooledBlock]]:
-    blocks: list[tuple[str, PooledBlock]] = []
+def _entry_blocks(spec: XceptionSpec) -> Iterator[tuple[str, _PooledBlock]]:
     before = 2 * spec.stem_width
     for index, row in enumerate(spec.entry):
         channels = before, row.out, row.out
-        block = PooledBlock(channels, ("_conv1", "_conv2"), row.stride, relu_first=index > 0)
-        blocks.append((f"_conv_{index}", block))
+        block = _PooledBlock(channels, ("_conv1", "_conv2"), row.stride, relu_first=index > 0)
+        yield f"_conv_{index}", block
         before = row.out
-    return blocks
 
 
 def _middle_block(width: int) -> Residual:
@@ -116,3 +111,103 @@ def _middle_block(width: int) -> Residual:
     for index in range(3):
         row += [(f"relu_{index}", nn.ReLU()), (f"_conv_{index}", _SeparableConv(width, width))]
     return Residual(*row)
+
+
+class _DeeplabConvBN(ShortConvBN):
+    """The shared block, with the settings of DeepLab's batch norms."""
+
+    momentum: ClassVar[float] = 0.99
+    epsilon: ClassVar[float] = 1e-3
+
+
+class _DeeplabSeparableConv(nn.Sequential):
+    """Depthwise 3x3 convolution with batch norm, then a 1x1 one; ReLUs after both if dilated."""
+
+    def __init__(self, before: int, after: int, stride: int = 1, dilation: int = 1) -> None:
+        depthwise = nn.Conv2D(
+            before,
+            before,
+            3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=before,
+            bias_attr=False,
+        )
+        activation = nn.ReLU if dilation > 1 else nn.Identity
+        settings = _DeeplabConvBN.momentum, _DeeplabConvBN.epsilon
+        super().__init__(
+            ("_conv1", depthwise),
+            ("_bn1", BatchNorm(before, *settings)),
+            ("activation1", activation()),
+            ("_conv2", nn.Conv2D(before, after, 1, bias_attr=False)),
+            ("_bn2", BatchNorm(after, *settings)),
+            ("activation2", activation()),
+        )
+
+
+class _StridedBlock(nn.Sequential):
+    """branch(x) + shortcut(x): three separable convolutions after ReLUs, and a 1x1 convolution.
+
+    Args:
+        before: channels in.
+        widths: channels of the separable convolutions.
+        stride: of the last of them and of the shortcut.
+    """
+
+    def __init__(self, before: int, widths: tuple[int, int, int], stride: int) -> None:
+        short = _DeeplabConvBN((before, widths[-1]), 1, stride, activation=None)
+        super().__init__(*_branch(before, widths, stride), ("_short", short))
+        self.stride = stride
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        *row, short = self.children()
+        return in_row(row, x) + short(x)
+
+
+class XceptionDeeplab(Network):
+    """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 32, odd ones too."""
+
+    classifiers: ClassVar[tuple[str, ...]] = ("_fc",)
+
+    def __init__(self, spec: XceptionDeeplabSpec, num_classes: int) -> None:
+        super().__init__()
+        self._conv1 = _DeeplabConvBN((3, spec.stem_width), 3, stride=2)
+        self._conv2 = _DeeplabConvBN((spec.stem_width, 2 * spec.stem_width), 3)
+        self.entry = [self._conv1, self._conv2]
+        self.trunk = [self.add_sublayer(name, block) for name, block in _deeplab_blocks(spec)]
+        self._drop = nn.Dropout(0.5, mode="downscale_in_infer")
+        self._fc = nn.Linear(spec.exit_widths[-1], num_classes)
+
+    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self._fc(global_average(self._drop(x)))  # each place dropped on its own
+
+
+def _deeplab_blocks(spec: XceptionDeeplabSpec) -> Iterator[tuple[str, nn.Layer]]:
+    """All flows in one row, under the names of the published weights: xception_41 and so on."""
+    prefix = f"xception_{8 + 3 * (len(spec.entry) + spec.middle)}"  # the number of convolutions
+    before = 2 * spec.stem_width
+    for index, (width, stride) in enumerate(spec.entry, 1):
+        block = _StridedBlock(before, (width, width, width), stride)
+        yield f"{prefix}/entry_flow/block{index}", block
+        before = width
+    for index in range(1, spec.middle + 1):
+        middle = Residual(*_branch(before, (before, before, before)))
+        yield f"{prefix}/middle_flow/block{index}", middle
+    first, second, last = spec.exit_widths
+    yield "_exit_flow_1", _StridedBlock(before, (before, first, first), stride=2)
+    dilated = (
+        ("_conv1", _DeeplabSeparableConv(first, second, dilation=2)),
+        ("_conv2", _DeeplabSeparableConv(second, second, dilation=2)),
+        ("_conv3", _DeeplabSeparableConv(second, last, dilation=2)),
+    )
+    yield "_exit_flow_2", Residual(*dilated, is_residual=False)
+
+
+def _branch(
+    before: int, widths: tuple[int, int, int], stride: int = 1
+) -> Iterator[tuple[str, nn.Layer]]:
+    for index, (width, step) in enumerate(zip(widths, (1, 1, stride), strict=True), 1):
+        yield f"relu{index}", nn.ReLU()
+        yield f"_conv{index}", _DeeplabSeparableConv(before, width, step)
+        before = width

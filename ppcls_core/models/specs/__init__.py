@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from data_catalog.base.config import Config
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
+FourStages = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+LearningRateFactors = tuple[
+    NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat
+]
 
 
 class ModelSpec(Config):

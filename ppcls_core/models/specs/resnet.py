@@ -8,13 +8,12 @@ et al. 2019 (ACNet).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import FourStages, LearningRateFactors, ModelSpec
 
-Depths = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 Width = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
@@ -73,7 +72,7 @@ class ResNetSpec(ModelSpec):
 
     network: ClassVar[str] = "ppcls_core.models.networks.resnet:ResNet"
 
-    depths: Depths
+    depths: FourStages
     """Residual blocks of each stage."""
     bottleneck: bool = True
     """1x1, 3x3, 1x1 blocks that put out four times `width`; else two 3x3 convolutions."""
@@ -99,9 +98,7 @@ class ResNetSpec(ModelSpec):
     become in inference."""
     layout: Literal["sequential", "staged", "res2net", "wsl"] = "sequential"
     """Names of the weights: a key of LAYOUTS."""
-    lr_mult_list: tuple[
-        NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat
-    ] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    lr_mult_list: LearningRateFactors = (1.0, 1.0, 1.0, 1.0, 1.0)
     """Factors of the learning rate, of the stem and the four stages; the classifier has 1."""
 
     @field_validator("cardinality", "group_width", "scales")
@@ -149,64 +146,14 @@ _101 = (3, 4, 23, 3)
 _152 = (3, 8, 36, 3)
 _200 = (3, 12, 48, 3)
 
-
-def _vd(depths: Depths, bottleneck: bool = True) -> ResNetSpec:
-    return ResNetSpec(depths=depths, bottleneck=bottleneck, deep_stem=True, average_shortcut=True)
-
-
-def _next(depths: Depths, cardinality: int, vd: bool = False) -> ResNetSpec:
-    return ResNetSpec(
-        depths=depths,
-        cardinality=cardinality,
-        group_width=4,
-        deep_stem=vd,
-        average_shortcut=vd,
-        layout="staged",
-    )
-
-
-def _wsl(group_width: int) -> ResNetSpec:
-    return ResNetSpec(depths=_101, cardinality=32, group_width=group_width, layout="wsl")
-
-
-def _se_vd(depths: Depths, bottleneck: bool) -> ResNetSpec:
-    return ResNetSpec(
-        depths=depths,
-        bottleneck=bottleneck,
-        deep_stem=True,
-        average_shortcut=True,
-        reduction=16,
-        layout="staged",
-    )
-
-
-def _se_next(depths: Depths) -> ResNetSpec:
-    return ResNetSpec(depths=depths, cardinality=32, group_width=4, reduction=16, layout="staged")
-
-
-def _se_next_vd(depths: Depths, cardinality: int) -> ResNetSpec:
-    return ResNetSpec(
-        depths=depths,
-        cardinality=cardinality,
-        group_width=4,
-        deep_stem=True,
-        stem_width=128,
-        average_shortcut=True,
-        reduction=16,
-        layout="staged",
-    )
-
-
-def _res2(depths: Depths, group_width: int, scales: int, vd: bool = False) -> ResNetSpec:
-    return ResNetSpec(
-        depths=depths,
-        group_width=group_width,
-        scales=scales,
-        deep_stem=vd,
-        average_shortcut=vd,
-        layout="res2net",
-    )
-
+# Settings that variants share.
+_VD: dict[str, Any] = {"deep_stem": True, "average_shortcut": True}
+_NEXT: dict[str, Any] = {"group_width": 4, "layout": "staged"}
+_SE: dict[str, Any] = {"reduction": 16, "layout": "staged"}
+_SE_NEXT: dict[str, Any] = {**_SE, **_NEXT}
+_SE_NEXT_VD: dict[str, Any] = {**_SE_NEXT, **_VD, "stem_width": 128}
+_WSL: dict[str, Any] = {"depths": _101, "cardinality": 32, "layout": "wsl"}
+_RES2: dict[str, Any] = {"group_width": 26, "scales": 4, "layout": "res2net"}
 
 VARIANTS = {
     "ResNet18": ResNetSpec(depths=_18, bottleneck=False),
@@ -215,40 +162,40 @@ VARIANTS = {
     "ResNet101": ResNetSpec(depths=_101),
     "ResNet152": ResNetSpec(depths=_152),
     "ResNet50_vc": ResNetSpec(depths=_50, deep_stem=True, layout="staged"),
-    "ResNet18_vd": _vd(_18, bottleneck=False),
-    "ResNet34_vd": _vd(_34, bottleneck=False),
-    "ResNet50_vd": _vd(_50),
-    "ResNet101_vd": _vd(_101),
-    "ResNet152_vd": _vd(_152),
-    "ResNet200_vd": _vd(_200),
+    "ResNet18_vd": ResNetSpec(depths=_18, bottleneck=False, **_VD),
+    "ResNet34_vd": ResNetSpec(depths=_34, bottleneck=False, **_VD),
+    "ResNet50_vd": ResNetSpec(depths=_50, **_VD),
+    "ResNet101_vd": ResNetSpec(depths=_101, **_VD),
+    "ResNet152_vd": ResNetSpec(depths=_152, **_VD),
+    "ResNet200_vd": ResNetSpec(depths=_200, **_VD),
     "ResNet50_ACNet": ResNetSpec(depths=_50, spatial="asymmetric"),
     "ResNet50_ACNet_deploy": ResNetSpec(depths=_50, spatial="fused"),
-    "ResNeXt50_32x4d": _next(_50, 32),
-    "ResNeXt50_64x4d": _next(_50, 64),
-    "ResNeXt101_32x4d": _next(_101, 32),
-    "ResNeXt101_64x4d": _next(_101, 64),
-    "ResNeXt152_32x4d": _next(_152, 32),
-    "ResNeXt152_64x4d": _next(_152, 64),
-    "ResNeXt50_vd_32x4d": _next(_50, 32, vd=True),
-    "ResNeXt50_vd_64x4d": _next(_50, 64, vd=True),
-    "ResNeXt101_vd_32x4d": _next(_101, 32, vd=True),
-    "ResNeXt101_vd_64x4d": _next(_101, 64, vd=True),
-    "ResNeXt152_vd_32x4d": _next(_152, 32, vd=True),
-    "ResNeXt152_vd_64x4d": _next(_152, 64, vd=True),
-    "ResNeXt101_32x8d_wsl": _wsl(8),
-    "ResNeXt101_32x16d_wsl": _wsl(16),
-    "ResNeXt101_32x32d_wsl": _wsl(32),
-    "ResNeXt101_32x48d_wsl": _wsl(48),
-    "SE_ResNet18_vd": _se_vd(_18, bottleneck=False),
-    "SE_ResNet34_vd": _se_vd(_34, bottleneck=False),
-    "SE_ResNet50_vd": _se_vd(_50, bottleneck=True),
-    "SE_ResNeXt50_32x4d": _se_next(_50),
-    "SE_ResNeXt101_32x4d": _se_next(_101),
-    "SE_ResNeXt50_vd_32x4d": _se_next_vd(_50, 32),
-    "SENet154_vd": _se_next_vd(_152, 64),
-    "Res2Net50_26w_4s": _res2(_50, 26, 4),
-    "Res2Net50_14w_8s": _res2(_50, 14, 8),
-    "Res2Net50_vd_26w_4s": _res2(_50, 26, 4, vd=True),
-    "Res2Net101_vd_26w_4s": _res2(_101, 26, 4, vd=True),
-    "Res2Net200_vd_26w_4s": _res2(_200, 26, 4, vd=True),
+    "ResNeXt50_32x4d": ResNetSpec(depths=_50, cardinality=32, **_NEXT),
+    "ResNeXt50_64x4d": ResNetSpec(depths=_50, cardinality=64, **_NEXT),
+    "ResNeXt101_32x4d": ResNetSpec(depths=_101, cardinality=32, **_NEXT),
+    "ResNeXt101_64x4d": ResNetSpec(depths=_101, cardinality=64, **_NEXT),
+    "ResNeXt152_32x4d": ResNetSpec(depths=_152, cardinality=32, **_NEXT),
+    "ResNeXt152_64x4d": ResNetSpec(depths=_152, cardinality=64, **_NEXT),
+    "ResNeXt50_vd_32x4d": ResNetSpec(depths=_50, cardinality=32, **_NEXT, **_VD),
+    "ResNeXt50_vd_64x4d": ResNetSpec(depths=_50, cardinality=64, **_NEXT, **_VD),
+    "ResNeXt101_vd_32x4d": ResNetSpec(depths=_101, cardinality=32, **_NEXT, **_VD),
+    "ResNeXt101_vd_64x4d": ResNetSpec(depths=_101, cardinality=64, **_NEXT, **_VD),
+    "ResNeXt152_vd_32x4d": ResNetSpec(depths=_152, cardinality=32, **_NEXT, **_VD),
+    "ResNeXt152_vd_64x4d": ResNetSpec(depths=_152, cardinality=64, **_NEXT, **_VD),
+    "ResNeXt101_32x8d_wsl": ResNetSpec(group_width=8, **_WSL),
+    "ResNeXt101_32x16d_wsl": ResNetSpec(group_width=16, **_WSL),
+    "ResNeXt101_32x32d_wsl": ResNetSpec(group_width=32, **_WSL),
+    "ResNeXt101_32x48d_wsl": ResNetSpec(group_width=48, **_WSL),
+    "SE_ResNet18_vd": ResNetSpec(depths=_18, bottleneck=False, **_SE, **_VD),
+    "SE_ResNet34_vd": ResNetSpec(depths=_34, bottleneck=False, **_SE, **_VD),
+    "SE_ResNet50_vd": ResNetSpec(depths=_50, **_SE, **_VD),
+    "SE_ResNeXt50_32x4d": ResNetSpec(depths=_50, cardinality=32, **_SE_NEXT),
+    "SE_ResNeXt101_32x4d": ResNetSpec(depths=_101, cardinality=32, **_SE_NEXT),
+    "SE_ResNeXt50_vd_32x4d": ResNetSpec(depths=_50, cardinality=32, **_SE_NEXT_VD),
+    "SENet154_vd": ResNetSpec(depths=_152, cardinality=64, **_SE_NEXT_VD),
+    "Res2Net50_26w_4s": ResNetSpec(depths=_50, **_RES2),
+    "Res2Net50_14w_8s": ResNetSpec(depths=_50, group_width=14, scales=8, layout="res2net"),
+    "Res2Net50_vd_26w_4s": ResNetSpec(depths=_50, **_RES2, **_VD),
+    "Res2Net101_vd_26w_4s": ResNetSpec(depths=_101, **_RES2, **_VD),
+    "Res2Net200_vd_26w_4s": ResNetSpec(depths=_200, **_RES2, **_VD),
 }

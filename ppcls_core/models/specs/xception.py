@@ -41,7 +41,7 @@ class XceptionSpec(ModelSpec):
 class XceptionDeeplabSpec(XceptionSpec):
     """The same flows of other blocks: strided convolutions in place of max pooling."""
 
-    network: ClassVar[str] = "ppcls_core.models.networks.xception_deeplab:XceptionDeeplab"
+    network: ClassVar[str] = "ppcls_core.models.networks.xception:XceptionDeeplab"
 
 
 VARIANTS = {

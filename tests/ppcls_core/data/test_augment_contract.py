@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from data_catalog.base.config import UserError
 from ppcls_core.data import transforms
 from ppcls_core.data.augment import (
-    MEAN_COLOUR,
     AutoAugment,
     BatchOperator,
     CenterCrop,
@@ -31,6 +30,7 @@ from ppcls_core.data.augment import (
     Resize,
     apply,
 )
+from ppcls_core.data.augment.common import MEAN_COLOUR
 
 OPERATORS = [
     RandomCrop(size=(20, 33)),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppcls_core.data.augment import MEAN_COLOUR, Cutout, GridMask, HideAndSeek, RandomErasing
+from ppcls_core.data.augment import Cutout, GridMask, HideAndSeek, RandomErasing
+from ppcls_core.data.augment.common import MEAN_COLOUR
 
 WHITE = np.full((224, 224, 3), 255, np.uint8)
 

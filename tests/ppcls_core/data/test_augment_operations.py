@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from ppcls_core.data.augment import geometric, photometric
+from ppcls_core.data.augment import operations
 from ppcls_core.data.augment.operations import ALWAYS, NAMES, OPERATIONS, operate
 
 FILL = (128, 128, 128)
@@ -49,18 +49,18 @@ each_picture = settings(max_examples=120, deadline=None)
 @each_picture
 @given(pictures(), FACTORS)
 def test_brightness_and_contrast(image, factor):
-    ours = photometric.brightness(image, factor)
+    ours = operations.brightness(image, factor)
     assert off_by(ours, image, lambda x: ImageEnhance.Brightness(x).enhance(factor)) == 0
-    ours = photometric.contrast(image, factor)
+    ours = operations.contrast(image, factor)
     assert off_by(ours, image, lambda x: ImageEnhance.Contrast(x).enhance(factor)) <= 1
 
 
 @each_picture
 @given(pictures(), FACTORS)
 def test_color_and_sharpness(image, factor):
-    ours = photometric.color(image, factor)
+    ours = operations.color(image, factor)
     assert off_by(ours, image, lambda x: ImageEnhance.Color(x).enhance(factor)) <= 1
-    ours = photometric.sharpness(image, factor)
+    ours = operations.sharpness(image, factor)
     assert off_by(ours, image, lambda x: ImageEnhance.Sharpness(x).enhance(factor)) <= 1
 
 
@@ -68,27 +68,26 @@ def test_color_and_sharpness(image, factor):
 @given(pictures(), st.integers(1, 8), st.integers(0, 256) | st.floats(0, 256))
 def test_posterize_solarize_invert(image, bits, threshold):
     assert (
-        off_by(photometric.posterize(image, bits), image, lambda x: ImageOps.posterize(x, bits))
-        == 0
+        off_by(operations.posterize(image, bits), image, lambda x: ImageOps.posterize(x, bits)) == 0
     )
-    ours = photometric.solarize(image, threshold)
+    ours = operations.solarize(image, threshold)
     assert off_by(ours, image, lambda x: ImageOps.solarize(x, threshold)) == 0
-    assert off_by(photometric.invert(image), image, ImageOps.invert) == 0
+    assert off_by(operations.invert(image), image, ImageOps.invert) == 0
 
 
 @each_picture
 @given(pictures())
 def test_autocontrast_and_equalize(image):
-    assert off_by(photometric.autocontrast(image), image, ImageOps.autocontrast) == 0
-    assert off_by(photometric.equalize(image), image, ImageOps.equalize) == 0
+    assert off_by(operations.autocontrast(image), image, ImageOps.autocontrast) == 0
+    assert off_by(operations.equalize(image), image, ImageOps.equalize) == 0
 
 
 @each_picture
 @given(pictures())
 def test_a_factor_of_one_changes_nothing(image):
-    for enhance in (photometric.brightness, photometric.contrast):
+    for enhance in (operations.brightness, operations.contrast):
         assert np.array_equal(enhance(image, 1.0), image)
-    for enhance in (photometric.color, photometric.sharpness):
+    for enhance in (operations.color, operations.sharpness):
         assert np.array_equal(enhance(image, 1.0), image)
 
 
@@ -105,16 +104,16 @@ def test_translations_equal_pillow(image, share):
     height, width = image.shape[:2]
     nearest = Image.Resampling.NEAREST
     expected = pillow_affine(image, (1, 0, share * width, 0, 1, 0), nearest)
-    assert np.array_equal(geometric.translate_x(image, share, FILL), expected)
+    assert np.array_equal(operations.translate_x(image, share, FILL), expected)
     expected = pillow_affine(image, (1, 0, 0, 0, 1, share * height), nearest)
-    assert np.array_equal(geometric.translate_y(image, share, FILL), expected)
+    assert np.array_equal(operations.translate_y(image, share, FILL), expected)
 
 
 @pytest.mark.parametrize("share", [-1.5, -1.0, 1.0, 1.5])
 def test_translations_out_of_sight(share):
     image = smooth(20, 30, 0)
-    assert (geometric.translate_x(image, share, FILL) == 128).all()
-    assert (geometric.translate_y(image, share, FILL) == 128).all()
+    assert (operations.translate_x(image, share, FILL) == 128).all()
+    assert (operations.translate_y(image, share, FILL) == 128).all()
 
 
 @pytest.mark.parametrize("degrees", [-30, -13.3, 5, 26.7, 30])
@@ -122,7 +121,7 @@ def test_translations_out_of_sight(share):
 def test_rotation_is_pillow_but_for_ties(shape, degrees):
     image = smooth(*shape, seed=2)
     expected = Image.fromarray(image).rotate(degrees, fillcolor=FILL)
-    ours = geometric.rotate(image, degrees, FILL)
+    ours = operations.rotate(image, degrees, FILL)
     assert (ours != np.array(expected)).any(axis=2).mean() < 0.01
 
 
@@ -132,8 +131,8 @@ def test_shears_are_near_pillow(shape, slope):
     """Both are cubic, with other coefficients, and OpenCV blends the fill in at the edges."""
     image, around = smooth(*shape, seed=2), np.ones((7, 7))
     for ours, matrix in (
-        (geometric.shear_x(image, slope, FILL), (1, slope, 0, 0, 1, 0)),
-        (geometric.shear_y(image, slope, FILL), (1, 0, 0, slope, 1, 0)),
+        (operations.shear_x(image, slope, FILL), (1, slope, 0, 0, 1, 0)),
+        (operations.shear_y(image, slope, FILL), (1, 0, 0, slope, 1, 0)),
     ):
         expected = pillow_affine(image, matrix, Image.Resampling.BICUBIC)
         white = np.full_like(image, 255)
@@ -188,9 +187,9 @@ def test_strongest_amounts_are_the_published():
     image = smooth(60, 70, 4)
     assert set(np.unique(operate(image, "posterize", 1, FILL) & 15)) == {0}
     assert np.array_equal(operate(image, "solarize", 1, FILL), 255 - image)
-    assert np.array_equal(operate(image, "rotate", 1, FILL), geometric.rotate(image, 30, FILL))
-    bright = photometric.brightness(image, 1.9)
+    assert np.array_equal(operate(image, "rotate", 1, FILL), operations.rotate(image, 30, FILL))
+    bright = operations.brightness(image, 1.9)
     assert np.array_equal(operate(image, "brightness", 1, FILL), bright)
-    moved = geometric.translate_x(image, 150 / 331, FILL)
+    moved = operations.translate_x(image, 150 / 331, FILL)
     assert np.array_equal(operate(image, "translate_x", 1, FILL), moved)
     assert len(NAMES) == 14

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ppcls_core.data.augment import AutoAugment, RandAugment, auto_augment, rand_augment
-from ppcls_core.data.augment.auto_augment import POLICY
+from ppcls_core.data.augment import AutoAugment, RandAugment, policies
 from ppcls_core.data.augment.operations import NAMES
+from ppcls_core.data.augment.policies import POLICY
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
 
@@ -22,8 +22,7 @@ def calls(monkeypatch):
         seen.append((name, amount))
         return image
 
-    monkeypatch.setattr(auto_augment, "operate", record)
-    monkeypatch.setattr(rand_augment, "operate", record)
+    monkeypatch.setattr(policies, "operate", record)
     return seen
 
 

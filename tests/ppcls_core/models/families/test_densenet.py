@@ -6,8 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_core.models.networks.densenet import DenseLayer, Transition
-from ppcls_core.models.networks.dpn import DualPathBlock
+from ppcls_core.models.networks.densenet import DenseLayer, DualPathBlock, Transition
 from ppcls_core.models.registry import build_model, spec_of
 
 DPN = {

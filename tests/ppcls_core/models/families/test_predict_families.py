@@ -31,7 +31,7 @@ WITHOUT_ONNX = {"CSPResNet50_leaky"}
 def deviations(tmp_path_factory):
     """By family and way."""
     folder = tmp_path_factory.mktemp("ways")
-    command = [sys.executable, str(PROJECT / "tests" / "models" / "ways.py"), str(folder)]
+    command = [sys.executable, str(PROJECT / "tests" / "support" / "ways.py"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_core.models.networks.resnest import SplitAttention
+from ppcls_core.models.networks.residual import SplitAttention
 from ppcls_core.models.registry import build_model
 
 TINY = {"depths": [1, 1, 1, 1], "width": 4, "stem_width": 4}

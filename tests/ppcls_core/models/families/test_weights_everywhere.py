@@ -21,7 +21,7 @@ from ppcls_core.models.weights.state import state_of
 from tasks.recipe import load_recipe
 
 NAME = "MobileNetV3_small_x0_35"
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[4]
 FORMATS = ["w.pdparams", "w", "w.safetensors", "folder"]
 
 

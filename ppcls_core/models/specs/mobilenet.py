@@ -1,12 +1,80 @@
-"""MobileNetV3, Howard et al. 2019, "Searching for MobileNetV3": the variants."""
+"""MobileNetV1, V2 and V3: the variants.
+
+Howard et al. 2017, "MobileNets"; Sandler et al. 2018, "MobileNetV2"; Howard et al. 2019,
+"Searching for MobileNetV3".
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from ppcls_core.models.specs import ModelSpec, Probability
+from ppcls_core.models.specs import LearningRateFactors, ModelSpec, Probability
+
+
+class SeparableRow(NamedTuple):
+    """One block: 3x3 depthwise, then 1x1 convolution. A recipe writes it as a list: `[64, 1]`."""
+
+    out: PositiveInt
+    """Channels at scale 1."""
+    stride: Literal[1, 2]
+
+
+class MobileNetV1Spec(ModelSpec):
+    """A stack of depthwise separable convolutions, every width multiplied by `scale`."""
+
+    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet:MobileNetV1"
+
+    scale: PositiveFloat = 1.0
+    """Every width is multiplied by it and rounded down, to 1 at least."""
+    stem_width: PositiveInt = 32
+    """Channels of the first convolution, at scale 1."""
+    blocks: Annotated[tuple[SeparableRow, ...], Field(min_length=1)] = (
+        SeparableRow(64, 1),
+        SeparableRow(128, 2),
+        SeparableRow(128, 1),
+        SeparableRow(256, 2),
+        SeparableRow(256, 1),
+        SeparableRow(512, 2),
+        *[SeparableRow(512, 1)] * 5,
+        SeparableRow(1024, 2),
+        SeparableRow(1024, 1),
+    )
+
+
+class BottleneckStage(NamedTuple):
+    """Inverted residual blocks of one width. A recipe writes it as a list: `[6, 24, 2, 2]`."""
+
+    expansion: PositiveInt
+    """The depthwise convolutions have so many times their block's input channels."""
+    out: PositiveInt
+    """Channels at scale 1."""
+    depth: PositiveInt
+    stride: Literal[1, 2]
+    """Of the first block."""
+
+
+class MobileNetV2Spec(ModelSpec):
+    """Stages of inverted residual blocks, every width multiplied by `scale`."""
+
+    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet:MobileNetV2"
+
+    scale: PositiveFloat = 1.0
+    """Every width is multiplied by it and rounded down, to 1 at least."""
+    stem_width: PositiveInt = 32
+    """Channels of the first convolution, at scale 1."""
+    stages: Annotated[tuple[BottleneckStage, ...], Field(min_length=1)] = (
+        BottleneckStage(1, 16, 1, 1),
+        BottleneckStage(6, 24, 2, 2),
+        BottleneckStage(6, 32, 3, 2),
+        BottleneckStage(6, 64, 4, 2),
+        BottleneckStage(6, 96, 3, 1),
+        BottleneckStage(6, 160, 3, 2),
+        BottleneckStage(6, 320, 1, 1),
+    )
+    feature_width: PositiveInt = 1280
+    """Channels that the classifier sees; a scale below 1 leaves them."""
 
 
 class InvertedResidual(NamedTuple):
@@ -26,7 +94,7 @@ class InvertedResidual(NamedTuple):
 class MobileNetV3Spec(ModelSpec):
     """A stack of inverted residual blocks, every width multiplied by `scale`."""
 
-    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet_v3:MobileNetV3"
+    network: ClassVar[str] = "ppcls_core.models.networks.mobilenet:MobileNetV3"
 
     blocks: tuple[InvertedResidual, ...]
     last_width: PositiveInt
@@ -39,9 +107,7 @@ class MobileNetV3Spec(ModelSpec):
     """Channels that the classifier sees, at any scale."""
     dropout: Probability = 0.2
     """Probability of dropping one of the classifier's inputs in training."""
-    lr_mult_list: tuple[
-        NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat
-    ] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    lr_mult_list: LearningRateFactors = (1.0, 1.0, 1.0, 1.0, 1.0)
     """Factors of the convolutions' learning rate: of the stem and the first fifth of the blocks,
     then of each further fifth, what is over and the convolution before pooling in the last."""
 
@@ -88,7 +154,17 @@ _SMALL = [
     InvertedResidual(5, 576, 96, True, "hardswish", 1),
 ]
 
-VARIANTS = {
+VARIANTS: dict[str, ModelSpec] = {
+    "MobileNetV1_x0_25": MobileNetV1Spec(scale=0.25),
+    "MobileNetV1_x0_5": MobileNetV1Spec(scale=0.5),
+    "MobileNetV1_x0_75": MobileNetV1Spec(scale=0.75),
+    "MobileNetV1": MobileNetV1Spec(),
+    "MobileNetV2_x0_25": MobileNetV2Spec(scale=0.25),
+    "MobileNetV2_x0_5": MobileNetV2Spec(scale=0.5),
+    "MobileNetV2_x0_75": MobileNetV2Spec(scale=0.75),
+    "MobileNetV2": MobileNetV2Spec(),
+    "MobileNetV2_x1_5": MobileNetV2Spec(scale=1.5),
+    "MobileNetV2_x2_0": MobileNetV2Spec(scale=2.0),
     "MobileNetV3_large_x0_35": _spec(_LARGE, 960, 0.35),
     "MobileNetV3_large_x0_5": _spec(_LARGE, 960, 0.5),
     "MobileNetV3_large_x0_75": _spec(_LARGE, 960, 0.75),
