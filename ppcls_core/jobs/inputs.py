@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_catalog.base.files import digest_of
 from data_catalog.images.columns import Images
+from data_catalog.images.identity import content_digest
 from ppcls_core.jobs.job import Job
 from ppcls_core.models.weights.files import weights_digest
 
 
 def inputs_of(job: Job, images: Images, val: Images) -> dict[str, str]:
-    """sha256 (hex) by input: images with their labels, and the weights that the job starts from.
+    """sha256 (hex) by input: images with labels and contents, and the weights it starts from.
 
     Raises:
         UserError: there are no such weights.
@@ -33,9 +33,3 @@ def differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
         return ["they are not on record"]
     names = [n for n in wanted if n != "inputs" and wanted[n] != recorded.get(n)]
     return names + [n for n, digest in wanted["inputs"].items() if digest != before.get(n)]
-
-
-def content_digest(images: Images) -> str:
-    """sha256 (hex) over ids, labels, sizes and classes of a set."""
-    columns = [images.table[name].to_pylist() for name in ("image_id", "label", "size")]
-    return digest_of([list(images.classes), *columns])
