@@ -42,8 +42,7 @@ from data_catalog.embedded.patch_images import (
     encode,
     relight,
 )
-from data_catalog.images.columns import SCHEMA, Images, columns_of
-from data_catalog.images.found import ROOT
+from data_catalog.images.columns import ROOT, Images, image_table
 from data_catalog.images.planted import PLANTED_SCHEMA
 from data_catalog.sources import Progress, Splits
 
@@ -214,9 +213,7 @@ class PhotoPatches:
 def _images(jobs: list[Job], written: dict[str, tuple[int, bytes]], out: Path) -> Images:
     paths, labels, _ = zip(*jobs, strict=True)
     sizes, contents = zip(*(written[path] for path in paths), strict=True)
-    table = columns_of(ROOT, pa.array(paths), list(sizes), pa.array(labels, pa.int32()))
-    at = SCHEMA.get_field_index("content")
-    table = table.set_column(at, SCHEMA.field(at), pa.array(contents, pa.binary(16)))
+    table = image_table(paths, sizes, label=labels, content=contents)
     return Images(table, {ROOT: str(out.absolute())}, tuple(CLASSES))
 
 
