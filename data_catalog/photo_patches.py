@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import struct
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of, sha256_file
+from data_catalog.base.threads import map_threads
 from data_catalog.images.columns import ROOT, Images, image_table
 from data_catalog.images.planted import PLANTED_SCHEMA
 from data_catalog.sources import Progress, Splits
@@ -361,11 +362,7 @@ def _write(out: Path, jobs: list[Job], progress: Progress) -> dict[str, tuple[in
         return path, ((out / path).write_bytes(data), hashlib.sha256(data).digest()[:16])
 
     written: dict[str, tuple[int, bytes]] = {}
-    threads = ThreadPoolExecutor()
-    try:
-        for path, entry in threads.map(write, jobs):
-            written[path] = entry
-            progress(len(written), len(jobs))
-    finally:  # without cancelling, an interrupt would wait for all images
-        threads.shutdown(cancel_futures=True)
+    for path, entry in map_threads(write, jobs, os.cpu_count() or 1):
+        written[path] = entry
+        progress(len(written), len(jobs))
     return written
