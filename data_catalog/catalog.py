@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_catalog.base.config import UserError, closest, load_yaml, parse
-from data_catalog.embedded.photo_patches import PhotoPatches, PhotoPatchesConfig
+from data_catalog.photo_patches import PhotoPatches, PhotoPatchesConfig
 from data_catalog.sources import Dataset, FilesConfig, FilesDataset, Splits
 
 __all__ = ["Dataset", "Splits", "load_dataset"]

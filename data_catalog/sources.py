@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 from pydantic import model_validator
 
@@ -19,7 +19,6 @@ from data_catalog.images.classes import (
     class_folders,
     folder_classes,
     folders_of_list,
-    missing_label,
     numbered_classes,
     read_classes,
     with_folder_labels,
@@ -141,12 +140,17 @@ class FilesDataset:
             if path
         }
         classes = self._classes(found)
-        found |= self._label_folders(found, classes)
         for split, part in found.items():
-            self._check(split, part, classes)
+            if split != "pool" and part.lines is None:
+                names = self._names_of(split, part, classes)
+                found[split] = with_folder_labels(part, self.root, names)
+            self._check(split, found[split], classes)
         total, before, sets = sum(len(part.images) for part in found.values()), 0, {}
         for split, part in found.items():
-            tick = partial(_shifted, progress, before, total)
+
+            def tick(done: int, _: int, before: int = before) -> None:
+                progress(before + done, total)
+
             sets[split] = replace(contents.of(part, tick), classes=classes)
             before += len(part.images)
         planted = None
@@ -192,14 +196,6 @@ class FilesDataset:
         first_list = lists.get("train") or lists.get("val")
         return numbered_classes(first_list) if first_list else ()
 
-    def _label_folders(self, found: dict[str, Found], classes: tuple[str, ...]) -> dict[str, Found]:
-        """The labelled splits that are folders, with labels."""
-        return {
-            split: with_folder_labels(part, self.root, self._names_of(split, part, classes))
-            for split, part in found.items()
-            if split != "pool" and part.lines is None
-        }
-
     def _names_of(self, split: str, found: Found, classes: tuple[str, ...]) -> tuple[str, ...]:
         """What the class folders of a split are called, in the order of the classes."""
         names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
@@ -222,14 +218,15 @@ class FilesDataset:
         return classes
 
     def _check(self, split: str, found: Found, classes: tuple[str, ...]) -> None:
-        num, row = missing_label(found.images)
+        null = np.flatnonzero(found.images.table["label"].is_null().to_numpy())
         if not len(found.images):
             raise UserError(
                 f"{found.source}: no class folder holds an image (found: {describe(found.images)})"
             )
-        if split != "pool" and num:
+        if split != "pool" and len(null):
+            row = int(null[0])
             raise UserError(
-                f"{found.at(row)}: '{found.images.ids[row]}' has no label ({num:,} of "
+                f"{found.at(row)}: '{found.images.ids[row]}' has no label ({len(null):,} of "
                 f"{len(found.images):,} lines lack one); `{split}` needs lines of `path label`"
             )
         if classes:
@@ -256,7 +253,3 @@ def _some(names: set[str]) -> str:
     """The first names of a set for a message."""
     shown = ", ".join(sorted(names)[:10]) or "none"
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
-
-
-def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)

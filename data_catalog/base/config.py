@@ -36,15 +36,13 @@ class Config(BaseModel):
         """YAML reads `yes` and `on` as true, which Python takes for 1: as text it is refused."""
         if not isinstance(data, dict):
             return data
-        flags = [name for name, value in data.items() if isinstance(value, bool)]
         kinds = {
             name: set(_kinds_in(cls.model_fields[name].annotation))
-            for name in flags
-            if name in cls.model_fields
+            for name in data.keys() & cls.model_fields.keys()
+            if isinstance(data[name], bool)
         }
-        return data | {
-            n: str(data[n]) for n, k in kinds.items() if k & {int, float} and bool not in k
-        }
+        numbers = [name for name, k in kinds.items() if k & {int, float} and bool not in k]
+        return data | {name: str(data[name]) for name in numbers}
 
 
 C = TypeVar("C", bound=Config)
@@ -217,7 +215,8 @@ def _explain(model: type[Config], mistake: ErrorDetails) -> str:
     loc, kind = mistake["loc"], mistake["type"]
     path = _cut(".".join(str(part) for part in loc if not _BRANCH.fullmatch(str(part))))
     if kind == "extra_forbidden":
-        known = [name for config in _configs_at(model, loc[:-1]) for name in _names(config)]
+        fields = [config.model_fields for config in _configs_at(model, loc[:-1])]
+        known = [field.alias or name for each in fields for name, field in each.items()]
         return f"unknown setting '{path}'{closest(str(loc[-1]), known)}"
     if kind == "missing":
         return f"setting '{path}' is required"
@@ -273,11 +272,6 @@ def _kinds_in(kind: Any) -> Iterator[Any]:
         yield kind
     for part in parts:
         yield from _kinds_in(part)
-
-
-def _names(config: type[Config]) -> list[str]:
-    """The fields as a file calls them."""
-    return [field.alias or name for name, field in config.model_fields.items()]
 
 
 def _tag(config: type[Config]) -> str | None:

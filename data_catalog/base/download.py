@@ -60,20 +60,16 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
                 _check_kept(path)
                 return path
             _fetch_whole(url, part, path)
-            _accept(url, part, check)
+            try:
+                check(part)
+            except UserError as error:
+                _drop(part)
+                raise UserError(f"{url} gave something else: {error}") from error
             write_json(_note_of(path), {"url": url, "sha256": sha256_file(part)})
             part.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error}); set SSLD_HOME elsewhere") from error
     return path
-
-
-def _accept(url: str, part: Path, check: Callable[[Path], object]) -> None:
-    try:
-        check(part)
-    except UserError as error:
-        _drop(part)
-        raise UserError(f"{url} gave something else: {error}") from error
 
 
 def _note_of(path: Path) -> Path:
@@ -132,18 +128,14 @@ def _fetch(url: str, part: Path) -> None:
             _drop(part)
             raise OSError("the server goes on from another place than asked for")
         start = start if resumed else 0
-        total = _total(response.headers.get("Content-Length"), start)
+        follows = response.headers.get("Content-Length")
+        total = start + int(follows) if follows and follows.isdecimal() else None
         if tag := response.headers.get("ETag") or response.headers.get("Last-Modified"):
             write_json(note, {"tag": tag})
         with part.open("ab" if resumed else "wb") as file:
             _copy(response, file, f"{part.stem} from {urlsplit(url).hostname}", (start, total))
         _check(part, total, None if resumed else response.headers.get("Content-MD5"))
     note.unlink(missing_ok=True)
-
-
-def _total(length: str | None, start: int) -> int | None:
-    """Bytes in all, where the server tells how many follow."""
-    return start + int(length) if length and length.isdecimal() else None
 
 
 def _drop(part: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import SCHEMA, Images, Tally
+from data_catalog.images.columns import SCHEMA, Tally
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import Found
 
@@ -55,8 +55,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     parts = [name.split(maxsplit=1) for name in names]
     if all(len(part) == 2 and _is_number(part[0]) for part in parts):
         numbers = [int(part[0]) for part in parts]
-        wrong = _not_permuted(numbers)
-        if wrong is not None:
+        lines = {number: at for at, number in reversed(list(enumerate(numbers)))}
+        for wrong in (at for at, n in enumerate(numbers) if n >= len(numbers) or lines[n] < at):
             raise UserError(
                 f"{path}:{wrong + 1}: number {numbers[wrong]} of '{parts[wrong][1]}', expected "
                 f"each of 0 to {len(numbers) - 1} once, as every line begins with a number; "
@@ -74,16 +74,6 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _not_permuted(numbers: Sequence[int]) -> int | None:
-    """Position of the first number that is not in 0 ... n - 1 or stands there twice."""
-    seen: set[int] = set()
-    for at, number in enumerate(numbers):
-        if number >= len(numbers) or number in seen:
-            return at
-        seen.add(number)
-    return None
 
 
 def folder_classes(found: Found) -> tuple[str, ...]:
@@ -114,7 +104,7 @@ def class_folders(found: Found) -> set[str]:
 
 
 def _class_of(top: str) -> str:
-    return top[:-4] if top.lower().endswith(".tar") else top
+    return re.sub(r"(?i)\.tar$", "", top)
 
 
 def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Found:
@@ -192,9 +182,3 @@ def check_labels(found: Found, num_classes: int, source: str) -> None:
             f"{found.at(row)}: label {labels[row]} of '{found.images.ids[row]}' is none of the "
             f"{num_classes} classes of {source} (0 to {num_classes - 1}); correct the list or those"
         )
-
-
-def missing_label(images: Images) -> tuple[int, int]:
-    """(rows without label, the first of them or -1)."""
-    null = np.flatnonzero(images.table["label"].is_null().to_numpy())
-    return len(null), int(null[0]) if len(null) else -1

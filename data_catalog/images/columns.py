@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path
+from data_catalog.images.formats import text_of
 
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
@@ -46,6 +47,7 @@ cannot be read."""
 
 REJECTED = pa.schema([("image_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 IDS = pa.schema([("image_id", pa.string())])
+ROOT = "images"  # the name of the one root of a set that is read
 NUM_EXAMPLES = 10  # names kept of what is passed over for one reason
 PART = 16_384  # rows of a record batch: what is decoded at a time
 _PLACE = ("root", "image_id", "path", "offset", "size")
@@ -185,26 +187,31 @@ def loose_images(
     root: Path, names: Sequence[str], labels: Sequence[int | None] | np.ndarray | None = None
 ) -> Images:
     """The files `names`, which are also the ids, under `root`; their sizes are asked for."""
-    num = len(names)
-    texts = pa.array(names, pa.string())
     sizes = [path.stat().st_size if path.is_file() else -1 for path in map(root.joinpath, names)]
-    numbers = pa.nulls(num) if labels is None else pa.array(labels, pa.int32())
-    return Images(columns_of("images", texts, sizes, numbers), {"images": str(root.absolute())})
+    given = {} if labels is None else {"label": pa.array(labels, pa.int32())}
+    paths = pa.array(map(os.fsencode, names), pa.binary())
+    return Images(file_table(paths, sizes, **given), {ROOT: str(root.absolute())})
 
 
-def columns_of(root: str, ids: Any, sizes: Any, labels: Any) -> pa.Table:
-    """The table of loose files under the root of that name, whose ids are their paths."""
-    num = len(ids)
-    columns = {
-        "image_id": ids,
-        "root": pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([root])),
-        "path": pa.nulls(num, SCHEMA.field("path").type),
-        "offset": pa.nulls(num, pa.int64()),
-        "size": pa.array(sizes, pa.int64()) if isinstance(sizes, list) else sizes,
-        "label": labels,
-        "content": pa.nulls(num, pa.binary(16)),
-    }
-    return pa.table(columns).cast(SCHEMA)
+def file_table(paths: pa.Array, sizes: Any, **columns: Any) -> pa.Table:
+    """Rows of whole files; `paths` (binary) are relative to the root ROOT. See `image_table`."""
+    try:
+        return image_table(paths.cast(pa.string()), sizes, **columns)
+    except pa.ArrowInvalid:  # a name is not UTF-8
+        raw = paths.to_pylist()
+        texts = list(map(text_of, raw))
+        pairs = zip(raw, texts, strict=True)
+        kept = pa.array([p if text.encode() != p else None for p, text in pairs], pa.binary())
+        return image_table(texts, sizes, path=kept.dictionary_encode(), **columns)
+
+
+def image_table(ids: Any, sizes: Any, root: str = ROOT, **columns: Any) -> pa.Table:
+    """A table of SCHEMA; of its other columns those that are not given are null."""
+    nulls = {entry.name: pa.nulls(len(ids), entry.type) for entry in SCHEMA if entry.nullable}
+    index = pa.array(np.zeros(len(ids), np.int32))
+    roots = pa.DictionaryArray.from_arrays(index, pa.array([root]))
+    given = {"image_id": ids, "root": roots, "size": sizes}
+    return pa.table(nulls | given | columns, schema=SCHEMA)
 
 
 def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:

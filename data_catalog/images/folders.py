@@ -17,18 +17,18 @@ import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.threads import map_threads
-from data_catalog.images.columns import NUM_EXAMPLES, REJECTED, SCHEMA, Images, Tally
-from data_catalog.images.formats import text_of
-from data_catalog.images.found import (
+from data_catalog.images.columns import (
+    NUM_EXAMPLES,
+    REJECTED,
     ROOT,
-    WORKERS,
-    Columns,
-    FileState,
-    Found,
+    SCHEMA,
+    Images,
+    Tally,
     file_table,
-    root_column,
-    states,
+    image_table,
 )
+from data_catalog.images.formats import text_of
+from data_catalog.images.found import WORKERS, FileState, Found, states
 from data_catalog.images.tars import UNPACK, TarImages
 
 TarReader = Callable[[Path], TarImages]
@@ -56,13 +56,9 @@ def read_folder(folder: Path, root: Path, read_tar: TarReader, count: Count) -> 
 
 def read_archive(path: Path, root: Path, read_tar: TarReader, count: Count) -> Found:
     """The images of the tar `path`, whose ids are TAR/member, TAR being relative to `root`."""
-    name = os.fsencode(os.path.relpath(path, root))
-    found = read_tar(path)
+    walk, found = _Walk(os.fsencode(root), Tally()), read_tar(path)
     count(len(found.table))
-    tally = Tally()
-    tally.add_all(found.passed_over, text_of(name) + "/")
-    damaged = _damaged(name, found)
-    images = _images(root, [member_table(name, found)], tally, damaged)
+    images = walk.images([walk.members(os.fsencode(os.path.relpath(path, root)), found)])
     return Found(path, images, np.zeros(len(images), np.int64), None, found.tops)
 
 
@@ -101,6 +97,29 @@ class _Walk:
                     if folder == top and is_folder and not entry.name.startswith(b"."):
                         self.tops.append(entry.name)
                 stack += reversed(folders)
+
+    def members(self, tar: bytes, found: TarImages) -> pa.Table:
+        """Rows of SCHEMA of the images in the tar with that path; the rest of it is counted."""
+        name, members = text_of(tar), found.table
+        self.tally.add_all(found.passed_over, name + "/")
+        for damage in found.damaged:
+            image_id = f"{name}/{damage.name}" if damage.name else name
+            row = {"image_id": image_id, "reason": damage.reason, "detail": damage.detail}
+            self.damaged.append(row)
+        ids = pc.binary_join_element_wise(pa.scalar(name + "/"), members["name"], "")
+        index = pa.array(np.zeros(len(members), np.int32))
+        path = pa.DictionaryArray.from_arrays(index, pa.array([tar]))
+        place = {"path": path, "offset": members["offset"], "content": members["content"]}
+        return image_table(ids, members["size"], **place)
+
+    def images(self, tables: list[pa.Table]) -> Images:
+        """A set of these rows, with all that was passed over."""
+        table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+        damaged = pa.Table.from_pylist(self.damaged, REJECTED).sort_by("image_id")
+        roots = {ROOT: str(Path(os.fsdecode(self.root)).absolute())}
+        images = Images(table, roots, (), self.tally.result(), damaged)
+        _check_unique(images)
+        return images
 
     def _entries(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         try:
@@ -152,109 +171,81 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return name if folder == b"." else folder + b"/" + name
 
 
-class _Files(Columns):
-    """The images and tars of a walk; `tars` are the rows of tars."""
+class _Files:
+    """The images and tars of a walk, a table of SCHEMA a batch; `tars`: path of a tar by its row.
+
+    `states` (int64 [rows, 5]) are the fields of FileState but `reason`.
+    """
 
     def __init__(self, walk: _Walk, top: bytes) -> None:
-        super().__init__()
-        self.walk, self.top, self.tars, self.num = walk, top, list[int](), 0
+        self.walk, self.top, self.tars, self.num = walk, top, dict[int, bytes](), 0
+        self.tables, self.states = [SCHEMA.empty_table()], [np.empty((0, 5), np.int64)]
 
     def take(self, paths: list[bytes], found: list[FileState]) -> int:
         """Append the images and tars among these files, and count the others; how many images."""
-        kept = [(p, s) for p, s in zip(paths, found, strict=True) if s.reason in ("", "tar")]
-        tars = [at for at, (_, state) in enumerate(kept, self.num) if state.reason]
+        kept, num_tars = [], len(self.tars)
         for path, state in zip(paths, found, strict=True):
             if state.reason == "compressed_tar":
                 row = {"image_id": text_of(path), "reason": state.reason, "detail": UNPACK}
                 self.walk.damaged.append(row)
             elif state.reason not in ("", "tar"):
                 self.walk.tally.add(state.reason, [text_of(path)])
-            elif state.reason == "tar" and path == _join(self.top, path.rpartition(b"/")[2]):
-                self.walk.tops.append(path.rpartition(b"/")[2])
-        self.add([path for path, _ in kept], [state for _, state in kept])
-        self.tars += tars
+            else:
+                if state.reason == "tar":
+                    self._take_tar(path, self.num + len(kept))
+                kept.append((path, state[:5]))
+        if kept:
+            names, numbers = zip(*kept, strict=True)
+            self.states.append(np.array(numbers, np.int64))
+            self.tables.append(file_table(pa.array(names, pa.binary()), self.states[-1][:, 0]))
         self.num += len(kept)
-        return len(kept) - len(tars)
+        return len(kept) - (len(self.tars) - num_tars)
 
-    def one_name_each(self) -> np.ndarray:
-        """Rows but for further names of a file; those are counted."""
-        every = np.arange(self.num)
-        if not self.walk.links and not (self.column("num_names") > 1).any():
-            return every
-        identity = np.stack([self.column("device"), self.column("inode")], 1)
+    def _take_tar(self, path: bytes, row: int) -> None:
+        self.tars[row] = path
+        name = path.rpartition(b"/")[2]
+        if path == _join(self.top, name):
+            self.walk.tops.append(name)
+
+    def one_name_each(self) -> tuple[pa.Table, np.ndarray, dict[int, bytes]]:
+        """(rows, times of change, tars) without further names of a file, which are counted."""
+        table, states = pa.concat_tables(self.tables), np.concatenate(self.states)
+        sizes, changed, device, inode, num_names = states.T
+        if not self.walk.links and not (num_names > 1).any():
+            return table, changed, self.tars
+        identity = np.stack([device, inode], 1)
         _, first, group = np.unique(identity, axis=0, return_index=True, return_inverse=True)
         first = first[group.ravel()]  # by row: the first row of the same file
-        others = (first < every) & (self.column("size") >= 0)
+        others = (first < np.arange(self.num)) & (sizes >= 0)
         rows = np.flatnonzero(others)
-        shown = [self.paths.take(pa.array(at[:NUM_EXAMPLES])) for at in (rows, first[rows])]
-        names = zip(*(map(text_of, part.to_pylist()) for part in shown), strict=True)
+        shown = [table["image_id"].take(at[:NUM_EXAMPLES]) for at in (rows, first[rows])]
+        names = zip(*(part.to_pylist() for part in shown), strict=True)
         if len(rows):
             self.walk.tally.add("same_file", [f"{a} = {b}" for a, b in names], len(rows))
-        return every[~others]
+        tars = {
+            at - int(np.searchsorted(rows, at)): name
+            for at, name in self.tars.items()
+            if not others[at]
+        }
+        return table.filter(pa.array(~others)), changed[~others], tars
 
 
 def _assemble(
     files: _Files, root: Path, read_tar: TarReader, count: Count
 ) -> tuple[Images, np.ndarray]:
     """(images, times of change): the rows of files, and at the place of each tar those in it."""
-    rows = files.one_name_each()
-    paths, sizes, changes = files.paths, files.column("size"), files.column("changed")
-    if len(rows) < files.num:
-        paths, sizes, changes = paths.take(pa.array(rows)), sizes[rows], changes[rows]
-    at = np.flatnonzero(np.isin(rows, files.tars))
-    names: list[bytes] = paths.take(pa.array(at)).to_pylist()
-    table = file_table(paths, sizes, pa.chunked_array([pa.nulls(len(rows), pa.int32())]))
+    table, changes, tars = files.one_name_each()
     tables, changed, start = [], [], 0
-    found_tars = map_threads(lambda name: read_tar(root / os.fsdecode(name)), names, WORKERS)
-    for stop, name, found in zip(at.tolist(), names, found_tars, strict=True):
-        tables += [table.slice(start, stop - start), member_table(name, found)]
+    found_tars = map_threads(lambda tar: read_tar(root / os.fsdecode(tar)), tars.values(), WORKERS)
+    for (stop, name), found in zip(tars.items(), found_tars, strict=True):
+        tables += [table.slice(start, stop - start), files.walk.members(name, found)]
         changed += [changes[start:stop], np.zeros(len(found.table), np.int64)]
         files.walk.tally.add("tar", [text_of(name)])
-        files.walk.tally.add_all(found.passed_over, text_of(name) + "/")
-        files.walk.damaged += _damaged(name, found)
         count(len(found.table))
         start = stop + 1
     tables.append(table.slice(start))
     changed.append(changes[start:])
-    return _images(root, tables, files.walk.tally, files.walk.damaged), np.concatenate(changed)
-
-
-def member_table(tar: bytes, found: TarImages) -> pa.Table:
-    """Rows of SCHEMA of the images within the tar with that path."""
-    members, num = found.table, len(found.table)
-    prefix = pa.scalar(text_of(tar) + "/")
-    place = pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([tar]))
-    return pa.table(
-        {
-            "image_id": pc.binary_join_element_wise(prefix, members["name"], ""),
-            "root": root_column(num),
-            "path": place,
-            "offset": members["offset"],
-            "size": members["size"],
-            "label": pa.nulls(num, pa.int32()),
-            "content": members["content"],
-        },
-        schema=SCHEMA,
-    )
-
-
-def _damaged(tar: bytes, found: TarImages) -> list[dict[str, str]]:
-    name = text_of(tar)
-    return [
-        {"image_id": f"{name}/{d.name}" if d.name else name, "reason": d.reason, "detail": d.detail}
-        for d in found.damaged
-    ]
-
-
-def _images(
-    root: Path, tables: list[pa.Table], tally: Tally, damaged: list[dict[str, str]]
-) -> Images:
-    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-    rejected = pa.Table.from_pylist(damaged, REJECTED).sort_by("image_id")
-    roots = {ROOT: str(root.absolute())}
-    images = Images(table, roots, (), tally.result(), rejected)
-    _check_unique(images)
-    return images
+    return files.walk.images(tables), np.concatenate(changed)
 
 
 def _check_unique(images: Images) -> None:

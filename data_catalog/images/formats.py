@@ -7,19 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-)
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+IMAGE_SUFFIXES = (*_JPEG, ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 HEAD = 512  # bytes of a file that `kind_of_bytes` needs
 

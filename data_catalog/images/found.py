@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from data_catalog.base.threads import map_threads
-from data_catalog.images.columns import SCHEMA, Images
-from data_catalog.images.formats import HEAD, kind_of, text_of
+from data_catalog.images.columns import Images
+from data_catalog.images.formats import HEAD, kind_of
 
 BATCH = 512  # files that a thread looks at before it takes others
 WORKERS = 8  # threads: they wait for a disk, which a network's answers side by side
-ROOT = "images"  # the name of the one root of a set that is read
 
 
 class FileState(NamedTuple):
@@ -68,18 +67,8 @@ def states(
         state = _listed_state if is_list else _state
         return names, [state(base + name) for name in names]
 
-    return map_threads(batch, _batches(paths), WORKERS)
-
-
-def _batches(paths: Iterable[bytes]) -> Iterator[list[bytes]]:
-    part: list[bytes] = []
-    for path in paths:
-        part.append(path)
-        if len(part) == BATCH:
-            yield part
-            part = []
-    if part:
-        yield part
+    rest = iter(paths)
+    return map_threads(batch, iter(lambda: list(islice(rest, BATCH)), []), WORKERS)
 
 
 def _listed_state(path: bytes) -> FileState:
@@ -111,82 +100,3 @@ def _state(path: bytes) -> FileState:
 def _head(path: bytes) -> bytes:
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - bytes
         return file.read(HEAD)
-
-
-class Columns:
-    """What is known of many files, without a Python object a file."""
-
-    def __init__(self, width: int = 5) -> None:
-        self._width = width  # how many of FileState's fields are kept
-        self._paths: list[pa.Array] = []
-        self._states: list[np.ndarray] = []
-
-    def add(self, paths: list[bytes], found: list[FileState]) -> None:
-        """Append files."""
-        if paths:
-            self._paths.append(pa.array(paths, pa.binary()))
-            self.add_states(found)
-
-    def add_states(self, found: list[FileState]) -> None:
-        """Append files of which the paths are known otherwise."""
-        rows = [state[: self._width] for state in found]
-        self._states.append(np.array(rows, np.int64).reshape(-1, self._width))
-
-    def column(self, field: str) -> np.ndarray:
-        """A field of FileState of every file: int64 [files]."""
-        at = FileState._fields.index(field)
-        return np.concatenate([np.empty(0, np.int64), *(part[:, at] for part in self._states)])
-
-    @property
-    def paths(self) -> pa.ChunkedArray:
-        """The paths (binary)."""
-        return pa.chunked_array(self._paths, pa.binary())
-
-
-def whole_files(root: Path, paths: Sequence[bytes]) -> Images:
-    """The files with those paths, relative to `root`, as they are given: none is passed over."""
-    sizes = [state.size for _, part in states(root, paths, is_list=True) for state in part]
-    labels = pa.chunked_array([pa.nulls(len(paths), pa.int32())])
-    table = file_table(pa.chunked_array([paths], pa.binary()), np.array(sizes, np.int64), labels)
-    return Images(table, {ROOT: str(root.absolute())})
-
-
-def file_table(paths: pa.ChunkedArray, sizes: np.ndarray, labels: pa.ChunkedArray) -> pa.Table:
-    """Rows of SCHEMA of whole files, `paths` (binary) being relative to the root ROOT."""
-    parts, start = [SCHEMA.empty_table()], 0
-    for chunk in paths.chunks:
-        stop = start + len(chunk)
-        part = _file_part(chunk, sizes[start:stop], labels.slice(start, stop - start))
-        parts.append(part)
-        start = stop
-    return pa.concat_tables(parts)
-
-
-def _file_part(paths: pa.Array, sizes: np.ndarray, labels: pa.ChunkedArray) -> pa.Table:
-    num = len(paths)
-    kept = pa.nulls(num, pa.binary())
-    try:
-        ids = paths.cast(pa.string())
-    except pa.ArrowInvalid:  # a name is not UTF-8
-        raw = paths.to_pylist()
-        texts = list(map(text_of, raw))
-        pairs = zip(raw, texts, strict=True)
-        kept = pa.array([p if text.encode() != p else None for p, text in pairs], pa.binary())
-        ids = pa.array(texts, pa.string())
-    return pa.table(
-        {
-            "image_id": ids,
-            "root": root_column(num),
-            "path": kept.dictionary_encode(),
-            "offset": pa.nulls(num, pa.int64()),
-            "size": pa.array(sizes, pa.int64()),
-            "label": labels.combine_chunks(),
-            "content": pa.nulls(num, pa.binary(16)),
-        },
-        schema=SCHEMA,
-    )
-
-
-def root_column(num: int) -> pa.DictionaryArray:
-    """`num` rows of the root ROOT."""
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num, np.int32)), pa.array([ROOT]))

@@ -15,53 +15,49 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import PART, Images
+from data_catalog.images.columns import PART, ROOT, SCHEMA, Images, file_table
 from data_catalog.images.folders import Count
 from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
-from data_catalog.images.found import ROOT, Columns, Found, file_table, states
+from data_catalog.images.found import Found, states
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_list(
-    path: Path, root: Path, count: Count, delimiter: str | None = None, *, strict: bool = True
-) -> Found:
-    """The images of a list file, whose paths are relative to `root`.
-
-    A line is `path` or `path label`: the label is the last word if that is a whole number, or with
-    a `delimiter` what follows the last of these. Paths are bytes, whatever the encoding of the
-    list; a byte-order mark and the line ends of Windows are no part of them. Every line is a row,
-    of size -1 where there is no such file.
-
-    Raises:
-        UserError: not a text file, or, if `strict`, an absolute path or one that stands there
-            twice.
-    """
-    return parse_list(_read(path), path, root, count, delimiter, strict=strict)
-
-
-def parse_list(  # noqa: PLR0913 - as read_list
-    data: bytes | pa.Buffer,
+def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     source: Path,
     root: Path,
     count: Count,
     delimiter: str | None = None,
     *,
     strict: bool = True,
+    data: bytes | None = None,
 ) -> Found:
-    """As `read_list`, of a list's content; `source` is its name for messages."""
-    paths, labels, lines = _parse(data, source, delimiter)
+    """The images of a list file, whose paths are relative to `root`.
+
+    A line is `path` or `path label`: the label is the last word if that is a whole number, or with
+    a `delimiter` what follows the last of these. Paths are bytes, whatever the encoding of the
+    list; a byte-order mark and the line ends of Windows are no part of them. Every line is a row,
+    of size -1 where there is no such file. `data` is the list's content where it was read before.
+
+    Raises:
+        UserError: not a text file, or, if `strict`, an absolute path or one that stands there
+            twice.
+    """
+    paths, labels, lines = _parse(_read(source) if data is None else data, source, delimiter)
     if strict:
         _check_relative(paths, source, lines)
         _check_repeated(paths, source, lines)
-    files = Columns(2)
+    parts = [np.empty((0, 2), np.int64)]
     for part, found in states(root, _each(paths), is_list=True):
-        files.add_states(found)
+        parts.append(np.array([state[:2] for state in found], np.int64))
         count(len(part))
-    table = file_table(paths, files.column("size"), labels)
-    return Found(
-        source, Images(table, {ROOT: str(root.absolute())}), files.column("changed"), lines
-    )
+    sizes, changed = np.concatenate(parts).T
+    tables, start = [SCHEMA.empty_table()], 0
+    for chunk, label in zip(paths.chunks, labels.chunks, strict=True):
+        tables.append(file_table(chunk, sizes[start : start + len(chunk)], label=label))
+        start += len(chunk)
+    images = Images(pa.concat_tables(tables), {ROOT: str(root.absolute())})
+    return Found(source, images, changed, lines)
 
 
 def _read(path: Path) -> pa.Buffer:

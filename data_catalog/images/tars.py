@@ -14,13 +14,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from data_catalog.images.columns import PassedOver, Tally
-from data_catalog.images.formats import (
-    HEAD,
-    Kind,
-    is_hidden,
-    kind_of,
-    text_of,
-)
+from data_catalog.images.formats import HEAD, Kind, is_hidden, kind_of, text_of
 
 MEMBERS = pa.schema(
     [
@@ -80,8 +74,7 @@ def read_tar(path: Path, *, with_contents: bool) -> TarImages:
             if with_contents:
                 contents = [content_at(file.fileno(), *place) for place in places.values()]
     except OSError as error:
-        detail = f"cannot be read: {error.strerror or error}"
-        damaged.append(Damage("", "damaged_tar", detail))
+        damaged.append(Damage("", "damaged_tar", f"cannot be read: {error.strerror or error}"))
         return TarImages(MEMBERS.empty_table(), tally.result(), tuple(damaged))
     offsets, sizes = zip(*places.values(), strict=True) if places else ((), ())
     columns = [list(map(text_of, places)), offsets, sizes, contents or [None] * len(places)]
@@ -134,7 +127,10 @@ class _Walk:
             for member in archive:
                 archive.members.clear()  # type: ignore[attr-defined] - it keeps each for ever
                 name = _join(folder, re.sub(r"^(\./|/)+", "", member.name))
-                _check(member, name, end)
+                if member.size < 0:  # the next header would be an earlier one
+                    raise tarfile.ReadError(f"{text_of(name)} has {member.size} bytes")
+                if member.offset >= end:
+                    raise tarfile.ReadError("it has no end mark")
                 self._take(member, name, folder)
                 ends = member.offset_data + member.size
                 if member.isreg() and not member.issparse() and ends > end:
@@ -219,8 +215,7 @@ class _Walk:
             elif target in self.others:
                 self._pass(self.others[target], name)
             elif kind_of(name, bytes) == "image":
-                detail = f"a link to {text_of(target)}, which is not there"
-                self._damage(name, "missing", detail)
+                self._damage(name, "missing", f"a link to {text_of(target)}, which is not there")
             else:
                 self._pass("broken_link", name)
 
@@ -229,13 +224,6 @@ class _Walk:
 
     def _damage(self, name: bytes, reason: str, detail: str) -> None:
         self.damaged.append(Damage(text_of(name), reason, detail))
-
-
-def _check(member: tarfile.TarInfo, name: bytes, end: int) -> None:
-    if member.size < 0:  # the next header would be an earlier one
-        raise tarfile.ReadError(f"{text_of(name)} has {member.size} bytes")
-    if member.offset >= end:
-        raise tarfile.ReadError("it has no end mark")
 
 
 def _join(folder: bytes, name: str) -> bytes:

@@ -12,10 +12,9 @@ import numpy as np
 
 from data_catalog.base.config import UserError
 from data_catalog.images.collect import describe_lost, find, headers_only, kind_of_file
-from data_catalog.images.columns import Images, Source, Tally
+from data_catalog.images.columns import Images, Source, Tally, loose_images
 from data_catalog.images.formats import HEAD, text_of
-from data_catalog.images.found import whole_files
-from data_catalog.images.lists import parse_list, read_list
+from data_catalog.images.lists import read_list
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.transforms import Preprocess
 
@@ -93,16 +92,16 @@ def _found(given: str) -> tuple[Path, Images]:
     path = Path(given)
     if given == STDIN:
         data = sys.stdin.buffer.read()
-        found = parse_list(data, Path("standard input"), Path(), _ignore, strict=False)
-        return Path(), found.images
+        source = Path("standard input")
+        return Path(), read_list(source, Path(), _ignore, strict=False, data=data).images
     if path.is_dir():
         return path, find(path, path, headers_only, _ignore).images
     if path.exists() and not path.is_file():  # a pipe
-        found = parse_list(path.read_bytes(), path, path.parent, _ignore, strict=False)
-        return path.parent, found.images
+        data = path.read_bytes()
+        return path.parent, read_list(path, path.parent, _ignore, strict=False, data=data).images
     kind = kind_of_file(path) if path.exists() else "image"
     if kind == "image" or (kind == "other" and _is_binary(path)):
-        return path.parent, whole_files(path.parent, [os.fsencode(path.name)])
+        return path.parent, loose_images(path.parent, [path.name])
     if kind == "other":
         return path.parent, read_list(path, path.parent, _ignore, strict=False).images
     return path.parent, find(path, path.parent, headers_only, _ignore).images

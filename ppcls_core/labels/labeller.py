@@ -6,6 +6,7 @@ says whether the teacher still gives them.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,14 +141,14 @@ def check_labels(folder: Path, num: int, workers: int) -> Drift:
 
 
 def _sample(folder: Path, source: LabelSource, num: int) -> list[Item]:
-    """The views of the `num` lowest hashes."""
-    found = [
+    """The views of the `num` lowest hashes; one batch of rows at a time is held."""
+    rows = (
         (seed_of(image_id, view), image_id, view)
         for shard in open_shards(folder)
         for batch in shard.batches(["image_id", "view"])
         for image_id, view in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-    ]
-    chosen = sorted(found)[:num]
+    )
+    chosen = heapq.nsmallest(num, rows)
     places = read_images(source.images, source.roots).find(image_id for _, image_id, _ in chosen)
     unknown = [image_id for _, image_id, _ in chosen if image_id not in places]
     if unknown:

@@ -4,7 +4,7 @@ import pytest
 
 from data_catalog.base.config import UserError, load_yaml
 from data_catalog.catalog import DATASETS, load_dataset
-from data_catalog.embedded.photo_patches import PhotoPatches
+from data_catalog.photo_patches import PhotoPatches
 from data_catalog.sources import FilesDataset
 
 

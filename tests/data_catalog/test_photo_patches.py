@@ -10,14 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError, parse
-from data_catalog.embedded.patch_images import BAD, TRANSFORMS, blocks, cut
-from data_catalog.embedded.photo_patches import (
+from data_catalog.photo_patches import (
+    BAD,
     CLASSES,
     POOL,
     TRAIN,
+    TRANSFORMS,
     VAL,
     PhotoPatches,
     PhotoPatchesConfig,
+    blocks,
+    cut,
     photo_folder,
     piece,
 )
@@ -205,7 +208,7 @@ def test_without_scikit_image_the_error_says_what_to_install(monkeypatch):
 
 @needs_photos
 def test_a_photograph_that_is_not_there(monkeypatch):
-    monkeypatch.setattr("data_catalog.embedded.photo_patches.OTHERS", ("gone.png",))
+    monkeypatch.setattr("data_catalog.photo_patches.OTHERS", ("gone.png",))
     with pytest.raises(UserError, match=r"no gone\.png in"):
         photo_folder()
 

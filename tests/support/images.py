@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from data_catalog.images.columns import SCHEMA, Images, columns_of, loose_images
+from data_catalog.images.columns import Images, image_table, loose_images
 
 
 def write_jpeg(path: Path, seed: int, height: int = 40, width: int = 48) -> None:
@@ -33,8 +33,5 @@ def images_at(paths: Mapping[str, Path]) -> Images:
     """The files `paths` by image id, wherever they lie, as an image set; labels are unknown."""
     names = [os.fsencode(str(path.absolute())[1:]) for path in paths.values()]
     sizes = [path.stat().st_size if path.is_file() else -1 for path in paths.values()]
-    table = columns_of("root", pa.array(list(paths), pa.string()), sizes, pa.nulls(len(paths)))
-    place = SCHEMA.get_field_index("path")
-    kind = SCHEMA.field(place)
-    column = pa.array(names, pa.binary()).cast(kind.type)
-    return Images(table.set_column(place, kind, column), {"root": "/"})
+    column = pa.array(names, pa.binary()).dictionary_encode()
+    return Images(image_table(list(paths), sizes, "root", path=column), {"root": "/"})

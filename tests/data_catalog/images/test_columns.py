@@ -6,13 +6,13 @@ import pyarrow as pa
 import pytest
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import Images, columns_of, read_images, write_images
+from data_catalog.images.columns import Images, image_table, read_images, write_images
 
 
 def images(num=5, root="set"):
     paths = [f"a b/ü{i}.jpg" for i in range(num)]
     labels = [None if i == 1 else i % 3 for i in range(num)]
-    table = columns_of(root, pa.array(paths), [-1, *range(1, num)], pa.array(labels, pa.int32()))
+    table = image_table(paths, [-1, *range(1, num)], root, label=labels)
     return Images(table, {root: "/data"}, ("x", "Größe", "z"))
 
 

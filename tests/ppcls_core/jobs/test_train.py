@@ -189,6 +189,24 @@ def test_a_training_of_other_inputs_is_neither_taken_nor_resumed(folder, change,
     assert lines == []
 
 
+@pytest.mark.parametrize(
+    ("row", "what"), [(11, r"training images\)"), (3, "training images, validation images")]
+)
+def test_an_exchanged_image_of_as_many_bytes_makes_another_training(folder, row, what):
+    for path in Path("images").glob("*.png"):
+        cv2.imwrite(str(path.with_suffix(".bmp")), cv2.imread(str(path)))
+    for name in ("train.txt", "val.txt"):
+        Path(name).write_text(Path(name).read_text().replace(".png", ".bmp"))
+    made, path = train(load("training.epochs=1"), lambda line: None), Path(f"images/{row}.bmp")
+    before = path.stat().st_size
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    assert path.stat().st_size == before
+    lines: list[str] = []
+    with pytest.raises(UserError, match=rf"{made}: holds a training with other .*\({what}"):
+        train(load("training.epochs=1"), lines.append)
+    assert lines == []
+
+
 def test_a_teacher_of_other_classes_is_refused(folder):
     for name in ("start", "teacher"):
         save_state(Path(f"{name}.pdparams"), state_of(build("ResNet18_vd", 1)))

@@ -1,1 +1,0 @@
-"""Data sets that are made on the spot from photographs inside installed packages."""
