@@ -64,7 +64,7 @@ def embed(model: Network, x: paddle.Tensor) -> paddle.Tensor:
     Where the classifier is a convolution, its input is averaged over all places.
     """
     seen: list[paddle.Tensor] = []
-    hook = model.classifier.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    hook = model.classifier.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))  # pyright: ignore[reportArgumentType]
     try:
         model(x)
     finally:

@@ -92,7 +92,7 @@ def pool(x: paddle.Tensor) -> paddle.Tensor:
 class BatchNorm(nn.BatchNorm2D):
     """Paddle's, without its warning at every step that training tracks the statistics."""
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[N, C, H, W] to the same shape; in training by the batch's own statistics."""
         return F.batch_norm(
             x,
@@ -271,7 +271,7 @@ class Residual(nn.Sequential):
         self.stride = stride
         self.is_residual = is_residual
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[N, C_in, H, W] to [N, C_out, H', W']."""
         branch = in_row(self.children(), x)
         return x + branch if self.is_residual else branch

@@ -230,7 +230,7 @@ class GoogLeNet(Network):
         maps = self._maps(x)
         return {f"stage{i}": maps[name] for i, name in enumerate(("stem", "3b", "4e", "5b"), 1)}
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: paddle.Tensor
     ) -> paddle.Tensor | tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         """Logits float [N, num_classes] of images `x`, three of them in training."""

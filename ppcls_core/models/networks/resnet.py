@@ -108,7 +108,7 @@ class ResNet(Network):
             trunk.append(block)
             width = spec.out(stage)
         self.entry, self.trunk = [*entry, pool], trunk
-        self.classifiers: tuple[str, ...] = (names.classifier,)
+        self.classifiers: tuple[str, ...] = (names.classifier,)  # pyright: ignore[reportIncompatibleVariableOverride]
         # The WSL network's starts from Paddle's default, uniform in +-sqrt(6 / (in + out)).
         make = nn.Linear if spec.layout == "wsl" else linear
         _add(self, names.classifier, make(width, num_classes))

@@ -160,7 +160,7 @@ class _StridedBlock(nn.Sequential):
         super().__init__(*_branch(before, widths, stride), ("_short", short))
         self.stride = stride
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         *row, short = self.children()
         return in_row(row, x) + short(x)
 

@@ -312,7 +312,7 @@ class _Steps:
         return _HANDLERS[opcode]
 
 
-_UnpicklerInPython: Any = pickle._Unpickler  # typeshed knows none of its attributes
+_UnpicklerInPython: Any = pickle._Unpickler  # typeshed knows none of its attributes  # pyright: ignore[reportPrivateUsage]
 
 
 class _ArraysOnly(_UnpicklerInPython):
@@ -383,7 +383,7 @@ _CONTAINERS = (pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DI
 _NAMES = (pickle.GLOBAL, pickle.STACK_GLOBAL)
 _MEMO = (pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE)
 _INHERITED = (*_FLOW, *_CONSTANTS, *_NUMBERS, *_TEXTS, *_BYTES, *_PYTHON_2_S)
-_INHERITED += (*_TUPLES, *_CONTAINERS, *_NAMES, *_MEMO)
+_INHERITED += (*_TUPLES, *_CONTAINERS, *_NAMES, *_MEMO)  # pyright: ignore[reportConstantRedefinition]
 _HANDLERS: dict[int, Callable[[_ArraysOnly], None]] = {
     **{opcode[0]: _UnpicklerInPython.dispatch[opcode[0]] for opcode in _INHERITED},
     pickle.INT[0]: _ArraysOnly.load_int,

@@ -151,7 +151,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         _check_names(path, arrays)
         if path.suffix == PICKLE:
             return save_state(path, arrays)
-        strange = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+        strange = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]  # pyright: ignore[reportUnnecessaryIsInstance]
         if strange:
             raise UserError(
                 f"{path}: takes arrays only, and {strange[0]} is none; write a {PICKLE}"

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from data_catalog.base.config import UserError
-from data_catalog.images.lists import read_list
 from ppcls_core.data.augment import (
     AutoAugment,
     CutMix,
@@ -46,6 +45,7 @@ from ppcls_core.jobs.paddleclas.settings import (
     Train,
     Valid,
 )
+from ppcls_core.jobs.train import images_of
 
 FILE = """
 mode: 'train'
@@ -557,9 +557,9 @@ def test_lists_with_either_delimiter(tmp_path, delimiter):
         f"TRAIN.data_dir={root}",
     )
     assert got.train
-    rows = read_list(Path(got.train.list))
-    assert rows.paths.to_pylist() == ["a b.jpg", "c.jpg"]
-    assert rows.labels.to_pylist() == [1, 0]
+    images = images_of(got.train, got.num_classes)
+    assert images.ids == ["a b.jpg", "c.jpg"]
+    assert images.labels.tolist() == [1, 0]
 
 
 def test_checkpoints_are_those_of_this_training_or_refused(tmp_path, caplog, monkeypatch):
