@@ -59,26 +59,13 @@ BANNED = {
 }
 MAX_LAZY = 30
 
-KNOWN_UPWARD: set[tuple[str, str]] = {
-    ("ppcls_core.data.loader", "ppcls_core.labels.store"),
-    ("ppcls_core.dedup.result.gallery", "ppcls_core.report.model"),
-    ("ppcls_core.dedup.result.write", "ppcls_core.report.model"),
-    ("ppcls_core.dedup.result.write", "ppcls_core.report.page"),
-}
+KNOWN_UPWARD: set[tuple[str, str]] = set()
 KNOWN_CIRCLES: set[tuple[str, str]] = set()
-KNOWN_TWINS = {"Agreement", "Guess", "Picture", "Selection", "Service", "Shard", "Teacher"}
-KNOWN_NAMES = {
-    "ppcls_core.dedup.features.picture.Picture.look",
-    "ppcls_core.dedup.match.index.ValIndex.is_told",
-    "ppcls_core.dedup.match.rivals.beside_rivals",
-    "ppcls_core.jobs.paddleclas.settings.Form",
-    "ppcls_core.models.weights.paddle1.read_scattered",
-    "ppcls_core.models.weights.paddle1.write_scattered",
-    "ppcls_core.report.figures.Look",
-}
-KNOWN_LAZY = 70
-KNOWN_UNDOCUMENTED = 145
-KNOWN_BEGINNINGS = 60
+KNOWN_TWINS: set[str] = set()
+KNOWN_NAMES: set[str] = set()
+KNOWN_LAZY = 9
+KNOWN_UNDOCUMENTED = 0
+KNOWN_BEGINNINGS = 28
 
 
 def floor_of(module: str) -> str:

@@ -1,1 +1,1 @@
-
+"""Images to batches: decoding, transforms, augmentation, loading by threads."""

@@ -1,1 +1,1 @@
-
+"""Which images show one another, however altered: features, matching, results."""

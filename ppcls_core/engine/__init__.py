@@ -1,1 +1,1 @@
-
+"""Training and evaluation: the one loop, its objectives, schedules and checkpoints."""
