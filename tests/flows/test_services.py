@@ -36,6 +36,7 @@ if sys.argv[1] == "deaf":
 if sys.argv[2] == "parent":
     command = [sys.executable, "-m", "stub", sys.argv[1], "child"]
     subprocess.Popen(command, start_new_session=True)
+open(sys.argv[2] + ".ready", "w").close()  # what it does upon SIGTERM is set
 if sys.argv[1] == "leaves" and sys.argv[2] == "parent":
     sys.exit()
 time.sleep(1000)
@@ -59,13 +60,11 @@ def stub(kind: str, name: str = "worker") -> services.Service:
     """A started service with two processes, or with what its process has left."""
     service = services.Service(name, ("stub", kind, "parent"))
     service.start()
-    expected = 1 if kind == "leaves" else 2
-    mark = f"{services.MARK}={name}@"
-    assert wait_until(lambda: len(with_environment(mark + str(services.home()))) >= 2, 60)
+    ready = [services.home() / f"{who}.ready" for who in ("parent", "child")]
+    assert wait_until(lambda: all(path.exists() for path in ready), 60)
     if kind == "leaves":
         assert wait_until(lambda: service.pid() is None, 60)
-    assert len(service.members()) == expected
-    time.sleep(0.5)  # until they have set what they do upon SIGTERM
+    assert len(service.members()) == (1 if kind == "leaves" else 2)
     return service
 
 
