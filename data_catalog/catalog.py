@@ -4,8 +4,6 @@ dataset = load_dataset("clothing", {"root": "/data/clothing"}, base=Path())
 splits = dataset.build(Path("work"), lambda done, total: None)
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -16,8 +16,6 @@ kind, photograph, index) alone.
 Pixels are BGR uint8 [H, W, 3], OpenCV's order; random numbers come from the caller's generator.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

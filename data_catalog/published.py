@@ -4,8 +4,6 @@ The figures are those of its model zoo of 2020 as they stand there. `errata` exp
 parameters or operations which the network's definition contradicts.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import json

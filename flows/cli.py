@@ -1,7 +1,5 @@
 """`ssld`: the pipeline's command line."""
 
-from __future__ import annotations
-
 from ppcls_core.cli.lazy import lazy_app
 from ppcls_core.runtime.terminal import run_app
 

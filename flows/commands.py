@@ -1,7 +1,5 @@
 """The commands of `ssld`."""
 
-from __future__ import annotations
-
 import atexit
 import sys
 from collections.abc import Iterator, Mapping

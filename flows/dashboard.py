@@ -1,7 +1,5 @@
 """How Prefect shows and stops a stage: its progress, its artifacts, signals to a flag."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 Imports Prefect at the top, which takes seconds and reads the environment: import this module late.
 """
 
-from __future__ import annotations
-
 import socket
 import time
 from datetime import timedelta

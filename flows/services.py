@@ -4,8 +4,6 @@ Order matters: server, work pool, deployments, automation, worker; stopping goes
 after the running flows have been cancelled and have saved their work.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

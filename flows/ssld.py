@@ -4,8 +4,6 @@ A stage whose inputs, settings and code version are unchanged ends as Cached; th
 decides that, so a run from the command line and a deployment share their results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The state of every stage: done, stale, missing or partial, and why; runs nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Prefect would start such a server itself, but in the terminal's process group: C
 at once, while the run has work to save and an end to report.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

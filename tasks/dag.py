@@ -8,8 +8,6 @@ data --+--> teacher ---+
                                                                           all of them ---+--> report
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from data_catalog.base.config import UserError, closest

@@ -4,8 +4,6 @@ Every floor declares its settings as a `Config` beside the code that uses them a
 through `load_yaml` and `parse`; nothing else in the project reads YAML.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

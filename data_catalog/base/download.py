@@ -1,7 +1,5 @@
 """Files from the network: resumed where they broke off, checked, kept, and never half there."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.client

@@ -1,7 +1,5 @@
 """Ordered work on threads, which holds a bounded number of items."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The images that a path stands for: one door for folders, lists and tars."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,8 +1,6 @@
 """Which files are images and which are tars: by their first bytes, and where those may be damaged
 by their names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Literal

@@ -1,7 +1,5 @@
 """What a reader of files found, before any image is read: rows, and when each file changed."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterable, Iterator

@@ -8,8 +8,6 @@ that changed less than RACY before it was read is not kept: a second change may 
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

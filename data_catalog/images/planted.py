@@ -3,8 +3,6 @@
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

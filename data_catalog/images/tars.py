@@ -1,7 +1,5 @@
 """The images within a tar, which stay there: name, offset and size of each, from the headers."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import posixpath

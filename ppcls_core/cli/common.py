@@ -1,7 +1,5 @@
 """Printing, tables and the start of Paddle, for all commands."""
 
-from __future__ import annotations
-
 import os
 import pkgutil
 import sys

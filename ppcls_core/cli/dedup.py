@@ -1,7 +1,5 @@
 """The search for duplicates by itself."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial

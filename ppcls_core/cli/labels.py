@@ -1,7 +1,5 @@
 """Stored soft labels: the selection from them, and whether they still hold."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated

@@ -6,8 +6,6 @@ The line of a command in the help is the first of its function's docstring, read
 A function may take a dataclass, whose fields are then options of their own: commands share them.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import pkgutil

@@ -1,7 +1,5 @@
 """Images to classes, in three ways: by the inference engine, and twice by the training engine."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """An exported model behind HTTP, and its client."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from pathlib import Path

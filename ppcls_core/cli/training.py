@@ -1,7 +1,5 @@
 """One model by itself: training, evaluation, pictures of the augmentation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

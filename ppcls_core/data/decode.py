@@ -1,7 +1,5 @@
 """Image file to pixels, or a named reason why not. Nothing else here decodes image files."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

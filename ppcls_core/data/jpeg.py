@@ -1,7 +1,5 @@
 """Facts of a JPEG that its markers give, without decoding it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

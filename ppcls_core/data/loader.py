@@ -3,8 +3,6 @@
 What a batch holds depends only on (seed, epoch, image id), never on the number of workers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

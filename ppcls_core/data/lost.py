@@ -1,7 +1,5 @@
 """Images that could not be read: counted by reason, reported, and an error when too many."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ A view is a pure function of (seed, image, number). A training sees view 1 of ev
 first epoch, view 2 in the second and so on.
 """
 
-from __future__ import annotations
-
 from functools import cached_property, partial
 from typing import Annotated, Literal
 

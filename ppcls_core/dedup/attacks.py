@@ -4,8 +4,6 @@ An attack takes a picture, another picture that it may need as ground or sticker
 it gives the altered picture. All are RGB uint8 [H, W, 3].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -4,8 +4,6 @@ They are made as they are read and searched by `scan` like any pool image, but t
 the pool's images: no count, manifest or pair of the result holds one.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial

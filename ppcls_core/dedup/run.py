@@ -1,7 +1,5 @@
 """The duplicate search, which the pipeline's stage and `ppcls dedup` call alike."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from itertools import count

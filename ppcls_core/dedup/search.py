@@ -18,8 +18,6 @@ Files of the folder, whoever asks for the search:
 A search within a pool has no val_*.parquet: both sides are the pool.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """Averages beside a training: of weights over its steps, of batch norms over a batch's parts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

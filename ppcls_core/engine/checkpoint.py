@@ -5,8 +5,6 @@ The checkpoint before the newest is kept too, for the day when the newest is dam
 processes (distributed.py) the first one writes and reads, and the others take from it what it read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field

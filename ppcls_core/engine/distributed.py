@@ -6,8 +6,6 @@ read, a request to stop) is told to all before anyone acts on it, so that none w
 that does something else.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Exact top-1 and top-5 of a model on a labelled image set, as a whole and of each class."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Objectives, which a training step minimises: from (model, batch) to the loss and the logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """One training from its images to its files, for the stages, `ppcls train` and `ppcls quantize`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

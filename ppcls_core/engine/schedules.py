@@ -3,8 +3,6 @@
 Nothing is counted or kept, so a training goes on from any step. The names are PaddleClas's.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -8,8 +8,6 @@ of the batch, then all take the step of the mean gradient. For two the weights h
 for more they are equal within rounding, as the order of a sum differs.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Parameters, operations and latency of models on this machine, beside the published ones."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

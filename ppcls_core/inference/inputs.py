@@ -1,7 +1,5 @@
 """The images that a command is given, one after another."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ int8.pdmodel (program) and int8.pdiparams (weights), both of Paddle 2's format: 
 engine overlooks the quantisation. int8.json says what they belong to.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Generator

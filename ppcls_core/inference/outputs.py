@@ -1,7 +1,5 @@
 """Predictions as a table, as JSON lines or as CSV, written while they come in."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

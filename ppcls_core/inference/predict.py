@@ -1,7 +1,5 @@
 """Images to classes, whichever engine computes the logits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Paddle's inference engine on an exported model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path

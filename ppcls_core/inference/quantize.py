@@ -6,8 +6,6 @@ and what goes into these layers per tensor by the range that holds all but 1e-5 
 cause. All is symmetric around 0. What is between those layers stays in float.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence

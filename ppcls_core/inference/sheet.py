@@ -1,7 +1,5 @@
 """A picture of predictions: each image as the model saw it, its best classes under it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The logarithm of the softmax in float64, finite whatever the logits are."""
 
-from __future__ import annotations
-
 import numpy as np
 
 LOGIT_MAX = float(np.finfo(np.float16).max)  # logits are taken as between -LOGIT_MAX and LOGIT_MAX

@@ -1,7 +1,5 @@
 """The same model in several precisions, side by side: accuracy, size on disk, latency."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

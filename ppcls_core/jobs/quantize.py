@@ -6,8 +6,6 @@ the gradient passes through as if it had not (Jacob et al. 2017). The training i
 loop.
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs a `Job`: trains, evaluates, or tries both out on synthetic images."""
 
-from __future__ import annotations
-
 import csv
 import importlib
 import io

@@ -24,8 +24,6 @@ teacher can see 5e-4 under `int8`. `topk` has no such bound: benchmarks/label_st
 it does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

@@ -4,8 +4,6 @@ The record lies beside the shards. From it `check_labels` makes a sample of the 
 says whether the teacher still gives them.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

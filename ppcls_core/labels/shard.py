@@ -23,8 +23,6 @@ not compressed, so that a row can be found in the mapped file without reading an
 are compressed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Once an engine has run, trainings of the process give other bits than before: ru
 of its own.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The cost of a network: parameters and operations."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -5,8 +5,6 @@ maps = backbone(images)             # [[N, 512, H / 8, W / 8], [N, 2048, H / 32,
 vectors = embed(model, images)      # [N, 2048]
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

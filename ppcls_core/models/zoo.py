@@ -1,7 +1,5 @@
 """Choosing among the published models by name, figures and order."""
 
-from __future__ import annotations
-
 import fnmatch
 import operator
 import re

@@ -1,7 +1,5 @@
 """model_card.md: what a user of the exported model has to know, in Markdown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Every collection may be empty and every optional value None: the page then says 
 is nothing to show. Nothing here reads a file. At the end: how page and charts write the numbers.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

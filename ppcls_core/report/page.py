@@ -1,7 +1,5 @@
 """report.html: the whole run on one page that needs no other file, no network and no script."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """pairs.html: the page of a duplicate search by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pyarrow.parquet as pq

@@ -1,7 +1,5 @@
 """How long work reports progress and learns that it should stop; knows nothing of who listens."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Paddle's import, which takes three seconds and has side effects that are undone here."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io

@@ -12,8 +12,6 @@ with it: their exchange fails, or waits for ever, and Paddle's launcher ends the
 They have to say before that what has happened.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import pkgutil

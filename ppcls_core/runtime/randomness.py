@@ -4,8 +4,6 @@ Nothing about random state has to be saved, and neither the order of work, the n
 an interruption changes a result.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -4,8 +4,6 @@ A shard is its Parquet files, then `shard-00042.json` naming each with its rows 
 is listing the JSON files whose Parquet files are as they say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

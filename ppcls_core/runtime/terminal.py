@@ -1,7 +1,5 @@
 """Escapes and exit statuses that the command lines `ssld` and `ppcls` have in common."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Ordered work on threads: OpenCV, numpy, faiss and the network release Python's lock meanwhile."""
 
-from __future__ import annotations
-
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

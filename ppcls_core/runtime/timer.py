@@ -1,7 +1,5 @@
 """How long runs of the same work take."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

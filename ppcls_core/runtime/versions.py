@@ -1,7 +1,5 @@
 """Versions of the packages that made a result, whichever distribution provides them."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from functools import cache

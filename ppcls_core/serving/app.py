@@ -1,7 +1,5 @@
 """The application: its paths, and the way of an image to its classes."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

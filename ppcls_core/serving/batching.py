@@ -6,8 +6,6 @@ taken on and still being decoded, so that a lone client never waits. Until a bat
 others gather.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence

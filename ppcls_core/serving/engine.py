@@ -4,8 +4,6 @@ Paddle's predictor keeps Python's lock while it runs: in the server's own proces
 be received, decoded or answered meanwhile, and /health would wait for a batch.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

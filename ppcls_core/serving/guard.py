@@ -6,8 +6,6 @@ Starlette has a limit on the size of one body, but none on its time or on all bo
 which the same bytes have to be counted; nor does its check of the Host know a loopback network.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import dataclass, field

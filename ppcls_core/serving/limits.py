@@ -1,7 +1,5 @@
 """The limits of a server, the refusal of what is beyond them, and the counts of both."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """The images of a request, and their pixels as a network takes them."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass

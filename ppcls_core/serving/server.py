@@ -1,7 +1,5 @@
 """A service on a port, from its start to its end on a signal."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket

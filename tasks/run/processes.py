@@ -12,8 +12,6 @@ Shards are made by `children`: Paddle's inference engine sets the number of thre
 and so the bits of a later training; a GPU each needs a process each. The parent alone writes them.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

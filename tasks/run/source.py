@@ -4,8 +4,6 @@ A stage's VERSION says when equal inputs give other outputs, and only people can
 of all that a stage reaches tells when to ask them (tests/golden/stage_sources.json).
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from copy import deepcopy

@@ -9,8 +9,6 @@ finished (shards, checkpoints) lies in the same directory, where the next run of
 it.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

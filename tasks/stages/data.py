@@ -8,8 +8,6 @@ were passed over are no part of these tables, which stay the same when a README 
 stand in the metrics, by split and reason.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ Files: those that `ppcls_core.dedup.search` lists, and pairs.html, the page of t
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ parameters, gain in points over the baseline for the distilled ones); per_class.
 a row a model and class, also of classes without images).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

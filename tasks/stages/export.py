@@ -4,8 +4,6 @@ Files: inference.json, inference.pdiparams, sidecar.json (ppcls_core.inference.e
 student.pdparams.
 """
 
-from __future__ import annotations
-
 from data_catalog.base.files import write_bytes
 from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import FILES, Sidecar

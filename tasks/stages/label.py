@@ -8,8 +8,6 @@ detail: images that could not be read any more, once a view), engine.json (preci
 teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.labels.labeller).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Files: report.html, model_card.md.
 """
 # pyright: reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping

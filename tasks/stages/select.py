@@ -6,8 +6,6 @@ nor an image id; of two files with one content the dedup stage knows as far as i
 """
 # pyright: reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.compute as pc
 

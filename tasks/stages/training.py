@@ -4,8 +4,6 @@ Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validat
 that could not be read; empty for a teacher whose weights are given).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import paddle

@@ -6,8 +6,6 @@ it or a view of it. Equal arguments give equal bytes, and the number of values d
 generator depends on the settings alone. Pictures of all of them: `gallery.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated
 

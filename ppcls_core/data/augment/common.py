@@ -4,8 +4,6 @@ Every operator draws a fixed number of values by `rng.random`, whatever the imag
 follows it do not shift with an image's size. (`rng.integers` draws a varying number.)
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, TypeVar
 
 import cv2

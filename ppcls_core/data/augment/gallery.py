@@ -1,7 +1,5 @@
 """One picture of what the operators do: a row an operator, one photograph throughout."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Each is called with (pixels uint8 [N, 3, H, W], labels int64 [N], generator) and writes to neither.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ Pillow rounds twice, and `contrast`, whose grey mean is OpenCV's: these are with
 it. A factor of 1 is the identity.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Operators that draw from the fourteen operations: AutoAugment and RandAugment."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One image as the duplicate search sees it: reduced copies, features, perceptual hashes."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Where the thumbnails agree only in part, as under lettering, that is a hint for the channel sift.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

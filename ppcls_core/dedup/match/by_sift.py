@@ -2,8 +2,6 @@
 laid over the other and the pixels compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The steps for one pool image: equal bytes; equal pixels; near hashes (`by_hash`)
 (`by_sift`). The rule that decides is documented in `config.py`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ All but the tables is memory-mapped. Of images with equal pixels only the first 
 a descriptor that is there as often as neighbours are asked for would vote for none.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence

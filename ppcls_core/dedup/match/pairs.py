@@ -5,8 +5,6 @@ picture agrees with one validation image as it does with another that is not the
 is put down to what they share, and each is judged by the rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Do two pictures agree pixel for pixel, where one is laid over the other?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -4,8 +4,6 @@ The inverted file keeps CODES / 2 bytes a descriptor and is memory-mapped. Where
 that compares with all descriptors in half precision, in which bytes are exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock

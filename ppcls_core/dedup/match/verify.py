@@ -3,8 +3,6 @@
 Deterministic without a seed: the hypotheses are enumerated, not drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

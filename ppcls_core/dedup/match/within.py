@@ -7,8 +7,6 @@ is kept, so each removed has a pair that is kept, and the order of the search do
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterable

@@ -2,8 +2,6 @@
 drawn.
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping

@@ -4,8 +4,6 @@ Each setting has its effect, or is an error, or is told as without effect here, 
 What PaddleClas passed over in its own files is passed over here, and told.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 A setting has its effect, or is refused, or is marked `Unused` with the reason that the user reads.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import (

@@ -1,7 +1,5 @@
 """How PaddleClas's file trains and tests, in our settings."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

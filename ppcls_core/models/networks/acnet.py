@@ -4,8 +4,6 @@ state = fused_state(state_of(build_model("ResNet50_ACNet")))
 build_model("ResNet50_ACNet_deploy").set_state_dict(state)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DenseNet and Dual Path Networks. Their variants are the rows of specs/densenet.py."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import paddle

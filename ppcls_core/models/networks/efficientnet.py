@@ -1,7 +1,5 @@
 """EfficientNet: the network. Its variants are the rows of specs/efficientnet.py."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """GhostNet: the network. Its variants are the rows of specs/ghostnet.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ Branch i has the resolution 1 / (4 * 2^i) and 2^i times the width. Between modul
 maps travel as a list.
 """
 
-from __future__ import annotations
-
 import paddle
 import paddle.nn.functional as F
 from paddle import nn

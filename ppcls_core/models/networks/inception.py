@@ -3,8 +3,6 @@
 Their variants are the rows of specs/inception.py.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, NamedTuple
 
 import paddle

@@ -1,7 +1,5 @@
 """Blocks that more than one family is built from. Tensors are float [N, C, H, W]."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """MobileNetV1, V2 and V3. Their variants are the rows of specs/mobilenet.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Their variants are the rows of specs/plain.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar

@@ -5,8 +5,6 @@ alone: the names of its state dict are our own, in the order in which its progra
 variables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar

@@ -4,8 +4,6 @@ Weights have other names in other families, so the parts are held in lists and r
 names that the spec's layout gives them.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """ShuffleNetV2: the network. Its variants are the rows of specs/shufflenet_v2.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Xception and its version in DeepLab v3+. Their variants are the rows of specs/xception.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar
 

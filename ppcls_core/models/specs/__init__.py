@@ -4,8 +4,6 @@ A recipe names a model and may override fields of its spec; both are checked her
 while importing Paddle takes seconds. The network that a spec describes is `ModelSpec.network`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt

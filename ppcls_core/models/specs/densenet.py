@@ -4,8 +4,6 @@ Huang et al. 2016, "Densely Connected Convolutional Networks"; Chen et al. 2017,
 Networks".
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import PositiveInt

@@ -1,7 +1,5 @@
 """EfficientNet, Tan and Le 2019, "EfficientNet: Rethinking Model Scaling": the variants."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt

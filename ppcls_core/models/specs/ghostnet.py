@@ -1,7 +1,5 @@
 """GhostNet, Han et al. 2019, "GhostNet: More Features from Cheap Operations": the variants."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt

@@ -1,7 +1,5 @@
 """HRNet, Wang et al. 2019, "Deep High-Resolution Representation Learning": the variants."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import PositiveInt

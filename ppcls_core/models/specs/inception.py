@@ -4,8 +4,6 @@ Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision"
 "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning".
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveInt

@@ -4,8 +4,6 @@ Howard et al. 2017, "MobileNets"; Sandler et al. 2018, "MobileNetV2"; Howard et 
 "Searching for MobileNetV3".
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator

@@ -6,8 +6,6 @@ Iandola et al. 2016, "AlexNet-level accuracy with 50x fewer parameters". GoogLeN
 2014, "Going Deeper with Convolutions".
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator

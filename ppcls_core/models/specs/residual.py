@@ -6,8 +6,6 @@ Networks". CSPResNet: Wang et al. 2019, "CSPNet: A New Backbone that can Enhance
 Capability of CNN".
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import PositiveInt, ValidationInfo, field_validator

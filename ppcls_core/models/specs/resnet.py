@@ -5,8 +5,6 @@ al. 2018 (WSL, the published teachers); Hu et al. 2017 (SE, SENet); Gao et al. 2
 et al. 2019 (ACNet).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """ShuffleNetV2, Ma et al. 2018, "ShuffleNet V2": the variants."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt

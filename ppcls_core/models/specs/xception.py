@@ -3,8 +3,6 @@ version of Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution"
 variants.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt

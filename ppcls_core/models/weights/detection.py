@@ -1,7 +1,5 @@
 """Trained backbones for PaddleDetection: the same weights under its names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 

@@ -4,8 +4,6 @@ Three formats: `.pdparams` as `paddle.save` writes it, `.safetensors`, and the f
 variable of Paddle 1.x. A name decides: the suffix, or that it is a folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 from collections.abc import Iterable, Iterator, Mapping

@@ -6,8 +6,6 @@ description, a protobuf with field 1 the data type and field 2, repeated, the ex
 A variable's name is the file's path, so that a name with slashes lies in folders of its own.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import struct
