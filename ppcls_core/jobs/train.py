@@ -19,7 +19,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
-from data_catalog.sources import FilesConfig, FilesDataset
+from data_catalog.sources import FilesConfig, Dataset
 from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
@@ -155,7 +155,7 @@ def images_of(source: ImageList, num_classes: int) -> Images:
     """
     root, listed = Path(source.root).absolute(), Path(source.list).absolute()
     config = FilesConfig(kind="files", root=str(root), train=str(listed))
-    splits = FilesDataset("images", config, root).build(root, lambda done, total: None)
+    splits = Dataset("images", config, root).build(root, lambda done, total: None)
     assert splits.train is not None
     images = splits.train
     for label in (int(images.labels.min()), int(images.labels.max())):
