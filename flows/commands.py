@@ -180,6 +180,7 @@ def _print_results(session: Session, until: str, of_student_alone: bool) -> None
         console.print()
         for row in report.accuracies(session.done["evaluate"]):
             gain = "" if row.gain is None else f"  {row.gain:+.1f} points over the baseline"
-            console.print(f"{row.label:<10}{row.top1:7.1%} top-1 at {row.resolution} px{gain}")
+            size = f" at {row.resolution} px" if row.resolution else ""
+            console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}")
     if "report" in session.done:
         console.print(f"\nreport: {session.done['report'].path('report.html')}\n")

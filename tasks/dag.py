@@ -11,31 +11,41 @@ data --+--> teacher ---+
 from pathlib import Path
 
 from data_catalog.base.config import UserError, closest
+from ppcls_core.inference.onnx_session import external_data
+from ppcls_core.labels.config import OnnxConfig
 from ppcls_core.models.weights.files import weights_digest
 from tasks.recipe import STUDENTS, TRAINED, Recipe
 from tasks.run.stage import Stage
 from tasks.stages.data import fingerprints
 
 
-def _given_weights(recipe: Recipe) -> dict[str, str]:
-    path = recipe.teacher.weights
-    return {"teacher.weights": weights_digest(Path(path))} if path else {}
+def _given_files(recipe: Recipe) -> dict[str, str]:
+    """Digests of the files that make up teachers which are not trained here."""
+    found: dict[str, Path] = {}
+    for place, teacher in recipe.teachers.items():
+        for key in ("weights", "onnx", "labels", "classes"):
+            if path := getattr(teacher, key, None):
+                found[f"{place}.{key}"] = Path(path)
+        if isinstance(teacher, OnnxConfig):
+            data = external_data(Path(teacher.onnx))
+            found |= {f"{place}.onnx: {path.name}": path for path in data}
+    return {name: weights_digest(path) for name, path in found.items()}
 
 
 # Files, or patterns of files, that a stage reads of others.
 _INPUTS = {
     "dedup": "data/pool.arrow data/val.arrow data/planted.parquet",
     "teacher": "data/teacher.arrow data/val.arrow",
-    "label": "dedup/kept.arrow teacher/model.pdparams",
+    "label": "dedup/kept.arrow teacher/model*",
     "select": "label/shard-*.labels.parquet dedup/kept.arrow data/train.arrow",
-    "views": "select/train.arrow teacher/model.pdparams",
+    "views": "select/train.arrow teacher/model*",
     "baseline": "data/train.arrow data/val.arrow",
-    "distill": "select/train.arrow data/val.arrow teacher/model.pdparams views/*",
-    "finetune": (
-        "distill/model.pdparams data/train.arrow data/val.arrow teacher/model.pdparams views/*"
-    ),
+    "distill": "select/train.arrow data/val.arrow teacher/model* views/*",
+    "finetune": ("distill/model.pdparams data/train.arrow data/val.arrow teacher/model* views/*"),
     "fix": "finetune/model.pdparams data/train.arrow data/val.arrow",
-    "evaluate": " ".join(["data/val.arrow", *(f"{name}/model.pdparams" for name in TRAINED)]),
+    "evaluate": " ".join(
+        ["data/val.arrow teacher/model*", *(f"{n}/model.pdparams" for n in STUDENTS)]
+    ),
     "export": "fix/model.pdparams data/train.arrow",
     "report": (
         "data/*.parquet dedup/*.parquet dedup/kept.arrow data/*.arrow label/*.parquet "
@@ -43,7 +53,7 @@ _INPUTS = {
         "evaluate/accuracy.json export/sidecar.json"
     ),
 }
-_EXTERNAL = {"data": fingerprints, "teacher": _given_weights}
+_EXTERNAL = {"data": fingerprints, "teacher": _given_files}
 _LABELLING = "label.batch_size label.encoding label.k label.precision teacher shard_size"
 _VIEWS = "seed label teacher.model distill.augmentation distill.image_size shard_size"
 _REPORTED = f"name seed shard_size data dedup label select student {' '.join(TRAINED)}"

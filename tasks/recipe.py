@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
+from ppcls_core.inference.sidecar import SIDECAR, read_sidecar
+from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, OnnxPreprocess, Weight
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
@@ -42,11 +45,32 @@ class TeacherConfig(Config):
     weights: str | None = None  # as in `load_state`, relative to the recipe
     image_size: int = Field(default=224, ge=32)  # resolution at which it labels
     train: LabelTraining | None = None
+    weight: Weight = None
 
     @property
     def preprocess(self) -> Preprocess:
         """How it is tested, and how it sees the images it labels."""
         return Preprocess(size=self.image_size)
+
+    @property
+    def title(self) -> str:
+        """What it is called in a report."""
+        return self.model.name
+
+
+def _kind(section: Any) -> str:
+    """The tag of a teacher's section, by the key that others do not have."""
+    if isinstance(section, list | tuple):
+        return "list[teachers]"
+    has = section.__contains__ if isinstance(section, Mapping) else partial(hasattr, section)
+    return next((f"dict[{key}]" for key in ("onnx", "labels") if has(key)), "dict[model]")
+
+
+_Network = Annotated[TeacherConfig, Tag("dict[model]")]
+_Onnx = Annotated[OnnxConfig, Tag("dict[onnx]")]
+_Labels = Annotated[LabelFileConfig, Tag("dict[labels]")]
+_One = Annotated[_Network | _Onnx | _Labels, Discriminator(_kind)]
+_Several = Annotated[tuple[_One, ...], Field(min_length=1), Tag("list[teachers]")]
 
 
 class LabelConfig(Config):
@@ -81,7 +105,8 @@ class Recipe(Config):
     shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
     data: DataConfig
     dedup: DedupConfig = DedupConfig()
-    teacher: TeacherConfig
+    teacher: Annotated[_Network | _Onnx | _Labels | _Several, Discriminator(_kind)]
+    """Of several the mean of their probabilities, weighted by `weight`."""
     label: LabelConfig = LabelConfig()
     select: SelectConfig = SelectConfig()
     student: ModelConfig
@@ -91,11 +116,37 @@ class Recipe(Config):
     baseline: LabelTraining
     run_time: RunTime = RunTime()
 
+    @property
+    def teachers(self) -> dict[str, TeacherConfig | OnnxConfig | LabelFileConfig]:
+        """Each teacher by its place in the recipe: `teacher`, or `teacher.0`, `teacher.1` ..."""
+        if isinstance(self.teacher, tuple):
+            return {f"teacher.{number}": one for number, one in enumerate(self.teacher)}
+        return {"teacher": self.teacher}
+
+    @property
+    def network(self) -> TeacherConfig | None:
+        """The teacher where it is one network of Paddle."""
+        return self.teacher if isinstance(self.teacher, TeacherConfig) else None
+
+    @property
+    def has_views(self) -> bool:
+        """Whether the teacher sees images, and so may see augmented views of them."""
+        return not any(isinstance(one, LabelFileConfig) for one in self.teachers.values())
+
     @model_validator(mode="after")
     def _views_are_there(self) -> Recipe:
         """What is replayed has been labelled, under the same augmentation."""
+        if self.label.views and not self.has_views:
+            raise ValueError(
+                "`label.views`: a file of `labels` has one row an image and none of its views; "
+                "leave `label.views` out: `teacher: replay` then takes the image's one label for "
+                "each of its views"
+            )
         for name, training in (("distill", self.distill), ("finetune", self.finetune)):
             if training.teacher != "replay":
+                self._check_online(name)
+                continue
+            if not self.has_views:
                 continue
             if not self.label.views:
                 raise ValueError(
@@ -111,6 +162,15 @@ class Recipe(Config):
         if self.label.views and "replay" not in (self.distill.teacher, self.finetune.teacher):
             raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
         return self
+
+    def _check_online(self, name: str) -> None:
+        if self.network is None:
+            views = ", and `label: {views: 30}` or so" if self.has_views else ""
+            raise ValueError(
+                f"`{name}.teacher: online` asks the teacher in each step, which one network of "
+                f"Paddle (`teacher.model`) alone can answer: set `{name}: {{teacher: replay, "
+                f"teacher_batch_norm: running}}`{views}, to train from its stored outputs"
+            )
 
 
 def recipe_path(name: str) -> Path:
@@ -191,7 +251,7 @@ def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     recipe = parse(Recipe, data, str(path))
     _check_models(recipe, path)
-    return _resolve_weights(_resolve_data(recipe, path.parent), path)
+    return _resolve_teacher(_resolve_data(recipe, path.parent), path)
 
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
@@ -209,36 +269,87 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:
-    teacher = [("teacher", recipe.teacher), ("teacher.train", recipe.teacher.train)]
-    student = [(name, getattr(recipe, name)) for name in STUDENTS]
-    models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
-    for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
+    student = {name: getattr(recipe, name) for name in STUDENTS}
+    models: dict[str, tuple[ModelConfig, Mapping[str, Any]]] = {
+        "student": (recipe.student, student)
+    }
+    for place, teacher in recipe.teachers.items():
+        if not isinstance(teacher, TeacherConfig):
+            continue
+        models[f"{place}.model"] = teacher.model, {place: teacher, f"{place}.train": teacher.train}
+        if recipe.network is None and teacher.weights is None:
+            raise UserError(
+                f"{path}: {place}: one of several teachers is not trained: give weights"
+            )
+        if teacher.train is None and teacher.weights is None:
+            raise UserError(
+                f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
+            )
+    for key, (model, sections) in models.items():
         try:
             spec_of(model.name, model.spec)
         except UserError as error:
             raise UserError(f"{path}: {key}: {error}") from None
-        for name, section in sections:
+        for name, section in sections.items():
             if section is None:
                 continue
             try:
                 check_image_size(model, section.image_size)
             except UserError as error:
                 raise UserError(f"{path}: {name}.image_size: {error}") from None
-    if recipe.teacher.train is None and recipe.teacher.weights is None:
+
+
+def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:
+    """The teacher's files as absolute paths: a stage need not know where the recipe lies."""
+    found = []
+    for place, teacher in recipe.teachers.items():
+        try:
+            found.append(teacher.model_copy(update=_files_of(teacher, path.parent)))
+        except UserError as error:
+            raise UserError(f"{path}: {place}.{error}") from None
+    whole = tuple(found) if isinstance(recipe.teacher, tuple) else found[0]
+    return recipe.model_copy(update={"teacher": whole})
+
+
+def _files_of(
+    teacher: TeacherConfig | OnnxConfig | LabelFileConfig, folder: Path
+) -> dict[str, object]:
+    """The fields that name files, or are taken from one beside them."""
+    if isinstance(teacher, TeacherConfig):
+        return {"weights": _file(teacher.weights, "weights", folder, find_weights)}
+    fields: dict[str, object] = {"classes": _file(teacher.classes, "classes", folder)}
+    if isinstance(teacher, LabelFileConfig):
+        return fields | {"labels": _file(teacher.labels, "labels", folder)}
+    onnx = _file(teacher.onnx, "onnx", folder)
+    sidecar = Path(str(onnx)).parent / SIDECAR
+    if sidecar.is_file():
+        said = read_sidecar(sidecar)
+        own: dict[str, Any] = {**dict(said.preprocess), "mean": said.mean, "std": said.std}
+        fields["classes"] = fields["classes"] or str(sidecar)
+        fields["preprocess"] = teacher.preprocess or OnnxPreprocess(**own)
+    elif teacher.preprocess is None:
         raise UserError(
-            f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
+            "preprocess: is required, as no sidecar.json lies beside the file: give size, and "
+            "short, mean, std and interpolation where they are not ImageNet's usual ones"
         )
+    return fields | {"onnx": onnx}
 
 
-def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
-    """The teacher's weights as an absolute path: a stage need not know where the recipe lies."""
-    if recipe.teacher.weights is None:
-        return recipe
-    given = Path(recipe.teacher.weights)
+def _is_file(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():  # opening a FIFO would wait
+        raise UserError(f"{path}: no such file; correct the path")
+    return path
+
+
+def _file(
+    given: str | None, key: str, folder: Path, find: Callable[[Path], Path] = _is_file
+) -> str | None:
+    """The absolute path of a file that a recipe in `folder` names under `key`."""
+    if given is None:
+        return None
     try:
         # A path with a ~ is no relative one.
-        found = find_weights(given if str(given).startswith("~") else path.parent / given)
+        return str(find(Path(given) if given.startswith("~") else folder / given))
     except UserError as error:
-        raise UserError(f"{path}: teacher.weights: {error}") from None
-    teacher = recipe.teacher.model_copy(update={"weights": str(found)})
-    return recipe.model_copy(update={"teacher": teacher})
+        raise UserError(f"{key}: {error}") from None

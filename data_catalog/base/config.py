@@ -254,8 +254,8 @@ def _configs_at(model: type[Config], loc: Iterable[int | str]) -> list[type[Conf
     """The Configs that the value at `loc`, below a `model`, may be."""
     found = [model]
     for part in loc:
-        if isinstance(part, int):
-            continue  # the place in a list
+        if isinstance(part, int) or _BRANCH.fullmatch(part):
+            continue  # the place in a list, or the type of a union
         tagged = [config for config in found if _tag(config) == part]
         fields = [c.model_fields[part] for c in found if part in c.model_fields]
         kinds = [kind for field in fields for kind in _kinds_in(field.annotation)]
@@ -288,7 +288,7 @@ def _cut(text: str) -> str:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the name of `known` nearest to `name`, else the list of all."""
-    known = sorted(known)
+    known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
         return "; did you mean " + " or ".join(f"'{n}'" for n in near) + "?"

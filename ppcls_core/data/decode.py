@@ -47,7 +47,9 @@ LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follow
 FILLED_IN = re.compile("premature end of data segment|found marker 0x(?!d[0-7])")
 END_MARK = b"\xff\xd9"
 
-Reason = Literal["missing", "empty", "not_an_image", "truncated", "too_small", "decompression_bomb"]
+Reason = Literal[
+    "missing", "empty", "not_an_image", "truncated", "too_small", "decompression_bomb", "unlabelled"
+]
 REASONS: tuple[str, ...] = get_args(Reason)
 
 

@@ -48,7 +48,10 @@ class TeacherOutputs(Protocol):
 
 @dataclass(frozen=True)
 class Replay:
-    """The teacher's stored outputs for the first `num_views` views of each image."""
+    """The teacher's stored outputs for the first `num_views` views of each image.
+
+    0: for the image itself (view 0) alone, taken for each of its views.
+    """
 
     store: TeacherOutputs
     num_views: int
@@ -58,7 +61,7 @@ class Replay:
 class TrainLoader:
     """Shuffled, augmented batches; the last images that do not fill a batch are left out.
 
-    In each epoch an image has another view; with `replay` the views come round again, and the
+    In each epoch an image has another view; with `replay` those stored come round again, and the
     teacher's outputs for them are in the batch. A `mix` is then not possible.
     """
 
@@ -94,7 +97,7 @@ class TrainLoader:
             augmentation=tuple(self.augmentation),
             image_size=self.image_size,
             root_seed=self.seed,
-            num=self.replay.num_views if self.replay else self.epochs,
+            num=self._num_views or self.epochs,
         )
 
     @cached_property
@@ -128,7 +131,7 @@ class TrainLoader:
         lost = {name: why for sample in samples for name, why in sample.lost.items()}
         if self.replay is not None:
             ids = [self.images.ids[row] for row in rows]
-            targets = self.replay.store.logprobs(ids, self._view(step // self.steps_per_epoch))
+            targets = self.replay.store.logprobs(ids, self._stored(step // self.steps_per_epoch))
             return Batch(pixels, labels, targets=targets, lost=lost)
         if self.mix is not None:
             mixed = self.mix(pixels, labels, generator(self.seed, step, "mix"))
@@ -137,7 +140,16 @@ class TrainLoader:
 
     def _view(self, epoch: int) -> int:
         """Number of the images' view in an epoch."""
-        return (epoch % self.replay.num_views if self.replay else epoch) + 1
+        return (epoch % self._num_views if self._num_views else epoch) + 1
+
+    def _stored(self, epoch: int) -> int:
+        """Number of the view whose stored output is taken for it."""
+        return self._view(epoch) if self._num_views else 0
+
+    @property
+    def _num_views(self) -> int:
+        """Number of views that come round again; 0: they do not."""
+        return self.replay.num_views if self.replay else 0
 
     def _places(
         self, epoch: int, first_step: int, num_epochs: int, part: tuple[int, int]
@@ -170,9 +182,10 @@ class TrainLoader:
         )
 
     def _require_label(self, image_id: str, epoch: int) -> None:
-        """Raise BadImage if it could not be read when it should have been labelled."""
-        if self.replay and not self.replay.store.has(image_id, self._view(epoch)):
-            raise BadImage("missing", "the teacher has no output for it: it could not be read then")
+        """Raise BadImage if it could not be read when it should have been labelled, or had no
+        label."""
+        if self.replay and not self.replay.store.has(image_id, self._stored(epoch)):
+            raise BadImage("missing", "the teacher has no output for it")
 
 
 def read_batches(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import write_bytes
 from ppcls_core.inference.export import check
 from ppcls_core.inference.exported import Exported, Logits
+from ppcls_core.inference.onnx_session import open_session
 from ppcls_core.inference.sidecar import ONNX, PROGRAM, WEIGHTS
 
 if TYPE_CHECKING:
@@ -77,28 +77,6 @@ def open_onnx(exported: Exported, threads: int) -> Logits:
     """The ONNX beside an exported model, on onnxruntime with `threads` threads of the CPU."""
     run = open_session(exported.directory / ONNX, threads)
     return lambda pixels: run(exported.sidecar.normalized(pixels))
-
-
-def open_session(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The ONNX model `path` as a function of its one input to its one output.
-
-    Raises UserError: onnxruntime refuses it, as where ONNX cannot say what the network does.
-    """
-    import onnxruntime
-    from onnxruntime.capi import (
-        onnxruntime_pybind11_state as errors,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # fatal: it warns of unused constants, and raises its errors
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise UserError(f"{path}: onnxruntime cannot use it ({reason})") from None
-    name = session.get_inputs()[0].name
-    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
 def write(directory: Path, target: Path) -> None:

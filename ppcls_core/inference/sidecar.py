@@ -51,11 +51,16 @@ class Sidecar(Config):
 
     def normalized(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [N, 3, S, S] to float32 of the same shape, as the exported program takes it."""
-        mean = np.array(self.mean, np.float32).reshape(3, 1, 1)
-        std = np.array(self.std, np.float32).reshape(3, 1, 1)
-        images = pixels * (1 / (255 * std))
-        images -= mean / std
-        return images
+        return normalized(pixels, self.mean, self.std)
+
+
+def normalized(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(pixels / 255 - mean) / std as float32, of uint8 RGB [N, 3, S, S]."""
+    means = np.array(mean, np.float32).reshape(3, 1, 1)
+    stds = np.array(std, np.float32).reshape(3, 1, 1)
+    images = pixels * (1 / (255 * stds))
+    images -= means / stds
+    return images
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -5,7 +5,7 @@ says whether the teacher still gives them.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,50 +14,38 @@ import pyarrow as pa
 
 from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
-from data_catalog.images.columns import REJECTED, Source, read_images
+from data_catalog.images.columns import REJECTED, read_images
 from ppcls_core.data.augment import VERSION
-from ppcls_core.data.decode import BadImage
-from ppcls_core.data.loader import read_batches
 from ppcls_core.data.views import Views
-from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.shard import Header, Origin, label_table, open_shards
 from ppcls_core.labels.store import LabelStore
-from ppcls_core.labels.teacher import Agreement, Predict, Teacher, agreement
+from ppcls_core.labels.teacher import (
+    Agreement,
+    Batches,
+    Digest,
+    Engine,
+    Item,
+    Teacher,
+    agreement,
+)
 from ppcls_core.runtime.randomness import seed_of
 
 FILE = "source.json"
-BATCH_SIZE = 16  # of the repetition
-Item = tuple[str, Source, int]  # id and place of an image, number of its view
-Batches = Iterator[tuple[list[Item], np.ndarray, list[tuple[Item, BadImage]]]]
-
-
-def batches(items: Sequence[Item], views: Views, batch_size: int, workers: int) -> Batches:
-    """The views `items`, loaded by `workers` threads."""
-
-    def read(item: Item) -> np.ndarray:
-        image_id, source, number = item
-        return views.pixels(source, image_id, number)
-
-    return read_batches(items, read, batch_size, workers)
 
 
 def label(
-    loaded: Batches,
-    views: Views,
-    predict: Predict,
-    header: Header,
-    advance: Callable[[], None],
+    answered: Batches, views: Views, header: Header, advance: Callable[[], None]
 ) -> tuple[pa.Table, pa.Table]:
-    """(`label_table`, REJECTED rows) of the batches `loaded`; `advance` is called once an item."""
+    """(`label_table`, REJECTED rows) of batches with logits; `advance` is called once an item."""
     tables = [label_table([], np.empty((0, header.num_classes), np.float32), header)]
     rejected: list[tuple[str, str, str]] = []
-    for good, pixels, bad in loaded:
+    for good, logits, bad in answered:
         rejected += [(item[0], error.reason, error.detail) for item, error in bad]
         if good:
             ids, numbers = [item[0] for item in good], [item[2] for item in good]
             seeds = [views.seed(image_id, n) for image_id, n in zip(ids, numbers, strict=True)]
-            tables.append(label_table(ids, predict(pixels), header, (numbers, seeds)))
+            tables.append(label_table(ids, logits, header, (numbers, seeds)))
         for _ in range(len(good) + len(bad)):
             advance()
     columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
@@ -74,12 +62,12 @@ class LabelSource(Config):
 
     def origin(self) -> Origin:
         """The fingerprints of what the labels depend on, as it is now."""
-        return fingerprints(self.teacher, sha256_file(self.teacher.weights), self.views)
+        return fingerprints(self.teacher, sha256_file, self.views)
 
 
-def fingerprints(teacher: Teacher, weights: str, views: Views) -> Origin:
-    """The origin of labels of `views`; `weights` is the sha256 of the teacher's weights."""
-    made_by = [teacher.model.model_dump(mode="json"), teacher.num_classes, weights]
+def fingerprints(teacher: Teacher, digest: Digest, views: Views) -> Origin:
+    """The origin of labels of `views`; `digest` gives the sha256 of each of the teacher's files."""
+    made_by = teacher.identity(digest)
     current = views.model_dump(mode="json") | {"version": VERSION}
     return Origin(digest_of(made_by), digest_of(current))
 
@@ -102,7 +90,7 @@ def read_source(folder: Path) -> LabelSource:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the stored labels of `num` views are from the teacher's, run in fp32 by the network.
+    """How far the stored labels of `num` views are from the teacher's, a network being run in fp32.
 
     `largest` is of a log-probability, in nats.
     """
@@ -120,16 +108,18 @@ def check_labels(folder: Path, num: int, workers: int) -> Drift:
     what is there now; nothing can be compared.
     """
     source = read_source(folder)
-    if not source.teacher.weights.is_file():
+    try:
+        origin = source.origin()
+    except FileNotFoundError as error:
         raise UserError(
-            f"{source.teacher.weights}: the weights are gone; put them back or label again"
-        )
-    store = LabelStore.open(folder, source.origin())
+            f"{error.filename}: this file of the teacher is gone; put it back or label again"
+        ) from None
+    store = LabelStore.open(folder, origin)
     items = _sample(folder, source, num)
-    network, stored, made = source.teacher.network(), [], []
-    for good, pixels, _ in batches(items, source.views, BATCH_SIZE, workers):
+    answer, stored, made = source.teacher.answers(Engine(workers=workers), source.views), [], []
+    for good, logits, _ in answer(items):
         if good:
-            made.append(predict_logits(network, pixels))
+            made.append(logits)
             stored.append(store.logprobs([i[0] for i in good], [i[2] for i in good]))
     if not made:
         raise UserError(f"{folder}: none of the {len(items)} images chosen can be read")

@@ -1,20 +1,33 @@
-"""A teacher on the inference engine, on uint8 pixels, in bfloat16 where its answers allow that.
+"""Teachers: a network of Paddle, an ONNX file, outputs computed elsewhere, the mean of several.
 
-Once an engine has run, trainings of the process give other bits than before: run it in a process
-of its own.
+A network runs on Paddle's inference engine, on uint8 pixels, in bfloat16 where its answers allow
+that. Once that engine has run, trainings of the process give other bits than before: run it in a
+process of its own.
 """
+
+from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import paddle
+from pydantic import Field
 
 from data_catalog.base.config import Config, UserError
-from ppcls_core.data.transforms import normalize
+from data_catalog.images.columns import Source
+from ppcls_core.data.decode import BadImage
+from ppcls_core.data.loader import read_batches
+from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.data.views import TestView, Views
+from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.inference.onnx_session import OnnxSession, open_session
 from ppcls_core.inference.predictor import (
     EngineOptions,
     Precision,
@@ -22,12 +35,21 @@ from ppcls_core.inference.predictor import (
     open_predictor,
 )
 from ppcls_core.inference.softmax import log_softmax
+from ppcls_core.labels.config import BadRow, OnnxConfig, as_logits
+from ppcls_core.labels.onnx_images import image_classifier
+from ppcls_core.labels.table import LabelRows
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
 
 MIN_TOP1, MAX_KL = 0.98, 0.001  # of bf16 with fp32
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C] logits
+Digest = Callable[[Path], str]  # sha256 of a file's content
+Item = tuple[str, Source, int]  # id and place of an image, number of its view
+Batches = Iterator[tuple[list[Item], np.ndarray, list[tuple[Item, BadImage]]]]
+"""A batch at a time: the n items that could be used, pixels or logits of each, the other items."""
+Answers = Callable[[Sequence[Item]], Batches]  # with logits float32 [n, C]
+_NAMES = {"onnx", "classes", "weight"}  # of OnnxConfig: say nothing of what it answers
 
 
 @dataclass(frozen=True)
@@ -50,13 +72,59 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     return Agreement(float((log_p.argmax(1) == log_q.argmax(1)).mean()), float(kl))
 
 
-class Teacher(Config):
-    """A teacher as any process can open it."""
+def batches(items: Sequence[Item], views: Views, batch_size: int, workers: int) -> Batches:
+    """Pixels of the views `items`, uint8 [n, 3, S, S], loaded by `workers` threads."""
 
+    def read(item: Item) -> np.ndarray:
+        image_id, source, number = item
+        return views.pixels(source, image_id, number)
+
+    return read_batches(items, read, batch_size, workers)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a teacher runs in a process, and the share of the machine that it has there."""
+
+    precision: Precision | None = None
+    """On Paddle's inference engine. None: by the network itself in fp32, without that engine, so
+    that trainings of the process keep their bits."""
+    threads: int = 1  # of the CPU
+    workers: int = 1  # threads that load images
+    batch_size: int = 16
+    device: int = 0  # number of the GPU, if any
+
+
+class _Seeing(Config, ABC):
+    """A teacher that sees images, in a test as `preprocess` says."""
+
+    preprocess: Preprocess
+
+    @abstractmethod
+    def predictor(self, engine: Engine) -> Predict: ...
+
+    def answers(self, engine: Engine, views: Views) -> Answers:
+        """Its logits for images as `views` show them; view 0 as in a test."""
+        predict = self.predictor(engine)
+        seen = TestView(preprocess=self.preprocess) if isinstance(views, TestView) else views
+
+        def answer(items: Sequence[Item]) -> Batches:
+            for good, pixels, bad in batches(items, seen, engine.batch_size, engine.workers):
+                yield good, self._logits(predict(pixels), good) if good else pixels, bad
+
+        return answer
+
+    def _logits(self, outputs: np.ndarray, items: Sequence[Item]) -> np.ndarray:
+        return outputs
+
+
+class NetworkTeacher(_Seeing):
+    """A network of Paddle."""
+
+    kind: Literal["network"] = "network"
     model: ModelConfig
     num_classes: int
     weights: Path
-    image_size: int
 
     def network(self) -> Network:
         """In eval mode. Raises UserError if the weights are not of this model and classes."""
@@ -66,9 +134,136 @@ class Teacher(Config):
         network.eval()
         return network
 
-    def predictor(self, precision: Precision, threads: int, device: int = 0) -> Predict:
-        """On the inference engine, with `threads` threads of the CPU or on GPU `device`."""
-        return on_engine(self.network(), self.image_size, precision, (threads, device))
+    def predictor(self, engine: Engine) -> Predict:
+        """On the inference engine, or as the network itself."""
+        if engine.precision is None:
+            return partial(predict_logits, self.network())
+        place = (engine.threads, engine.device)
+        return on_engine(self.network(), self.preprocess.size, engine.precision, place)
+
+    def identity(self, digest: Digest) -> object:
+        """What its answers depend on beside the views, as JSON."""
+        return [self.model.model_dump(mode="json"), self.num_classes, digest(self.weights)]
+
+    def within(self, folder: Path) -> NetworkTeacher:
+        """The same with its files under `folder`."""
+        return self.model_copy(update={"weights": folder / self.weights})
+
+
+class OnnxTeacher(_Seeing):
+    """A network in an ONNX file."""
+
+    kind: Literal["onnx"] = "onnx"
+    config: OnnxConfig  # with its preprocessing
+    path: Path
+    data: tuple[Path, ...]  # files that hold tensors of it
+    order: tuple[int, ...]  # position among its classes of each class of the data
+
+    def predictor(self, engine: Engine) -> Predict:
+        """On onnxruntime, in the precision of the file."""
+        return image_classifier(self.session(engine), self.config, len(self.order))
+
+    def session(self, engine: Engine) -> OnnxSession:
+        """The file, opened by onnxruntime."""
+        return open_session(self.path, engine.threads, engine.device)
+
+    def _logits(self, outputs: np.ndarray, items: Sequence[Item]) -> np.ndarray:
+        try:
+            return as_logits(outputs[:, self.order], self.config.outputs)
+        except BadRow as bad:
+            name = items[bad.row][0]
+            raise UserError(f"{self.config.onnx}: what it gives for image {name} {bad}") from None
+
+    def identity(self, digest: Digest) -> object:
+        """As NetworkTeacher's."""
+        said = self.model_dump(mode="json", exclude={"path": True, "data": True, "config": _NAMES})
+        return [said, *map(digest, (self.path, *self.data))]
+
+    def within(self, folder: Path) -> OnnxTeacher:
+        """As NetworkTeacher's."""
+        data = tuple(folder / path for path in self.data)
+        return self.model_copy(update={"path": folder / self.path, "data": data})
+
+
+class FileTeacher(Config):
+    """Outputs that were computed elsewhere, as `import_labels` wrote them: of images, not views."""
+
+    kind: Literal["file"] = "file"
+    path: Path
+
+    def answers(self, engine: Engine, views: Views) -> Answers:
+        """Its logits; the images themselves are not read. One that it lacks is `unlabelled`."""
+        rows = LabelRows(self.path)
+
+        def answer(items: Sequence[Item]) -> Batches:
+            logits, found = rows.find([image_id for image_id, _, _ in items])
+            for start in range(0, len(items), engine.batch_size):
+                part = range(start, min(start + engine.batch_size, len(items)))
+                good = [row for row in part if found[row]]
+                bad = [
+                    (items[row], BadImage("unlabelled", "the label file has no row of it"))
+                    for row in part
+                    if not found[row]
+                ]
+                yield [items[row] for row in good], logits[good], bad
+
+        return answer
+
+    def identity(self, digest: Digest) -> object:
+        """As NetworkTeacher's."""
+        return digest(self.path)
+
+    def within(self, folder: Path) -> FileTeacher:
+        """As NetworkTeacher's."""
+        return self.model_copy(update={"path": folder / self.path})
+
+
+class MeanTeacher(Config):
+    """The mean of the probabilities of several teachers, or of one that is no network here."""
+
+    kind: Literal["mean"] = "mean"
+    teachers: tuple[Member, ...]
+    weights: tuple[float, ...]  # with the sum 1
+
+    def answers(self, engine: Engine, views: Views) -> Answers:
+        """Its logits, of the images of which each teacher has some."""
+        members = [teacher.answers(engine, views) for teacher in self.teachers]
+
+        def answer(items: Sequence[Item]) -> Batches:
+            for parts in zip(*(member(items) for member in members), strict=True):
+                lost = {item: error for _, _, bad in parts for item, error in bad}
+                good = [item for item in parts[0][0] if item not in lost]
+                yield good, self._mean([_of(good, part) for part in parts]), list(lost.items())
+
+        return answer
+
+    def _mean(self, logits: Sequence[np.ndarray]) -> np.ndarray:
+        logprobs = [log_softmax(own) for own in logits]
+        shares = np.log(self.weights).reshape(-1, 1, 1)
+        return np.logaddexp.reduce(np.stack(logprobs) + shares).astype(np.float32)
+
+    def identity(self, digest: Digest) -> object:
+        """As NetworkTeacher's."""
+        return [[t.identity(digest) for t in self.teachers], list(self.weights)]
+
+    def within(self, folder: Path) -> MeanTeacher:
+        """As NetworkTeacher's."""
+        return self.model_copy(
+            update={"teachers": tuple(teacher.within(folder) for teacher in self.teachers)}
+        )
+
+
+def _of(items: Sequence[Item], part: tuple[list[Item], np.ndarray, object]) -> np.ndarray:
+    """The logits of `items` among those of a batch, which may have more."""
+    if len(items) == len(part[0]):
+        return part[1]
+    places = {item: place for place, item in enumerate(part[0])}
+    return part[1][[places[item] for item in items]]
+
+
+Teacher = Annotated[NetworkTeacher | MeanTeacher, Field(discriminator="kind")]
+Member = Annotated[NetworkTeacher | OnnxTeacher | FileTeacher, Field(discriminator="kind")]
+MeanTeacher.model_rebuild()
 
 
 def on_engine(

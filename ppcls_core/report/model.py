@@ -57,12 +57,12 @@ class AccuracyRow:
 
     label: str  # teacher, baseline, distilled, finetuned, fixed
     architecture: str
-    resolution: int  # pixels, the side of the network's input
+    resolution: int | None  # pixels, the side of the network's input
     top1: float  # fraction
     top5: float  # fraction
     num_images: int
     gain: float | None  # over the baseline in points; None for teacher and baseline
-    parameters: int
+    parameters: int | None
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of `top1` as two fractions: what another validation set of this

@@ -39,8 +39,10 @@ Start = Callable[..., Make]  # (number of the child, *arguments), found by name 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
     """The settings of each stage that trains; a teacher with given weights does not."""
     found: dict[str, TrainConfig] = {name: getattr(recipe, name) for name in STUDENTS}
-    teacher = recipe.teacher
-    return found if teacher.weights or not teacher.train else found | {"teacher": teacher.train}
+    teacher = recipe.network
+    if teacher is None or teacher.weights or not teacher.train:
+        return found
+    return found | {"teacher": teacher.train}
 
 
 def check_devices(recipe: Recipe) -> None:

@@ -111,8 +111,8 @@ class Stage:
         own: dict[str, Any] = {}
         for setting in self.settings.split():
             section, _, name = setting.partition(".")
-            if name:
+            if name and name in dumped[section]:
                 own.setdefault(section, {})[name] = dumped[section][name]
-            else:
+            else:  # so of a teacher that has no model all that it has
                 own[section] = dumped[section]
         return own

@@ -1,7 +1,8 @@
 """evaluate: every model on the validation images, each at its own resolution.
 
 Files: accuracy.json (a row a model: label, architecture, resolution, top1, top5, num_images,
-parameters, gain in points over the baseline for the distilled ones); per_class.parquet (PER_CLASS:
+parameters, gain in points over the baseline for the distilled ones; resolution and parameters are
+null where they are not known, as of a file of labels); per_class.parquet (PER_CLASS:
 a row a model and class, also of classes without images).
 """
 
@@ -13,8 +14,9 @@ import pyarrow as pa
 from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.lost import lost_text
 from ppcls_core.engine.evaluator import Accuracy, evaluate
-from tasks.recipe import TRAINED
+from tasks.recipe import TRAINED, Recipe
 from tasks.run.stage import Outcome, Work
+from tasks.stages.adopt import measure, teacher_of
 from tasks.stages.training import eval_data, trained_model
 
 PER_CLASS = pa.schema(
@@ -37,6 +39,8 @@ def run(work: Work) -> Outcome:
     counts: dict[str, int] = {}
     for stage in TRAINED:
         row, accuracy = _measure(work, stage)
+        if stage == "teacher" and not accuracy.num_images:
+            continue  # a file of labels, none of them of a validation image
         rows.append(row)
         counts = accuracy.counts  # each model reads the same images
         classes.append(_by_class(stage, accuracy, val.classes))
@@ -57,22 +61,33 @@ def run(work: Work) -> Outcome:
 
 
 def _measure(work: Work, stage: str) -> tuple[dict[str, Any], Accuracy]:
-    section = getattr(work.recipe, stage)
-    config = section.model if stage == "teacher" else work.recipe.student
-    weights = work.inputs[stage].path("model.pdparams")
-    model = trained_model(work, config, weights)
-    accuracy = evaluate(model, eval_data(work, section.preprocess), work.monitor)
+    if stage == "teacher" and work.recipe.network is None:
+        accuracy, about = measure(work, teacher_of(work)), _about(work.recipe)
+    else:
+        section = getattr(work.recipe, stage)
+        config = section.model if stage == "teacher" else work.recipe.student
+        model = trained_model(work, config, work.inputs[stage].path("model.pdparams"))
+        accuracy = evaluate(model, eval_data(work, section.preprocess), work.monitor)
+        parameters = sum(p.size for p in model.parameters() if p.trainable)
+        about = (config.name, section.preprocess.size, parameters)
     row = {
         "label": stage,
-        "architecture": config.name,
-        "resolution": section.preprocess.size,
+        "architecture": about[0],
+        "resolution": about[1],
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "num_images": accuracy.num_images,
         "rejected": accuracy.lost,
-        "parameters": sum(p.size for p in model.parameters() if p.trainable),
+        "parameters": about[2],
     }
     return row, accuracy
+
+
+def _about(recipe: Recipe) -> tuple[str, int | None, None]:
+    """Titles of the teachers, and the size of the images if all see the same."""
+    teachers = recipe.teachers.values()
+    sizes = {t.preprocess and t.preprocess.size for t in teachers}
+    return " + ".join(t.title for t in teachers), sizes.pop() if len(sizes) == 1 else None, None
 
 
 def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:

@@ -4,53 +4,49 @@ The teacher runs in child processes: Paddle's inference engine would give later 
 process other bits.
 
 Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
-detail: images that could not be read any more, once a view), engine.json (precision in which the
-teacher ran; top1 and kl: how bf16 agrees with fp32), source.json (ppcls_core.labels.labeller).
+detail: images that could not be read any more, once a view; `unlabelled`: which a label file
+lacks), engine.json (precision in which the teacher ran; top1 and kl: how bf16 agrees with fp32),
+source.json (ppcls_core.labels.labeller).
 """
+# pyright: reportAttributeAccessIssue=false
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED
-from ppcls_core.data.views import AugmentedViews, TestView, Views
+from ppcls_core.data.views import AugmentedViews, Views
 from ppcls_core.inference.predictor import Precision
-from ppcls_core.labels.labeller import (
-    FILE,
-    Item,
-    LabelSource,
-    batches,
-    fingerprints,
-    label,
-    write_source,
-)
+from ppcls_core.labels.labeller import FILE, LabelSource, fingerprints, label, write_source
 from ppcls_core.labels.shard import Header, Origin, write_labels
-from ppcls_core.labels.teacher import Agreement, Predict, Teacher, fastest_precision
+from ppcls_core.labels.teacher import (
+    Agreement,
+    Engine,
+    Item,
+    NetworkTeacher,
+    Predict,
+    Teacher,
+    batches,
+    fastest_precision,
+)
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.processes import Make, children
 from tasks.run.stage import Outcome, Work
+from tasks.stages.adopt import teacher_of, test_view, threads_of
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 NUM_COMPARED = 256  # images, of bf16 with fp32
 
 
-@dataclass(frozen=True)
-class _Resources:
-    """Share of the machine that a child process has, and images that it runs at once."""
-
-    threads: int  # of the inference engine on a CPU
-    workers: int  # threads that load images
-    batch_size: int
-
-
 def label_pool(work: Work) -> Outcome:
     """The labels of every kept pool image, as in a test (view 0)."""
-    outcome = _label(work, "dedup/kept.arrow", pool_view(work), range(1))
+    outcome = _label(work, "dedup/kept.arrow", test_view(work), range(1))
     if not outcome.counts["in"]:
         work.monitor.note("no pool image is left to label: students see the labelled images alone")
     return outcome
@@ -60,15 +56,16 @@ def label_views(work: Work) -> Outcome:
     """The labels of `label.views` augmented views of the student's images.
 
     A student with `teacher: replay` is trained from them, in epoch e on view e modulo
-    `label.views`, augmented as `distill` says. Without views the stage makes nothing.
+    `label.views`, augmented as `distill` says. Without views the stage makes nothing; but of a
+    teacher that has none, the labels of the images as in a test, for all views of theirs.
     """
-    numbers = range(1, work.recipe.label.views + 1)
-    return _label(work, "select/train.arrow", augmented_views(work), numbers)
+    numbers = range(1, work.recipe.label.views + 1) if work.recipe.has_views else range(1)
+    return _label(work, "select/train.arrow", replayed_views(work), numbers)
 
 
-def pool_view(work: Work) -> TestView:
-    """How the teacher sees the images of the pool."""
-    return TestView(preprocess=work.recipe.teacher.preprocess)
+def replayed_views(work: Work) -> Views:
+    """The views whose labels are replayed."""
+    return augmented_views(work) if work.recipe.has_views else test_view(work)
 
 
 def augmented_views(work: Work) -> AugmentedViews:
@@ -89,12 +86,20 @@ def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, FILE] if total else []
+    unlabelled = pc.sum(pc.equal(rejected["reason"], "unlabelled")).as_py() or 0
+    if total and unlabelled == total:
+        first = work.images(name).ids[0]
+        raise UserError(
+            f"the teacher's label file has none of the {total:,} images of {name}, the first: "
+            f"{first}; its image_id must be written like this"
+        )
     return Outcome(
         files=["rejected.parquet", *about, *shard_files(num_shards, KINDS)],
         counts={
             "in": total,
             "out": total - rejected.num_rows,
-            "rejected: unreadable": rejected.num_rows,
+            "rejected: unreadable": rejected.num_rows - unlabelled,
+            **({"rejected: not in the teacher's label file": unlabelled} if unlabelled else {}),
         },
         metrics={"shards": num_shards},
         volatile=[FILE],  # it says where things lie on this machine
@@ -120,9 +125,9 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     config, run_time = work.recipe.label, work.recipe.run_time
     origin = origin_of(work, views)
     header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
-    threads, workers = _threads(work), max(1, run_time.workers // run_time.devices)
-    resources = _Resources(threads, workers, config.batch_size)
-    arguments = (teacher_of(work), header, views, resources)
+    workers = max(1, run_time.workers // run_time.devices)
+    engine = Engine(precision, threads_of(work), workers, config.batch_size)
+    arguments = (teacher_of(work), header, views, engine)
     with children(run_time.devices, _start_labelling, *arguments) as makers:
         processes = map(shards_by, makers)
         size, writers = work.recipe.shard_size, {"labels": write_labels}
@@ -131,28 +136,21 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
 
 def origin_of(work: Work, views: Views) -> Origin:
     """The fingerprints of what labels of `views` depend on."""
-    weights = work.inputs["teacher"].files["model.pdparams"].sha256
-    return fingerprints(teacher_of(work), weights, views)
+    made = work.inputs["teacher"]
 
+    def digest(path: Path) -> str:
+        return made.files[path.relative_to(made.directory).as_posix()].sha256
 
-def teacher_of(work: Work) -> Teacher:
-    """The teacher, as a child process opens it."""
-    config, weights = work.recipe.teacher, work.inputs["teacher"].path("model.pdparams")
-    return Teacher(
-        model=config.model,
-        num_classes=work.num_classes(),
-        weights=weights,
-        image_size=config.image_size,
-    )
+    return fingerprints(teacher_of(work), digest, views)
 
 
 def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
     """Precision in which the teacher runs, chosen on `sample` when the stage first began."""
-    path = work.path(ENGINE)
-    if work.recipe.label.precision == "fp32":
+    path, teacher = work.path(ENGINE), teacher_of(work)
+    if work.recipe.label.precision == "fp32" or not isinstance(teacher, NetworkTeacher):
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
     elif not path.exists():
-        with children(1, _start_comparing, teacher_of(work), views, _threads(work)) as (compare,):
+        with children(1, _start_comparing, teacher, views, threads_of(work)) as (compare,):
             (row,) = compare(sample, lambda: None)["agreement"].to_pylist()
         if refused := row.pop("refused"):
             work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
@@ -165,17 +163,12 @@ def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
     return "bf16" if read_json(path)["precision"] == "bf16" else "fp32"
 
 
-def _threads(work: Work) -> int:
-    """Threads of a child on a CPU."""
-    return max(1, int(os.environ["OMP_NUM_THREADS"]) // work.recipe.run_time.devices)
-
-
-def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) -> Make:
+def _start_comparing(number: int, teacher: NetworkTeacher, views: Views, threads: int) -> Make:
     def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
         ((_, pixels, _),) = batches(sample, views, len(sample), threads)
 
         def predictor(precision: Precision) -> Predict:
-            return teacher.predictor(precision, threads)
+            return teacher.predictor(Engine(precision, threads))
 
         precision, found = fastest_precision(predictor, pixels)
         top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
@@ -187,14 +180,12 @@ def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) 
 
 
 def _start_labelling(
-    number: int, teacher: Teacher, header: Header, views: Views, resources: _Resources
+    number: int, teacher: Teacher, header: Header, views: Views, engine: Engine
 ) -> Make:
-    precision = "bf16" if header.precision == "bf16" else "fp32"
-    predict = teacher.predictor(precision, resources.threads, number)
+    answer = teacher.answers(replace(engine, device=number), views)
 
     def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        loaded = batches(items, views, resources.batch_size, resources.workers)
-        labels, rejected = label(loaded, views, predict, header, advance)
+        labels, rejected = label(answer(items), views, header, advance)
         return {"labels": labels, "rejected": rejected}
 
     return make

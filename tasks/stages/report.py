@@ -108,7 +108,14 @@ def _card(work: Work, report: Report) -> str:
 
 
 def _teacher(work: Work) -> str:
-    config, weights = work.recipe.teacher, work.inputs["teacher"].files["model.pdparams"].sha256
+    config, made = work.recipe.network, work.inputs["teacher"]
+    if config is None:
+        titles = [f"{t.title} (weight {t.weight or 1:g})" for t in work.recipe.teachers.values()]
+        return (
+            f"The teacher, of several the mean of their probabilities, was given: "
+            f"{', '.join(titles)}; sha256 over the files: `{made.digest_of('model*')}`."
+        )
+    weights = made.files["model.pdparams"].sha256
     origin = "trained on `teacher`" if config.weights is None else "given with its weights"
     return f"The teacher, {config.model.name}, was {origin}; sha256 of the weights: `{weights}`."
 
@@ -132,7 +139,9 @@ def _rate(result: Result, images: int, seconds: float) -> float | None:
     """Images a second; a training stage reads every image once an epoch."""
     epochs = result.settings.get(result.stage, {}).get("epochs")
     if result.stage == "teacher":
-        epochs = (result.settings["teacher"]["train"] or {}).get("epochs")
+        settings = result.settings["teacher"]
+        train = settings.get("train") if isinstance(settings, Mapping) else None
+        epochs = (train or {}).get("epochs")
     return images * (epochs or 1) / seconds if images and seconds else None
 
 

@@ -15,7 +15,8 @@ from ppcls_core.labels.select import Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Work
-from tasks.stages.label import origin_of, pool_view
+from tasks.stages.adopt import test_view
+from tasks.stages.label import origin_of
 
 _PIECE = 1 << 21  # rows of the pool at a time: bounds the memory
 
@@ -24,7 +25,7 @@ def run(work: Work) -> Outcome:
     """Select in one pass over the label shards."""
     label, config = work.inputs["label"], work.recipe.select
     paths = [label.path(shard_file(n, "labels")) for n in range(label.metrics["shards"])]
-    shards = [open_shard(path, origin_of(work, pool_view(work))) for path in paths]
+    shards = [open_shard(path, origin_of(work, test_view(work))) for path in paths]
     if shards:
         found = select(shards, config, work.monitor)
     else:

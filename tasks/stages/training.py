@@ -24,27 +24,30 @@ from ppcls_core.models.registry import ModelConfig, build_model, classifier_para
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
+from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
-from tasks.stages.label import augmented_views, origin_of
+from tasks.stages.adopt import WEIGHTS, adopt
+from tasks.stages.label import augmented_views, origin_of, replayed_views
 
-WEIGHTS = "model.pdparams"
 FILES = [WEIGHTS, HISTORY]
 
 
 def teacher(work: Work) -> Outcome:
-    """The given weights taken as they are, or a model trained on labelled images."""
-    config = work.recipe.teacher
+    """What is given taken as it is, or a model trained on labelled images."""
+    config = work.recipe.network
+    if config is None:
+        return adopt(work)
     if config.weights is not None:
-        return _adopt(work, Path(config.weights))
+        return _adopt(work, config, Path(config.weights))
     assert config.train is not None
     model = new_model(work, config.model, "teacher")
     return _on_labels(work, model, "data/teacher.arrow", config.train)
 
 
-def _adopt(work: Work, weights: Path) -> Outcome:
-    data = eval_data(work, work.recipe.teacher.preprocess)
+def _adopt(work: Work, config: TeacherConfig, weights: Path) -> Outcome:
+    data = eval_data(work, config.preprocess)
     check_class_names(weights, data.images.classes)
-    model = trained_model(work, work.recipe.teacher.model, weights)
+    model = trained_model(work, config.model, weights)
     accuracy = evaluate(model, data, work.monitor)
     save_state(work.path(WEIGHTS), state_of(model))
     write_json(work.path(HISTORY), [])
@@ -137,7 +140,7 @@ def stored_outputs(work: Work) -> Replay:
     Raises:
         UserError: they were made by another teacher, augmentation or code.
     """
-    store = LabelStore.open(work.inputs["views"].directory, origin_of(work, augmented_views(work)))
+    store = LabelStore.open(work.inputs["views"].directory, origin_of(work, replayed_views(work)))
     return Replay(store, work.recipe.label.views)
 
 
@@ -166,9 +169,10 @@ def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
 
 
 def teacher_model(work: Work) -> Network:
-    """The teacher with its weights, in eval mode."""
+    """The teacher, a network, with its weights, in eval mode."""
+    assert work.recipe.network is not None, "a recipe is checked for it"
     weights = work.inputs["teacher"].path(WEIGHTS)
-    return trained_model(work, work.recipe.teacher.model, weights)
+    return trained_model(work, work.recipe.network.model, weights)
 
 
 def new_student(work: Work) -> Network:
