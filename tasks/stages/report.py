@@ -137,11 +137,10 @@ def stage_row(result: Result) -> StageRow:
 
 def _rate(result: Result, images: int, seconds: float) -> float | None:
     """Images a second; a training stage reads every image once an epoch."""
-    epochs = result.settings.get(result.stage, {}).get("epochs")
-    if result.stage == "teacher":
-        settings = result.settings["teacher"]
-        train = settings.get("train") if isinstance(settings, Mapping) else None
-        epochs = (train or {}).get("epochs")
+    settings = result.settings.get(result.stage, {})
+    if result.stage == "teacher":  # several are a list
+        settings = settings.get("train") if isinstance(settings, Mapping) else None
+    epochs = (settings or {}).get("epochs")
     return images * (epochs or 1) / seconds if images and seconds else None
 
 
