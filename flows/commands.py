@@ -109,8 +109,7 @@ def _findable(recipe: str) -> str:
 def _reachable_server() -> str:
     """API of the active profile's server if it answers, else of a temporary one.
 
-    Raises:
-        UserError: the temporary one does not start.
+    Raises UserError: the temporary one does not start.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 

@@ -151,10 +151,8 @@ def worker() -> Service:
 def prepare() -> None:
     """Make the environment such that Prefect works in it; a user's own settings come first.
 
-    Prefect reads the environment at import: call this before.
-
-    Raises:
-        UserError: a folder that cannot be written, or a proxy that cannot be used.
+    Prefect reads the environment at import: call this before. Raises UserError: a folder that
+    cannot be written, or a proxy that cannot be used.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -223,8 +221,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 def up(port: int, say: Callable[[str], None]) -> str:
     """Start what does not run yet; the dashboard's address.
 
-    Raises:
-        UserError: the port is taken by something else, or a service does not start.
+    Raises UserError: the port is taken by something else, or a service does not start.
     """
     prepare()
     api = _api_of(port)

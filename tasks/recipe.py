@@ -127,8 +127,7 @@ def recipe_path(name: str) -> Path:
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
 
-    Raises:
-        UserError: as `load_recipes`, and for several students.
+    Raises UserError: as `load_recipes`, and for several students.
     """
     recipes = load_recipes(name, settings)
     if len(recipes) > 1:
@@ -141,9 +140,7 @@ def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
 
     `students` gives by name what a student has different in STUDENT_SECTIONS. All else is common,
     so the results up to the selection are made once. A student's recipe is called RECIPE-NAME.
-
-    Raises:
-        UserError: any unknown key, value out of range, unknown model or missing weights file.
+    Raises UserError: any unknown key, value out of range, unknown model or missing weights file.
     """
     path = recipe_path(name)
     own = [setting for setting in settings if setting.startswith(("students.", "students="))]

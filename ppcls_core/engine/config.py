@@ -28,9 +28,7 @@ class TrainConfig(Config):
     optimizer: Optimizer = Momentum()
     regularizer: Regularizer = Regularizer()
     clip_norm: float | None = Field(default=None, gt=0)  # 2-norm of the whole gradient
-    accumulate: int = Field(
-        default=1, gt=0
-    )  # parts of a batch, to save memory; batch norm sees one
+    accumulate: int = Field(default=1, gt=0)  # parts of a batch; batch norm sees one of them
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     precision: Precision = Precision()
     eval_every: int = Field(default=10, gt=0)  # epochs between validations; the last has one

@@ -74,10 +74,7 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
 
 
 def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:
-    """Accuracy of `model` in eval mode; afterwards each layer is in the mode that it was in.
-
-    Raises Interrupted, UserError: as `evaluate_each`.
-    """
+    """As `evaluate_each`, of `model` in eval mode; afterwards each layer is in its former mode."""
     with eval_mode(model):
         return evaluate_each([partial(predict_logits, model)], data, monitor)[0]
 
@@ -87,11 +84,8 @@ def evaluate_each(
 ) -> list[Accuracy]:
     """The accuracy of each predictor; every image is read once.
 
-    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same.
-
-    Raises:
-        Interrupted: a stop was requested.
-        UserError: no image, or too few, can be read.
+    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same. Raises
+    Interrupted: a stop was requested; UserError: no image, or too few, can be read.
     """
     images, labels, lost = data.images, data.images.labels, Lost()
     counts = [np.zeros((3, 0), np.int64) for _ in predictors]

@@ -61,8 +61,8 @@ class Quantization:
 def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     """Write the exported and the int8 model, and TABLE: the rows returned, one a variant.
 
-    Raises:
-        UserError: no images to calibrate with, or a training asked for that the job does not have.
+    Raises UserError: no images to calibrate with, or a training asked for that the job does not
+    have.
     """
     job, trained = asked.job, asked.trained
     if asked.epochs:
@@ -131,11 +131,8 @@ def qat_training(job: Job, epochs: int) -> LabelTraining:
 def train_aware(model: Network, job: Job, epochs: int, monitor: Monitor) -> Network:
     """A network like `model`, the job's, trained on from its weights; `model` is used up.
 
-    An interrupted training begins anew.
-
-    Raises:
-        Interrupted: a stop was requested.
-        UserError: as `qat_training`, or the data is not usable.
+    An interrupted training begins anew. Raises Interrupted: a stop was requested; UserError: as
+    `qat_training`, or the data is not usable.
     """
     config = qat_training(job, epochs)
     assert job.train

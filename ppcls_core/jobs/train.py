@@ -49,11 +49,9 @@ def train(job: Job, log: Log) -> Path:
 
     There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams), a row an
     epoch (HISTORY), and settings and digests of the inputs (SETTINGS). Of several processes that
-    Paddle's launcher started the first writes them and logs.
-
-    Raises:
-        Interrupted: asked to stop by a signal; a checkpoint was written.
-        UserError: the data or weights are not usable, or the folder is another training's.
+    Paddle's launcher started the first writes them and logs. Raises Interrupted: asked to stop by a
+    signal; a checkpoint was written; UserError: the data or weights are not usable, or the folder
+    is another training's.
     """
     if job.train is None or job.learning is None or job.val is None:
         raise UserError("a training needs `train`, `training` and `val` (TRAIN and VALID)")

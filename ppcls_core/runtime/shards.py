@@ -37,10 +37,8 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
 
     `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row. Several
     work at once, each in a thread, the first in this one. `writers` write the tables of a name that
-    are not to be written as usual. `unit` names the rows to the monitor.
-
-    Raises:
-        Interrupted: a stop was requested; finished shards are kept.
+    are not to be written as usual. `unit` names the rows to the monitor. Raises Interrupted: a stop
+    was requested; finished shards are kept.
     """
     shards = shard_ranges(num_rows, shard_size)
     missing = [n for n in range(len(shards)) if not _is_whole(directory, n)]

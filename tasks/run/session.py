@@ -69,10 +69,9 @@ class Session:
     def run(self, stage: Stage, monitor: Monitor) -> Result:
         """Run `stage`, going on from what a killed run left, and commit its result.
 
-        Raises:
-            UserError: a mistake the user can mend, too few devices, a full disk, or the same
-            stage running elsewhere. Interrupted: a stop was requested; finished shards and the
-            checkpoint are kept.
+        Raises UserError: a mistake the user can mend, too few devices, a full disk, or the same
+        stage running elsewhere. Interrupted: a stop was requested; finished shards and the
+        checkpoint are kept.
         """
         check_devices(self.recipe)
         try:

@@ -155,8 +155,7 @@ class Store:
     def lock(self, stage: str, key: str) -> Generator[None]:
         """Keep every other process off this key; the kernel releases the lock when we die.
 
-        Raises:
-            UserError: another process holds it.
+        Raises UserError: another process holds it.
         """
         try:
             with locked(self.root / "locks" / f"{stage}-{key[:20]}"):

@@ -134,8 +134,7 @@ def train(model: Network, objective: Objective, run: Run) -> Outcome:
 def stored_outputs(work: Work) -> Replay:
     """The teacher's outputs for the labelled views.
 
-    Raises:
-        UserError: they were made by another teacher, augmentation or code.
+    Raises UserError: they were made by another teacher, augmentation or code.
     """
     store = LabelStore.open(work.inputs["views"].directory, origin_of(work, augmented_views(work)))
     return Replay(store, work.recipe.label.views)
@@ -150,8 +149,7 @@ def new_model(work: Work, model: ModelConfig, role: str) -> Network:
 def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
     """The network of `model` in eval mode with `weights`, as in `load_state`.
 
-    Raises:
-        UserError: the weights are of another architecture or number of classes.
+    Raises UserError: the weights are of another architecture or number of classes.
     """
     network = new_model(work, model, "trained")
     try:

@@ -62,11 +62,7 @@ class RandomCrop(Config):
 
 
 class CenterCrop(Config):
-    """The middle box of `size`, a view of the image.
-
-    Raises:
-        UserError: the image is smaller.
-    """
+    """The middle box of `size`, a view of the image. Raises UserError: the image is smaller."""
 
     name: Literal["CenterCrop"] = "CenterCrop"
     size: Size = 224

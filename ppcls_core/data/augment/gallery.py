@@ -81,10 +81,8 @@ def _label(name: str) -> np.ndarray:
 def draw_gallery(image: Path, out: Path, seed: int) -> None:
     """Write the gallery of all operators, at their defaults, of the photograph `image` to `out`.
 
-    Mixup and CutMix mix evenly here: at their default most images would show nothing.
-
-    Raises:
-        UserError: the image cannot be read, or the suffix of `out` is not .png or .jpg.
+    Mixup and CutMix mix evenly here: at their default most images would show nothing. Raises
+    UserError: the image cannot be read, or the suffix of `out` is not .png or .jpg.
     """
     if out.suffix not in (".png", ".jpg"):
         raise UserError(f"{out}: expected a name that ends in .png or .jpg")
