@@ -151,9 +151,8 @@ def _described(counts: Mapping[str, int]) -> Iterator[str]:
     reasons = {name: n for name, n in shown.items() if name.startswith("rejected: ")}
     yield from (f"{n:,} {name}" for name, n in shown.items() if name not in reasons)
     if reasons:
-        texts = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
-        listed = ", ".join(texts)
-        yield f"{sum(reasons.values()):,} rejected ({listed})"
+        listed = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
+        yield f"{sum(reasons.values()):,} rejected ({', '.join(listed)})"
 
 
 def _print_results(session: Session, until: str, of_student_alone: bool) -> None:

@@ -58,8 +58,8 @@ class DistillTraining(TrainConfig):
     """Training on the teacher's outputs, labels unused: distill and finetune."""
 
     loss: LossName = "ssld"
+    # Asked in each step, as published; or its stored outputs, see `label.views` of a recipe.
     teacher: Literal["online", "replay"] = "online"
-    """Asked in each step, as published; or its stored outputs, see `label.views` of a recipe."""
     teacher_batch_norm: Literal["batch", "running"] = "batch"  # published: batch statistics
     augmentation: tuple[Operator, ...] = CLASSIC
     mix: BatchOperator | None = None  # pairs of images of a batch mixed into one

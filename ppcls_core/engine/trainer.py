@@ -66,8 +66,7 @@ class Training:
     loader: TrainLoader
     validate: Validate
     on_step: Callable[[StepReport], None] | None = None
-    on_epoch: Callable[[int], None] | None = None
-    """Called after each epoch, before its checkpoint, with its number from 0."""
+    on_epoch: Callable[[int], None] | None = None  # after each, before its checkpoint; from 0
     max_lost: float = MAX_LOST
 
 

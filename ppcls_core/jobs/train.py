@@ -1,8 +1,6 @@
 """Runs a `Job`: trains, evaluates, or tries both out on synthetic images."""
 
-import csv
 import importlib
-import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +13,8 @@ import cv2
 import numpy as np
 import paddle
 
-from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json, write_bytes, write_json
+from data_catalog.base.errors import UserError, errors_of
+from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import FilesConfig, FilesDataset
@@ -35,7 +33,7 @@ from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
-from ppcls_core.runtime.monitor import StopFlag, stop_on_signals
+from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
 
 WEIGHTS, SETTINGS = "last.pdparams", "job.json"
@@ -166,14 +164,14 @@ def images_of(source: ImageList, num_classes: int) -> Images:
 
 
 def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("class", "name", "num_images", "top1", "top5"))
-    for number, (images, *hits) in enumerate(accuracy.by_class.T.tolist()):
+    def row(number: int) -> dict[str, object]:
         name = names[number] if number < len(names) and names[number] != str(number) else ""
+        images, *hits = accuracy.by_class[:, number].tolist()
         shares = [f"{hit / images:.6f}" if images else "" for hit in hits]
-        writer.writerow((number, name, images, *shares))
-    write_bytes(path, text.getvalue().encode())
+        return dict(zip(columns, (number, name, images, *shares), strict=True))
+
+    columns = ["class", "name", "num_images", "top1", "top5"]
+    write_csv(path, columns, map(row, range(accuracy.by_class.shape[1])))
 
 
 def _of_first(log: Log) -> Log:
@@ -238,13 +236,9 @@ def _objective(job: Job, images: Images) -> Objective:
     if job.teacher.weights is not None:
         weights = Path(job.teacher.weights)
         check_class_names(weights, images.classes)
-        try:
+        wanted = f"{name} with the {job.num_classes} classes of the data"
+        with errors_of(f"the teacher's weights, for {wanted}"):
             load_weights(teacher, weights)
-        except UserError as error:
-            raise UserError(
-                f"the teacher's weights, for {name} with the {job.num_classes} classes of the "
-                f"data: {error}"
-            ) from None
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 
@@ -320,7 +314,7 @@ def _scalars_to(folder: Path) -> Callable[[StepReport], None]:
     return write
 
 
-class _Console:
+class _Console(Monitor):
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
     def __init__(self, log: Log, stop: StopFlag) -> None:
@@ -332,8 +326,6 @@ class _Console:
 
     def note(self, message: str) -> None:
         self.log(message)
-
-    def progress(self, done: int, total: int, unit: str) -> None: ...
 
     def metrics(self, values: Mapping[str, float]) -> None:
         epoch = int(values["epoch"]) - 1

@@ -42,16 +42,12 @@ class Trained(Config):
     """A network that can be built, and what has to be known to use it."""
 
     model: ModelConfig
-    weights: Path | None
-    """As for `load_state`, without a ~; None: those published under the model's name."""
+    weights: Path | None  # as for `load_state`, without a ~; None: those published for the model
     classes: tuple[str, ...] = Field(min_length=1)
     preprocess: Preprocess
 
     def network(self) -> Network:
-        """In eval mode.
-
-        Raises UserError: the weights are not there, or not of this model and these classes.
-        """
+        """In eval mode. Raises UserError: no weights, or not of this model and these classes."""
         name, num_classes = self.model.name, len(self.classes)
         if self.weights is None:
             model = build_model(name, num_classes=num_classes, pretrained=True)

@@ -56,7 +56,8 @@ def exit_text(status: int) -> str:
     return f"{status} ({signal.Signals(-status).name}: {why})"
 
 
-def _ignore(*values: object) -> None: ...
+def ignore(*values: object) -> None:
+    """Take a report and do nothing."""
 
 
 @dataclass(eq=False)
@@ -101,7 +102,7 @@ class Child:
         self._send((self.target, self.with_paddle))
         self._send(self.arguments)
 
-    def __call__(self, request: object, report: Callable[..., None] = _ignore) -> Any:
+    def __call__(self, request: object, report: Callable[..., None] = ignore) -> Any:
         """The answer to `request`; each `parent.report(...)` in the child becomes `report(...)`.
 
         Raises UserError: the child's own, or it has died; Exception: whatever else its function
@@ -150,7 +151,7 @@ class Child:
 def gather(
     children: Sequence[Child],
     request: object,
-    report: Callable[..., None] = _ignore,
+    report: Callable[..., None] = ignore,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> list[Any]:
     """The answers of all `children` to one request, in their order; they work at once.

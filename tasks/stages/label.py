@@ -111,9 +111,8 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    source = LabelSource(
-        teacher=teacher_of(work), views=views, images=work.input(name), roots=work.roots()
-    )
+    teacher, images, roots = teacher_of(work), work.input(name), work.roots()
+    source = LabelSource(teacher=teacher, views=views, images=images, roots=roots)
     write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
@@ -122,7 +121,7 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
     threads, workers = _threads(work), max(1, run_time.workers // run_time.devices)
     resources = _Resources(threads, workers, config.batch_size)
-    arguments = (teacher_of(work), header, views, resources)
+    arguments = (teacher, header, views, resources)
     with children(run_time.devices, _start_labelling, *arguments) as makers:
         processes = map(shards_by, makers)
         size, writers = work.recipe.shard_size, {"labels": write_labels}
@@ -138,12 +137,8 @@ def origin_of(work: Work, views: Views) -> Origin:
 def teacher_of(work: Work) -> Teacher:
     """The teacher, as a child process opens it."""
     config, weights = work.recipe.teacher, work.inputs["teacher"].path("model.pdparams")
-    return Teacher(
-        model=config.model,
-        num_classes=work.num_classes(),
-        weights=weights,
-        image_size=config.image_size,
-    )
+    size, num_classes = config.image_size, work.num_classes()
+    return Teacher(model=config.model, num_classes=num_classes, weights=weights, image_size=size)
 
 
 def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:

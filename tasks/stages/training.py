@@ -103,8 +103,7 @@ def fix(work: Work) -> Outcome:
 
 def eval_data(work: Work, preprocess: Preprocess) -> EvalData:
     """The validation images, seen as `preprocess` says."""
-    run_time = work.recipe.run_time
-    val = work.images("data/val.arrow")
+    val, run_time = work.images("data/val.arrow"), work.recipe.run_time
     return EvalData(val, preprocess, run_time.workers, run_time.max_lost)
 
 

@@ -112,11 +112,10 @@ def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, An
         case [Resize(short=int(short), interpolation=interpolation), CenterCrop(size=int(size))]:
             return {"size": size, "short": short, "interpolation": interpolation}
         case _:
-            pass
-    raise UserError(
-        f"{where}: VALID.transforms: expected a ResizeImage to a resize_short, then a CropImage to "
-        "a whole number, and no others"
-    )
+            raise UserError(
+                f"{where}: VALID.transforms: expected a ResizeImage to a resize_short, then a "
+                "CropImage to a whole number, and no others"
+            )
 
 
 def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[Operator, ...]:
