@@ -131,9 +131,8 @@ def _selection(session: Session, result: Result) -> None:
 
 
 def _finished_work(session: Session, result: Result) -> Work:
-    return Work(
-        result.stage, session.recipe, result.directory, result.key, session.done, SilentMonitor()
-    )
+    place = result.directory, result.key
+    return Work(result.stage, session.recipe, *place, session.done, SilentMonitor())
 
 
 def _image(data: bytes, kind: str, key: str, description: str) -> None:

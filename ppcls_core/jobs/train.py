@@ -56,9 +56,8 @@ def train(job: Job, log: Log) -> Path:
     log = _of_first(log)
     with world().together():
         images = images_of(job.train, job.num_classes)
-        val = EvalData(
-            images_of(job.val, job.num_classes), job.preprocess, job.workers, job.max_lost
-        )
+        tested = images_of(job.val, job.num_classes)
+        val = EvalData(tested, job.preprocess, job.workers, job.max_lost)
         is_done = world().is_first and _is_done(job, images, val.images)
     if any(world().any(is_done)):
         log(f"trained already: {job.folder}")
@@ -153,14 +152,13 @@ def images_of(source: ImageList, num_classes: int) -> Images:
     config = FilesConfig(kind="files", root=str(root), train=str(listed))
     splits = FilesDataset("images", config, root).build(root, lambda done, total: None)
     assert splits.train is not None
-    images = splits.train
-    for label in (int(images.labels.min()), int(images.labels.max())):
-        if not 0 <= label < num_classes:
-            raise UserError(
-                f"{source.list}: label {label}, expected 0 to {num_classes - 1}: correct the list "
-                "or the number of classes"
-            )
-    return images
+    labels = splits.train.labels
+    if len(wrong := labels[(labels < 0) | (labels >= num_classes)]):
+        raise UserError(
+            f"{source.list}: label {wrong[0]}, expected 0 to {num_classes - 1}: correct the list "
+            "or the number of classes"
+        )
+    return splits.train
 
 
 def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:
@@ -202,11 +200,8 @@ def _inputs_of(job: Job, images: Images, val: Images) -> dict[str, str]:
     Raises UserError: there are no such weights.
     """
     found = {"training images": content_digest(images), "validation images": content_digest(val)}
-    if job.weights is not None:
-        found["weights"] = weights_digest(Path(job.weights))
-    if job.teacher and job.teacher.weights is not None:
-        found["teacher's weights"] = weights_digest(Path(job.teacher.weights))
-    return found
+    given = {"weights": job.weights, "teacher's weights": job.teacher and job.teacher.weights}
+    return found | {name: weights_digest(Path(path)) for name, path in given.items() if path}
 
 
 def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:

@@ -14,12 +14,7 @@ from data_catalog.published import published_weights
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
-from ppcls_core.models.registry import (
-    ModelConfig,
-    architecture_of,
-    build_model,
-    check_image_size,
-)
+from ppcls_core.models import registry
 from ppcls_core.models.weights.state import load_weights
 
 if TYPE_CHECKING:
@@ -41,7 +36,7 @@ class Choice:
 class Trained(Config):
     """A network that can be built, and what has to be known to use it."""
 
-    model: ModelConfig
+    model: registry.ModelConfig
     weights: Path | None  # as for `load_state`, without a ~; None: those published for the model
     classes: tuple[str, ...] = Field(min_length=1)
     preprocess: Preprocess
@@ -50,9 +45,9 @@ class Trained(Config):
         """In eval mode. Raises UserError: no weights, or not of this model and these classes."""
         name, num_classes = self.model.name, len(self.classes)
         if self.weights is None:
-            model = build_model(name, num_classes=num_classes, pretrained=True)
+            model = registry.build_model(name, num_classes=num_classes, pretrained=True)
         else:
-            model = build_model(name, num_classes=num_classes, spec=self.model.spec)
+            model = registry.build_model(name, num_classes=num_classes, spec=self.model.spec)
             load_weights(model, self.weights)
         model.eval()
         return model
@@ -94,7 +89,7 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
 def _published(name: str) -> dict[str, object]:
     """The preprocessing with which the model was published, if it was."""
-    row = published_weights().get(name) or published_weights().get(architecture_of(name))
+    row = published_weights().get(name) or published_weights().get(registry.architecture_of(name))
     if row is None:
         return {}
     return {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}
@@ -122,5 +117,5 @@ def _preprocess(job: Job, size: int | None) -> Preprocess:
         found = found.model_copy(update={"size": size, "short": short})
     if max(found.size, found.short or 0) > MAX_SIDE:
         raise UserError(f"got images of {found.size} pixels, expected at most {MAX_SIDE}")
-    check_image_size(job.model, found.size)
+    registry.check_image_size(job.model, found.size)
     return found

@@ -47,10 +47,7 @@ def gallery(
 
 
 def _result(
-    image: np.ndarray,
-    operator: Operator | BatchOperator,
-    rng: np.random.Generator,
-    progress: float,
+    image: np.ndarray, operator: Operator | BatchOperator, rng: np.random.Generator, progress: float
 ) -> np.ndarray:
     if isinstance(operator, RandomCrop | Resize | CenterCrop):
         return apply(sized([operator], SIZE), image, rng, progress)

@@ -4,15 +4,8 @@ import logging
 from typing import Any
 
 from data_catalog.base.config import UserError
-from ppcls_core.data.augment import (
-    AutoAugment,
-    BatchOperator,
-    CenterCrop,
-    Mixup,
-    Operator,
-    RandomCrop,
-    Resize,
-)
+from ppcls_core.data import augment
+from ppcls_core.data.augment import AutoAugment, CenterCrop, Mixup, RandomCrop, Resize
 from ppcls_core.engine.config import CLASSIC
 from ppcls_core.jobs.paddleclas.settings import (
     LearningRate,
@@ -118,7 +111,7 @@ def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, An
             )
 
 
-def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[Operator, ...]:
+def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[augment.Operator, ...]:
     channels, height, width = form.image_shape
     operators = CLASSIC
     if train.transforms is None:
@@ -138,7 +131,7 @@ def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[Ope
     return operators
 
 
-def _mix(form: PaddleClasConfig, train: Train, where: str) -> BatchOperator | None:
+def _mix(form: PaddleClasConfig, train: Train, where: str) -> augment.BatchOperator | None:
     if not form.use_mix:
         if train.mix:
             note(where, "TRAIN.mix is passed over, since use_mix is not True")
