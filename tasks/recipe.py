@@ -93,7 +93,7 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _views_are_there(self) -> Recipe:
-        """What is replayed has been labelled, under the same augmentation."""
+        """Views that are replayed are labelled, and under the same augmentation."""
         trainings = {"distill": self.distill, "finetune": self.finetune}
         replayed = {n: t for n, t in trainings.items() if t.teacher == "replay"}
         if self.label.views and not replayed:

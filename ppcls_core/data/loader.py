@@ -151,7 +151,7 @@ class TrainLoader:
         """The image; an unreadable one is replaced by one that its id and the epoch decide."""
         epoch, row = place
         lost: Lost = {}
-        for attempt in range(100):
+        for attempt in range(100):  # so many bad ones in a row are a wrong root, no bad luck
             image_id = self.images.ids[row]
             try:
                 self._require_label(image_id, epoch)

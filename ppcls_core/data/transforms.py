@@ -62,7 +62,7 @@ def train_transform(
 def needed(
     operators: Sequence[Operator], shape: tuple[int, int], fresh: Callable[[], np.random.Generator]
 ) -> Part:
-    """What of a JPEG of `shape` (height, width) has to be decoded for `operators`.
+    """The part of a JPEG of `shape` (height, width) that `operators` need decoded.
 
     Of a random crop, if it comes first, the box is drawn before anything is decoded, by a generator
     that `fresh` gives anew at each call. Rows under the box are not needed.
@@ -79,7 +79,7 @@ def needed(
 def reduction(
     operators: Sequence[Operator], shape: tuple[int, int], fresh: Callable[[], np.random.Generator]
 ) -> int:
-    """What the sides of an image of `shape` (height, width) may be divided by before `operators`.
+    """Divisor that the sides of an image of `shape` (height, width) bear before `operators`.
 
     8, 4, 2 or 1: the largest that leaves the random crop, if it comes first, a box at least as
     large as its output. The box scales with the image, so it is drawn from the shape, by a

@@ -100,7 +100,7 @@ def evaluate_each(
             hits = [count_hits(predict(pixels), labels[rows]) for predict in predictors]
             counts = [_sum([total, new]) for total, new in zip(counts, hits, strict=True)]
         if monitor.stop_requested:
-            break
+            break  # not raised here: the others must learn of it first
     if any(world().any(monitor.stop_requested)):
         raise Interrupted
     by_reason = counts_of(world().union(lost))
@@ -109,12 +109,9 @@ def evaluate_each(
 
 
 def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`Accuracy.by_class` of float [N, C] logits and integer [N] labels.
-
-    Ties and NaN count against the model.
-    """
+    """`Accuracy.by_class` of float [N, C] logits, integer [N] labels; ties and NaN are misses."""
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
-    rank = (~(logits < target)).sum(1) - 1
+    rank = (~(logits < target)).sum(1) - 1  # not >=, which is false for NaN; less itself
     hits = (labels, labels[rank < 1], labels[rank < 5])
     return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
 

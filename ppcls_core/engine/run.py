@@ -77,10 +77,7 @@ class TrainingResult:
 
 
 def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trainer:
-    """The trainer of `model` with what `run` says.
-
-    Raises UserError: there are too few images for a batch, or as `Trainer`.
-    """
+    """The trainer of `model`. Raises UserError: too few images for a batch, or as `Trainer`."""
 
     def validate(model: paddle.nn.Layer) -> Row:
         accuracy = evaluate(model, run.val, run.monitor)

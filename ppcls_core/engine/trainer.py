@@ -148,7 +148,7 @@ class Trainer(checkpoint.State):
         statistics = RunningStatistics(self.model, parts)
         with world().together():
             sums = self._backward(next(batches), statistics)
-        loss, *hits = (sums := world().sum(sums))[:3]
+        loss, *hits = (sums := world().sum(sums))[:3]  # one exchange for all figures of a step
         loss = float(loss) / parts
         if not math.isfinite(loss):
             raise UserError(
@@ -182,13 +182,13 @@ class Trainer(checkpoint.State):
         accumulate, first = self.config.accumulate, world().rank * self.config.accumulate
         seed = seed_of(self.training.loader.seed, self.position.step, "dropout")
         for number, part in enumerate(batch.split(accumulate)):
-            paddle.seed(seed + first + number)
+            paddle.seed(seed + first + number)  # by part, whichever process has it
             if number:
-                statistics.write(found)
+                statistics.write(found)  # each part moves them from where the step began
             with self.config.precision.autocast():
                 loss, logits = self.training.objective(self.model, part)
             self.scaler.scale(loss / accumulate).backward()
-            known = part.labels >= 0
+            known = part.labels >= 0  # of a pool's image no label is known
             hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
             sums += np.concatenate([[float(loss)], hits, statistics.read()])
         return sums
@@ -210,7 +210,7 @@ class Trainer(checkpoint.State):
             with self.average.in_model() if self.average else nullcontext():
                 row |= self.training.validate(self.model)
                 best = max((old.get("top1", -1.0) for old in self.position.history), default=-1.0)
-                if row["top1"] > best and world().is_first:
+                if row["top1"] > best and world().is_first:  # the earliest of equals stays
                     save_state(self.directory / BEST, state_of(self.model))
         self.position.history.append(row)
         self.position.loss_sum = 0.0

@@ -59,7 +59,7 @@ def train(job: Job, log: Log) -> Path:
         tested = images_of(job.val, job.num_classes)
         val = EvalData(tested, job.preprocess, job.workers, job.max_lost)
         is_done = world().is_first and _is_done(job, images, val.images)
-    if any(world().any(is_done)):
+    if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
         return job.folder
     with world().together():
@@ -100,7 +100,7 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
     log = _of_first(log)
     images = images_of(job.val, job.num_classes)
-    check_class_names(Path(job.weights), images.classes)
+    check_class_names(Path(job.weights), images.classes)  # same number is not same classes
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
     with _console(log) as monitor:
@@ -144,10 +144,7 @@ def try_out(job: Job, log: Log) -> None:
 
 
 def images_of(source: ImageList, num_classes: int) -> Images:
-    """The images of a list file.
-
-    Raises UserError: no such list, a line without a label, or a label outside the classes.
-    """
+    """The images of a list. Raises UserError: no list, or a label missing or not of the classes."""
     root, listed = Path(source.root).absolute(), Path(source.list).absolute()
     config = FilesConfig(kind="files", root=str(root), train=str(listed))
     splits = FilesDataset("images", config, root).build(root, lambda done, total: None)
@@ -195,17 +192,14 @@ def _is_done(job: Job, images: Images, val: Images) -> bool:
 
 
 def _inputs_of(job: Job, images: Images, val: Images) -> dict[str, str]:
-    """sha256 (hex) by input: images with their labels, and the weights that the job starts from.
-
-    Raises UserError: there are no such weights.
-    """
+    """sha256 (hex) of images with labels, and of weights. Raises UserError: no such weights."""
     found = {"training images": content_digest(images), "validation images": content_digest(val)}
     given = {"weights": job.weights, "teacher's weights": job.teacher and job.teacher.weights}
     return found | {name: weights_digest(Path(path)) for name, path in given.items() if path}
 
 
 def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
-    """What of a job's settings and `inputs` is not as it was recorded, by name."""
+    """Names of the settings and `inputs` of a job that are not as they were recorded."""
     if not isinstance(recorded, dict):
         return ["settings (its record is damaged)"]
     names = [n for n in wanted if n != "inputs" and wanted[n] != recorded.get(n)]
@@ -214,7 +208,7 @@ def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
 
 
 def _model(job: Job, log: Callable[[str], None]) -> Network:
-    paddle.seed(seed_of(job.seed, "init"))
+    paddle.seed(seed_of(job.seed, "init"))  # Paddle draws initial weights from its global state
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     if job.weights is not None:
         load_weights(model, Path(job.weights), on_new_classifier=log)
@@ -283,7 +277,7 @@ class _StepLog:
 
     def __call__(self, report: StepReport) -> None:
         now = time.monotonic()
-        elapsed, self.since = now - (self.since or now), now
+        elapsed, self.since = now - (self.since or now), now  # 0 for the first step
         if self.scalars is not None:
             self.scalars(report)
         epoch, step = divmod(report.step, self.steps_per_epoch)
@@ -297,7 +291,7 @@ class _StepLog:
 def _scalars_to(folder: Path) -> Callable[[StepReport], None]:
     """Writes the loss, learning rate and accuracies of each step to `folder`, by VisualDL."""
     try:
-        visualdl = importlib.import_module("visualdl")
+        visualdl = importlib.import_module("visualdl")  # no dependency of ours
     except ImportError as error:
         raise UserError("--vdl_dir needs VisualDL: pip install visualdl") from error
     writer = visualdl.LogWriter(str(folder))
@@ -317,13 +311,13 @@ class _Console(Monitor):
 
     @property
     def stop_requested(self) -> bool:
-        return self.stop.is_set or world().is_abandoned
+        return self.stop.is_set or world().is_abandoned  # a killed launcher sends no signal
 
     def note(self, message: str) -> None:
         self.log(message)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        epoch = int(values["epoch"]) - 1
+        epoch = int(values["epoch"]) - 1  # PaddleClas counts from 0
         texts = {n: f"{v:.4f}" if isinstance(v, float) else str(v) for n, v in values.items()}
         rest = " ".join(f"{name}:{text}" for name, text in texts.items() if name != "epoch")
         self.log(f"END epoch:{epoch} {rest}")

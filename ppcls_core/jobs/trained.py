@@ -106,7 +106,7 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
             f"model {job.model.name}: the published weights are for {PUBLISHED_CLASSES} classes, "
             f"asked for {job.num_classes}; give --weights FILE"
         )
-    return weights and weights.expanduser()
+    return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 
 
 def _preprocess(job: Job, size: int | None) -> Preprocess:

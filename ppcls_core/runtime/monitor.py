@@ -75,7 +75,7 @@ def stop_on_signals(raise_again: bool = False) -> Iterator[StopFlag]:
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        flag.received = flag.received or number
+        flag.received = flag.received or number  # the first says how to end
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in numbers:

@@ -318,7 +318,7 @@ class Peers:
 
 
 def _exit_status(pid: int) -> int | None:
-    """Of a process that has ended; None when its parent has asked for it already."""
+    """Status of a process that has ended; None when its parent has asked for it already."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

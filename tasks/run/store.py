@@ -88,7 +88,7 @@ class Store:
 
     def directory(self, stage: str, key: str) -> Path:
         """The folder of the result of `stage` under `key`, which need not exist."""
-        return self.root / stage / key[:20]
+        return self.root / stage / key[:20]  # short paths; the manifest has the whole key
 
     def load(self, stage: str, key: str) -> Result | None:
         """The result of `stage` under `key`, its files unchecked; None when it is not finished."""

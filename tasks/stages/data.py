@@ -77,7 +77,7 @@ class _Slow:
 
 
 def _take(recipe: Recipe) -> _Read:
-    """What `fingerprints` has just read for this recipe; once, for files change."""
+    """The sets that `fingerprints` has just read for this recipe; once, for files change."""
     global _last
     found, _last = _last, None
     return found[1] if found and found[0] is recipe else {}

@@ -80,9 +80,9 @@ class FMix(Config):
         field = _low_frequencies(pixels.shape[2:], self.decay, rng)
         num_kept = round(weight * field.size)
         mask = np.zeros(field.size, np.uint8)
-        last = min(num_kept, field.size - 1)
+        last = min(num_kept, field.size - 1)  # argpartition takes no index behind the last
         mask[np.argpartition(field, last, axis=None)[num_kept:]] = 1
-        mask = np.tile(mask.reshape(field.shape), (3, 1))
+        mask = np.tile(mask.reshape(field.shape), (3, 1))  # for the three planes, as `_planes`
         planes = _planes(pixels)
         out = planes.copy()
         for other, to in zip(order, out, strict=True):
@@ -103,7 +103,7 @@ def _span(middle: int, length: int, end: int) -> slice:
 def _low_frequencies(shape: tuple[int, int], decay: float, rng: np.random.Generator) -> np.ndarray:
     """A real field of `shape` (height, width) whose amplitudes fall by 1 / frequency^decay."""
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
-    amplitude = np.maximum(frequency, 1 / max(shape)) ** -decay
+    amplitude = np.maximum(frequency, 1 / max(shape)) ** -decay  # finite at frequency 0
     noise = np.fft.rfft2(rng.standard_normal(shape))
     return np.fft.irfft2(amplitude * noise, s=shape)
 

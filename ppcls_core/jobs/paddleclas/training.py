@@ -95,10 +95,7 @@ def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
 
 
 def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, Any]:
-    """The fields of a Preprocess.
-
-    Raises UserError: transforms other than to a short side and to its middle square.
-    """
+    """The fields of a Preprocess. Raises UserError: not just a short side and its middle square."""
     if valid.transforms is None:
         return {"size": form.image_shape[1]}
     match [operator for item in valid.transforms if (operator := item.ours())]:
