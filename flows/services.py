@@ -216,10 +216,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def up(port: int, say: Callable[[str], None]) -> str:
-    """Start what does not run yet; the dashboard's address.
-
-    Raises UserError: the port is taken by something else, or a service does not start.
-    """
+    """Start what does not run yet; the dashboard's address. Raises UserError: a start fails."""
     prepare()
     api = _api_of(port)
     running, other = server(port), _current_port()

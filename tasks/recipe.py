@@ -191,16 +191,15 @@ def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
     """Data set files and roots as absolute paths; relative ones start from the recipe's folder."""
-    names, options = {}, {}
+    data: dict[str, Any] = {}
     for key in ("labelled", "pool"):
         name = getattr(recipe.data, key)
-        names[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
+        data[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
     for key in ("options", "pool_options"):
-        fields = dict(getattr(recipe.data, key))
+        data[key] = fields = dict(getattr(recipe.data, key))
         if "root" in fields and not str(fields["root"]).startswith("$"):
             fields["root"] = str(folder / Path(str(fields["root"])).expanduser())
-        options[key] = fields
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=names | options)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:

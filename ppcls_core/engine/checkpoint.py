@@ -70,10 +70,7 @@ def _write(directory: Path, state: State) -> None:
 
 
 def restore(directory: Path, state: State, monitor: Monitor) -> None:
-    """Load the newest whole checkpoint of `directory` into `state`; without one it stays as it is.
-
-    Raises UserError: every checkpoint is damaged, or the one found is of another training.
-    """
+    """Load the newest whole checkpoint, if any. Raises UserError: all are damaged, or another's."""
     with world().together():
         if world().is_first:
             _read_newest(directory, state, monitor)

@@ -182,10 +182,7 @@ def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
 
 @contextmanager
 def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]:
-    """`num` processes, each of which makes what its `start(number, *arguments)` makes.
-
-    They end with the block, and with this process however that ends.
-    """
+    """`num` processes that make what `start(number, *arguments)` makes; they end with the block."""
     with ExitStack() as stack:
         yield [
             _maker(stack.enter_context(Child(f"{__name__}:open_maker", (start, n, *arguments))))

@@ -22,8 +22,7 @@ from ppcls_core.data.augment.common import (
     hidden_box,
 )
 
-GridSizes = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-"""Sides of the cells, pixels."""
+Sides = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]  # of cells, pixels
 
 
 class Cutout(Config):
@@ -77,7 +76,7 @@ class HideAndSeek(Config):
     """Cells of a grid (side drawn from `grid_sizes`, 0: none) hidden by `prob`: Singh, Lee 2017."""
 
     name: Literal["HideAndSeek"] = "HideAndSeek"
-    grid_sizes: GridSizes = (0, 16, 32, 44, 56)
+    grid_sizes: Sides = (0, 16, 32, 44, 56)
     prob: Probability = 0.5
     fill: Colour = MEAN_COLOUR
 
