@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
+from data_catalog.base.errors import errors_of
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
@@ -69,8 +70,7 @@ class RunTime(Config):
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
     checkpoint_seconds: float = Field(default=60, gt=0)
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
-    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
-    """Share of the images of a training or an evaluation that may be unreadable."""
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
 
 
 class Recipe(Config):
@@ -93,10 +93,12 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _views_are_there(self) -> Recipe:
-        """What is replayed has been labelled, under the same augmentation."""
-        for name, training in (("distill", self.distill), ("finetune", self.finetune)):
-            if training.teacher != "replay":
-                continue
+        """Views that are replayed are labelled, and under the same augmentation."""
+        trainings = {"distill": self.distill, "finetune": self.finetune}
+        replayed = {n: t for n, t in trainings.items() if t.teacher == "replay"}
+        if self.label.views and not replayed:
+            raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
+        for name, training in replayed.items():
             if not self.label.views:
                 raise ValueError(
                     f"`{name}.teacher: replay` needs `label.views`, how many augmented views of "
@@ -108,8 +110,6 @@ class Recipe(Config):
                     f"`{name}.teacher: replay` needs the augmentation and image_size of `distill`, "
                     "under which the views are labelled"
                 )
-        if self.label.views and "replay" not in (self.distill.teacher, self.finetune.teacher):
-            raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
         return self
 
 
@@ -127,8 +127,7 @@ def recipe_path(name: str) -> Path:
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
 
-    Raises:
-        UserError: as `load_recipes`, and for several students.
+    Raises UserError: as `load_recipes`, and for several students.
     """
     recipes = load_recipes(name, settings)
     if len(recipes) > 1:
@@ -141,9 +140,7 @@ def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
 
     `students` gives by name what a student has different in STUDENT_SECTIONS. All else is common,
     so the results up to the selection are made once. A student's recipe is called RECIPE-NAME.
-
-    Raises:
-        UserError: any unknown key, value out of range, unknown model or missing weights file.
+    Raises UserError: any unknown key, value out of range, unknown model or missing weights file.
     """
     path = recipe_path(name)
     own = [setting for setting in settings if setting.startswith(("students.", "students="))]
@@ -155,10 +152,8 @@ def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
     recipes = []
     for student, sections in _sections(students, path).items():
         merged = override(_merged(data, sections), common)
-        try:
+        with errors_of(f"student {student}"):
             recipes.append(_recipe({**merged, "name": f"{data['name']}-{student}"}, path))
-        except UserError as error:
-            raise UserError(f"student {student}: {error}") from None
     return recipes
 
 
@@ -196,34 +191,29 @@ def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
     """Data set files and roots as absolute paths; relative ones start from the recipe's folder."""
-    names, options = {}, {}
+    data: dict[str, Any] = {}
     for key in ("labelled", "pool"):
         name = getattr(recipe.data, key)
-        names[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
+        data[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
     for key in ("options", "pool_options"):
-        fields = dict(getattr(recipe.data, key))
+        data[key] = fields = dict(getattr(recipe.data, key))
         if "root" in fields and not str(fields["root"]).startswith("$"):
             fields["root"] = str(folder / Path(str(fields["root"])).expanduser())
-        options[key] = fields
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=names | options)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:
-    teacher = [("teacher", recipe.teacher), ("teacher.train", recipe.teacher.train)]
-    student = [(name, getattr(recipe, name)) for name in STUDENTS]
+    sizes = {name: getattr(recipe, name).image_size for name in STUDENTS}
+    own = {"teacher": recipe.teacher.image_size}
+    if recipe.teacher.train is not None:
+        own["teacher.train"] = recipe.teacher.train.image_size
     models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
-    for (key, model), sections in zip(models.items(), (teacher, student), strict=True):
-        try:
+    for (key, model), by_section in zip(models.items(), (own, sizes), strict=True):
+        with errors_of(f"{path}: {key}"):
             spec_of(model.name, model.spec)
-        except UserError as error:
-            raise UserError(f"{path}: {key}: {error}") from None
-        for name, section in sections:
-            if section is None:
-                continue
-            try:
-                check_image_size(model, section.image_size)
-            except UserError as error:
-                raise UserError(f"{path}: {name}.image_size: {error}") from None
+        for name, size in by_section.items():
+            with errors_of(f"{path}: {name}.image_size"):
+                check_image_size(model, size)
     if recipe.teacher.train is None and recipe.teacher.weights is None:
         raise UserError(
             f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
@@ -235,10 +225,8 @@ def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
     if recipe.teacher.weights is None:
         return recipe
     given = Path(recipe.teacher.weights)
-    try:
+    with errors_of(f"{path}: teacher.weights"):
         # A path with a ~ is no relative one.
         found = find_weights(given if str(given).startswith("~") else path.parent / given)
-    except UserError as error:
-        raise UserError(f"{path}: teacher.weights: {error}") from None
     teacher = recipe.teacher.model_copy(update={"weights": str(found)})
     return recipe.model_copy(update={"teacher": teacher})

@@ -19,15 +19,7 @@ from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.views import AugmentedViews, TestView, Views
 from ppcls_core.inference.predictor import Precision
-from ppcls_core.labels.labeller import (
-    FILE,
-    Item,
-    LabelSource,
-    batches,
-    fingerprints,
-    label,
-    write_source,
-)
+from ppcls_core.labels import labeller
 from ppcls_core.labels.shard import Header, Origin, write_labels
 from ppcls_core.labels.teacher import Agreement, Predict, Teacher, fastest_precision
 from ppcls_core.runtime.randomness import seed_of
@@ -88,7 +80,7 @@ def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
     num_shards = _label_shards(work, name, views, numbers) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
-    about = [ENGINE, FILE] if total else []
+    about = [ENGINE, labeller.FILE] if total else []
     return Outcome(
         files=["rejected.parquet", *about, *shard_files(num_shards, KINDS)],
         counts={
@@ -97,24 +89,23 @@ def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
             "rejected: unreadable": rejected.num_rows,
         },
         metrics={"shards": num_shards},
-        volatile=[FILE],  # it says where things lie on this machine
+        volatile=[labeller.FILE],  # it says where things lie on this machine
     )
 
 
 def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     found, per_image = work.images(name), len(numbers)
 
-    def items(rows: range) -> list[Item]:
+    def items(rows: range) -> list[labeller.Item]:
         places = (divmod(row, per_image) for row in rows)
         return [(found.ids[row], found.source(row), numbers[number]) for row, number in places]
 
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    source = LabelSource(
-        teacher=teacher_of(work), views=views, images=work.input(name), roots=work.roots()
-    )
-    write_source(work.directory, source)
+    teacher, images, roots = teacher_of(work), work.input(name), work.roots()
+    source = labeller.LabelSource(teacher=teacher, views=views, images=images, roots=roots)
+    labeller.write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
     config, run_time = work.recipe.label, work.recipe.run_time
@@ -122,7 +113,7 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
     threads, workers = _threads(work), max(1, run_time.workers // run_time.devices)
     resources = _Resources(threads, workers, config.batch_size)
-    arguments = (teacher_of(work), header, views, resources)
+    arguments = (teacher, header, views, resources)
     with children(run_time.devices, _start_labelling, *arguments) as makers:
         processes = map(shards_by, makers)
         size, writers = work.recipe.shard_size, {"labels": write_labels}
@@ -132,21 +123,17 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
 def origin_of(work: Work, views: Views) -> Origin:
     """The fingerprints of what labels of `views` depend on."""
     weights = work.inputs["teacher"].files["model.pdparams"].sha256
-    return fingerprints(teacher_of(work), weights, views)
+    return labeller.fingerprints(teacher_of(work), weights, views)
 
 
 def teacher_of(work: Work) -> Teacher:
     """The teacher, as a child process opens it."""
     config, weights = work.recipe.teacher, work.inputs["teacher"].path("model.pdparams")
-    return Teacher(
-        model=config.model,
-        num_classes=work.num_classes(),
-        weights=weights,
-        image_size=config.image_size,
-    )
+    size, num_classes = config.image_size, work.num_classes()
+    return Teacher(model=config.model, num_classes=num_classes, weights=weights, image_size=size)
 
 
-def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
+def _precision(work: Work, views: Views, sample: Sequence[labeller.Item]) -> Precision:
     """Precision in which the teacher runs, chosen on `sample` when the stage first began."""
     path = work.path(ENGINE)
     if work.recipe.label.precision == "fp32":
@@ -171,8 +158,8 @@ def _threads(work: Work) -> int:
 
 
 def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) -> Make:
-    def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        ((_, pixels, _),) = batches(sample, views, len(sample), threads)
+    def compare(sample: Sequence[labeller.Item], advance: Advance) -> dict[str, pa.Table]:
+        ((_, pixels, _),) = labeller.batches(sample, views, len(sample), threads)
 
         def predictor(precision: Precision) -> Predict:
             return teacher.predictor(precision, threads)
@@ -192,9 +179,9 @@ def _start_labelling(
     precision = "bf16" if header.precision == "bf16" else "fp32"
     predict = teacher.predictor(precision, resources.threads, number)
 
-    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        loaded = batches(items, views, resources.batch_size, resources.workers)
-        labels, rejected = label(loaded, views, predict, header, advance)
+    def make(items: Sequence[labeller.Item], advance: Advance) -> dict[str, pa.Table]:
+        loaded = labeller.batches(items, views, resources.batch_size, resources.workers)
+        labels, rejected = labeller.label(loaded, views, predict, header, advance)
         return {"labels": labels, "rejected": rejected}
 
     return make

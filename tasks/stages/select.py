@@ -51,10 +51,7 @@ def run(work: Work) -> Outcome:
 
 
 def merge(labelled: Images, pool: Images, ids: pa.ChunkedArray) -> Images:
-    """`labelled`, then the images of `pool` in `ids`, without label.
-
-    Those left out whose file or image id is among the labelled.
-    """
+    """`labelled`, then of `pool` those in `ids`, unlabelled, if neither file nor id is known."""
     known_places, known_ids = _places(labelled.table), labelled.table["image_id"]
     added: list[pa.Table] = []
     for first in range(0, len(pool), _PIECE):
