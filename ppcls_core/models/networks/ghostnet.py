@@ -18,12 +18,7 @@ from ppcls_core.models.networks.layers import (
 )
 from ppcls_core.models.specs.ghostnet import GhostBottleneck, GhostNetSpec
 
-
-class _ConvBN(PrivateConvBN):
-    """The shared block with its own start and no L2 decay of its batch norm."""
-
-    decay_norm: ClassVar[bool] = False
-    counts_group: ClassVar[bool] = True
+_ConvBN = PrivateConvBN.with_settings(decay_norm=False, counts_group=True)
 
 
 class _GhostModule(nn.Layer):
@@ -83,11 +78,8 @@ class GhostNet(Network):
         self.entry, self.trunk = [self.conv1], [*self.blocks, self.conv_last]
         self.fc_0 = _ConvBN((last, spec.feature_width), 1)
         self.dropout = nn.Dropout(spec.dropout)
+        self.neck = [nn.AdaptiveAvgPool2D(1), self.fc_0, nn.Flatten(), self.dropout]
         self.fc_1 = linear(spec.feature_width, num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.fc_0(F.adaptive_avg_pool2d(x, 1)).flatten(1)
-        return self.fc_1(self.dropout(x))
 
 
 def _blocks(spec: GhostNetSpec, before: int) -> Iterator[_GhostBlock]:
@@ -107,7 +99,7 @@ def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tu
     yield "ghost_module_2", _GhostModule((width, after), None)
 
 
-def _depthwise(channels: int, row: GhostBottleneck) -> _ConvBN:
+def _depthwise(channels: int, row: GhostBottleneck) -> PrivateConvBN:
     return _ConvBN((channels, channels), row.kernel, row.stride, channels, activation=None)
 
 

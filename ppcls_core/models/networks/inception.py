@@ -72,10 +72,9 @@ class _Block(nn.Layer):
         return F.avg_pool2d(x, 3, 1, padding=1, exclusive=not self.counts_padding)
 
 
-class _UnpaddedV3(ConvBN):
-    """It loses the border: kernel - 1 places of each dimension."""
-
-    is_padded: ClassVar[bool] = False
+# They lose the border: kernel - 1 places of each dimension.
+_UnpaddedV3 = ConvBN.with_settings(is_padded=False)
+_UnpaddedV4 = PrivateConvBN.with_settings(is_padded=False)
 
 
 class _BlockV3(_Block):
@@ -177,16 +176,8 @@ class InceptionV3(Network):
             before = block.out
         self.entry, self.trunk = [self.inception_stem], list(self.inception_block_list)
         self.dropout = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.neck = [global_average, self.dropout]
         self.fc = linear(before, num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.fc(self.dropout(global_average(x)))
-
-
-class _UnpaddedV4(PrivateConvBN):
-    """It loses the border: kernel - 1 places of each dimension."""
-
-    is_padded: ClassVar[bool] = False
 
 
 _V4_A = (
@@ -293,7 +284,5 @@ class InceptionV4(Network):
             before = block.out
         self.entry, self.trunk = [self._inception_stem], trunk
         self._drop = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.neck = [global_average, self._drop]
         self.out = linear(before, num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.out(self._drop(global_average(x)))

@@ -128,10 +128,8 @@ class CSPResNet(Network):
         self.fc = linear(spec.width << len(spec.depths), num_classes)
 
 
-class _BiasedConvBN(PrivateConvBN):
-    """The shared block with a bias, which the batch norm takes away again: the weights have it."""
-
-    has_bias: ClassVar[bool] = True
+# With a bias, which the batch norm takes away again: the published weights have it.
+_BiasedConvBN = PrivateConvBN.with_settings(has_bias=True)
 
 
 class _RegNetBlock(ResidualBlock):
@@ -176,10 +174,7 @@ class RegNet(Network):
         self.out = linear(before, num_classes)
 
 
-class _UndecayedConvBN(PrivateConvBN):
-    """The shared block with no L2 decay of its batch norm."""
-
-    decay_norm: ClassVar[bool] = False
+_UndecayedConvBN = PrivateConvBN.with_settings(decay_norm=False)
 
 
 class SplitAttention(nn.Layer):

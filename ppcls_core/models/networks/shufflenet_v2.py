@@ -7,22 +7,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppcls_core.models.networks.layers import (
-    Activation,
-    Network,
-    PrivateConvBN,
-    in_row,
-    pool,
-)
+from ppcls_core.models.networks.layers import Activation, Network, PrivateConvBN, in_row, pool
 from ppcls_core.models.specs.shufflenet_v2 import ShuffleNetV2Spec
 
 _ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "swish": F.swish}
-
-
-class _ConvBN(PrivateConvBN):
-    """The shared block with its own start."""
-
-    counts_group: ClassVar[bool] = True
+_ConvBN = PrivateConvBN.with_settings(counts_group=True)
 
 
 class ShuffleBlock(nn.Layer):

@@ -17,12 +17,7 @@ from safetensors import SafetensorError, deserialize
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path, sha256_file, write_bytes
-from ppcls_core.models.weights.array_pickle import (
-    BadPickle,
-    Value,
-    check_name,
-    read_named_arrays,
-)
+from ppcls_core.models.weights.array_pickle import BadPickle, Value, check_name, read_named_arrays
 from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
 
 PICKLE, SAFETENSORS = ".pdparams", ".safetensors"

@@ -27,9 +27,7 @@ def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
 
 
 def load_weights(
-    model: Network,
-    path: Path,
-    on_new_classifier: Callable[[str], object] | None = None,
+    model: Network, path: Path, on_new_classifier: Callable[[str], object] | None = None
 ) -> None:
     """Fill `model` with the weights `path`: the one way from a file or folder into a network.
 
