@@ -43,18 +43,12 @@ if TYPE_CHECKING:
 MAX_CLASSES = 100_000
 _log = logging.getLogger(__name__)
 
-FAMILIES: tuple[Mapping[str, ModelSpec], ...] = (
-    resnet.VARIANTS,
-    mobilenet.VARIANTS,
-    plain.VARIANTS,
-    densenet.VARIANTS,
-    shufflenet_v2.VARIANTS,
-    ghostnet.VARIANTS,
-    inception.VARIANTS,
-    efficientnet.VARIANTS,
-    xception.VARIANTS,
-    hrnet.VARIANTS,
-    residual.VARIANTS,
+FAMILIES: tuple[Mapping[str, ModelSpec], ...] = tuple(
+    module.VARIANTS
+    for module in (
+        *(resnet, mobilenet, plain, densenet, shufflenet_v2, ghostnet),
+        *(inception, efficientnet, xception, hrnet, residual),
+    )
 )
 """Name to spec of every architecture, family by family, in the order in which they are listed."""
 

@@ -38,27 +38,6 @@ class _GhostModule(nn.Layer):
         return paddle.concat([x, self.cheap_operation(x)], axis=1)
 
 
-class _GhostBlock(ResidualBlock):
-    """Ghost modules that widen and narrow, what is between them, and the shortcut, added.
-
-    Args:
-        channels: in, expanded, out, all after scaling.
-        row: what else the block is.
-    """
-
-    activation: Activation | None = None
-
-    def __init__(self, channels: tuple[int, int, int], row: GhostBottleneck) -> None:
-        super().__init__()
-        before, _, after = channels
-        self.branch = [self.add_sublayer(name, layer) for name, layer in _branch(channels, row)]
-        if row.stride == 2 or before != after:
-            self.shortcut_depthwise = _depthwise(before, row)
-            self.shortcut_conv = _ConvBN((before, after), 1, activation=None)
-            self.shortcut = [self.shortcut_depthwise, self.shortcut_conv]
-        self.stride = row.stride
-
-
 class GhostNet(Network):
     """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 32, odd ones too."""
 
@@ -82,14 +61,22 @@ class GhostNet(Network):
         self.fc_1 = linear(spec.feature_width, num_classes)
 
 
-def _blocks(spec: GhostNetSpec, before: int) -> Iterator[_GhostBlock]:
+def _blocks(spec: GhostNetSpec, before: int) -> Iterator[ResidualBlock]:
     for row in spec.blocks:
         width, after = (scaled_width(c, spec.scale, 4) for c in (row.expanded, row.out))
-        yield _GhostBlock((before, width, after), row)
+        branch = list(_branch((before, width, after), row))
+        yield ResidualBlock(branch, _shortcut(before, after, row), row.stride, activation=None)
         before = after
 
 
+def _shortcut(before: int, after: int, row: GhostBottleneck) -> Iterator[tuple[str, nn.Layer]]:
+    if row.stride == 2 or before != after:
+        yield "shortcut_depthwise", _depthwise(before, row)
+        yield "shortcut_conv", _ConvBN((before, after), 1, activation=None)
+
+
 def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tuple[str, nn.Layer]]:
+    """Ghost modules that widen and narrow `channels` in, expanded, out, and what is between."""
     before, width, after = channels
     yield "ghost_module_1", _GhostModule((before, width), F.relu)
     if row.stride == 2:

@@ -274,15 +274,22 @@ class Residual(nn.Sequential):
 
 
 class ResidualBlock(nn.Layer):
-    """activation(branch(x) + shortcut(x)), each the steps of a list in a row.
+    """activation(branch(x) + shortcut(x)), each of named layers in a row.
 
-    A subclass makes and registers the steps, under the names of its weights, and sets `stride`
-    where it is not 1. Without steps the shortcut is the identity.
+    A shortcut without layers is the identity. `stride` is that of the block.
     """
 
-    branch: Sequence[Step]
-    shortcut: Sequence[Step] = ()
-    activation: Activation | None = staticmethod(F.relu)
+    def __init__(
+        self,
+        branch: Iterable[tuple[str, nn.Layer]] = (),
+        shortcut: Iterable[tuple[str, nn.Layer]] = (),
+        stride: int = 1,
+        activation: Activation | None = F.relu,
+    ) -> None:
+        super().__init__()
+        self.branch: list[Step] = [self.add_sublayer(name, layer) for name, layer in branch]
+        self.shortcut: list[Step] = [self.add_sublayer(name, layer) for name, layer in shortcut]
+        self.stride, self.activation = stride, activation
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, C_in, H, W] to [N, C_out, H', W']."""

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import ModelSpec, NotEmpty
 
-Stage = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Stage = NotEmpty[PositiveInt]
 PerStage = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
 
