@@ -56,8 +56,7 @@ FAMILIES: tuple[Mapping[str, ModelSpec], ...] = tuple(
 def merged(families: Iterable[Mapping[str, ModelSpec]]) -> dict[str, ModelSpec]:
     """All variants of `families` by name.
 
-    Raises:
-        ValueError: two families have a variant of the same name.
+    Raises ValueError: two families have a variant of the same name.
     """
     variants: dict[str, ModelSpec] = {}
     for family in families:
@@ -85,8 +84,7 @@ def known_models() -> list[str]:
 def architecture_of(name: str) -> str:
     """The architecture of that name, or the one of the published weights of that name.
 
-    Raises:
-        UserError: neither, with the closest known names.
+    Raises UserError: neither, with the closest known names.
     """
     if name in _VARIANTS:
         return name

@@ -17,8 +17,7 @@ _COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operato
 def matching(patterns: Sequence[str]) -> list[PublishedWeights]:
     """Published models whose name matches one of `patterns` (`*` and `?`); all without any.
 
-    Raises:
-        UserError: a pattern that no name matches.
+    Raises UserError: a pattern that no name matches.
     """
     rows = published_weights()
     for pattern in patterns:
@@ -42,8 +41,7 @@ def where(
 ) -> list[PublishedWeights]:
     """The rows that meet all `conditions`, such as `top1>=79`; an unknown figure meets none.
 
-    Raises:
-        UserError: not of that form, or an unknown column.
+    Raises UserError: not of that form, or an unknown column.
     """
     rows = list(rows)
     for condition in conditions:
@@ -62,8 +60,7 @@ def where(
 def in_order(rows: Iterable[PublishedWeights], column: str, device: str) -> list[PublishedWeights]:
     """Accuracies from the highest, all else from the lowest; an unknown figure comes last.
 
-    Raises:
-        UserError: an unknown column.
+    Raises UserError: an unknown column.
     """
     if column not in COLUMNS:
         raise UserError(f"no column '{column}'{closest(column, COLUMNS)}")

@@ -4,8 +4,7 @@ from typing import ClassVar
 
 import paddle
 import paddle.nn.functional as F
-from paddle import ParamAttr, nn
-from paddle.nn.initializer import Uniform
+from paddle import nn
 
 from ppcls_core.models.networks.layers import (
     BatchNorm,
@@ -14,6 +13,7 @@ from ppcls_core.models.networks.layers import (
     PrivateConvBN,
     linear,
     pool,
+    uniform,
 )
 from ppcls_core.models.specs.densenet import DenseNetSpec, DPNSpec
 
@@ -117,5 +117,4 @@ class DPN(Network):
                 before = (spec.width << stage) + (index + 3) * growth
         self.conv5_x_x_bn = BatchNorm(before)
         self.entry, self.trunk = [self.conv1_x_1_func, pool], [*trunk, self.conv5_x_x_bn, F.relu]
-        attr = ParamAttr(initializer=Uniform(-0.01, 0.01))
-        self.out = nn.Linear(before, num_classes, weight_attr=attr)
+        self.out = nn.Linear(before, num_classes, weight_attr=uniform(0.01))

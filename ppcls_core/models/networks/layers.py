@@ -200,10 +200,14 @@ class NormReluConv(nn.Layer):
         return self._conv(F.relu(self._batch_norm(x)))
 
 
+def uniform(bound: float) -> ParamAttr:
+    """A parameter that starts uniform in +-`bound`."""
+    return ParamAttr(initializer=Uniform(-bound, bound))
+
+
 def linear(features: int, out: int) -> nn.Linear:
     """[N, features] to [N, out]; weights start uniform in +-1/sqrt(features), the bias with 0."""
-    bound = 1.0 / math.sqrt(features)
-    return nn.Linear(features, out, weight_attr=ParamAttr(initializer=Uniform(-bound, bound)))
+    return nn.Linear(features, out, weight_attr=uniform(1.0 / math.sqrt(features)))
 
 
 class SqueezeExcite(nn.Layer):

@@ -105,9 +105,6 @@ def _v2_block(channels: tuple[int, int], expansion: int, stride: int) -> Residua
     )
 
 
-_ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "hardswish": F.hardswish}
-
-
 class MobileNetV3(Network):
     """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 32, odd ones too."""
 
@@ -155,7 +152,7 @@ def _v3_layers(
 ) -> Iterator[tuple[str, nn.Layer]]:
     """Expansion, depthwise convolution, gate, projection; `channels` in, expanded, out."""
     before, width, after = channels
-    act = _ACTIVATIONS[row.activation]
+    act: Activation = getattr(F, row.activation)
     yield "expand_conv", _UndecayedConvBN((before, width), 1, activation=act)
     yield "bottleneck_conv", _UndecayedConvBN((width, width), row.kernel, row.stride, width, act)
     if row.squeeze_excite:

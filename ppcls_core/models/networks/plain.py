@@ -10,10 +10,9 @@ from typing import ClassVar
 
 import paddle
 import paddle.nn.functional as F
-from paddle import ParamAttr, nn
-from paddle.nn.initializer import Uniform
+from paddle import nn
 
-from ppcls_core.models.networks.layers import Network, Step, global_average
+from ppcls_core.models.networks.layers import Network, Step, global_average, uniform
 from ppcls_core.models.specs.plain import (
     AlexNetSpec,
     GoogLeNetSpec,
@@ -21,10 +20,6 @@ from ppcls_core.models.specs.plain import (
     SqueezeNetSpec,
     VGGSpec,
 )
-
-
-def _uniform(bound: float) -> ParamAttr:
-    return ParamAttr(initializer=Uniform(-bound, bound))
 
 
 class AlexNet(Network):
@@ -41,7 +36,7 @@ class AlexNet(Network):
         self._conv4 = _alexnet_conv((three, four), 3)
         self._conv5 = nn.Sequential(("_conv", _alexnet_conv((four, five), 3)))
         features = five * 6 * 6
-        attr = _uniform(1 / math.sqrt(features))  # of all three, though the last two see fewer
+        attr = uniform(1 / math.sqrt(features))  # of all three, though the last two see fewer
         self._fc6 = nn.Linear(features, spec.hidden, attr, attr)
         self._fc7 = nn.Linear(spec.hidden, spec.hidden, attr, attr)
         self._fc8 = nn.Linear(spec.hidden, num_classes, attr, attr)
@@ -56,7 +51,7 @@ class AlexNet(Network):
 
 def _alexnet_conv(channels: tuple[int, int], kernel: int, stride: int = 1) -> nn.Conv2D:
     """With bias; padded to keep the size, the 11x11 one (stride 4) by 2."""
-    attr = _uniform(1 / math.sqrt(channels[0] * kernel**2))
+    attr = uniform(1 / math.sqrt(channels[0] * kernel**2))
     padding = min(kernel // 2, 2)
     return nn.Conv2D(
         *channels, kernel, stride=stride, padding=padding, weight_attr=attr, bias_attr=attr
@@ -236,4 +231,4 @@ def _googlenet_conv(channels: tuple[int, int], kernel: int, stride: int = 1) -> 
 
 
 def _googlenet_linear(features: int, out: int, fan_in: int) -> nn.Linear:
-    return nn.Linear(features, out, weight_attr=_uniform(math.sqrt(3 / fan_in)))
+    return nn.Linear(features, out, weight_attr=uniform(math.sqrt(3 / fan_in)))

@@ -10,7 +10,6 @@ from paddle import nn
 from ppcls_core.models.networks.layers import Activation, Network, PrivateConvBN, in_row, pool
 from ppcls_core.models.specs.shufflenet_v2 import ShuffleNetV2Spec
 
-_ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "swish": F.swish}
 _ConvBN = PrivateConvBN.with_settings(counts_group=True)
 
 
@@ -56,7 +55,7 @@ class ShuffleNetV2(Network):
 
     def __init__(self, spec: ShuffleNetV2Spec, num_classes: int) -> None:
         super().__init__()
-        act = _ACTIVATIONS[spec.activation]
+        act = getattr(F, spec.activation)
         self._conv1 = _ConvBN((3, spec.stem_width), 3, stride=2, activation=act)
         blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec, act)]
         self._last_conv = _ConvBN((spec.widths[-1], spec.feature_width), 1, activation=act)

@@ -22,11 +22,7 @@ class XceptionSpec(ModelSpec):
 
     network: ClassVar[str] = "ppcls_core.models.networks.xception:Xception"
 
-    entry: NotEmpty[EntryBlock] = (
-        EntryBlock(128, 2),
-        EntryBlock(256, 2),
-        EntryBlock(728, 2),
-    )
+    entry: NotEmpty[EntryBlock] = (EntryBlock(128, 2), EntryBlock(256, 2), EntryBlock(728, 2))
     """Blocks of the entry flow; the last one's channels are the middle flow's."""
     middle: PositiveInt
     """Blocks of the middle flow."""

@@ -60,8 +60,7 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
     Args:
         stream: can seek; read from its start.
 
-    Raises:
-        BadPickle: truncated, of another kind, or asking to run code or for too much memory.
+    Raises BadPickle: truncated, of another kind, or asking to run code or for too much memory.
     """
     source = _Source(stream)
     _check_start(stream)
@@ -75,8 +74,7 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
 def check_name(name: Any) -> str:
     """`name` if it can be an entry's: text that UTF-8 can encode, of at most LONGEST_NAME.
 
-    Raises:
-        BadPickle: it cannot.
+    Raises BadPickle: it cannot.
     """
     if type(name) is not str:
         raise BadPickle(f"a name is a {type(name).__name__}, not text")

@@ -21,8 +21,7 @@ def detection_state(model: str | ResNetSpec, state: Mapping[str, Value]) -> dict
         model: name or spec of the network.
         state: its state dict, with any number of classes.
 
-    Raises:
-        UserError: unknown name; a network that is no such ResNet; or `state` is not the model's.
+    Raises UserError: unknown name; a network that is no such ResNet; or `state` is not the model's.
     """
     spec = spec_of(model) if isinstance(model, str) else model
     if not isinstance(spec, ResNetSpec) or not _is_plain(spec):

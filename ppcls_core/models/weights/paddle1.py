@@ -10,7 +10,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -95,11 +95,9 @@ def _check_names(names: Iterable[str]) -> None:
         reason = _unfit(name)
         if reason:
             raise BadTensor(f"the name {name[:60]!a} {reason}")
-        at = name.find("/")
-        while at >= 0:
-            if name[:at] in taken:
-                raise BadTensor(f"{name[:at]!a} is an array, and the folder of another")
-            at = name.find("/", at + 1)
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in taken:
+                raise BadTensor(f"{folder!a} is an array, and the folder of another")
 
 
 def _unfit(name: str) -> str | None:

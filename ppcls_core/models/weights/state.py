@@ -41,8 +41,7 @@ def load_weights(
             needs: the classifier then stays as initialised, and this is called with the sentence
             that the user has to read. Without it such weights are an error.
 
-    Raises:
-        UserError: as `load_state`, or the entries do not fit: the first ten and their number.
+    Raises UserError: as `load_state`, or the entries do not fit: the first ten and their number.
     """
     own = model.state_dict()
     state = with_model_names(load_state(path), list(own), model.architecture)
