@@ -172,10 +172,7 @@ class SplitAttention(nn.Layer):
     """A 3x3 convolution to `radix` splits, added with weights that come from means of their sum.
 
     The weights of a channel's splits add up to 1; a single split has a gate between 0 and 1.
-
-    Args:
-        channels: of input and output [N, channels, H, W].
-        radix: number of splits.
+    Input and output have `channels`.
     """
 
     def __init__(self, channels: int, radix: int) -> None:

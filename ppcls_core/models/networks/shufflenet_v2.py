@@ -16,12 +16,8 @@ _ConvBN = PrivateConvBN.with_settings(counts_group=True)
 class ShuffleBlock(nn.Layer):
     """Half of the channels convolved, then shuffled with the other half.
 
-    With stride 2 each of the halves is made from all channels.
-
-    Args:
-        channels: in, out; equal with stride 1.
-        stride: of the depthwise convolutions.
-        activation: after the 1x1 convolutions.
+    With stride 2, which the depthwise convolutions have, each half is made from all channels.
+    `channels` are in and out, equal with stride 1; the 1x1 convolutions end in `activation`.
     """
 
     def __init__(self, channels: tuple[int, int], stride: int, activation: Activation) -> None:

@@ -18,7 +18,7 @@ class MBConvStage(NamedTuple):
     depth: PositiveInt
     """Blocks at depth factor 1."""
     stride: Literal[1, 2]
-    """Of the first block."""
+    """Stride of the first block; the others have 1."""
 
 
 class EfficientNetSpec(ModelSpec):

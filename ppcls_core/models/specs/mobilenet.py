@@ -50,7 +50,7 @@ class BottleneckStage(NamedTuple):
     """Channels at scale 1."""
     depth: PositiveInt
     stride: Literal[1, 2]
-    """Of the first block."""
+    """Stride of the first block; the others have 1."""
 
 
 class MobileNetV2Spec(ModelSpec):

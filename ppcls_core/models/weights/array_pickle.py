@@ -55,11 +55,7 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
 
     Pickle protocols 2 to 5 are read, 2 as Python 2 writes it too. Arrays are in native byte order
     and may be read-only; bfloat16, which NumPy lacks, appears as uint16. What is made takes a small
-    multiple of the file's size.
-
-    Args:
-        stream: can seek; read from its start.
-
+    multiple of the file's size. `stream` can seek and is read from its start.
     Raises BadPickle: truncated, of another kind, or asking to run code or for too much memory.
     """
     source = _Source(stream)

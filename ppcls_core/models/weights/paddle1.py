@@ -53,8 +53,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
 def write_folder(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write each of `arrays` as the file of its name in `folder`, which is whole or absent.
 
-    Args:
-        folder: new or empty.
+    `folder` is new or empty.
 
     Raises:
         BadTensor: no arrays, a dtype that the format lacks, or a name that `read_folder` would
