@@ -185,13 +185,14 @@ def _drawn(shards: Sequence[Shard], config: SelectConfig, num: int, monitor: Mon
 
 def _in_order(found: Candidates) -> pa.Table:
     """SELECTION rows by class, best first, equal ones by id."""
+    ids = found.images["image_id"]
+    _refuse_repeated(ids)
     scores = (found.priorities & ~_OWN).view(np.float32)
     keys = (found.classes.astype(np.uint64) << np.uint64(32)) | ~scores.view(np.uint32)
     order = np.argsort(keys)
     keys = keys[order]
     same = keys[1:] == keys[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    ids = found.images["image_id"]
     by_id = ranked(keys[tied], ids.take(pa.array(found.rows[order[tied]])))
     order[tied] = order[tied[by_id]]
     # By pieces: a string column holds at most 2 GiB in one.
@@ -203,17 +204,14 @@ def _in_order(found: Candidates) -> pa.Table:
         ).cast(SELECTION)
         for piece in pieces
     )
-    return _once_each(pa.concat_tables([SELECTION.empty_table(), *tables]))
+    return pa.concat_tables([SELECTION.empty_table(), *tables])
 
 
-def _once_each(table: pa.Table) -> pa.Table:
-    """The same; an image that is labelled twice is in it twice for one class."""
-    in_order = table.sort_by([("class_id", "ascending"), ("image_id", "ascending")])
-    ids, classes = in_order["image_id"], in_order["class_id"]
-    again = pc.and_(pc.equal(ids[1:], ids[:-1]), pc.equal(classes[1:], classes[:-1]))
-    if pc.any(again).as_py():
-        image_id = ids[pc.index(again, True).as_py()]
+def _refuse_repeated(ids: pa.ChunkedArray) -> None:
+    counted = pc.value_counts(ids)
+    again = pc.index(pc.greater(counted.field("counts"), 1), True).as_py()
+    if again >= 0:
         raise UserError(
-            f"image {image_id} is labelled twice; delete the labels and run the label stage again"
+            f"image {counted.field('values')[again]} is labelled twice; delete the labels and run "
+            "the label stage again"
         )
-    return table
