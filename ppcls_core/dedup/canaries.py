@@ -15,7 +15,7 @@ import pyarrow as pa
 from data_catalog.images.columns import Made, Source
 from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import ATTACKS
-from ppcls_core.dedup.features.picture import Find
+from ppcls_core.dedup.features import Find
 from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.runtime.randomness import generator

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import (
+from ppcls_core.dedup.features import (
     THUMB,
     DescribedImage,
     pose_affine,

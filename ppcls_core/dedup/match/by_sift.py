@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.features.picture import DescribedImage
-from ppcls_core.dedup.features.sift import Features, mirror, negate
+from ppcls_core.dedup.features import DescribedImage, Features, mirror, negate
 from ppcls_core.dedup.match.by_hash import Near, hints
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import NEARLY, Overlay, Pair, against_competitors, rescale
@@ -51,7 +50,7 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
     decides = config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features
     if decides and not hints(near, config):
         candidates = _candidates(coarse)[: config.num_candidates]
-        if all(_refuted(picture, index, candidates)):
+        if all(_refuted(picture, index, candidate) for candidate in candidates):
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
     candidates = _candidates(coarse + voted)[: config.num_candidates]
@@ -82,19 +81,16 @@ def _candidates(votes: list[_Vote]) -> list[_Candidate]:
     return list(dict.fromkeys(v[1:] for v in sorted(votes, key=lambda v: (-v[0], *v[1:]))))
 
 
-def _refuted(
-    picture: DescribedImage, index: ValIndex, candidates: list[_Candidate]
-) -> Iterator[bool]:
-    """For each candidate whether its coarse features show that it is another picture: many lay one
-    over the other, as in two photographs of one room, and the pixels do not agree."""
-    for number, row in candidates:
-        laid = _laid(picture, picture.coarse, index, (number, row))
-        yield (
-            laid is not None
-            and laid.geometry.inliers >= SOLID
-            and laid.geometry.competing <= MAX_COMPETING * laid.geometry.obeying
-            and laid.agreement.share < REFUTED
-        )
+def _refuted(picture: DescribedImage, index: ValIndex, candidate: _Candidate) -> bool:
+    """Whether the coarse features show that the candidate is another picture: many lay one over the
+    other, as in two photographs of one room, and the pixels do not agree."""
+    laid = _laid(picture, picture.coarse, index, candidate)
+    return (
+        laid is not None
+        and laid.geometry.inliers >= SOLID
+        and laid.geometry.competing <= MAX_COMPETING * laid.geometry.obeying
+        and laid.agreement.share < REFUTED
+    )
 
 
 class _Laid(NamedTuple):

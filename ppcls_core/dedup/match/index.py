@@ -25,8 +25,7 @@ from data_catalog.base.files import read_json, write_json
 from data_catalog.images.columns import REJECTED, Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe, perceptual_hash
-from ppcls_core.dedup.features.sift import DIMENSION, Features
+from ppcls_core.dedup.features import DIMENSION, Features, describe, perceptual_hash
 from ppcls_core.dedup.match.search import read_search, write_search
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.shards import Advance, read_shards, run_shards, shard_file

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.sift import DIMENSION
+from ppcls_core.dedup.features import DIMENSION
 
 CELLS = 0.5  # x the root of the number of descriptors: cells of the inverted file
 MIN_TRAINING = 64  # descriptors a cell that it is fitted to

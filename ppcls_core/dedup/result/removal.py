@@ -29,7 +29,7 @@ from data_catalog.images.collect import collect
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_bytes
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe
+from ppcls_core.dedup.features import describe
 from ppcls_core.dedup.match.detect import check_pair
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pixels import apply
