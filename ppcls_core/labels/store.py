@@ -150,19 +150,16 @@ class LabelStore:
             )
         numbers = np.searchsorted(self._starts, rows, "right") - 1
         places = list(zip(numbers.tolist(), (rows - self._starts[numbers]).tolist(), strict=True))
-        columns = {name: self._gathered(name, places) for name in _layout(self.header)}
+        columns: dict[str, np.ndarray] = {}
+        for name, kind in _layout(self.header).items():
+            columns[name] = np.empty(len(places), kind)
+            for position, (block, row) in enumerate(places):
+                columns[name][position] = self._blocks[block][name][row]
         return decode(columns, self.header.encoding, self.header.num_classes)
 
     def has(self, image_id: str, view: int) -> bool:
         """Whether this view of the image is labelled."""
         return bool(self._index.rows([image_id], np.array([view]))[0] >= 0)
-
-    def _gathered(self, name: str, places: list[tuple[int, int]]) -> np.ndarray:
-        """The column's values at (block, row in it)."""
-        out = np.empty(len(places), _layout(self.header)[name])
-        for position, (block, row) in enumerate(places):
-            out[position] = self._blocks[block][name][row]
-        return out
 
 
 def _repeated(shards: Sequence[Shard], row: int) -> UserError:

@@ -16,8 +16,7 @@ import pyarrow as pa
 from data_catalog.images.columns import IDS, REJECTED, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.features import DescribedImage, describe
-from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
-from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
+from ppcls_core.dedup.match.channels import by_hash, by_sift, near_hashes, too_few, with_row
 from ppcls_core.dedup.match.index import ValIndex, rejection
 from ppcls_core.dedup.match.pairs import CHANNELS, FOUND, Pair
 from ppcls_core.runtime.threads import map_threads

@@ -145,11 +145,8 @@ def draw(
         y, x = (SIDE - height) // 2, left + (SIDE - width) // 2
         canvas[y : y + height, x : x + width] = image
         places.append((x, y))
-    for point in points:
-        first, second = (
-            np.rint(point[2 * i : 2 * i + 2] * zooms[i] + places[i]).astype(int).tolist()
-            for i in (0, 1)
-        )
+    ends = points.reshape(-1, 2, 2) * np.reshape(zooms, (2, 1)) + places  # line, picture, (x, y)
+    for first, second in np.rint(ends).astype(int).tolist():
         cv2.line(canvas, first, second, LINE, 1, cv2.LINE_AA)
         for end in (first, second):
             cv2.circle(canvas, end, 2, LINE, -1, cv2.LINE_AA)

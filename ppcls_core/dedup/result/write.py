@@ -216,10 +216,9 @@ def _among(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _duplicates(pairs: pa.Table) -> pa.Table:
     """REJECTED rows of the images of `pairs`, in which the best pair of an image comes first."""
-    codes = pairs["pool_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    first = pairs.take(pa.array(np.unique(codes, return_index=True)[1]))
-    reason = pa.array(["duplicate"] * len(first), pa.string())
-    return pa.table([first["pool_id"], reason, first["val_id"]], schema=REJECTED)
+    best = pairs.group_by("pool_id", use_threads=False).aggregate([("val_id", "first")])
+    columns = (best["pool_id"], ["duplicate"] * len(best), best["val_id_first"])
+    return pa.table(list(columns), schema=REJECTED)
 
 
 def _in_order(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:

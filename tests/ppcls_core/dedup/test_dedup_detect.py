@@ -19,7 +19,7 @@ from ppcls_core.data.decode import decode
 from ppcls_core.dedup.attacks import watermark
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features import describe
-from ppcls_core.dedup.match import by_hash, by_sift
+from ppcls_core.dedup.match import channels
 from ppcls_core.dedup.match.detect import ScanResult, check_pair, judge, scan
 from ppcls_core.dedup.match.index import FORMAT, ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pairs import FOUND
@@ -354,7 +354,7 @@ def test_the_coarse_search_alone_refutes_other_pictures_of_one_room(
     spared, suspected = (describe(path, index.config) for _ in range(2))
     assert judge(spared, index)[0] == []
     assert "features" not in vars(spared)
-    monkeypatch.setattr(by_sift, "REFUTED", 0.0)
+    monkeypatch.setattr(channels, "REFUTED", 0.0)
     assert judge(suspected, index)[0] == []
     assert "features" in vars(suspected)
 
@@ -368,7 +368,7 @@ def test_hashes_hint_at_what_lettering_hides_from_the_coarse_search(
     copy = lettered(picture(2)[:, ::-1] if mirrored else picture(2))
     path = save(tmp_path / "copy.png", copy)
     assert [(p.row, p.channel) for p in judge(describe(path, blind), index)[0]] == [(2, "sift")]
-    monkeypatch.setattr(by_hash, "HINT_SHARE", 2.0)
+    monkeypatch.setattr(channels, "HINT_SHARE", 2.0)
     assert judge(describe(path, blind), index)[0] == []
 
 
