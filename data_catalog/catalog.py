@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_catalog.base.config import UserError, closest, load_yaml, parse
-from data_catalog.photo_patches import PhotoPatches, PhotoPatchesConfig
-from data_catalog.sources import Dataset, FilesConfig, FilesDataset, Splits
+from data_catalog.sources import Dataset, FilesConfig, Splits
 
 __all__ = ["Dataset", "Splits", "load_dataset"]
 
@@ -25,31 +24,20 @@ def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Datase
         name: entry, or path of a `.yaml` file, relative to `base`.
         options: fields of the entry to replace.
         base: folder that relative paths of `name` and of `options` start from; a relative `root` in
-            a YAML file starts from that file.
+            a YAML file, datasets.yaml too, starts from that file.
 
     Raises:
         UserError: no such entry, file, setting, environment variable or root folder.
     """
     is_file = name.endswith((".yaml", ".yml"))
-    entry, home = (
-        (load_yaml(base / name), (base / name).parent) if is_file else (_entry(name), base)
-    )
+    path = base / name if is_file else DATASETS
     where = f"data set '{name}'"
-    short = Path(name).stem if is_file else name
-    data = {**entry, **options}
-    kinds = {"files": FilesConfig, "photo_patches": PhotoPatchesConfig}
-    kind = data.get("kind")
-    if kind not in kinds:
-        hint = closest(str(kind), kinds)
-        raise UserError(f"{where}: setting 'kind' is {kind!r}, expected one of {list(kinds)}{hint}")
-    config = parse(kinds[str(kind)], data, where)
-    if isinstance(config, PhotoPatchesConfig):
-        return PhotoPatches(short, config)
-    assert isinstance(config, FilesConfig)
-    root = (base if "root" in options else home) / _expand(config.root, where)
+    entry = load_yaml(path) if is_file else _entry(name)
+    config = parse(FilesConfig, {**entry, **options}, where)
+    root = (base if "root" in options else path.parent) / _expand(config.root, where)
     if not root.is_dir():
         raise UserError(f"{where}: root {root} is no folder; correct `root` ('{config.root}')")
-    return FilesDataset(short, config, root.absolute())
+    return Dataset(path.stem if is_file else name, config, root.absolute())
 
 
 def _entry(name: str) -> dict[str, object]:

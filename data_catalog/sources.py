@@ -1,10 +1,10 @@
-"""What a data set is (`Dataset`, `Splits`), and the kind that lies on disk as image files."""
+"""A data set: image files in lists, folders and tars, as sets of images with their classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from data_catalog.images.found import Found
 from data_catalog.images.identity import Contents, Progress, cache_folder, content_digest
 from data_catalog.images.planted import read_planted
 
-__all__ = ["Dataset", "FilesConfig", "FilesDataset", "Progress", "Splits"]
+__all__ = ["Dataset", "FilesConfig", "Progress", "Splits"]
 
 LABELLED = ("train", "val", "teacher")
 
@@ -39,8 +39,8 @@ class Splits:
     """What a data set consists of; a split that it does not have is None.
 
     `teacher` is what a teacher learns from where that is not `train`. `planted` is the truth of
-    duplicates hidden in the pool: string columns `pool_id`,
-    `val_id` (image ids of those splits) and `transform`.
+    duplicates hidden in the pool: string columns `pool_id`, `val_id` (image ids of those splits)
+    and `transform`.
     """
 
     train: Images | None
@@ -48,27 +48,6 @@ class Splits:
     pool: Images | None
     planted: pa.Table | None
     teacher: Images | None = None
-
-
-class Dataset(Protocol):
-    """A data set that has been found and whose settings are valid."""
-
-    @property
-    def name(self) -> str:
-        """Its name, for messages."""
-        ...
-
-    is_made: ClassVar[bool]
-    """Whether `build` makes the images, which its settings alone decide."""
-
-    def fingerprint(self, splits: Splits | None = None) -> str:
-        """sha256 (hex) that changes when `build` would give other images or labels; `splits`
-        spares reading the files again, if `build` was called."""
-        ...
-
-    def build(self, out: Path, progress: Progress) -> Splits:
-        """Its image sets; images that have to be made are written under `out`."""
-        ...
 
 
 class FilesConfig(Config):
@@ -79,7 +58,7 @@ class FilesConfig(Config):
     labels.
     """
 
-    kind: Literal["files"]
+    kind: Literal["files"] = "files"
     root: str
     train: str | None = None
     val: str | None = None
@@ -99,13 +78,12 @@ class FilesConfig(Config):
 
 
 @dataclass(frozen=True)
-class FilesDataset:
-    """A data set of files that lie under the absolute folder `root`."""
+class Dataset:
+    """A data set whose settings are valid; its files lie under the absolute folder `root`."""
 
-    name: str
+    name: str  # for messages
     config: FilesConfig
     root: Path
-    is_made: ClassVar[bool] = False
 
     def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) over ids, labels, contents and class names of each split, over what was

@@ -17,7 +17,7 @@ from data_catalog.base.errors import UserError, errors_of
 from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
-from data_catalog.sources import FilesConfig, FilesDataset
+from data_catalog.sources import Dataset, FilesConfig
 from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
@@ -147,7 +147,7 @@ def images_of(source: ImageList, num_classes: int) -> Images:
     """The images of a list. Raises UserError: no list, or a label missing or not of the classes."""
     root, listed = Path(source.root).absolute(), Path(source.list).absolute()
     config = FilesConfig(kind="files", root=str(root), train=str(listed))
-    splits = FilesDataset("images", config, root).build(root, lambda done, total: None)
+    splits = Dataset("images", config, root).build(root, lambda done, total: None)
     assert splits.train is not None
     labels = splits.train.labels
     if len(wrong := labels[(labels < 0) | (labels >= num_classes)]):

@@ -59,9 +59,8 @@ class Work:
         return self.inputs[stage].path(file)
 
     def roots(self) -> Roots:
-        """Where the images of each root lie on this machine; a generated set's in the store."""
-        recorded = read_json(self.input("data/roots.json"))
-        return {name: str(self.inputs["data"].path(path)) for name, path in recorded.items()}
+        """Where the images of each root lie on this machine."""
+        return read_json(self.input("data/roots.json"))
 
     def images(self, name: str) -> Images:
         """The images that another stage's file lists."""

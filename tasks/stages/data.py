@@ -2,15 +2,13 @@
 
 Files: train.arrow, teacher.arrow (what a teacher is trained on: train, unless the data set has
 more for it), val.arrow, pool.arrow (data_catalog.images.columns), planted.parquet (pool_id,
-val_id, transform: the truth of planted duplicates, empty where none is known), the images of a
-generated set, roots.json (where each root lies, relative paths being the stage's own). Files that
-were passed over are no part of these tables, which stay the same when a README is added: they
-stand in the metrics, by split and reason.
+val_id, transform: the truth of planted duplicates, empty where none is known), roots.json (where
+each root lies). Files that were passed over are no part of these tables, which stay the same when
+a README is added: they stand in the metrics, by split and reason.
 """
 
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json, write_table
 from data_catalog.catalog import Dataset, Splits, load_dataset
 from data_catalog.images.collect import describe
-from data_catalog.images.columns import SCHEMA, Images, Roots, write_images
+from data_catalog.images.columns import SCHEMA, Images, write_images
 from data_catalog.images.planted import PLANTED_SCHEMA
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
@@ -58,8 +56,6 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def _fingerprint(dataset: Dataset, read: _Read) -> str:
-    if dataset.is_made:
-        return dataset.fingerprint()
     read[dataset] = dataset.build(Path(), _Slow(dataset.name))
     return dataset.fingerprint(read[dataset])
 
@@ -84,7 +80,7 @@ def _take(recipe: Recipe) -> _Read:
 
 
 def run(work: Work) -> Outcome:
-    """Describe, and for a generated set make, the data sets."""
+    """Describe the data sets."""
 
     def progress(done: int, total: int) -> None:
         work.monitor.progress(done, total, "images")
@@ -92,10 +88,10 @@ def run(work: Work) -> Outcome:
 
     read = _take(work.recipe)
     labelled, pool = datasets(work.recipe)
-    first = read.get(labelled) or labelled.build(work.path("labelled"), progress)
+    first = read.get(labelled) or labelled.build(work.directory, progress)
     second = first
     if pool is not labelled:
-        second = read.get(pool) or pool.build(work.path("pool"), progress)
+        second = read.get(pool) or pool.build(work.directory, progress)
     train = _required(first.train, "train", work.recipe.data.labelled)
     splits = {
         "train": train,
@@ -110,11 +106,10 @@ def run(work: Work) -> Outcome:
         write_images(work.path(f"{name}.arrow"), replace(images, passed_over=()))
     planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
     write_table(work.path("planted.parquet"), planted.cast(PLANTED_SCHEMA))
-    write_json(work.path("roots.json"), _relative(splits.values(), work.directory))
-    inner = (p for p in work.directory.rglob("*") if p.is_file() and p.parent != work.directory)
-    made = [str(path.relative_to(work.directory)) for path in sorted(inner)]
+    roots = {name: path for images in splits.values() for name, path in images.roots.items()}
+    write_json(work.path("roots.json"), roots)
     return Outcome(
-        files=[*(f"{name}.arrow" for name in splits), "planted.parquet", "roots.json", *made],
+        files=[*(f"{name}.arrow" for name in splits), "planted.parquet", "roots.json"],
         volatile=["roots.json"],
         counts={name: len(images) for name, images in splits.items()},
         metrics={
@@ -144,12 +139,3 @@ def _with_root(images: Images, name: str) -> Images:
     column = pa.chunked_array(chunks, SCHEMA.field(at).type)
     table = images.table.set_column(at, SCHEMA.field(at), column)
     return replace(images, table=table, roots={name: folder})
-
-
-def _relative(sets: Iterable[Images], directory: Path) -> Roots:
-    """Where the roots lie; those in the stage's own folder relative to it."""
-    roots = {name: Path(path) for images in sets for name, path in images.roots.items()}
-    return {
-        name: str(path.relative_to(directory) if path.is_relative_to(directory) else path)
-        for name, path in roots.items()
-    }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_catalog.base.config import UserError
 from data_catalog.catalog import load_dataset
 from data_catalog.images.columns import write_images
-from data_catalog.sources import FilesConfig, FilesDataset
+from data_catalog.sources import Dataset, FilesConfig
 
 SHARED = Path(os.environ.get("SSLD_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -41,7 +41,7 @@ ALL = {**LISTS, "classes": "classes.txt", "planted": "planted.csv"}
 
 
 def dataset(root, **splits):
-    return FilesDataset("mine", FilesConfig(kind="files", root="-", **splits), root)
+    return Dataset("mine", FilesConfig(kind="files", root="-", **splits), root)
 
 
 def build(root, **splits):
@@ -256,7 +256,7 @@ def test_equal_sizes_are_not_equal_images(root):
 def test_a_copy_of_another_name_gives_the_same_files(root, tmp_path_factory):
     other = tmp_path_factory.mktemp("copy") / "x"
     shutil.copytree(root, other)
-    copied = FilesDataset("other", FilesConfig(kind="files", root="-", **ALL), other)
+    copied = Dataset("other", FilesConfig(kind="files", root="-", **ALL), other)
     assert copied.fingerprint() == dataset(root, **ALL).fingerprint()
     for name, splits in (("a", build(root, **ALL)), ("b", build(other, **ALL))):
         write_images(root / name, splits.pool)

@@ -38,8 +38,8 @@ def recipe(tmp_path: Path) -> Path:
         (["distill.loss=hinton"], ["mine.yaml", "distill.loss", "'ssld'"]),
         (["student.name=ResNet51_vd"], ["mine.yaml", "student", "ResNet51_vd", "ResNet50_vd"]),
         (["student.spec.widht=8"], ["mine.yaml", "student", "widht", "'width'"]),
-        (["data.labelled=photo_patch"], ["photo_patch", "photo_patches"]),
-        (["data.options.seeed=1"], ["photo_patches", "seeed", "'seed'"]),
+        (["data.labelled=clothe"], ["clothe", "clothes"]),
+        (["data.labelled=clothes", "data.options.trian=1"], ["clothes", "trian", "'train'"]),
         (["data.labelled=clothing", "data.options={}"], ["clothing", "SSLD_CLOTHING_DIR"]),
         (["teacher.train=null"], ["mine.yaml", "teacher", "weights", "train"]),
         (["teacher.weights=no/such"], ["mine.yaml", "teacher.weights", "no/such", "give the path"]),
@@ -131,7 +131,7 @@ def test_weights_of_other_classes_are_told(tmp_path: Path) -> None:
     spec = {"depths": [1, 1, 1, 1], "width": 4}
     save_state(tmp_path / "w.pdparams", state_of(build_model("ResNet18_vd", spec=spec)))
     settings = [f"teacher.weights={tmp_path / 'w'}", "teacher.train=null"]
-    with pytest.raises(UserError, match=r"14 classes of the data set"):
+    with pytest.raises(UserError, match=r"10 classes of the data set"):
         run_stages(tmp_path / "store", settings, until="teacher")
 
 
@@ -148,5 +148,5 @@ def test_batch_larger_than_the_data_is_told(tmp_path: Path) -> None:
     from data_catalog.base.config import UserError
     from tests.flows.conftest import run_stages
 
-    with pytest.raises(UserError, match=r"batch_size is 64, but there are only 42 images"):
+    with pytest.raises(UserError, match=r"batch_size is 64, but there are only 30 images"):
         run_stages(tmp_path, ["teacher.train.batch_size=64"], until="teacher")

@@ -19,9 +19,8 @@ from tests.support.processes import kill_with_environment, wait_until, with_envi
 BIN = Path(sys.executable).parent
 # Enough shards and steps that a kill meets a stage in its middle.
 SETTINGS = [
-    "data.options.pool_per_class=12",
-    "shard_size=8",
-    "distill.epochs=6",
+    "shard_size=3",
+    "distill.epochs=8",
     "run_time.checkpoint_seconds=0.2",
 ]
 
