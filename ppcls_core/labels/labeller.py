@@ -43,11 +43,7 @@ def batches(items: Sequence[Item], views: Views, batch_size: int, workers: int) 
 
 
 def label(
-    loaded: Batches,
-    views: Views,
-    predict: Predict,
-    header: Header,
-    advance: Callable[[], None],
+    loaded: Batches, views: Views, predict: Predict, header: Header, advance: Callable[[], None]
 ) -> tuple[pa.Table, pa.Table]:
     """(`label_table`, REJECTED rows) of the batches `loaded`; `advance` is called once an item."""
     tables = [label_table([], np.empty((0, header.num_classes), np.float32), header)]

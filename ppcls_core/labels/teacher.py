@@ -15,12 +15,7 @@ import paddle
 
 from data_catalog.base.config import Config, UserError
 from ppcls_core.data.transforms import normalize
-from ppcls_core.inference.predictor import (
-    EngineOptions,
-    Precision,
-    has_fast_bf16,
-    open_predictor,
-)
+from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16, open_predictor
 from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model

@@ -282,7 +282,5 @@ Transform = Annotated[
     BeforeValidator(_named),
 ]
 Mix = Annotated[
-    PairsSection | FmixOperatorSection,
-    Field(discriminator="name"),
-    BeforeValidator(_named),
+    PairsSection | FmixOperatorSection, Field(discriminator="name"), BeforeValidator(_named)
 ]
