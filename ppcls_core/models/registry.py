@@ -98,9 +98,8 @@ def architecture_of(name: str) -> str:
 def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSpec:
     """The variant's spec with the fields in `overrides` replaced.
 
-    Raises:
-        UserError: unknown name or field (with the closest known ones), or a value of the wrong
-            type or range.
+    Raises UserError: unknown name or field (with the closest known ones), or a value of the wrong
+    type or range.
     """
     spec = _VARIANTS[architecture_of(name)]
     return parse(type(spec), {**spec.model_dump(), **(overrides or {})}, f"model {name}")

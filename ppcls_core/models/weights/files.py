@@ -130,9 +130,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     A file is replaced; a folder must be new or empty. On an error nothing is written.
 
-    Raises:
-        UserError: another suffix; a value or a name for which the format has no place; or the
-            target is of another kind or cannot be written.
+    Raises UserError: another suffix; a value or a name for which the format has no place; or the
+    target is of another kind or cannot be written.
     """
     with _telling(path):
         _check_target(path)
