@@ -141,17 +141,14 @@ class FilesDataset:
         contents = Contents(cache_folder())
         count = Counter(progress)
         paths = {split: getattr(self.config, split) for split in (*LABELLED, "pool")}
-        roots = {split: self.roots.get(split, self.root) for split in paths}
         found = {
-            split: self._find(split, roots[split] / path, contents, count)
-            for split, path in paths.items()
-            if path
+            split: self._find(split, path, contents, count) for split, path in paths.items() if path
         }
         classes = self._classes(found)
         for split, part in found.items():
             if split != "pool" and part.lines is None:
                 names = self._names_of(split, part, classes)
-                found[split] = with_folder_labels(part, roots[split], names)
+                found[split] = with_folder_labels(part, names)
             self._check(split, found[split], classes)
         total, before, sets = sum(len(part.images) for part in found.values()), 0, {}
         for split, part in found.items():
@@ -167,13 +164,14 @@ class FilesDataset:
         train, val, pool = sets.get("train"), sets.get("val"), sets.get("pool")
         return Splits(train, val, pool, planted, sets.get("teacher"))
 
-    def _find(self, split: str, source: Path, contents: Contents, count: Counter) -> Found:
+    def _find(self, split: str, path: str, contents: Contents, count: Counter) -> Found:
+        root = self.roots.get(split, self.root)
+        source = root / path
         if not source.exists():
             raise UserError(
                 f"data set '{self.name}': no list file or folder or tar {source}; "
-                f"correct `{split}`, which is relative to `root` ({self.root}), or `root`"
+                f"correct `{split}`, which is relative to `root` ({root}), or `root`"
             )
-        root = self.roots.get(split, self.root)
         found = find(source, root, contents.tar, count, self.config.delimiter)
         if not len(found.images):
             raise UserError(

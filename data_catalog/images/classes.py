@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import SCHEMA, Tally
+from data_catalog.images.columns import ROOT, SCHEMA, Tally
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import Found
 
@@ -65,10 +65,9 @@ def read_classes(path: Path) -> tuple[str, ...]:
                     "correct the numbers, or remove them all"
                 )
         names = [parts[line][2] for line in np.argsort(numbers)]
-    elif len(ends) > 1 and ends != sorted(ends) == list(range(len(names))):
+    elif ends != sorted(ends) == list(range(len(names))):
         raise UserError(
-            f"{path}:1: number {ends[0]} stands behind the name of class 0; write the numbers "
-            "before the names (`number name`), or the names alone in the order of the labels"
+            f"{path}:1: number {ends[0]} stands behind the name of class 0; write `number name`"
         )
     first: dict[str, int] = {}
     for label, name in enumerate(names):
@@ -114,10 +113,10 @@ def _class_of(top: str) -> str:
     return re.sub(r"(?i)\.tar$", "", top)
 
 
-def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Found:
+def with_folder_labels(found: Found, classes: Sequence[str]) -> Found:
     """Images of a folder or tar labelled by the class folder that they lie in, at any depth;
     what lies in none is passed over."""
-    inside = text_of(os.fsencode(os.path.relpath(found.source, root)))
+    inside = text_of(os.fsencode(os.path.relpath(found.source, found.images.roots[ROOT])))
     pattern = "^" + ("" if inside == "." else re.escape(inside) + "/") + "(?P<top>[^/]+)/"
     numbers = {name: label for label, name in enumerate(classes)}
     tally, tables, kept = Tally(), [SCHEMA.empty_table()], []
