@@ -69,7 +69,7 @@ def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
         if job is None:
             raise UserError("--qat: needs a YAML file with a training, and the model given is none")
         qat_training(job, asked.epochs)
-    val = images_of(job.val, job.num_classes) if job and job.val else None
+    val = images_of(job, "val")[0] if job and job.val else None
     found = _images(asked.calibration, job, monitor)
     images = read_calibration(found, trained.preprocess, asked.num_images, asked.threads)
     monitor.note(_described(images, asked.num_images))
@@ -98,7 +98,7 @@ def _images(calibration: Path | None, job: Job | None, monitor: Monitor) -> Imag
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
         )
-    return images_of(job.train, job.num_classes)
+    return images_of(job, "train")[0]
 
 
 def _described(images: Calibration, asked: int) -> str:
@@ -137,7 +137,7 @@ def train_aware(model: Network, job: Job, epochs: int, monitor: Monitor) -> Netw
     config = qat_training(job, epochs)
     assert job.train
     assert job.val
-    val, images = (images_of(source, job.num_classes) for source in (job.val, job.train))
+    images, val = images_of(job, "train", "val")
     round_in_training(model)
     with tempfile.TemporaryDirectory() as folder:
         data = EvalData(val, job.preprocess, job.workers, job.max_lost)

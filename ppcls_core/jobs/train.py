@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -55,9 +55,8 @@ def train(job: Job, log: Log) -> Path:
         raise UserError("a training needs `train`, `training` and `val` (TRAIN and VALID)")
     log = _of_first(log)
     with world().together():
-        images = images_of(job.train, job.num_classes)
-        tested = images_of(job.val, job.num_classes)
-        val = EvalData(tested, job.preprocess, job.workers, job.max_lost)
+        images, found = images_of(job, "train", "val")
+        val = EvalData(found, job.preprocess, job.workers, job.max_lost)
         is_done = world().is_first and _is_done(job, images, val.images)
     if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
@@ -99,7 +98,7 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     if job.val is None or job.weights is None:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
     log = _of_first(log)
-    images = images_of(job.val, job.num_classes)
+    (images,) = images_of(job, "val")
     check_class_names(Path(job.weights), images.classes)  # same number is not same classes
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
@@ -143,19 +142,19 @@ def try_out(job: Job, log: Log) -> None:
     log(f"{_described(config)}: works")
 
 
-def images_of(source: ImageList, num_classes: int) -> Images:
-    """The images of a list. Raises UserError: no list, or a label missing or not of the classes."""
-    root, listed = Path(source.root).absolute(), Path(source.list).absolute()
-    config = FilesConfig(kind="files", root=str(root), train=str(listed))
-    splits = Dataset("images", config, root).build(root, lambda done, total: None)
-    assert splits.train is not None
-    labels = splits.train.labels
-    if len(wrong := labels[(labels < 0) | (labels >= num_classes)]):
-        raise UserError(
-            f"{source.list}: label {wrong[0]}, expected 0 to {num_classes - 1}: correct the list "
-            "or the number of classes"
-        )
-    return splits.train
+def images_of(job: Job, *splits: Literal["train", "val"]) -> list[Images]:
+    """The images of `splits`, which the job has: those of its list files or class folders.
+
+    Raises UserError: no such list, a line without a label, a label outside the classes, or splits
+    that number one class differently.
+    """
+    sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
+    lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
+    roots = {split: Path(source.root).absolute() for split, source in sources.items()}
+    config = FilesConfig.model_validate({"root": "", **lists})
+    dataset = Dataset("images", config, Path.cwd(), roots, job.num_classes)
+    found = dataset.build(Path(), lambda done, total: None)
+    return [getattr(found, split) for split in splits]
 
 
 def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:

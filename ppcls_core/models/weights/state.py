@@ -115,6 +115,8 @@ def misfits_of(
             continue
         elif got.dtype.kind != ("f" if _is_float(dtype) else np.dtype(dtype).kind):
             misfits.append(f"{name}: got {got.dtype}, expected {dtype}")
+        elif not np.isfinite(got).all():
+            misfits.append(f"{name}: holds NaN or infinity, as weights of a failed training do")
     return misfits
 
 
