@@ -38,8 +38,8 @@ from ppcls_core.dedup.attacks import (
     watermark,
 )
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe
-from ppcls_core.dedup.match.detect import find_pairs
+from ppcls_core.dedup.features import describe
+from ppcls_core.dedup.match.detect import judge
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pairs import Pair
 from ppcls_core.dedup.match.verify import AGREEMENT
@@ -129,7 +129,7 @@ def search(name: str, picture: np.ndarray, index: ValIndex, path: Path, own: set
     """Search one picture; pairs with `own` are hits, those with "" or others are false."""
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     start = time.thread_time()
-    pairs = find_pairs(describe(path, index.config), index)
+    pairs = judge(describe(path, index.config), index)[0]
     seconds = time.thread_time() - start
     hits = [pair for pair in pairs if index.ids[pair.row] in own]
     return Attempt(name, hits, [pair for pair in pairs if pair not in hits], seconds)

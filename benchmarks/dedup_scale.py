@@ -31,8 +31,8 @@ from rich.table import Table
 
 from data_catalog.images.columns import loose_images
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe
-from ppcls_core.dedup.match.detect import find_pairs, scan
+from ppcls_core.dedup.features import describe
+from ppcls_core.dedup.match.detect import judge, scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.threads import map_threads
@@ -129,7 +129,7 @@ def search_all(pool: list[Path], index: ValIndex) -> tuple[float, float, set[Pat
         picture = describe(file, index.config)
         _ = picture.coarse
         extracted = time.thread_time()
-        find_pairs(picture, index)
+        judge(picture, index)[0]
         times += extracted - start, time.thread_time() - extracted
         full |= {file} if "features" in vars(picture) else set()
     first, search = (times * 1000 / len(pool)).tolist()

@@ -28,8 +28,8 @@ from data_catalog.base.config import parse
 from ppcls_core.data.decode import read_image
 from ppcls_core.dedup.attacks import COMMON
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import DescribedImage, describe
-from ppcls_core.dedup.match.detect import check_pair, find_pairs
+from ppcls_core.dedup.features import DescribedImage, describe
+from ppcls_core.dedup.match.detect import check_pair, judge
 from ppcls_core.dedup.match.index import ValIndex, load_index
 
 SOURCES, HARD_SOURCES = 42, 48  # of either kind: for 1,596 pictures, and 576
@@ -72,7 +72,7 @@ def plant(files: list[Path], names: Iterable[str], path: Path) -> Iterator[int]:
 
 def finds(picture: DescribedImage, index: ValIndex, row: int) -> bool:
     """Whether the search pairs them."""
-    return any(pair.row == row for pair in find_pairs(picture, index))
+    return any(pair.row == row for pair in judge(picture, index)[0])
 
 
 def upper_bound(count: int, of: int) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -79,11 +80,17 @@ class FilesConfig(Config):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set whose settings are valid; its files lie under the absolute folder `root`."""
+    """A data set: its files lie under the absolute folder `root`, or that of `roots` for a split.
+
+    `num_classes` is how many classes lists have without `config.classes`, by default as many as
+    the greatest training label asks for.
+    """
 
     name: str  # for messages
     config: FilesConfig
     root: Path
+    roots: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    num_classes: int | None = None
 
     def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) over ids, labels, contents and class names of each split, over what was
@@ -113,15 +120,13 @@ class Dataset:
         count = Counter(progress)
         paths = {split: getattr(self.config, split) for split in (*LABELLED, "pool")}
         found = {
-            split: self._find(split, self.root / path, contents, count)
-            for split, path in paths.items()
-            if path
+            split: self._find(split, path, contents, count) for split, path in paths.items() if path
         }
         classes = self._classes(found)
         for split, part in found.items():
             if split != "pool" and part.lines is None:
                 names = self._names_of(split, part, classes)
-                found[split] = with_folder_labels(part, self.root, names)
+                found[split] = with_folder_labels(part, names)
             self._check(split, found[split], classes)
         total, before, sets = sum(len(part.images) for part in found.values()), 0, {}
         for split, part in found.items():
@@ -137,13 +142,15 @@ class Dataset:
         train, val, pool = sets.get("train"), sets.get("val"), sets.get("pool")
         return Splits(train, val, pool, planted, sets.get("teacher"))
 
-    def _find(self, split: str, source: Path, contents: Contents, count: Counter) -> Found:
+    def _find(self, split: str, path: str, contents: Contents, count: Counter) -> Found:
+        root = self.roots.get(split, self.root)
+        source = root / path
         if not source.exists():
             raise UserError(
                 f"data set '{self.name}': no list file or folder or tar {source}; "
-                f"correct `{split}`, which is relative to `root` ({self.root}), or `root`"
+                f"correct `{split}`, which is relative to `root` ({root}), or `root`"
             )
-        found = find(source, self.root, contents.tar, count, self.config.delimiter)
+        found = find(source, root, contents.tar, count, self.config.delimiter)
         if not len(found.images):
             raise UserError(
                 f"data set '{self.name}': {source} names no image; fill it or remove `{split}` "
@@ -169,8 +176,15 @@ class Dataset:
             check_agreement([numbers, *numberings])
             if lists and not names[0].isdigit():
                 _check_common(numbers, lists, numberings)
+            if self.num_classes not in (None, len(names)):
+                raise UserError(
+                    f"{first.source}: holds {len(names)} class folders or class tars, expected the "
+                    f"{self.num_classes} of `num_classes`: correct that, or give a list"
+                )
             return names
         check_agreement(numberings)
+        if self.num_classes:
+            return tuple(map(str, range(self.num_classes)))
         first_list = lists.get("train") or lists.get("val")
         return numbered_classes(first_list) if first_list else ()
 
@@ -208,7 +222,8 @@ class Dataset:
                 f"{len(found.images):,} lines lack one); `{split}` needs lines of `path label`"
             )
         if classes:
-            check_labels(found, len(classes), self.config.classes or "the training split")
+            source = "`num_classes`" if self.num_classes else "the training split"
+            check_labels(found, len(classes), self.config.classes or source)
 
 
 def _numbering(source: Path, names: tuple[str, ...]) -> Numbering:

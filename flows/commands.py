@@ -107,11 +107,7 @@ def _findable(recipe: str) -> str:
 
 
 def _reachable_server() -> str:
-    """API of the active profile's server if it answers, else of a temporary one.
-
-    Raises:
-        UserError: the temporary one does not start.
-    """
+    """API of the active profile's server if it answers, else of a temporary one, or UserError."""
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
     api = PREFECT_API_URL.value()
@@ -147,14 +143,13 @@ def _stop_server(child: Child) -> None:
 
 
 def _described(counts: Mapping[str, int]) -> Iterator[str]:
-    """What became of the images, rejections last and with their reasons."""
+    """Numbers of images by what became of them, rejections last and with their reasons."""
     shown = {name: n for name, n in counts.items() if n and name not in ("in", "out")}
     reasons = {name: n for name, n in shown.items() if name.startswith("rejected: ")}
     yield from (f"{n:,} {name}" for name, n in shown.items() if name not in reasons)
     if reasons:
-        texts = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
-        listed = ", ".join(texts)
-        yield f"{sum(reasons.values()):,} rejected ({listed})"
+        listed = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
+        yield f"{sum(reasons.values()):,} rejected ({', '.join(listed)})"
 
 
 def _print_results(session: Session, until: str, of_student_alone: bool) -> None:

@@ -5,16 +5,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pyarrow.parquet as pq
-from prefect.artifacts import (
-    create_image_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect import artifacts
 
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
@@ -60,7 +55,11 @@ class _StageMonitor:
             self.logger.info(self._line(done, total, unit))
         if now - self._sent >= ARTIFACT_SECONDS or done == total:
             self._sent = now
-            self._show(100 * done / max(total, 1), self._line(done, total, unit))
+            percent, line = 100 * done / max(total, 1), self._line(done, total, unit)
+            if self._artifact is None:
+                self._artifact = artifacts.create_progress_artifact(percent, description=line)
+            else:
+                artifacts.update_progress_artifact(self._artifact, percent, description=line)
 
     def metrics(self, values: Mapping[str, float]) -> None:
         self.logger.info(", ".join(f"{k} {v:.4g}" for k, v in values.items()))
@@ -72,19 +71,7 @@ class _StageMonitor:
         rate = (done - (self._first or 0)) / max(time.monotonic() - self._start, 1e-3)
         left = (total - done) / rate if rate > 0 else 0
         share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-        return f"{share}, {rate:,.1f} {unit}/s, {_duration(left)} left"
-
-    def _show(self, percent: float, line: str) -> None:
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, description=line)
-        else:
-            update_progress_artifact(self._artifact, percent, description=line)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        return f"{share}, {rate:,.1f} {unit}/s, {timedelta(seconds=round(left))} left"
 
 
 @contextmanager
@@ -105,32 +92,30 @@ def stage_monitor(logger: Logger) -> Iterator[Monitor]:
 def publish(session: Session, result: Result) -> None:
     """Artifacts of `result`: a table of its counts, pictures and figures where it has some."""
     title = f"Stage {result.stage}: counts, time, throughput"
-    create_table_artifact([_row(result)], key=f"{result.stage}-stage", description=title)
+    artifacts.create_table_artifact([_row(result)], key=f"{result.stage}-stage", description=title)
     if result.stage in report.TRAINED:
-        _learning_curve(result)
+        curve = report.curve(result)
+        if curve.loss.x:  # none where a teacher's weights are given
+            _image(learning_curves([curve]), "svg+xml", f"{result.stage}-curve", "Learning curve")
     elif result.stage == "dedup":
         _duplicates(session, result)
     elif result.stage == "select":
         _selection(session, result)
     elif result.stage == "evaluate":
         rows = read_json(result.path("accuracy.json"))
-        create_table_artifact(rows, key="accuracy", description="Accuracy on the validation images")
+        artifacts.create_table_artifact(
+            rows, key="accuracy", description="Accuracy on the validation images"
+        )
     elif result.stage == "report":
         page = result.path("report.html")
         text = f"# Report\n\n[{page}]({page.as_uri()})\n"
-        create_markdown_artifact(text, key="report", description="The report of this run")
+        artifacts.create_markdown_artifact(text, key="report", description="The report of this run")
 
 
 def _row(result: Result) -> dict[str, Any]:
     row = report.stage_row(result)
     rate = f"{row.images_per_second:.1f}" if row.images_per_second else ""
     return {"stage": row.name, **result.counts, "seconds": row.seconds, "images/s": rate}
-
-
-def _learning_curve(result: Result) -> None:
-    curve = report.curve(result)
-    if curve.loss.x:
-        _image(learning_curves([curve]), "svg+xml", f"{result.stage}-curve", "Learning curve")
 
 
 def _duplicates(session: Session, result: Result) -> None:
@@ -146,10 +131,11 @@ def _selection(session: Session, result: Result) -> None:
 
 
 def _finished_work(session: Session, result: Result) -> Work:
-    return Work(
-        result.stage, session.recipe, result.directory, result.key, session.done, SilentMonitor()
-    )
+    place = result.directory, result.key
+    return Work(result.stage, session.recipe, *place, session.done, SilentMonitor())
 
 
 def _image(data: bytes, kind: str, key: str, description: str) -> None:
-    create_image_artifact(data_url(data, f"image/{kind}"), key=key, description=description)
+    artifacts.create_image_artifact(
+        data_url(data, f"image/{kind}"), key=key, description=description
+    )

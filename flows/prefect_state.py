@@ -100,14 +100,11 @@ def crash_orphans(pool: str) -> list[str]:
 
 
 def cancel_running(pool: str, seconds: float) -> list[str]:
-    """Cancel the active runs of `pool` and wait, at most `seconds`, until they have ended.
-
-    Returns their names. Raises one of API_ERRORS.
-    """
+    """Cancel the active runs of `pool`, wait up to `seconds`; their names. Raises API_ERRORS."""
     with get_client(sync_client=True) as client:
         runs = _active(client, pool)
         for run in runs:
-            client.set_flow_run_state(run.id, Cancelling(), force=True)
+            client.set_flow_run_state(run.id, Cancelling(), force=True)  # the worker sends SIGTERM
         end = time.monotonic() + seconds
         while _active(client, pool) and time.monotonic() < end:
             time.sleep(0.5)
@@ -127,9 +124,9 @@ def _is_alive(run: FlowRun) -> bool:
     if not pid:
         return False
     if host not in ("", socket.gethostname()):
-        return True
+        return True  # cannot be known from here; the automation finds it
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        environment = Path(f"/proc/{pid}/environ").read_bytes()  # ids are given again
     except OSError:
         return False
     return str(run.id).encode() in environment or run.id.hex.encode() in environment

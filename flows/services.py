@@ -26,7 +26,7 @@ from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
 _STATE = "flows.prefect_state"  # imports Prefect, which reads the environment
-POOL, PROFILE = "ssld", "ssld"
+POOL, PROFILE, PREVIOUS = "ssld", "ssld", "previous_profile"
 MARK = "SSLD_SERVICE"  # variable of a service's processes: its name and the folder of its record
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Bounds of `ssld up` and `ssld down`, in seconds.
@@ -151,22 +151,17 @@ def worker() -> Service:
 def prepare() -> None:
     """Make the environment such that Prefect works in it; a user's own settings come first.
 
-    Prefect reads the environment at import: call this before.
-
-    Raises:
-        UserError: a folder that cannot be written, or a proxy that cannot be used.
+    Prefect reads the environment at import: call this before. Raises UserError: a folder that
+    cannot be written, or a proxy that cannot be used.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ["SSLD_PROJECT"] = str(PROJECT)
     _exempt_loopback()
     prefect_home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser
-    for variable, folder in {
-        "PREFECT_HOME": prefect_home,
-        "SSLD_HOME": lambda: Store.default().root.parent,
-        "TMPDIR": lambda: Path(gettempdir()),
-    }.items():
-        _check_writable(variable, folder)
+    _check_writable("PREFECT_HOME", prefect_home)
+    _check_writable("SSLD_HOME", lambda: Store.default().root.parent)
+    _check_writable("TMPDIR", lambda: Path(gettempdir()))
     try:
         httpx.Client().close()  # as Prefect's client, it takes the proxies of the environment
     except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -191,7 +186,7 @@ def _check_writable(variable: str, folder: Callable[[], Path]) -> None:
         with TemporaryFile(dir=path):
             pass
     except (OSError, RuntimeError) as error:  # RuntimeError: a `~` of nobody
-        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        where = f"{name}: " if (name := getattr(error, "filename", None)) else ""
         raise UserError(
             f"{where}cannot be written ({error}); set {variable} to a folder that can"
         ) from error
@@ -221,11 +216,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def up(port: int, say: Callable[[str], None]) -> str:
-    """Start what does not run yet; the dashboard's address.
-
-    Raises:
-        UserError: the port is taken by something else, or a service does not start.
-    """
+    """Start what does not run yet; the dashboard's address. Raises UserError: a start fails."""
     prepare()
     api = _api_of(port)
     running, other = server(port), _current_port()
@@ -245,7 +236,7 @@ def up(port: int, say: Callable[[str], None]) -> str:
         raise UserError(f"the server did not start; see {running.log} (is port {port} taken?)")
     os.environ["PREFECT_API_URL"] = api
     prefect_state = resolve_name(_STATE)
-    prefect_state.use_profile(PROFILE, api, _previous_profile())
+    prefect_state.use_profile(PROFILE, api, home() / PREVIOUS)
     prefect_state.ensure_pool(POOL)
     if worker().pid() is None:
         for name in prefect_state.crash_orphans(POOL):
@@ -298,8 +289,7 @@ def down(say: Callable[[str], None]) -> None:
         say("server: not running")
     if port is not None:
         os.environ["PREFECT_API_URL"] = _api_of(port)
-        prefect_state = resolve_name(_STATE)
-        prefect_state.leave_profile(PROFILE, _previous_profile())
+        resolve_name(_STATE).leave_profile(PROFILE, home() / PREVIOUS)
 
 
 def _cancel_runs(api: str, say: Callable[[str], None]) -> None:
@@ -316,10 +306,6 @@ def _cancel_runs(api: str, say: Callable[[str], None]) -> None:
         except prefect_state.API_ERRORS as error:
             reason = str(error) or type(error).__name__
     say(f"the server cannot cancel runs ({reason}); they are stopped by signal")
-
-
-def _previous_profile() -> Path:
-    return home() / "previous_profile"
 
 
 def _current_port() -> int | None:

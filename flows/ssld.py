@@ -40,7 +40,7 @@ def ssld(
         until: the last stage to run, with all that it needs.
         refresh: stages to run again though they are done; ignored when Prefect retries the run.
     """
-    first_attempt = (flow_run.run_count or 1) == 1
+    first_attempt = (flow_run.run_count or 1) == 1  # a retry goes on, it does not begin again
     try:
         stages = needed_for(until)
         again = frozenset(refresh or ()) if first_attempt else frozenset()
@@ -98,7 +98,7 @@ def _run(session: Session, stage: Stage) -> State:
             name="Cached", message=f"unchanged: {result.directory}", data=_link(result)
         )
     logger.info("starts: %s", "asked for" if result else reason)
-    import_paddle()
+    import_paddle()  # now, in silence; a cached run does without its 3 s
     with stage_monitor(logger) as monitor:
         result = session.run(stage, monitor)
     publish(session, result)
@@ -107,7 +107,7 @@ def _run(session: Session, stage: Stage) -> State:
 
 
 def _link(result: Result) -> dict[str, str]:
-    """What travels between tasks: where the manifest lies, never data."""
+    """Place of a result, which alone travels between tasks: never data."""
     return {"stage": result.stage, "key": result.key, "directory": str(result.directory)}
 
 

@@ -31,7 +31,7 @@ def statuses(session: Session) -> Iterator[StageStatus]:
             continue
         result, reason = session.find(stage)
         if result is not None:
-            session.done[stage.name] = result
+            session.done[stage.name] = result  # not `accept`, which writes
             yield StageStatus(stage.name, "done", _summary(result))
         else:
             yield _unfinished(session, stage, previous, reason)
@@ -53,7 +53,7 @@ def _unfinished(
 
 
 def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
-    """What differs between the last finished run and what the recipe asks for now."""
+    """Differences between the last finished run and what the recipe asks for now."""
     if previous.version != stage.version:
         yield f"code version {previous.version} -> {stage.version}"
     before, now = _flat(previous.settings), _flat(stage.own_settings(session.recipe))

@@ -14,7 +14,7 @@ from data_catalog.base.config import UserError, closest
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.labels.config import OnnxConfig
 from ppcls_core.models.weights.files import weights_digest
-from tasks.recipe import STUDENTS, TRAINED, Recipe
+from tasks.recipe import GIVEN, STUDENTS, TRAINED, Recipe
 from tasks.run.stage import Stage
 from tasks.stages.data import fingerprints
 
@@ -23,7 +23,7 @@ def _given_files(recipe: Recipe) -> dict[str, str]:
     """Digests of the files that make up teachers which are not trained here."""
     found: dict[str, Path] = {}
     for place, teacher in recipe.teachers.items():
-        for key in ("weights", "onnx", "labels", "classes"):
+        for key in ("weights", *GIVEN):
             if path := getattr(teacher, key, None):
                 found[f"{place}.{key}"] = Path(path)
         if isinstance(teacher, OnnxConfig):

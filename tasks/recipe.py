@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
+from data_catalog.base.errors import errors_of
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
@@ -66,6 +67,8 @@ def _kind(section: Any) -> str:
     return next((f"dict[{key}]" for key in ("onnx", "labels") if has(key)), "dict[model]")
 
 
+AnyTeacher = TeacherConfig | OnnxConfig | LabelFileConfig
+GIVEN = ("onnx", "labels", "classes")  # files that make up a teacher, as its `weights` do
 _Network = Annotated[TeacherConfig, Tag("dict[model]")]
 _Onnx = Annotated[OnnxConfig, Tag("dict[onnx]")]
 _Labels = Annotated[LabelFileConfig, Tag("dict[labels]")]
@@ -93,8 +96,7 @@ class RunTime(Config):
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
     checkpoint_seconds: float = Field(default=60, gt=0)
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
-    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
-    """Share of the images of a training or an evaluation that may be unreadable."""
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
 
 
 class Recipe(Config):
@@ -117,7 +119,7 @@ class Recipe(Config):
     run_time: RunTime = RunTime()
 
     @property
-    def teachers(self) -> dict[str, TeacherConfig | OnnxConfig | LabelFileConfig]:
+    def teachers(self) -> dict[str, AnyTeacher]:
         """Each teacher by its place in the recipe: `teacher`, or `teacher.0`, `teacher.1` ..."""
         if isinstance(self.teacher, tuple):
             return {f"teacher.{number}": one for number, one in enumerate(self.teacher)}
@@ -135,19 +137,21 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _views_are_there(self) -> Recipe:
-        """What is replayed has been labelled, under the same augmentation."""
-        if self.label.views and not self.has_views:
+        """Views that are replayed are labelled, and under the same augmentation."""
+        trainings = {"distill": self.distill, "finetune": self.finetune}
+        replayed = {n: t for n, t in trainings.items() if t.teacher == "replay"}
+        if self.network is None:
+            for name in (n for n in trainings if n not in replayed):
+                raise ValueError(self._remedy(name))
+        if not self.has_views and self.label.views:
             raise ValueError(
                 "`label.views`: a file of `labels` has one row an image and none of its views; "
                 "leave `label.views` out: `teacher: replay` then takes the image's one label for "
                 "each of its views"
             )
-        for name, training in (("distill", self.distill), ("finetune", self.finetune)):
-            if training.teacher != "replay":
-                self._check_online(name)
-                continue
-            if not self.has_views:
-                continue
+        if self.label.views and not replayed:
+            raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
+        for name, training in replayed.items() if self.has_views else ():
             if not self.label.views:
                 raise ValueError(
                     f"`{name}.teacher: replay` needs `label.views`, how many augmented views of "
@@ -159,18 +163,15 @@ class Recipe(Config):
                     f"`{name}.teacher: replay` needs the augmentation and image_size of `distill`, "
                     "under which the views are labelled"
                 )
-        if self.label.views and "replay" not in (self.distill.teacher, self.finetune.teacher):
-            raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
         return self
 
-    def _check_online(self, name: str) -> None:
-        if self.network is None:
-            views = ", and `label: {views: 30}` or so" if self.has_views else ""
-            raise ValueError(
-                f"`{name}.teacher: online` asks the teacher in each step, which one network of "
-                f"Paddle (`teacher.model`) alone can answer: set `{name}: {{teacher: replay, "
-                f"teacher_batch_norm: running}}`{views}, to train from its stored outputs"
-            )
+    def _remedy(self, name: str) -> str:
+        views = ", and `label: {views: 30}` or so" if self.has_views else ""
+        return (
+            f"`{name}.teacher: online` asks the teacher in each step, which one network of Paddle "
+            f"(`teacher.model`) alone can answer: set `{name}: {{teacher: replay, "
+            f"teacher_batch_norm: running}}`{views}, to train from its stored outputs"
+        )
 
 
 def recipe_path(name: str) -> Path:
@@ -187,8 +188,7 @@ def recipe_path(name: str) -> Path:
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
 
-    Raises:
-        UserError: as `load_recipes`, and for several students.
+    Raises UserError: as `load_recipes`, and for several students.
     """
     recipes = load_recipes(name, settings)
     if len(recipes) > 1:
@@ -201,9 +201,7 @@ def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
 
     `students` gives by name what a student has different in STUDENT_SECTIONS. All else is common,
     so the results up to the selection are made once. A student's recipe is called RECIPE-NAME.
-
-    Raises:
-        UserError: any unknown key, value out of range, unknown model or missing weights file.
+    Raises UserError: any unknown key, value out of range, unknown model or missing weights file.
     """
     path = recipe_path(name)
     own = [setting for setting in settings if setting.startswith(("students.", "students="))]
@@ -215,10 +213,8 @@ def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
     recipes = []
     for student, sections in _sections(students, path).items():
         merged = override(_merged(data, sections), common)
-        try:
+        with errors_of(f"student {student}"):
             recipes.append(_recipe({**merged, "name": f"{data['name']}-{student}"}, path))
-        except UserError as error:
-            raise UserError(f"student {student}: {error}") from None
     return recipes
 
 
@@ -256,16 +252,15 @@ def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
     """Data set files and roots as absolute paths; relative ones start from the recipe's folder."""
-    names, options = {}, {}
+    data: dict[str, Any] = {}
     for key in ("labelled", "pool"):
         name = getattr(recipe.data, key)
-        names[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
+        data[key] = str(folder / name) if name.endswith((".yaml", ".yml")) else name
     for key in ("options", "pool_options"):
-        fields = dict(getattr(recipe.data, key))
+        data[key] = fields = dict(getattr(recipe.data, key))
         if "root" in fields and not str(fields["root"]).startswith("$"):
             fields["root"] = str(folder / Path(str(fields["root"])).expanduser())
-        options[key] = fields
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=names | options)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:
@@ -286,53 +281,45 @@ def _check_models(recipe: Recipe, path: Path) -> None:
                 f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
             )
     for key, (model, sections) in models.items():
-        try:
+        with errors_of(f"{path}: {key}"):
             spec_of(model.name, model.spec)
-        except UserError as error:
-            raise UserError(f"{path}: {key}: {error}") from None
         for name, section in sections.items():
-            if section is None:
-                continue
-            try:
-                check_image_size(model, section.image_size)
-            except UserError as error:
-                raise UserError(f"{path}: {name}.image_size: {error}") from None
+            with errors_of(f"{path}: {name}.image_size"):
+                if section is not None:
+                    check_image_size(model, section.image_size)
 
 
 def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:
     """The teacher's files as absolute paths: a stage need not know where the recipe lies."""
-    found = []
-    for place, teacher in recipe.teachers.items():
-        try:
-            found.append(teacher.model_copy(update=_files_of(teacher, path.parent)))
-        except UserError as error:
-            raise UserError(f"{path}: {place}.{error}") from None
-    whole = tuple(found) if isinstance(recipe.teacher, tuple) else found[0]
+    found = tuple(_resolved(one, path, place) for place, one in recipe.teachers.items())
+    whole = found if isinstance(recipe.teacher, tuple) else found[0]
     return recipe.model_copy(update={"teacher": whole})
 
 
-def _files_of(
-    teacher: TeacherConfig | OnnxConfig | LabelFileConfig, folder: Path
-) -> dict[str, object]:
-    """The fields that name files, or are taken from one beside them."""
-    if isinstance(teacher, TeacherConfig):
-        return {"weights": _file(teacher.weights, "weights", folder, find_weights)}
-    fields: dict[str, object] = {"classes": _file(teacher.classes, "classes", folder)}
-    if isinstance(teacher, LabelFileConfig):
-        return fields | {"labels": _file(teacher.labels, "labels", folder)}
-    onnx = _file(teacher.onnx, "onnx", folder)
-    sidecar = Path(str(onnx)).parent / SIDECAR
+def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:
+    """`teacher` with absolute paths, and of ONNX with what a sidecar.json beside it says."""
+    files = {}
+    for key, find in {"weights": find_weights, **dict.fromkeys(GIVEN, _is_file)}.items():
+        if given := getattr(teacher, key, None):
+            with errors_of(f"{path}: {place}.{key}"):
+                # A path with a ~ is no relative one.
+                files[key] = str(find(Path(given) if given[0] == "~" else path.parent / given))
+    teacher = teacher.model_copy(update=files)
+    if not isinstance(teacher, OnnxConfig):
+        return teacher
+    sidecar = Path(teacher.onnx).parent / SIDECAR
+    if not sidecar.is_file() and teacher.preprocess is None:
+        raise UserError(
+            f"{path}: {place}.preprocess: is required, as no {SIDECAR} lies beside the file: give "
+            "size, and short, mean, std and interpolation where they are not ImageNet's usual ones"
+        )
     if sidecar.is_file():
         said = read_sidecar(sidecar)
         own: dict[str, Any] = {**dict(said.preprocess), "mean": said.mean, "std": said.std}
-        fields["classes"] = fields["classes"] or str(sidecar)
-        fields["preprocess"] = teacher.preprocess or OnnxPreprocess(**own)
-    elif teacher.preprocess is None:
-        raise UserError(
-            "preprocess: is required, as no sidecar.json lies beside the file: give size, and "
-            "short, mean, std and interpolation where they are not ImageNet's usual ones"
-        )
-    return fields | {"onnx": onnx}
+        preprocess = teacher.preprocess or OnnxPreprocess(**own)
+        classes = teacher.classes or str(sidecar)
+        return teacher.model_copy(update={"preprocess": preprocess, "classes": classes})
+    return teacher
 
 
 def _is_file(path: Path) -> Path:
@@ -340,16 +327,3 @@ def _is_file(path: Path) -> Path:
     if not path.is_file():  # opening a FIFO would wait
         raise UserError(f"{path}: no such file; correct the path")
     return path
-
-
-def _file(
-    given: str | None, key: str, folder: Path, find: Callable[[Path], Path] = _is_file
-) -> str | None:
-    """The absolute path of a file that a recipe in `folder` names under `key`."""
-    if given is None:
-        return None
-    try:
-        # A path with a ~ is no relative one.
-        return str(find(Path(given) if given.startswith("~") else folder / given))
-    except UserError as error:
-        raise UserError(f"{key}: {error}") from None

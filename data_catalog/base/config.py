@@ -43,6 +43,7 @@ class Config(BaseModel):
         return data | {name: str(data[name]) for name in numbers}
 
 
+_OTHER_BASE = re.compile(r"[+-]?0[0-9_]|.*:")  # 010 is 8 and 1:30 is 90 in YAML 1.1
 C = TypeVar("C", bound=Config)
 
 
@@ -141,6 +142,9 @@ class _Checked:
             return node.value
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
             raise _mistake(f"a number of {len(node.value):,} characters", node)
+        if node.tag.endswith((":int", ":float")) and _OTHER_BASE.match(node.value):
+            what = f"{node.value} counts in eights or sixties"
+            raise _mistake(f"{what}: write a decimal number without leading 0, or text", node)
         return []
 
     def _check_keys(self, node: yaml.MappingNode) -> None:

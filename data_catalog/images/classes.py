@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import SCHEMA, Tally
+from data_catalog.images.columns import ROOT, SCHEMA, Tally
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import Found
 
+_NUMBERED = re.compile(r"([+-]?[0-9]{1,99})[\s,;:]\s*(\S.*)")
+_ENDS_IN_NUMBER = re.compile(r"\S[\s,;:]\s*([0-9]{1,9})$")
 MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
 
 
@@ -50,17 +52,23 @@ def read_classes(path: Path) -> tuple[str, ...]:
         raise UserError(
             f"{path}:{names.index('') + 1}: is blank; name the class, or remove the line"
         )
-    parts = [name.split(maxsplit=1) for name in names]
-    if all(len(part) == 2 and _is_number(part[0]) for part in parts):
-        numbers = [int(part[0]) for part in parts]
-        lines = {number: at for at, number in reversed(list(enumerate(numbers)))}
-        for wrong in (at for at, n in enumerate(numbers) if n >= len(numbers) or lines[n] < at):
-            raise UserError(
-                f"{path}:{wrong + 1}: number {numbers[wrong]} of '{parts[wrong][1]}', expected "
-                f"each of 0 to {len(numbers) - 1} once, as every line begins with a number; "
-                "correct the numbers, or remove them all"
-            )
-        names = [parts[line][1] for line in np.argsort(numbers)]
+    parts = [match for name in names if (match := _NUMBERED.fullmatch(name))]
+    ends = [int(match[1]) for name in names if (match := _ENDS_IN_NUMBER.search(name))]
+    if len(parts) == len(names):
+        numbers = [int(part[1]) for part in parts]
+        first_at = {number: at for at, number in reversed([*enumerate(numbers)])}
+        for at, number in enumerate(numbers):
+            if number not in range(len(numbers)) or first_at[number] < at:
+                raise UserError(
+                    f"{path}:{at + 1}: number {number} of '{parts[at][2]}', expected "
+                    f"each of 0 to {len(numbers) - 1} once, as every line begins with a number; "
+                    "correct the numbers, or remove them all"
+                )
+        names = [parts[line][2] for line in np.argsort(numbers)]
+    elif ends != sorted(ends) == list(range(len(names))):
+        raise UserError(
+            f"{path}:1: number {ends[0]} stands behind the name of class 0; write `number name`"
+        )
     first: dict[str, int] = {}
     for label, name in enumerate(names):
         if first.setdefault(name, label) != label:
@@ -105,10 +113,10 @@ def _class_of(top: str) -> str:
     return re.sub(r"(?i)\.tar$", "", top)
 
 
-def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Found:
+def with_folder_labels(found: Found, classes: Sequence[str]) -> Found:
     """Images of a folder or tar labelled by the class folder that they lie in, at any depth;
     what lies in none is passed over."""
-    inside = text_of(os.fsencode(os.path.relpath(found.source, root)))
+    inside = text_of(os.fsencode(os.path.relpath(found.source, found.images.roots[ROOT])))
     pattern = "^" + ("" if inside == "." else re.escape(inside) + "/") + "(?P<top>[^/]+)/"
     numbers = {name: label for label, name in enumerate(classes)}
     tally, tables, kept = Tally(), [SCHEMA.empty_table()], []

@@ -29,7 +29,7 @@ from data_catalog.images.columns import SCHEMA, Images, PassedOver
 from data_catalog.images.found import BATCH, WORKERS, Found
 from data_catalog.images.tars import MEMBERS, Damage, TarImages, content_at, read_tar
 
-FORMAT = 1  # of the cache; raised when readers find other things
+FORMAT = 2  # of the cache; raised when readers find other things
 RACY = 2_000_000_000  # ns
 ENTRY = np.dtype([("key", "<u8"), ("size", "<i8"), ("changed", "<i8"), ("content", "V16")])
 Progress = Callable[[int, int], None]  # (images done, images in all)

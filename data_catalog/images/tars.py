@@ -96,14 +96,16 @@ def content_at(descriptor: int, offset: int, size: int) -> bytes | None:
 class _Walk:
     """Through one file: the tar and the tars within it.
 
-    `images`: path -> (offset, size). `links`: path -> where it points to. `others`: path of what is
-    no image -> the reason for which a link to it is passed over.
+    `images`: path -> (offset, size); `hidden` likewise, no rows until a link leads there. `links`:
+    path -> where it points to. `others`: path of what is no image -> the reason for which a link to
+    it is passed over.
     """
 
     file: BinaryIO
     tally: Tally
     damaged: list[Damage]
     images: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    hidden: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     links: dict[bytes, bytes] = field(default_factory=dict)
     others: dict[bytes, str] = field(default_factory=dict)
     tops: set[bytes] = field(default_factory=set)
@@ -153,9 +155,9 @@ class _Walk:
         return None
 
     def _take(self, member: tarfile.TarInfo, name: bytes, folder: bytes) -> None:
-        if is_hidden(name):
-            return None if member.isdir() else self._pass("hidden", name)
         kind = self._kind(member, name)
+        if is_hidden(name):
+            return self._hide(member, name, kind)
         if b"/" in name or member.isdir() or kind == "tar":
             self.tops.add(name.partition(b"/")[0])
         if member.isdir():
@@ -189,6 +191,12 @@ class _Walk:
 
         return kind_of(name, head)
 
+    def _hide(self, member: tarfile.TarInfo, name: bytes, kind: Kind) -> None:
+        if kind == "image" and member.isreg() and not member.issparse():
+            self.hidden[name] = (member.offset_data, member.size)
+        if not member.isdir():
+            self._pass("hidden", name)
+
     def _take_tar(self, member: tarfile.TarInfo, name: bytes) -> None:
         self.others[name] = "same_file"
         if len(re.findall(rb"\.tar/", name)) >= MAX_DEPTH:
@@ -210,6 +218,8 @@ class _Walk:
                 target = self.links.get(target, target)
             if target in self.images:
                 self._pass("same_file", name + b" = " + target)
+            elif target in self.hidden:  # as git-annex and DVC keep files
+                self.images[name], self.others[target] = self.hidden.pop(target), "same_file"
             elif target in self.others:
                 self._pass(self.others[target], name)
             elif kind_of(name, bytes) == "image":

@@ -88,8 +88,8 @@ class BadImage(Exception):
 def read_bytes(source: Source) -> bytes:
     """The bytes of an image file, wherever it is.
 
-    Raises:
-        BadImage: `missing`, `empty`, `truncated` (a tar that ends within it), `decompression_bomb`.
+    Raises BadImage: `missing`, `empty`, `truncated` (a tar that ends within it),
+    `decompression_bomb`.
     """
     if isinstance(source, Made):
         return source.make()
@@ -121,9 +121,7 @@ def decode(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIXE
 
     A file needs no end mark where its rows are all there. Of a JPEG with `needed` only the part
     that this gives is there for sure: rows under it may be black, and damage there goes unnoticed.
-
-    Raises:
-        BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
+    Raises BadImage: `not_an_image`, `truncated`, `too_small` or `decompression_bomb`.
     """
     return decoded(data, needed, max_pixels).pixels
 
@@ -223,10 +221,8 @@ def _by_turbojpeg(data: bytes, frame: Frame, part: Part) -> np.ndarray:
     """`part` of a JPEG, not turned; black under it: the header is made to say that it ends there.
 
     So the rest is not decoded. Pixels are OpenCV's, which has the same decoder; but that prints a
-    warning of the bytes left over.
-
-    Raises:
-        ValueError: TurboJPEG refuses the data, or warns of more than bytes left over.
+    warning of the bytes left over. Raises ValueError: TurboJPEG refuses the data, or warns of more
+    than bytes left over.
     """
     height, width = (-(-side // part.divisor) for side in (frame.height, frame.width))
     end = frame.height  # where the header says that the picture ends

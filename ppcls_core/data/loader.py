@@ -4,7 +4,7 @@ What a batch holds depends only on (seed, epoch, image id), never on the number 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -110,13 +110,10 @@ class TrainLoader:
     ) -> Iterator[Batch]:
         """The batch of each step from `first_step` of `epoch` on.
 
-        Over several epochs the threads go on loading while an epoch is closed and validated.
-
-        Args:
-            epoch, first_step: both counted from 0.
-            num_epochs: so many epochs, the first included.
-            part: (r, P) gives the r-th of P equal parts of each batch. `mix` then mixes within the
-                part, so its result depends on P, as PaddleClas's depends on the number of cards.
+        Epochs and steps are counted from 0. Over several epochs, `num_epochs` in all, the threads
+        go on loading while an epoch is closed and validated. A `part` (r, P) is the r-th of P equal
+        parts of each batch. `mix` then mixes within the part, so its result depends on P, as
+        PaddleClas's depends on the number of cards.
         """
         places = self._places(epoch, first_step, num_epochs, part)
         first = epoch * self.steps_per_epoch + first_step
@@ -134,8 +131,7 @@ class TrainLoader:
             targets = self.replay.store.logprobs(ids, self._stored(step // self.steps_per_epoch))
             return Batch(pixels, labels, targets=targets, lost=lost)
         if self.mix is not None:
-            mixed = self.mix(pixels, labels, generator(self.seed, step, "mix"))
-            return Batch(mixed.pixels, mixed.labels_a, mixed.labels_b, mixed.weight, lost=lost)
+            return replace(self.mix(pixels, labels, generator(self.seed, step, "mix")), lost=lost)
         return Batch(pixels, labels, lost=lost)
 
     def _view(self, epoch: int) -> int:
@@ -167,7 +163,7 @@ class TrainLoader:
         """The image; an unreadable one is replaced by one that its id and the epoch decide."""
         epoch, row = place
         lost: Lost = {}
-        for attempt in range(100):
+        for attempt in range(100):  # so many bad ones in a row are a wrong root, no bad luck
             image_id = self.images.ids[row]
             try:
                 self._require_label(image_id, epoch)

@@ -35,8 +35,17 @@ class Preprocess(Config):
     interpolation: Interpolation | None = None  # None: area to shrink, linear to enlarge
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 RGB [H, W, 3] to uint8 [3, size, size]."""
-        return test_transform(image, self.size, self.short, self.interpolation)
+        """uint8 RGB [H, W, 3] to uint8 [3, size, size].
+
+        Of a strip only the middle is resized: enlarging all of 16 x 6,000,000 pixels takes 70 GB.
+        """
+        size, image = self.size, middle(image, MAX_ASPECT * min(image.shape[:2]))
+        height, width = image.shape[:2]
+        scale = (self.short or round(size / CROP_RATIO)) / min(height, width)
+        w, h = max(size, round(width * scale)), max(size, round(height * scale))
+        out = resized(image, (h, w), self.interpolation or ("area" if scale < 1 else "linear"))
+        x, y = (w - size) // 2, (h - size) // 2
+        return np.ascontiguousarray(out[y : y + size, x : x + size].transpose(2, 0, 1))
 
 
 def train_transform(
@@ -53,7 +62,7 @@ def train_transform(
 def needed(
     operators: Sequence[Operator], shape: tuple[int, int], fresh: Callable[[], np.random.Generator]
 ) -> Part:
-    """What of a JPEG of `shape` (height, width) has to be decoded for `operators`.
+    """The part of a JPEG of `shape` (height, width) that `operators` need decoded.
 
     Of a random crop, if it comes first, the box is drawn before anything is decoded, by a generator
     that `fresh` gives anew at each call. Rows under the box are not needed.
@@ -70,7 +79,7 @@ def needed(
 def reduction(
     operators: Sequence[Operator], shape: tuple[int, int], fresh: Callable[[], np.random.Generator]
 ) -> int:
-    """What the sides of an image of `shape` (height, width) may be divided by before `operators`.
+    """Divisor that the sides of an image of `shape` (height, width) bear before `operators`.
 
     8, 4, 2 or 1: the largest that leaves the random crop, if it comes first, a box at least as
     large as its output. The box scales with the image, so it is drawn from the shape, by a
@@ -88,25 +97,6 @@ def reduction(
     boxes = [crop.box(turned, fresh())[2:] for turned in (shape, (shape[1], shape[0]))]
     fits = (n for n in (8, 4, 2) if all(h >= n * height and w >= n * width for h, w in boxes))
     return next(fits, 1)
-
-
-def test_transform(
-    image: np.ndarray,
-    size: int,
-    short: int | None = None,
-    interpolation: Interpolation | None = None,
-) -> np.ndarray:
-    """uint8 RGB [H, W, 3] to uint8 [3, size, size]: short side to `short`, centre crop.
-
-    Of a strip only the middle is resized: enlarging all of 16 x 6,000,000 pixels takes 70 GB.
-    """
-    image = middle(image, MAX_ASPECT * min(image.shape[:2]))
-    height, width = image.shape[:2]
-    scale = (short or round(size / CROP_RATIO)) / min(height, width)
-    w, h = max(size, round(width * scale)), max(size, round(height * scale))
-    out = resized(image, (h, w), interpolation or ("area" if scale < 1 else "linear"))
-    x, y = (w - size) // 2, (h - size) // 2
-    return np.ascontiguousarray(out[y : y + size, x : x + size].transpose(2, 0, 1))
 
 
 def normalize(images: np.ndarray | Tensor) -> Tensor:

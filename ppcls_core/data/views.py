@@ -56,7 +56,7 @@ class AugmentedViews(Config):
         return pixels
 
     def seed(self, image_id: str, number: int) -> int:
-        """Of the generator that all operators draw from."""
+        """Seed of the generator that all operators draw from."""
         return seed_of(*self._key(image_id, number))
 
     @cached_property

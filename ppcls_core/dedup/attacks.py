@@ -146,53 +146,49 @@ def perspective(image: np.ndarray, strength: float, rng: np.random.Generator) ->
 
 # Common ones, then harder ones.
 COMMON: dict[str, Attack] = {
-    "jpeg 30": lambda image, other, rng: jpeg(image, 30),
-    "jpeg 10": lambda image, other, rng: jpeg(image, 10),
-    "half size": lambda image, other, rng: scale(image, 0.5),
-    "quarter size": lambda image, other, rng: scale(image, 0.25),
-    "crop 80 %": lambda image, other, rng: crop(image, 0.8, rng),
-    "crop 50 %": lambda image, other, rng: crop(image, 0.5, rng),
-    "crop 30 %": lambda image, other, rng: crop(image, 0.3, rng),
-    "crop 20 %": lambda image, other, rng: crop(image, 0.2, rng),
-    "rotate 15": lambda image, other, rng: rotate(image, 15),
-    "rotate 90": lambda image, other, rng: np.rot90(image),
-    "mirror": lambda image, other, rng: image[:, ::-1],
-    "blur 2": lambda image, other, rng: blur(image, 2),
-    "blur 4": lambda image, other, rng: blur(image, 4),
-    "colour": lambda image, other, rng: colour(image, rng),
-    "text": lambda image, other, rng: text(image, rng),
-    "border": lambda image, other, rng: border(image, rng),
-    "screenshot": lambda image, other, rng: screenshot(image, rng),
-    "crop 50 % + 0.6 + jpeg 50": lambda image, other, rng: jpeg(
-        scale(crop(image, 0.5, rng), 0.6), 50
-    ),
-    "mirror + crop 60 % + jpeg 40": lambda image, other, rng: jpeg(
-        crop(image, 0.6, rng)[:, ::-1], 40
-    ),
+    "jpeg 30": lambda image, _, rng: jpeg(image, 30),
+    "jpeg 10": lambda image, _, rng: jpeg(image, 10),
+    "half size": lambda image, _, rng: scale(image, 0.5),
+    "quarter size": lambda image, _, rng: scale(image, 0.25),
+    "crop 80 %": lambda image, _, rng: crop(image, 0.8, rng),
+    "crop 50 %": lambda image, _, rng: crop(image, 0.5, rng),
+    "crop 30 %": lambda image, _, rng: crop(image, 0.3, rng),
+    "crop 20 %": lambda image, _, rng: crop(image, 0.2, rng),
+    "rotate 15": lambda image, _, rng: rotate(image, 15),
+    "rotate 90": lambda image, _, rng: np.rot90(image),
+    "mirror": lambda image, _, rng: image[:, ::-1],
+    "blur 2": lambda image, _, rng: blur(image, 2),
+    "blur 4": lambda image, _, rng: blur(image, 4),
+    "colour": lambda image, _, rng: colour(image, rng),
+    "text": lambda image, _, rng: text(image, rng),
+    "border": lambda image, _, rng: border(image, rng),
+    "screenshot": lambda image, _, rng: screenshot(image, rng),
+    "crop 50 % + 0.6 + jpeg 50": lambda image, _, rng: jpeg(scale(crop(image, 0.5, rng), 0.6), 50),
+    "mirror + crop 60 % + jpeg 40": lambda image, _, rng: jpeg(crop(image, 0.6, rng)[:, ::-1], 40),
 }
 HARDER: dict[str, Attack] = {
     "picture in picture 50 %": lambda image, other, rng: paste(image, other, 0.5, rng),
     "picture in picture 20 %": lambda image, other, rng: paste(image, other, 0.2, rng),
-    "perspective": lambda image, other, rng: perspective(image, 0.2, rng),
+    "perspective": lambda image, _, rng: perspective(image, 0.2, rng),
     "sticker 40 %": lambda image, other, rng: paste(other, image, 0.4, rng),
-    "squeeze": lambda image, other, rng: cv2.resize(
+    "squeeze": lambda image, _, rng: cv2.resize(
         image, [min(image.shape[:2])] * 2, interpolation=cv2.INTER_AREA
     ),
-    "invert": lambda image, other, rng: 255 - image,
-    "grey": lambda image, other, rng: grey(image),
-    "gamma": lambda image, other, rng: gamma(image, float(rng.choice([0.45, 2.2]))),
-    "noise": lambda image, other, rng: noise(image, 20, rng),
-    "watermark": lambda image, other, rng: watermark(image),
-    "rotate 40 + crop 50 %": lambda image, other, rng: crop(rotate(image, 40), 0.5, rng),
-    "mirror + rotate 8 + crop 40 %": lambda image, other, rng: crop(
+    "invert": lambda image, _, rng: 255 - image,
+    "grey": lambda image, _, rng: grey(image),
+    "gamma": lambda image, _, rng: gamma(image, float(rng.choice([0.45, 2.2]))),
+    "noise": lambda image, _, rng: noise(image, 20, rng),
+    "watermark": lambda image, _, rng: watermark(image),
+    "rotate 40 + crop 50 %": lambda image, _, rng: crop(rotate(image, 40), 0.5, rng),
+    "mirror + rotate 8 + crop 40 %": lambda image, _, rng: crop(
         rotate(image[:, ::-1], 8), 0.4, rng
     ),
-    "grey + text + jpeg 30": lambda image, other, rng: jpeg(grey(text(image, rng)), 30),
-    "border + half + blur 1": lambda image, other, rng: blur(scale(border(image, rng), 0.5), 1),
-    "screenshot + 0.5 + jpeg 40": lambda image, other, rng: jpeg(
+    "grey + text + jpeg 30": lambda image, _, rng: jpeg(grey(text(image, rng)), 30),
+    "border + half + blur 1": lambda image, _, rng: blur(scale(border(image, rng), 0.5), 1),
+    "screenshot + 0.5 + jpeg 40": lambda image, _, rng: jpeg(
         scale(screenshot(image, rng), 0.5), 40
     ),
-    "crop 40 % + colour + noise": lambda image, other, rng: noise(
+    "crop 40 % + colour + noise": lambda image, _, rng: noise(
         colour(crop(image, 0.4, rng), rng), 8, rng
     ),
 }

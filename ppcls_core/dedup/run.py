@@ -27,11 +27,12 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     What an earlier search of the same images and settings has finished there is not done again; the
     caller makes sure that nothing else lies there. The monitor gets notes of the losses.
 
-    Raises:
-        UserError: no validation image can be read.
-        Interrupted: a stop was requested; finished shards are kept.
+    Raises UserError: no validation image can be read. Interrupted: a stop was requested; finished
+    shards are kept.
     """
-    _note_images(search, monitor)
+    for name, images in {"pool": search.pool, "validation": search.against}.items():
+        if images is not None:
+            monitor.note(f"{name}: {describe(images)}")
     index = _index(search, monitor)
     val = val_account(search, index)
     if val is not None:
@@ -39,12 +40,6 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     _plant(search, index, monitor)
     _search(search, index, monitor)
     return write_result(search, index, val)
-
-
-def _note_images(search: Search, monitor: Monitor) -> None:
-    for name, images in {"pool": search.pool, "validation": search.against}.items():
-        if images is not None:
-            monitor.note(f"{name}: {describe(images)}")
 
 
 def _reasons(rejected: pa.Table) -> str:

@@ -101,8 +101,7 @@ def reserved(search: Search, given: Sequence[Path], note: Callable[[str], None])
     A search of the same images, wherever they lie, and settings is resumed. One whose images
     have other contents than when `given` was searched before is done anew.
 
-    Raises:
-        UserError: another process writes there, or the work of another search lies there.
+    Raises UserError: another process writes there, or the work of another search lies there.
     """
     with ExitStack() as stack:
         try:

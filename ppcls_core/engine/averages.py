@@ -8,10 +8,7 @@ import paddle
 
 
 class Average:
-    """The average of `model`'s parameters and running statistics, starting from what they are.
-
-    `values` are float32 tensors by name in the state dict.
-    """
+    """Average of a model's parameters and statistics, from now on; float32 `values` by name."""
 
     def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
         self.decay = decay
@@ -32,7 +29,7 @@ class Average:
     @contextmanager
     def in_model(self) -> Iterator[None]:
         """For the block the model has the average, afterwards what it had before."""
-        own = _copies(self._model)
+        own = _copies(self._model)  # training goes on from these
         self.enter_model()
         try:
             yield
@@ -67,7 +64,7 @@ class RunningStatistics:
         if not self._tensors:
             return np.zeros(0)
         joined = paddle.concat([tensor.flatten() for tensor in self._tensors])
-        return joined.numpy().astype(np.float64)
+        return joined.numpy().astype(np.float64)  # exact: a mean over parts rounds once
 
     def write(self, values: np.ndarray) -> None:
         """Set them to `values`, in the order of `read`."""

@@ -70,10 +70,7 @@ def _write(directory: Path, state: State) -> None:
 
 
 def restore(directory: Path, state: State, monitor: Monitor) -> None:
-    """Load the newest whole checkpoint of `directory` into `state`; without one it stays as it is.
-
-    Raises UserError: every checkpoint is damaged, or the one found is of another training.
-    """
+    """Load the newest whole checkpoint, if any. Raises UserError: all are damaged, or another's."""
     with world().together():
         if world().is_first:
             _read_newest(directory, state, monitor)
@@ -114,10 +111,8 @@ def _tensors(state: State) -> dict[str, paddle.Tensor]:
     for key, tensor in state.optimizer.state_dict().items():
         parameter = next(name for name in names if key.startswith(name + "_"))
         tensors[f"optimizer/{names[parameter]}/{key.removeprefix(parameter + '_')}"] = tensor
-    if state.average is not None:
-        values = state.average.values
-        tensors.update({f"average/{name}": tensor for name, tensor in values.items()})
-    return tensors
+    averages = state.average.values if state.average else {}
+    return tensors | {f"average/{name}": tensor for name, tensor in averages.items()}
 
 
 def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
@@ -135,8 +130,10 @@ def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
 
 def _position_of(state: State) -> dict[str, Any]:
     """All of `state` that is no tensor, as JSON has it."""
-    own = asdict(state.position)
-    return {**own, "loss_sum": own["loss_sum"].hex(), "scaler": _scaler_of(state)}
+    own, scaler = asdict(state.position), dict[str, Any](state.scaler.state_dict())
+    if scaler:  # empty where the loss is not scaled
+        scaler["scale"] = scaler["scale"].item()
+    return {**own, "loss_sum": own["loss_sum"].hex(), "scaler": scaler}
 
 
 def _set_position(state: State, position: dict[str, Any]) -> None:
@@ -147,12 +144,6 @@ def _set_position(state: State, position: dict[str, Any]) -> None:
     position["loss_sum"] = float.fromhex(position["loss_sum"])
     position["rejected"] = {name: tuple(pair) for name, pair in position["rejected"].items()}
     state.position = Position(**position)
-
-
-def _scaler_of(state: State) -> dict[str, Any]:
-    """The loss scaler's state as JSON has it; {} where the loss is not scaled."""
-    values: dict[str, Any] = dict(state.scaler.state_dict())
-    return values | {"scale": values["scale"].item()} if values else {}
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

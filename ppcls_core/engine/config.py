@@ -28,9 +28,7 @@ class TrainConfig(Config):
     optimizer: Optimizer = Momentum()
     regularizer: Regularizer = Regularizer()
     clip_norm: float | None = Field(default=None, gt=0)  # 2-norm of the whole gradient
-    accumulate: int = Field(
-        default=1, gt=0
-    )  # parts of a batch, to save memory; batch norm sees one
+    accumulate: int = Field(default=1, gt=0)  # parts of a batch; batch norm sees one of them
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     precision: Precision = Precision()
     eval_every: int = Field(default=10, gt=0)  # epochs between validations; the last has one
@@ -60,8 +58,8 @@ class DistillTraining(TrainConfig):
     """Training on the teacher's outputs, labels unused: distill and finetune."""
 
     loss: LossName = "ssld"
+    # Asked in each step, as published; or its stored outputs, see `label.views` of a recipe.
     teacher: Literal["online", "replay"] = "online"
-    """Asked in each step, as published; or its stored outputs, see `label.views` of a recipe."""
     teacher_batch_norm: Literal["batch", "running"] = "batch"  # published: batch statistics
     augmentation: tuple[Operator, ...] = CLASSIC
     mix: BatchOperator | None = None  # pairs of images of a batch mixed into one

@@ -59,7 +59,7 @@ class World:
             return total.numpy()
 
     def any(self, *flags: bool) -> list[bool]:
-        """Of each flag, whether it is true in some process."""
+        """Whether each flag is true in some process."""
         return (self.sum(np.array(flags, np.float64)) > 0).tolist()
 
     def gather(self, value: T) -> list[T]:

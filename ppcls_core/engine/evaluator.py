@@ -74,10 +74,7 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
 
 
 def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:
-    """Accuracy of `model` in eval mode; afterwards each layer is in the mode that it was in.
-
-    Raises Interrupted, UserError: as `evaluate_each`.
-    """
+    """As `evaluate_each`, of `model` in eval mode; afterwards each layer is in its former mode."""
     with eval_mode(model):
         return evaluate_each([partial(predict_logits, model)], data, monitor)[0]
 
@@ -87,11 +84,8 @@ def evaluate_each(
 ) -> list[Accuracy]:
     """The accuracy of each predictor; every image is read once.
 
-    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same.
-
-    Raises:
-        Interrupted: a stop was requested.
-        UserError: no image, or too few, can be read.
+    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same. Raises
+    Interrupted: a stop was requested; UserError: no image, or too few, can be read.
     """
     images, labels, lost = data.images, data.images.labels, Lost()
     counts = [np.zeros((3, 0), np.int64) for _ in predictors]
@@ -106,7 +100,7 @@ def evaluate_each(
             hits = [count_hits(predict(pixels), labels[rows]) for predict in predictors]
             counts = [_sum([total, new]) for total, new in zip(counts, hits, strict=True)]
         if monitor.stop_requested:
-            break
+            break  # not raised here: the others must learn of it first
     if any(world().any(monitor.stop_requested)):
         raise Interrupted
     by_reason = counts_of(world().union(lost))
@@ -115,12 +109,9 @@ def evaluate_each(
 
 
 def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`Accuracy.by_class` of float [N, C] logits and integer [N] labels.
-
-    Ties and NaN count against the model.
-    """
+    """`Accuracy.by_class` of float [N, C] logits, integer [N] labels; ties and NaN are misses."""
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
-    rank = (~(logits < target)).sum(1) - 1
+    rank = (~(logits < target)).sum(1) - 1  # not >=, which is false for NaN; less itself
     hits = (labels, labels[rank < 1], labels[rank < 5])
     return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
 

@@ -26,10 +26,9 @@ def cross_entropy(smoothing: float) -> Objective:
     def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
         def loss(logits: Tensor) -> Tensor:
             own = _cross_entropies(logits, batch.labels, smoothing)
-            if batch.other_labels is None:
+            if batch.other_labels is None or batch.weight is None:
                 return own.mean()
             other = _cross_entropies(logits, batch.other_labels, smoothing)
-            assert batch.weight is not None
             weight = paddle.to_tensor(batch.weight)
             return (weight * own + (1 - weight) * other).mean()
 
@@ -51,7 +50,13 @@ def distillation(
     good.
     """
     for teacher in teachers:
-        _prepare(teacher, batch_norm)
+        teacher.eval()
+    kinds = paddle.nn.BatchNorm2D | paddle.nn.BatchNorm
+    for layer in (layer for teacher in teachers for layer in teacher.sublayers()):
+        if batch_norm == "batch" and isinstance(layer, kinds):
+            layer.train()
+            # Keeps the running statistics as they are; Paddle has no other way.
+            layer._momentum = 1.0  # pyright: ignore[reportPrivateUsage]
     divergence = LOSSES[loss]
 
     def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -86,16 +91,6 @@ def _cross_entropies(logits: Tensor, labels: np.ndarray, smoothing: float) -> Te
     target = paddle.to_tensor(labels)
     losses = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
     return losses.flatten()
-
-
-def _prepare(teacher: paddle.nn.Layer, batch_norm: Literal["batch", "running"]) -> None:
-    teacher.eval()
-    if batch_norm == "batch":
-        for layer in teacher.sublayers():
-            if isinstance(layer, paddle.nn.BatchNorm2D | paddle.nn.BatchNorm):
-                layer.train()
-                # Keeps the running statistics as they are; Paddle has no other way.
-                layer._momentum = 1.0  # pyright: ignore[reportPrivateUsage]
 
 
 def _of_outputs(

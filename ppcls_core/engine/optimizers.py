@@ -7,7 +7,7 @@ place of the training's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -60,24 +60,20 @@ def make_optimizer(
 ) -> paddle.optimizer.Optimizer:
     """Paddle's optimizer of `config`, its state already allocated.
 
-    Every step sets the learning rate first. Gradients are clipped before they are regularized.
-
-    Args:
-        config: its fields are called as Paddle's arguments.
-        parameters: those that learn.
-        regularizer: of the parameters that have none of their own.
-        clip_norm: the gradient of all parameters together gets at most this 2-norm.
+    `regularizer` is for the parameters that have none of their own. Gradients are clipped, all
+    together to the 2-norm `clip_norm`, before they are regularized. Every step has to set the
+    learning rate first.
     """
     import paddle
     from paddle.utils import unique_name
 
-    clip = paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None
+    decay = getattr(paddle.regularizer, f"{regularizer.name}Decay")
     optimizer = getattr(paddle.optimizer, config.name)(
         1.0,
         parameters=list(parameters),
-        weight_decay=_decay(regularizer),
-        grad_clip=clip,
-        **config.model_dump(exclude={"name"}),
+        weight_decay=decay(regularizer.factor) if regularizer.factor else None,
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None,
+        **config.model_dump(exclude={"name"}),  # whose fields are called as Paddle's arguments
     )
     # Now, not at the first step, and counted from 0: what a checkpoint must hold is known at once,
     # and its names are the same in every process, however many optimizers there were.
@@ -85,11 +81,3 @@ def make_optimizer(
         block = paddle.static.default_main_program().global_block()
         optimizer._create_accumulators(block, optimizer._parameter_list)
     return optimizer
-
-
-def _decay(regularizer: Regularizer) -> Any:
-    from paddle.regularizer import L1Decay, L2Decay
-
-    if not regularizer.factor:
-        return None
-    return (L1Decay if regularizer.name == "L1" else L2Decay)(regularizer.factor)

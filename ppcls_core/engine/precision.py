@@ -31,13 +31,11 @@ class Precision(Config):
 
         if self.dtype == "fp32":
             return
-        is_supported = {
-            "bf16": paddle.amp.is_bfloat16_supported,
-            "fp16": paddle.amp.is_float16_supported,
-        }[self.dtype]
+        amp, device = paddle.amp, paddle.device.get_device()
+        is_bf16 = self.dtype == "bf16"
+        is_supported = amp.is_bfloat16_supported() if is_bf16 else amp.is_float16_supported()
         # On a CPU Paddle calls bfloat16 supported, but has no kernel to train with.
-        device = paddle.device.get_device()
-        if device == "cpu" or not is_supported():
+        if device == "cpu" or not is_supported:
             raise UserError(
                 f"precision.dtype: got {self.dtype}, which cannot be trained on the device "
                 f"'{device}'; take fp32, or a GPU that has it"

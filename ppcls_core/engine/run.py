@@ -77,10 +77,7 @@ class TrainingResult:
 
 
 def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trainer:
-    """The trainer of `model` with what `run` says.
-
-    Raises UserError: there are too few images for a batch, or as `Trainer`.
-    """
+    """The trainer of `model`. Raises UserError: too few images for a batch, or as `Trainer`."""
 
     def validate(model: paddle.nn.Layer) -> Row:
         accuracy = evaluate(model, run.val, run.monitor)
@@ -88,15 +85,8 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
             run.on_validation(accuracy)
         return {"top1": accuracy.top1, **{VAL + reason: n for reason, n in accuracy.lost.items()}}
 
-    training = Training(
-        model,
-        objective,
-        run.loader,
-        validate,
-        run.on_step,
-        run.on_epoch,
-        run.val.max_lost,
-    )
+    max_lost = run.val.max_lost
+    training = Training(model, objective, run.loader, validate, run.on_step, run.on_epoch, max_lost)
     return Trainer(training, run.config, run.directory, run.save_seconds, run.monitor)
 
 
@@ -105,11 +95,9 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingRes
 
     There lie then the last weights, the best by validation top-1 (`trainer.BEST`) and HISTORY. Of
     several processes, which all call this alike, the first writes them. Images that could not be
-    read are reported to the monitor at the end.
-
-    Raises:
-        Interrupted: a stop was requested; a checkpoint was written.
-        UserError: too many images are not there, or as `trainer_of` and `Trainer.fit`.
+    read are reported to the monitor at the end. Raises Interrupted: a stop was requested; a
+    checkpoint was written; UserError: too many images are not there, or as `trainer_of` and
+    `Trainer.fit`.
     """
     with world().together():
         for kind, images in (("training", run.images), ("validation", run.val.images)):
@@ -119,22 +107,14 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingRes
     if world().is_first:
         save_state(run.directory / run.weights, state_of(model))
         write_json(run.directory / HISTORY, history)
-    total = len(run.images)
-    lost = _lost_in(history[-1], REJECTED)
-    for text in (
-        lost_text("training", lost, total),
-        lost_text("validation", _lost_in(history[-1], VAL), len(run.val.images)),
-    ):
-        if text:
-            run.monitor.note(text)
     rejected = {name: int(n) for name, n in history[-1].items() if REJECTED in name}
-    return TrainingResult(history, {"in": total, "out": total - sum(lost.values()), **rejected})
 
+    def tell(kind: str, prefix: str, total: int) -> int:
+        lost = {n.removeprefix(prefix): k for n, k in rejected.items() if n.startswith(prefix)}
+        if text := lost_text(kind, lost, total):
+            run.monitor.note(text)
+        return total - sum(lost.values())
 
-def _lost_in(row: Row, prefix: str) -> dict[str, int]:
-    """Number of images by reason, from the entries of a history's row that begin with `prefix`."""
-    return {
-        name.removeprefix(prefix): int(number)
-        for name, number in row.items()
-        if name.startswith(prefix)
-    }
+    counts = {"in": len(run.images), "out": tell("training", REJECTED, len(run.images))}
+    tell("validation", VAL, len(run.val.images))
+    return TrainingResult(history, counts | rejected)

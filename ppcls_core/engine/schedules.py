@@ -1,5 +1,6 @@
-"""Learning-rate schedules: configurations whose `rate` is a closed formula of the step.
+"""Learning-rate schedules: configurations that are called as closed formulas of the step.
 
+A schedule gives the rate of the update `step` for a base rate of `lr`, in a training of `length`.
 Nothing is counted or kept, so a training goes on from any step. The names are PaddleClas's.
 """
 
@@ -19,9 +20,10 @@ class Length:
     epochs: int
     steps_per_epoch: int
 
-    def steps(self, epochs: float) -> float:
-        """`epochs` of this training, in steps."""
-        return epochs * self.steps_per_epoch
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
 
 
 class Linear(Config):
@@ -31,9 +33,8 @@ class Linear(Config):
     steps: int | None = Field(default=None, gt=0)  # None: the whole training
     end_lr: float = Field(default=0.0, ge=0)
 
-    def rate(self, step: int, lr: float, length: Length) -> float:
-        """The rate of the update `step`, for a base rate of `lr`."""
-        end = self.steps or length.steps(length.epochs)
+    def __call__(self, step: int, lr: float, length: Length) -> float:
+        end = self.steps or length.steps
         return (lr - self.end_lr) * (1 - min(step, end) / end) + self.end_lr
 
 
@@ -42,8 +43,7 @@ class Cosine(Config):
 
     name: Literal["Cosine"] = "Cosine"
 
-    def rate(self, step: int, lr: float, length: Length) -> float:
-        """The rate of the update `step`, for a base rate of `lr`."""
+    def __call__(self, step: int, lr: float, length: Length) -> float:
         return _cosine(lr, step // length.steps_per_epoch / length.epochs)
 
 
@@ -61,8 +61,7 @@ class Piecewise(Config):
             raise ValueError("must rise from one epoch to the next")
         return epochs
 
-    def rate(self, step: int, lr: float, length: Length) -> float:
-        """The rate of the update `step`, for a base rate of `lr`."""
+    def __call__(self, step: int, lr: float, length: Length) -> float:
         epoch = step // length.steps_per_epoch
         return lr * self.gamma ** sum(epoch >= start for start in self.decay_epochs)
 
@@ -76,12 +75,11 @@ class CosineWarmup(Config):
     name: Literal["CosineWarmup"] = "CosineWarmup"
     warmup_epochs: float = Field(default=5.0, ge=0)
 
-    def rate(self, step: int, lr: float, length: Length) -> float:
-        """The rate of the update `step`, for a base rate of `lr`."""
-        warmup = length.steps(min(self.warmup_epochs, length.epochs))
+    def __call__(self, step: int, lr: float, length: Length) -> float:
+        warmup = min(self.warmup_epochs, length.epochs) * length.steps_per_epoch
         if step < warmup:
             return lr * step / warmup
-        return _cosine(lr, (step - warmup) / (length.steps(length.epochs) - warmup))
+        return _cosine(lr, (step - warmup) / (length.steps - warmup))
 
 
 class ExponentialWarmup(Config):
@@ -93,9 +91,8 @@ class ExponentialWarmup(Config):
     name: Literal["ExponentialWarmup"] = "ExponentialWarmup"
     warmup_epochs: float = Field(default=5.0, ge=0)
 
-    def rate(self, step: int, lr: float, length: Length) -> float:
-        """The rate of the update `step`, for a base rate of `lr`."""
-        warmup = length.steps(self.warmup_epochs)
+    def __call__(self, step: int, lr: float, length: Length) -> float:
+        warmup = self.warmup_epochs * length.steps_per_epoch
         if step < warmup:
             return lr * step / warmup
         # 12 / 5, because a multiple of 2.4 in floating point can fall short of a stair's border.

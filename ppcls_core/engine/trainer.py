@@ -66,26 +66,17 @@ class Training:
     loader: TrainLoader
     validate: Validate
     on_step: Callable[[StepReport], None] | None = None
-    on_epoch: Callable[[int], None] | None = None
-    """Called after each epoch, before its checkpoint, with its number from 0."""
+    on_epoch: Callable[[int], None] | None = None  # after each, before its checkpoint; from 0
     max_lost: float = MAX_LOST
 
 
 class Trainer(checkpoint.State):
     """A training with all that changes in it: model, optimizer, loss scaler, average, position.
 
-    In a world of several processes each has one, and they call the same methods alike; the first
-    one writes the files.
-
-    Args:
-        training: what is trained.
-        config: how.
-        directory: of the checkpoints and BEST.
-        save_seconds: between checkpoints.
-        monitor: receives progress and may ask for a stop.
-
-    Raises:
-        UserError: the precision is not for this machine, or the processes cannot share a batch.
+    Checkpoints, `save_seconds` apart, and BEST lie in the directory. In a world of several
+    processes each has a trainer, and they call the same methods alike; the first one writes the
+    files. Raises UserError: the precision is not for this machine, or the processes cannot share a
+    batch.
     """
 
     def __init__(
@@ -97,7 +88,12 @@ class Trainer(checkpoint.State):
         monitor: Monitor,
     ) -> None:
         config.precision.check()
-        _check_batch_size(training.loader.batch_size, config.accumulate)
+        if training.loader.batch_size % (parts := world().size * config.accumulate):
+            raise UserError(
+                f"batch_size: {training.loader.batch_size} images cannot be shared equally by "
+                f"{world().size} processes with accumulate {config.accumulate}: take a multiple of "
+                f"{parts}"
+            )
         self._learning = [p for p in training.model.parameters() if not p.stop_gradient]
         optimizer = make_optimizer(
             config.optimizer, self._learning, config.regularizer, config.clip_norm
@@ -107,29 +103,27 @@ class Trainer(checkpoint.State):
         self.training, self.config = training, config
         self.directory, self.monitor = directory, monitor
         self._save_seconds, self._saved = save_seconds, time.monotonic()
+        self._length = Length(config.epochs, training.loader.steps_per_epoch)
 
     def fit(self) -> list[Row]:
         """Train to the end, from the checkpoint in the directory if any; the history.
 
         The model ends with the last weights (their average under `ema_decay`); those of the highest
-        validation top-1, the earliest of equals, are BEST in the directory.
-
-        Raises:
-            Interrupted: a stop was requested; a checkpoint has been written.
-            UserError: loss or weights are not finite, the checkpoints are damaged, or too few
-                images can be read.
+        validation top-1, the earliest of equals, are BEST in the directory. Raises Interrupted: a
+        stop was requested; a checkpoint has been written; UserError: loss or weights are not
+        finite, the checkpoints are damaged, or too few images can be read.
         """
         checkpoint.restore(self.directory, self, self.monitor)
         if self.position.step:
-            self.monitor.note(f"resumes at step {self.position.step:,} of {self.num_steps:,}")
+            self.monitor.note(f"resumes at step {self.position.step:,} of {self._length.steps:,}")
         batches = self.remaining_batches()
         try:
-            while len(self.position.history) < self.config.epochs:
-                if self.position.step == self._steps_per_epoch * (len(self.position.history) + 1):
+            while (closed := len(self.position.history)) < self.config.epochs:
+                if self.position.step == self._length.steps_per_epoch * (closed + 1):
                     self._close_epoch()
                 else:
                     self.step(batches)
-                    self.monitor.progress(self.position.step, self.num_steps, "steps")
+                    self.monitor.progress(self.position.step, self._length.steps, "steps")
                     self._save_or_stop()
         except Interrupted:  # between steps, or out of a validation, which is then made again
             self._save()
@@ -138,15 +132,10 @@ class Trainer(checkpoint.State):
             self.average.enter_model()
         return self.position.history
 
-    @property
-    def num_steps(self) -> int:
-        """Number of steps of the whole training."""
-        return self._steps_per_epoch * self.config.epochs
-
     def remaining_batches(self) -> Iterator[Batch]:
         """This process's part of the batch of each step from the position to the end."""
         epoch = len(self.position.history)
-        first = self.position.step - epoch * self._steps_per_epoch
+        first = self.position.step - epoch * self._length.steps_per_epoch
         part = (world().rank, world().size)
         return self.training.loader.batches(epoch, first, self.config.epochs - epoch, part)
 
@@ -159,7 +148,7 @@ class Trainer(checkpoint.State):
         statistics = RunningStatistics(self.model, parts)
         with world().together():
             sums = self._backward(next(batches), statistics)
-        loss, *hits = (sums := world().sum(sums))[:3]
+        loss, *hits = (sums := world().sum(sums))[:3]  # one exchange for all figures of a step
         loss = float(loss) / parts
         if not math.isfinite(loss):
             raise UserError(
@@ -184,8 +173,7 @@ class Trainer(checkpoint.State):
     def _backward(self, batch: Batch, statistics: RunningStatistics) -> np.ndarray:
         """Leave the gradient of the mean loss over the parts of this process's `batch`.
 
-        Returns:
-            loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
+        Gives loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
         """
         # As the batch is used, not as it is loaded ahead: what a checkpoint holds must not vary.
         self.position.rejected.update(batch.lost)
@@ -194,13 +182,13 @@ class Trainer(checkpoint.State):
         accumulate, first = self.config.accumulate, world().rank * self.config.accumulate
         seed = seed_of(self.training.loader.seed, self.position.step, "dropout")
         for number, part in enumerate(batch.split(accumulate)):
-            paddle.seed(seed + first + number)
+            paddle.seed(seed + first + number)  # by part, whichever process has it
             if number:
-                statistics.write(found)
+                statistics.write(found)  # each part moves them from where the step began
             with self.config.precision.autocast():
                 loss, logits = self.training.objective(self.model, part)
             self.scaler.scale(loss / accumulate).backward()
-            known = part.labels >= 0
+            known = part.labels >= 0  # of a pool's image no label is known
             hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
             sums += np.concatenate([[float(loss)], hits, statistics.read()])
         return sums
@@ -214,7 +202,7 @@ class Trainer(checkpoint.State):
         check_lost("training", rejected, len(self.training.loader.images), self.training.max_lost)
         row = {
             "epoch": epoch,
-            "loss": self.position.loss_sum / self._steps_per_epoch,
+            "loss": self.position.loss_sum / self._length.steps_per_epoch,
             "lr": self._lr(self.position.step - 1),
             **{REJECTED + reason: number for reason, number in rejected.items()},
         }
@@ -222,7 +210,7 @@ class Trainer(checkpoint.State):
             with self.average.in_model() if self.average else nullcontext():
                 row |= self.training.validate(self.model)
                 best = max((old.get("top1", -1.0) for old in self.position.history), default=-1.0)
-                if row["top1"] > best and world().is_first:
+                if row["top1"] > best and world().is_first:  # the earliest of equals stays
                     save_state(self.directory / BEST, state_of(self.model))
         self.position.history.append(row)
         self.position.loss_sum = 0.0
@@ -244,20 +232,5 @@ class Trainer(checkpoint.State):
         self.position.rejected = world().union(self.position.rejected)
         checkpoint.save(self.directory, self)
 
-    @property
-    def _steps_per_epoch(self) -> int:
-        return self.training.loader.steps_per_epoch
-
     def _lr(self, step: int) -> float:
-        length = Length(self.config.epochs, self._steps_per_epoch)
-        return self.config.schedule.rate(step, self.config.lr, length)
-
-
-def _check_batch_size(batch_size: int, accumulate: int) -> None:
-    """Raise UserError unless the processes can share a batch equally."""
-    parts = world().size * accumulate
-    if batch_size % parts:
-        raise UserError(
-            f"batch_size: {batch_size} images cannot be shared equally by {world().size} "
-            f"processes with accumulate {accumulate}: take a multiple of {parts}"
-        )
+        return self.config.schedule(step, self.config.lr, self._length)

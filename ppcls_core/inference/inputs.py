@@ -72,8 +72,7 @@ def given_images(given: Sequence[str]) -> Given:
     a file that is neither image nor tar is a list. A list has a line an image, `path` or
     `path label`, the path relative to the list's folder (that of standard input to the current).
 
-    Raises:
-        UserError: there is no image at all.
+    Raises UserError: there is no image at all.
     """
     found = Given([_found(name) for name in given])
     if not len(found):

@@ -19,13 +19,7 @@ from paddle.pir_utils import OldIrGuard
 
 from data_catalog.base.files import write_bytes
 from ppcls_core.engine.evaluator import predict_logits
-from ppcls_core.inference.export import (
-    INPUT,
-    TOLERANCE,
-    check_classes,
-    deviation,
-    random_pixels,
-)
+from ppcls_core.inference.export import INPUT, TOLERANCE, check_classes, deviation, random_pixels
 from ppcls_core.inference.quantize import save_former
 from ppcls_core.inference.sidecar import SIDECAR, Sidecar
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, load_yaml, override, parse
+from data_catalog.base.errors import errors_of
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
@@ -30,8 +31,7 @@ class JobTeacher(Config):
     """The network whose outputs the model learns."""
 
     model: ModelConfig
-    weights: str | None = None
-    """As for `build_model`; a job without cannot be run, only tried."""
+    weights: str | None = None  # as for `build_model`; a job without can only be tried
 
 
 class Job(Config):
@@ -39,29 +39,21 @@ class Job(Config):
 
     model: ModelConfig
     num_classes: int = Field(default=1000, gt=0, le=100_000)
-    weights: str | None = None
-    """Where the model starts from; a classifier for other classes starts anew."""
+    weights: str | None = None  # to start from; a classifier for other classes starts anew
     teacher: JobTeacher | None = None
     train: ImageList | None = None
-    training: LabelTraining | None = None
-    """Settings to learn from labels; or instead"""
-    distill: DistillTraining | None = None
-    """from the outputs of `teacher`."""
+    training: LabelTraining | None = None  # how it learns from labels; or instead
+    distill: DistillTraining | None = None  # from the outputs of `teacher`
     val: ImageList | None = None
-    preprocess: Preprocess = Preprocess()
-    """Applied to the validation images."""
-    output: str = "output"
-    """Checkpoint, weights and history go to the folder `output`/NAME OF THE MODEL."""
+    preprocess: Preprocess = Preprocess()  # of the validation images
+    output: str = "output"  # all files go to the folder `output`/NAME OF THE MODEL
     seed: int = 0
     workers: int = Field(default=4, gt=0, le=256)
-    log_every: int = Field(default=10, gt=0)
-    """Steps between lines of the log."""
-    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)
-    """Share of the training images, and of the validation images, that may be unreadable."""
+    log_every: int = Field(default=10, gt=0)  # steps between lines of the log
+    max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
+    # Epochs, counted from 0, between copies of the weights, `folder`/EPOCH/ppcls.pdparams.
     save_every: int | None = Field(default=None, gt=0)
-    """Epochs between copies of the weights, `folder`/EPOCH/ppcls.pdparams, counted from 0."""
-    vdl_dir: str | None = None
-    """Scalars for VisualDL go here."""
+    vdl_dir: str | None = None  # for VisualDL's scalars
 
     @model_validator(mode="after")
     def _learns_from_one(self) -> Job:
@@ -87,8 +79,7 @@ class Job(Config):
 def load_job(path: Path, settings: list[str]) -> Job:
     """The job of the YAML file `path`, ours or PaddleClas's, with `settings` (a.b=value) over it.
 
-    Raises:
-        UserError: unknown keys, wrong values, unknown models, sizes below the models' smallest.
+    Raises UserError: unknown keys, wrong values, unknown models, sizes below the models' smallest.
     """
     repeated: list[str] = []
     data = load_yaml(path, repeated.append)
@@ -107,13 +98,11 @@ def load_job(path: Path, settings: list[str]) -> Job:
 
 
 def _check(job: Job, path: Path) -> None:
-    models = [job.model] + ([job.teacher.model] if job.teacher else [])
+    models = [job.model, *([job.teacher.model] if job.teacher else [])]
     sizes = [job.preprocess.size] + ([job.learning.image_size] if job.learning else [])
     largest = max(*sizes, job.preprocess.short or 0)
     if largest > MAX_SIDE:
         raise UserError(f"{path}: got images of {largest} pixels, expected at most {MAX_SIDE}")
     for model in models:
-        try:
+        with errors_of(str(path)):
             check_image_size(model, min(sizes))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None

@@ -80,7 +80,7 @@ def _optimize(optimizer: str, files: tuple[Path, Path], out: Path, target: str) 
             f"--valid_targets={target}",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not path.is_file():
+        if done.returncode or not path.is_file():  # its status alone proves nothing
             raise UserError(f"{optimizer} does not convert this model ({_reason(done)})")
 
 
@@ -108,10 +108,7 @@ def threads_of(text: str) -> list[int]:
 def lines(
     models: Sequence[Exported], precision: Precision, threads: Sequence[int], repeats: Repeats
 ) -> Iterator[str]:
-    """The benchmark's lines, in the manual's form; milliseconds of single images.
-
-    It runs on Paddle's inference engine, and the first line says so.
-    """
+    """Lines as in the manual; milliseconds of an image on the engine that the first one names."""
     options_of = pkgutil.resolve_name("ppcls_core.inference.predictor:EngineOptions")
     yield (
         f"Paddle inference engine, {precision}, on this machine's CPU, not Paddle-Lite on a phone; "

@@ -61,15 +61,15 @@ class Quantization:
 def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     """Write the exported and the int8 model, and TABLE: the rows returned, one a variant.
 
-    Raises:
-        UserError: no images to calibrate with, or a training asked for that the job does not have.
+    Raises UserError: no images to calibrate with, or a training asked for that the job does not
+    have.
     """
     job, trained = asked.job, asked.trained
     if asked.epochs:
         if job is None:
             raise UserError("--qat: needs a YAML file with a training, and the model given is none")
         qat_training(job, asked.epochs)
-    val = images_of(job.val, job.num_classes) if job and job.val else None
+    val = images_of(job, "val")[0] if job and job.val else None
     found = _images(asked.calibration, job, monitor)
     images = read_calibration(found, trained.preprocess, asked.num_images, asked.threads)
     monitor.note(_described(images, asked.num_images))
@@ -98,7 +98,7 @@ def _images(calibration: Path | None, job: Job | None, monitor: Monitor) -> Imag
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
         )
-    return images_of(job.train, job.num_classes)
+    return images_of(job, "train")[0]
 
 
 def _described(images: Calibration, asked: int) -> str:
@@ -131,23 +131,24 @@ def qat_training(job: Job, epochs: int) -> LabelTraining:
 def train_aware(model: Network, job: Job, epochs: int, monitor: Monitor) -> Network:
     """A network like `model`, the job's, trained on from its weights; `model` is used up.
 
-    An interrupted training begins anew.
-
-    Raises:
-        Interrupted: a stop was requested.
-        UserError: as `qat_training`, or the data is not usable.
+    An interrupted training begins anew. Raises Interrupted: a stop was requested; UserError: as
+    `qat_training`, or the data is not usable.
     """
     config = qat_training(job, epochs)
     assert job.train
     assert job.val
-    val = images_of(job.val, job.num_classes)
-    images = images_of(job.train, job.num_classes)
+    images, val = images_of(job, "train", "val")
     round_in_training(model)
     with tempfile.TemporaryDirectory() as folder:
         data = EvalData(val, job.preprocess, job.workers, job.max_lost)
         run = engine.Run(images, data, config, seed_of(job.seed, "qat"), Path(folder), monitor)
         engine.train(model, cross_entropy(config.label_smoothing), run)
-    return _without_rounding(model, job)
+    state = state_of(model)
+    network = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
+    for name, tensor in network.state_dict().items():  # without those of the rounding
+        tensor.set_value(state[name])
+    network.eval()
+    return network
 
 
 def round_in_training(model: Network) -> None:
@@ -160,16 +161,6 @@ def round_in_training(model: Network) -> None:
         weight=_PerChannel(),
     )
     QAT(config).quantize(model, inplace=True)
-
-
-def _without_rounding(model: nn.Layer, job: Job) -> Network:
-    """The network of the job with the weights that `model` has learnt."""
-    state = state_of(model)
-    network = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    for name, tensor in network.state_dict().items():
-        tensor.set_value(state[name])
-    network.eval()
-    return network
 
 
 class _PerChannelQuanter(BaseQuanter):

@@ -1,25 +1,23 @@
 """Runs a `Job`: trains, evaluates, or tries both out on synthetic images."""
 
-import csv
 import importlib
-import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import paddle
 
-from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json, write_bytes, write_json
+from data_catalog.base.errors import UserError, errors_of
+from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
-from data_catalog.sources import FilesConfig, Dataset
+from data_catalog.sources import Dataset, FilesConfig
 from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
@@ -35,7 +33,7 @@ from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
-from ppcls_core.runtime.monitor import StopFlag, stop_on_signals
+from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
 
 WEIGHTS, SETTINGS = "last.pdparams", "job.json"
@@ -49,22 +47,18 @@ def train(job: Job, log: Log) -> Path:
 
     There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams), a row an
     epoch (HISTORY), and settings and digests of the inputs (SETTINGS). Of several processes that
-    Paddle's launcher started the first writes them and logs.
-
-    Raises:
-        Interrupted: asked to stop by a signal; a checkpoint was written.
-        UserError: the data or weights are not usable, or the folder is another training's.
+    Paddle's launcher started the first writes them and logs. Raises Interrupted: asked to stop by a
+    signal; a checkpoint was written; UserError: the data or weights are not usable, or the folder
+    is another training's.
     """
     if job.train is None or job.learning is None or job.val is None:
         raise UserError("a training needs `train`, `training` and `val` (TRAIN and VALID)")
     log = _of_first(log)
     with world().together():
-        images = images_of(job.train, job.num_classes)
-        val = EvalData(
-            images_of(job.val, job.num_classes), job.preprocess, job.workers, job.max_lost
-        )
+        images, found = images_of(job, "train", "val")
+        val = EvalData(found, job.preprocess, job.workers, job.max_lost)
         is_done = world().is_first and _is_done(job, images, val.images)
-    if any(world().any(is_done)):
+    if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
         return job.folder
     with world().together():
@@ -104,8 +98,8 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     if job.val is None or job.weights is None:
         raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
     log = _of_first(log)
-    images = images_of(job.val, job.num_classes)
-    check_class_names(Path(job.weights), images.classes)
+    (images,) = images_of(job, "val")
+    check_class_names(Path(job.weights), images.classes)  # same number is not same classes
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
     with _console(log) as monitor:
@@ -148,34 +142,30 @@ def try_out(job: Job, log: Log) -> None:
     log(f"{_described(config)}: works")
 
 
-def images_of(source: ImageList, num_classes: int) -> Images:
-    """The images of a list file.
+def images_of(job: Job, *splits: Literal["train", "val"]) -> list[Images]:
+    """The images of `splits`, which the job has: those of its list files or class folders.
 
-    Raises UserError: no such list, a line without a label, or a label outside the classes.
+    Raises UserError: no such list, a line without a label, a label outside the classes, or splits
+    that number one class differently.
     """
-    root, listed = Path(source.root).absolute(), Path(source.list).absolute()
-    config = FilesConfig(kind="files", root=str(root), train=str(listed))
-    splits = Dataset("images", config, root).build(root, lambda done, total: None)
-    assert splits.train is not None
-    images = splits.train
-    for label in (int(images.labels.min()), int(images.labels.max())):
-        if not 0 <= label < num_classes:
-            raise UserError(
-                f"{source.list}: label {label}, expected 0 to {num_classes - 1}: correct the list "
-                "or the number of classes"
-            )
-    return images
+    sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
+    lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
+    roots = {split: Path(source.root).absolute() for split, source in sources.items()}
+    config = FilesConfig.model_validate({"root": "", **lists})
+    dataset = Dataset("images", config, Path.cwd(), roots, job.num_classes)
+    found = dataset.build(Path(), lambda done, total: None)
+    return [getattr(found, split) for split in splits]
 
 
 def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("class", "name", "num_images", "top1", "top5"))
-    for number, (images, *hits) in enumerate(accuracy.by_class.T.tolist()):
+    def row(number: int) -> dict[str, object]:
         name = names[number] if number < len(names) and names[number] != str(number) else ""
+        images, *hits = accuracy.by_class[:, number].tolist()
         shares = [f"{hit / images:.6f}" if images else "" for hit in hits]
-        writer.writerow((number, name, images, *shares))
-    write_bytes(path, text.getvalue().encode())
+        return dict(zip(columns, (number, name, images, *shares), strict=True))
+
+    columns = ["class", "name", "num_images", "top1", "top5"]
+    write_csv(path, columns, map(row, range(accuracy.by_class.shape[1])))
 
 
 def _of_first(log: Log) -> Log:
@@ -201,20 +191,14 @@ def _is_done(job: Job, images: Images, val: Images) -> bool:
 
 
 def _inputs_of(job: Job, images: Images, val: Images) -> dict[str, str]:
-    """sha256 (hex) by input: images with their labels, and the weights that the job starts from.
-
-    Raises UserError: there are no such weights.
-    """
+    """sha256 (hex) of images with labels, and of weights. Raises UserError: no such weights."""
     found = {"training images": content_digest(images), "validation images": content_digest(val)}
-    if job.weights is not None:
-        found["weights"] = weights_digest(Path(job.weights))
-    if job.teacher and job.teacher.weights is not None:
-        found["teacher's weights"] = weights_digest(Path(job.teacher.weights))
-    return found
+    given = {"weights": job.weights, "teacher's weights": job.teacher and job.teacher.weights}
+    return found | {name: weights_digest(Path(path)) for name, path in given.items() if path}
 
 
 def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
-    """What of a job's settings and `inputs` is not as it was recorded, by name."""
+    """Names of the settings and `inputs` of a job that are not as they were recorded."""
     if not isinstance(recorded, dict):
         return ["settings (its record is damaged)"]
     names = [n for n in wanted if n != "inputs" and wanted[n] != recorded.get(n)]
@@ -223,7 +207,7 @@ def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
 
 
 def _model(job: Job, log: Callable[[str], None]) -> Network:
-    paddle.seed(seed_of(job.seed, "init"))
+    paddle.seed(seed_of(job.seed, "init"))  # Paddle draws initial weights from its global state
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     if job.weights is not None:
         load_weights(model, Path(job.weights), on_new_classifier=log)
@@ -240,13 +224,9 @@ def _objective(job: Job, images: Images) -> Objective:
     if job.teacher.weights is not None:
         weights = Path(job.teacher.weights)
         check_class_names(weights, images.classes)
-        try:
+        wanted = f"{name} with the {job.num_classes} classes of the data"
+        with errors_of(f"the teacher's weights, for {wanted}"):
             load_weights(teacher, weights)
-        except UserError as error:
-            raise UserError(
-                f"the teacher's weights, for {name} with the {job.num_classes} classes of the "
-                f"data: {error}"
-            ) from None
     return distillation([teacher], job.distill.loss, job.distill.teacher_batch_norm)
 
 
@@ -296,7 +276,7 @@ class _StepLog:
 
     def __call__(self, report: StepReport) -> None:
         now = time.monotonic()
-        elapsed, self.since = now - (self.since or now), now
+        elapsed, self.since = now - (self.since or now), now  # 0 for the first step
         if self.scalars is not None:
             self.scalars(report)
         epoch, step = divmod(report.step, self.steps_per_epoch)
@@ -310,7 +290,7 @@ class _StepLog:
 def _scalars_to(folder: Path) -> Callable[[StepReport], None]:
     """Writes the loss, learning rate and accuracies of each step to `folder`, by VisualDL."""
     try:
-        visualdl = importlib.import_module("visualdl")
+        visualdl = importlib.import_module("visualdl")  # no dependency of ours
     except ImportError as error:
         raise UserError("--vdl_dir needs VisualDL: pip install visualdl") from error
     writer = visualdl.LogWriter(str(folder))
@@ -322,7 +302,7 @@ def _scalars_to(folder: Path) -> Callable[[StepReport], None]:
     return write
 
 
-class _Console:
+class _Console(Monitor):
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
     def __init__(self, log: Log, stop: StopFlag) -> None:
@@ -330,15 +310,13 @@ class _Console:
 
     @property
     def stop_requested(self) -> bool:
-        return self.stop.is_set or world().is_abandoned
+        return self.stop.is_set or world().is_abandoned  # a killed launcher sends no signal
 
     def note(self, message: str) -> None:
         self.log(message)
 
-    def progress(self, done: int, total: int, unit: str) -> None: ...
-
     def metrics(self, values: Mapping[str, float]) -> None:
-        epoch = int(values["epoch"]) - 1
+        epoch = int(values["epoch"]) - 1  # PaddleClas counts from 0
         texts = {n: f"{v:.4f}" if isinstance(v, float) else str(v) for n, v in values.items()}
         rest = " ".join(f"{name}:{text}" for name, text in texts.items() if name != "epoch")
         self.log(f"END epoch:{epoch} {rest}")

@@ -14,12 +14,7 @@ from data_catalog.published import published_weights
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
-from ppcls_core.models.registry import (
-    ModelConfig,
-    architecture_of,
-    build_model,
-    check_image_size,
-)
+from ppcls_core.models import registry
 from ppcls_core.models.weights.state import load_weights
 
 if TYPE_CHECKING:
@@ -41,22 +36,18 @@ class Choice:
 class Trained(Config):
     """A network that can be built, and what has to be known to use it."""
 
-    model: ModelConfig
-    weights: Path | None
-    """As for `load_state`, without a ~; None: those published under the model's name."""
+    model: registry.ModelConfig
+    weights: Path | None  # as for `load_state`, without a ~; None: those published for the model
     classes: tuple[str, ...] = Field(min_length=1)
     preprocess: Preprocess
 
     def network(self) -> Network:
-        """In eval mode.
-
-        Raises UserError: the weights are not there, or not of this model and these classes.
-        """
+        """In eval mode. Raises UserError: no weights, or not of this model and these classes."""
         name, num_classes = self.model.name, len(self.classes)
         if self.weights is None:
-            model = build_model(name, num_classes=num_classes, pretrained=True)
+            model = registry.build_model(name, num_classes=num_classes, pretrained=True)
         else:
-            model = build_model(name, num_classes=num_classes, spec=self.model.spec)
+            model = registry.build_model(name, num_classes=num_classes, spec=self.model.spec)
             load_weights(model, self.weights)
         model.eval()
         return model
@@ -98,7 +89,7 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
 def _published(name: str) -> dict[str, object]:
     """The preprocessing with which the model was published, if it was."""
-    row = published_weights().get(name) or published_weights().get(architecture_of(name))
+    row = published_weights().get(name) or published_weights().get(registry.architecture_of(name))
     if row is None:
         return {}
     return {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}
@@ -115,7 +106,7 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
             f"model {job.model.name}: the published weights are for {PUBLISHED_CLASSES} classes, "
             f"asked for {job.num_classes}; give --weights FILE"
         )
-    return weights and weights.expanduser()
+    return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 
 
 def _preprocess(job: Job, size: int | None) -> Preprocess:
@@ -126,5 +117,5 @@ def _preprocess(job: Job, size: int | None) -> Preprocess:
         found = found.model_copy(update={"size": size, "short": short})
     if max(found.size, found.short or 0) > MAX_SIDE:
         raise UserError(f"got images of {found.size} pixels, expected at most {MAX_SIDE}")
-    check_image_size(job.model, found.size)
+    registry.check_image_size(job.model, found.size)
     return found

@@ -29,6 +29,7 @@ from ppcls_core.runtime.randomness import seed_of
 SELECTION = pa.schema(
     [("image_id", pa.string()), ("class_id", pa.int32()), ("score", pa.float32())]
 )
+_Scored = tuple[pa.Array, np.ndarray, np.ndarray]  # images: ids, their best classes, the scores
 _PIECE = 1 << 20  # rows
 _OWN = np.uint32(1 << 31)  # over every score: an image's P best classes go before filling
 
@@ -74,15 +75,6 @@ class Selection:
         return Selection(SELECTION.empty_table(), num_offered, 0, np.zeros(num_classes, np.int64))
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Images of view 0 and their T best classes."""
-
-    ids: pa.Array  # large_string [N]
-    classes: np.ndarray  # int [N, T]
-    scores: np.ndarray  # float32 [N, T]
-
-
 def select(shards: Sequence[Shard], config: SelectConfig, monitor: Monitor) -> Selection:
     """Select among all images of `shards`, of which there is at least one.
 
@@ -97,7 +89,7 @@ def select(shards: Sequence[Shard], config: SelectConfig, monitor: Monitor) -> S
         )
     best, num_offered = TopK(num_classes, config.k), 0
     for scored in _scored(shards, monitor):
-        num_offered += len(scored.ids)
+        num_offered += len(scored[0])
         best.add(_candidates(scored, config))
     found = best.result()
     num_chosen = found.images.num_rows if found else 0
@@ -133,7 +125,8 @@ def select_store(folder: Path, config: SelectConfig, out: Path, monitor: Monitor
 
 
 def _scored(shards: Sequence[Shard], monitor: Monitor) -> Iterator[_Scored]:
-    """The images of view 0, thousands at a time."""
+    """The images of view 0, thousands at a time: large_string [N] ids, int [N, T] best classes and
+    float32 [N, T] scores of these."""
     for number, shard in enumerate(shards):
         for batch in shard.batches(["image_id", "view", "top_class", "top_logprob"]):
             check(monitor)
@@ -147,20 +140,21 @@ def _scored(shards: Sequence[Shard], monitor: Monitor) -> Iterator[_Scored]:
             ids = batch["image_id"].cast(pa.large_string())
             # In float64, whose exp rounds to the same float32 on every machine.
             scores = np.exp(logprobs.astype(np.float64)).astype(np.float32)
-            yield _Scored(ids, classes, scores)
+            yield ids, classes, scores
         monitor.progress(number + 1, len(shards), "shards")
 
 
 def _candidates(scored: _Scored, config: SelectConfig) -> Candidates:
     """Each image for its P best classes, or with `fill` for all that are known."""
-    scores = scored.scores if config.fill else scored.scores[:, : config.p]
+    ids, classes, every = scored
+    scores = every if config.fill else every[:, : config.p]
     priorities = scores.view(np.uint32).copy()  # a score >= 0 is ordered as its bits are
     priorities[:, : config.p] |= _OWN
     rows, columns = np.nonzero(scores >= config.min_score)
     return Candidates(
-        pa.table({"image_id": scored.ids}),
+        pa.table({"image_id": ids}),
         rows.astype(np.int32),
-        scored.classes[rows, columns].astype(np.int32),
+        classes[rows, columns].astype(np.int32),
         priorities[rows, columns],
     )
 
@@ -168,10 +162,9 @@ def _candidates(scored: _Scored, config: SelectConfig) -> Candidates:
 def _drawn(shards: Sequence[Shard], config: SelectConfig, num: int, monitor: Monitor) -> pa.Table:
     """SELECTION rows of `num` images, those of the highest hash."""
     best = TopK(1, num)
-    for scored in _scored(shards, monitor):
-        good = scored.scores[:, 0] >= config.min_score
-        columns = (scored.ids, scored.classes[:, 0], scored.scores[:, 0])
-        images = pa.table(list(columns), SELECTION.names).filter(pa.array(good))
+    for every, classes, scores in _scored(shards, monitor):
+        good = pa.array(scores[:, 0] >= config.min_score)
+        images = pa.table([every, classes[:, 0], scores[:, 0]], SELECTION.names).filter(good)
         ids = images["image_id"].to_pylist()
         draws = np.fromiter((seed_of(config.seed, i) >> 31 for i in ids), np.uint32, len(ids))
         rows = np.arange(len(ids), dtype=np.int32)
@@ -185,13 +178,14 @@ def _drawn(shards: Sequence[Shard], config: SelectConfig, num: int, monitor: Mon
 
 def _in_order(found: Candidates) -> pa.Table:
     """SELECTION rows by class, best first, equal ones by id."""
+    ids = found.images["image_id"]
+    _refuse_repeated(ids)
     scores = (found.priorities & ~_OWN).view(np.float32)
     keys = (found.classes.astype(np.uint64) << np.uint64(32)) | ~scores.view(np.uint32)
     order = np.argsort(keys)
     keys = keys[order]
     same = keys[1:] == keys[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    ids = found.images["image_id"]
     by_id = ranked(keys[tied], ids.take(pa.array(found.rows[order[tied]])))
     order[tied] = order[tied[by_id]]
     # By pieces: a string column holds at most 2 GiB in one.
@@ -203,17 +197,14 @@ def _in_order(found: Candidates) -> pa.Table:
         ).cast(SELECTION)
         for piece in pieces
     )
-    return _once_each(pa.concat_tables([SELECTION.empty_table(), *tables]))
+    return pa.concat_tables([SELECTION.empty_table(), *tables])
 
 
-def _once_each(table: pa.Table) -> pa.Table:
-    """The same; an image that is labelled twice is in it twice for one class."""
-    in_order = table.sort_by([("class_id", "ascending"), ("image_id", "ascending")])
-    ids, classes = in_order["image_id"], in_order["class_id"]
-    again = pc.and_(pc.equal(ids[1:], ids[:-1]), pc.equal(classes[1:], classes[:-1]))
-    if pc.any(again).as_py():
-        image_id = ids[pc.index(again, True).as_py()]
+def _refuse_repeated(ids: pa.ChunkedArray) -> None:
+    counted = pc.value_counts(ids)
+    again = pc.index(pc.greater(counted.field("counts"), 1), True).as_py()
+    if again >= 0:
         raise UserError(
-            f"image {image_id} is labelled twice; delete the labels and run the label stage again"
+            f"image {counted.field('values')[again]} is labelled twice; delete the labels and run "
+            "the label stage again"
         )
-    return table

@@ -108,7 +108,8 @@ def write_labels(table: pa.Table, path: Path) -> None:
     """Write a `label_table`, so that its rows can be mapped."""
     header = _header(table.schema, path)
     raw = raw_columns(header.encoding)
-    leaves = {name: _leaf(table.schema, name) for name in table.schema.names}
+    lists = ("top_class", "top_logprob")  # whose values Parquet names otherwise than the column
+    leaves = {n: f"{n}.list.element" if n in lists else n for n in table.schema.names}
     compression = {leaf: "NONE" if name in raw else "ZSTD" for name, leaf in leaves.items()}
     repetitive = [leaf for name, leaf in leaves.items() if name not in (*raw, "entropy")]
     row_bytes = rest_bytes(header.encoding, header.num_classes) + 1
@@ -221,7 +222,7 @@ def _header(schema: pa.Schema, path: Path) -> Header:
 
 
 def _schema(header: Header) -> pa.Schema:
-    """Of a shard, without metadata."""
+    """The schema of a shard, without metadata."""
     raw, rest = raw_columns(header.encoding), rest_bytes(header.encoding, header.num_classes)
     types = {
         "image_id": pa.string(),
@@ -251,12 +252,6 @@ def _metadata(header: Header) -> dict[str, str]:
         "num_classes": str(header.num_classes),
         "libraries": json.dumps(installed_versions(LIBRARIES)),
     }
-
-
-def _leaf(schema: pa.Schema, name: str) -> str:
-    """Parquet's name of a column's values."""
-    is_list = isinstance(schema.field(name).type, pa.FixedSizeListType)
-    return f"{name}.list.element" if is_list else name
 
 
 def _class_type(num_classes: int) -> np.dtype:

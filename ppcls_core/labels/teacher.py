@@ -28,12 +28,7 @@ from ppcls_core.data.transforms import Preprocess, normalize
 from ppcls_core.data.views import TestView, Views
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.onnx_session import OnnxSession, open_session
-from ppcls_core.inference.predictor import (
-    EngineOptions,
-    Precision,
-    has_fast_bf16,
-    open_predictor,
-)
+from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16, open_predictor
 from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.config import BadRow, OnnxConfig, as_logits
 from ppcls_core.labels.onnx_images import image_classifier

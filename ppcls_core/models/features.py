@@ -29,8 +29,7 @@ class Backbone(nn.Layer):
     def __init__(self, model: Network, stages: Sequence[str] | None = None) -> None:
         """Take the maps `stages` of `model`; by default all that it has.
 
-        Raises:
-            UserError: a stage that the model does not have.
+        Raises UserError: a stage that the model does not have.
         """
         super().__init__()
         self.model = model

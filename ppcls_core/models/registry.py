@@ -43,18 +43,12 @@ if TYPE_CHECKING:
 MAX_CLASSES = 100_000
 _log = logging.getLogger(__name__)
 
-FAMILIES: tuple[Mapping[str, ModelSpec], ...] = (
-    resnet.VARIANTS,
-    mobilenet.VARIANTS,
-    plain.VARIANTS,
-    densenet.VARIANTS,
-    shufflenet_v2.VARIANTS,
-    ghostnet.VARIANTS,
-    inception.VARIANTS,
-    efficientnet.VARIANTS,
-    xception.VARIANTS,
-    hrnet.VARIANTS,
-    residual.VARIANTS,
+FAMILIES: tuple[Mapping[str, ModelSpec], ...] = tuple(
+    module.VARIANTS
+    for module in (
+        *(resnet, mobilenet, plain, densenet, shufflenet_v2, ghostnet),
+        *(inception, efficientnet, xception, hrnet, residual),
+    )
 )
 """Name to spec of every architecture, family by family, in the order in which they are listed."""
 
@@ -62,8 +56,7 @@ FAMILIES: tuple[Mapping[str, ModelSpec], ...] = (
 def merged(families: Iterable[Mapping[str, ModelSpec]]) -> dict[str, ModelSpec]:
     """All variants of `families` by name.
 
-    Raises:
-        ValueError: two families have a variant of the same name.
+    Raises ValueError: two families have a variant of the same name.
     """
     variants: dict[str, ModelSpec] = {}
     for family in families:
@@ -91,8 +84,7 @@ def known_models() -> list[str]:
 def architecture_of(name: str) -> str:
     """The architecture of that name, or the one of the published weights of that name.
 
-    Raises:
-        UserError: neither, with the closest known names.
+    Raises UserError: neither, with the closest known names.
     """
     if name in _VARIANTS:
         return name
@@ -106,9 +98,8 @@ def architecture_of(name: str) -> str:
 def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSpec:
     """The variant's spec with the fields in `overrides` replaced.
 
-    Raises:
-        UserError: unknown name or field (with the closest known ones), or a value of the wrong
-            type or range.
+    Raises UserError: unknown name or field (with the closest known ones), or a value of the wrong
+    type or range.
     """
     spec = _VARIANTS[architecture_of(name)]
     return parse(type(spec), {**spec.model_dump(), **(overrides or {})}, f"model {name}")

@@ -3,7 +3,7 @@
 import fnmatch
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from data_catalog.base.config import UserError, closest
 from data_catalog.published import PublishedWeights, published_weights
@@ -11,19 +11,13 @@ from data_catalog.published import PublishedWeights, published_weights
 DEVICES = ("v100_fp32", "t4_fp16", "t4_fp32", "sd855")
 COLUMNS = ("name", "top1", "top5", "params", "flops", "latency")
 _FIELDS = {"params": "mparams", "flops": "gflops"}
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-}
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
 def matching(patterns: Sequence[str]) -> list[PublishedWeights]:
     """Published models whose name matches one of `patterns` (`*` and `?`); all without any.
 
-    Raises:
-        UserError: a pattern that no name matches.
+    Raises UserError: a pattern that no name matches.
     """
     rows = published_weights()
     for pattern in patterns:
@@ -47,13 +41,12 @@ def where(
 ) -> list[PublishedWeights]:
     """The rows that meet all `conditions`, such as `top1>=79`; an unknown figure meets none.
 
-    Raises:
-        UserError: not of that form, or an unknown column.
+    Raises UserError: not of that form, or an unknown column.
     """
     rows = list(rows)
     for condition in conditions:
-        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9.]+)\s*", condition)
-        if not match or match[1] not in COLUMNS[1:] or not _is_number(match[3]):
+        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*", condition)
+        if not match or match[1] not in COLUMNS[1:]:
             raise UserError(
                 f"condition '{condition}': expected COLUMN<NUMBER (or <=, >, >=) with a column of "
                 f"{', '.join(COLUMNS[1:])}, such as 'top1>=79'"
@@ -64,15 +57,10 @@ def where(
     return rows
 
 
-def _is_number(text: str) -> bool:
-    return text.count(".") <= 1 and text != "."
-
-
 def in_order(rows: Iterable[PublishedWeights], column: str, device: str) -> list[PublishedWeights]:
     """Accuracies from the highest, all else from the lowest; an unknown figure comes last.
 
-    Raises:
-        UserError: an unknown column.
+    Raises UserError: an unknown column.
     """
     if column not in COLUMNS:
         raise UserError(f"no column '{column}'{closest(column, COLUMNS)}")

@@ -399,12 +399,8 @@ def _paste(
 
 def thumbnail(image: Image, side: int) -> Image:
     """`image` with its longer side reduced to `side` pixels, proportions kept; never enlarged."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS)
+    small = PillowImage.fromarray(image)
+    small.thumbnail((side, side), PillowImage.Resampling.LANCZOS, reducing_gap=None)
     return np.asarray(small)
 
 

@@ -32,19 +32,10 @@ class Monitor(Protocol):
         """A sentence for the user."""
 
 
-class SilentMonitor:
+class SilentMonitor(Monitor):
     """Listens to nothing and never stops: for direct calls of the core."""
 
-    stop_requested = False
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Nothing is shown."""
-
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Nothing is shown."""
-
-    def note(self, message: str) -> None:
-        """Nothing is shown."""
+    stop_requested: bool = False  # pyright: ignore[reportIncompatibleMethodOverride]  # may be set
 
 
 def check(monitor: Monitor) -> None:
@@ -84,7 +75,7 @@ def stop_on_signals(raise_again: bool = False) -> Iterator[StopFlag]:
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        flag.received = flag.received or number
+        flag.received = flag.received or number  # the first says how to end
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in numbers:

@@ -56,7 +56,8 @@ def exit_text(status: int) -> str:
     return f"{status} ({signal.Signals(-status).name}: {why})"
 
 
-def _ignore(*values: object) -> None: ...
+def ignore(*values: object) -> None:
+    """Take a report and do nothing."""
 
 
 @dataclass(eq=False)
@@ -101,12 +102,11 @@ class Child:
         self._send((self.target, self.with_paddle))
         self._send(self.arguments)
 
-    def __call__(self, request: object, report: Callable[..., None] = _ignore) -> Any:
+    def __call__(self, request: object, report: Callable[..., None] = ignore) -> Any:
         """The answer to `request`; each `parent.report(...)` in the child becomes `report(...)`.
 
-        Raises:
-            UserError: the child's own, or it has died.
-            Exception: whatever else its function raised, with the child's traceback as a note.
+        Raises UserError: the child's own, or it has died; Exception: whatever else its function
+        raised, with the child's traceback as a note.
         """
         return gather([self], request, report)[0]
 
@@ -151,7 +151,7 @@ class Child:
 def gather(
     children: Sequence[Child],
     request: object,
-    report: Callable[..., None] = _ignore,
+    report: Callable[..., None] = ignore,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> list[Any]:
     """The answers of all `children` to one request, in their order; they work at once.
@@ -318,7 +318,7 @@ class Peers:
 
 
 def _exit_status(pid: int) -> int | None:
-    """Of a process that has ended; None when its parent has asked for it already."""
+    """Status of a process that has ended; None when its parent has asked for it already."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from ppcls_core.runtime.monitor import Interrupted, Monitor, check
 Advance = Callable[[], None]  # call once an item
 Process = Callable[[range, Advance], Mapping[str, pa.Table]]  # rows of a shard -> its named tables
 Write = Callable[[pa.Table, Path], None]
+_write_table: Write = partial(pq.write_table, compression="zstd")
 
 
 def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who listens
@@ -37,10 +39,8 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
 
     `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row. Several
     work at once, each in a thread, the first in this one. `writers` write the tables of a name that
-    are not to be written as usual. `unit` names the rows to the monitor.
-
-    Raises:
-        Interrupted: a stop was requested; finished shards are kept.
+    are not to be written as usual. `unit` names the rows to the monitor. Raises Interrupted: a stop
+    was requested; finished shards are kept.
     """
     shards = shard_ranges(num_rows, shard_size)
     missing = [n for n in range(len(shards)) if not _is_whole(directory, n)]
@@ -123,10 +123,6 @@ def _write(directory: Path, number: int, tables: Mapping[str, tuple[pa.Table, Wr
             write(table, temporary)
         entries[path.name] = {"rows": table.num_rows, "sha256": sha256_file(path)}
     write_json(_record(directory, number), entries)
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
 
 
 def _is_whole(directory: Path, number: int) -> bool:

@@ -32,8 +32,7 @@ def is_loopback(host: str) -> bool:
 def read_token(file: Path | None, value: str | None) -> str | None:
     """The token in `file`, else `value`, that of the environment.
 
-    Raises:
-        UserError: it is too short, or no text for a header.
+    Raises UserError: it is too short, or no text for a header.
     """
     try:
         token = file.read_text(encoding="utf-8").strip() if file else value

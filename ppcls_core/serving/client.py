@@ -52,8 +52,7 @@ class Client:
     def classify(self, picture: Picture, top_k: int) -> Row:
         """The best classes of an image, or why it has none.
 
-        Raises:
-            UserError: the server cannot be reached, or refuses whatever it is sent.
+        Raises UserError: the server cannot be reached, or refuses whatever it is sent.
         """
         try:
             data = read_bytes(picture.source)

@@ -27,8 +27,7 @@ def engine(directory: Path, settings: dict[str, Any]) -> Iterator[Logits]:
 
     `settings` are those of EngineOptions, `threads` among them.
 
-    Raises:
-        UserError: at the first batch: the model cannot be loaded; at any: the process has ended.
+    Raises UserError: at the first batch: the model cannot be loaded; at any: the process has ended.
     """
     threads = {"OMP_NUM_THREADS": str(settings["threads"])}
     with Child(

@@ -26,7 +26,7 @@ import pyarrow as pa
 from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
-from ppcls_core.runtime.processes import Child, Parent, gather
+from ppcls_core.runtime.processes import Child, Parent, gather, ignore
 from ppcls_core.runtime.shards import Advance
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
@@ -68,33 +68,30 @@ def check_devices(recipe: Recipe) -> None:
 def run_in_processes(stage: Stage, work: Work) -> Outcome:
     """The outcome of `stage`, run in as many processes as its recipe has devices.
 
-    Raises:
-        UserError, OSError, Interrupted: as the stage itself, or a process was killed.
-        Exception: a defect, with the traceback of the process.
+    Raises UserError, OSError, Interrupted: as the stage itself, or a process was killed; Exception:
+    a defect, with the traceback of the process.
     """
-    monitor, own = work.monitor, _share(work)
-    logs = work.path("log")
+    monitor, own, logs = work.monitor, _share(work), work.path("log")
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(mode=0o700)
 
     def report(kind: str, *values: object) -> None:
         getattr(monitor, kind)(*values)
 
+    def start(rank: int, variables: Mapping[str, str]) -> Child:
+        return Child(
+            f"{__name__}:open_stage",
+            (stage, own),
+            name=f"process {rank} of stage {work.stage}",
+            remedy="run again: it goes on from its checkpoint",
+            environment=variables,
+            log=logs / f"{rank}.log",
+        )
+
     try:
         with ExitStack() as stack:
-            processes = [
-                stack.enter_context(
-                    Child(
-                        f"{__name__}:open_stage",
-                        (stage, own),
-                        name=f"process {rank} of stage {work.stage}",
-                        remedy="run again: it goes on from its checkpoint",
-                        environment=variables,
-                        log=logs / f"{rank}.log",
-                    )
-                )
-                for rank, variables in enumerate(_environments(work.recipe.run_time.devices))
-            ]
+            environments = enumerate(_environments(work.recipe.run_time.devices))
+            processes = [stack.enter_context(start(*each)) for each in environments]
             outcome, *_ = gather(processes, None, report, lambda: monitor.stop_requested)
     except UserError:
         if monitor.stop_requested:  # a process that was killed with this one by who stops it
@@ -155,27 +152,23 @@ def _free_addresses(num: int) -> list[str]:
 
 @dataclass(frozen=True)
 class _ParentMonitor:
-    """The Monitor of the process that started the stage; only the first process reports."""
+    """The Monitor of the process that started the stage, which calls `report` tells."""
 
     parent: Parent
-    reports: bool
+    report: Callable[..., None]
 
     @property
     def stop_requested(self) -> bool:
         return self.parent.stop_requested
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        self._report("progress", done, total, unit)
+        self.report("progress", done, total, unit)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        self._report("metrics", dict(values))
+        self.report("metrics", dict(values))
 
     def note(self, message: str) -> None:
-        self._report("note", message)
-
-    def _report(self, *values: object) -> None:
-        if self.reports:
-            self.parent.report(*values)
+        self.report("note", message)
 
 
 def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
@@ -183,7 +176,7 @@ def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
 
     def answer(request: None, parent: Parent) -> Outcome:
         world = resolve_name("ppcls_core.engine.distributed:join")()
-        monitor = _ParentMonitor(parent, reports=world.is_first)
+        monitor = _ParentMonitor(parent, parent.report if world.is_first else ignore)
         return stage.run(replace(work, monitor=monitor))
 
     return answer
@@ -191,10 +184,7 @@ def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
 
 @contextmanager
 def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]:
-    """`num` processes, each of which makes what its `start(number, *arguments)` makes.
-
-    They end with the block, and with this process however that ends.
-    """
+    """`num` processes that make what `start(number, *arguments)` makes; they end with the block."""
     with ExitStack() as stack:
         yield [
             _maker(stack.enter_context(Child(f"{__name__}:open_maker", (start, n, *arguments))))

@@ -69,10 +69,8 @@ class Session:
     def run(self, stage: Stage, monitor: Monitor) -> Result:
         """Run `stage`, going on from what a killed run left, and commit its result.
 
-        Raises:
-            UserError: a mistake the user can mend, too few devices, a full disk, or the same
-            stage running elsewhere. Interrupted: a stop was requested; finished shards and the
-            checkpoint are kept.
+        Raises UserError: a mistake the user can mend, too few devices, a full disk, or the same
+        stage running elsewhere; Interrupted: a stop was requested, what is finished is kept.
         """
         check_devices(self.recipe)
         try:
@@ -111,10 +109,8 @@ class Session:
         return self.recipe.run_time.devices if stage.name in trainings(self.recipe) else 1
 
     def _result(self, stage: Stage, work: Work, outcome: Outcome, clock: _Clock) -> Result:
-        files = {
-            name: file_entry(work.path(name), name in outcome.volatile)
-            for name in sorted(outcome.files)
-        }
+        names, volatile = sorted(outcome.files), outcome.volatile
+        files = {name: file_entry(work.path(name), name in volatile) for name in names}
         return Result(
             stage=stage.name,
             version=stage.version,

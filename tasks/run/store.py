@@ -88,7 +88,7 @@ class Store:
 
     def directory(self, stage: str, key: str) -> Path:
         """The folder of the result of `stage` under `key`, which need not exist."""
-        return self.root / stage / key[:20]
+        return self.root / stage / key[:20]  # short paths; the manifest has the whole key
 
     def load(self, stage: str, key: str) -> Result | None:
         """The result of `stage` under `key`, its files unchecked; None when it is not finished."""
@@ -97,7 +97,7 @@ class Store:
         if not isinstance(data, dict) or data.get("key") != key:
             return None
         files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
-        data.pop("digest")
+        del data["digest"]
         return Result(directory=directory, files=files, **data)
 
     def commit(self, result: Result) -> None:
@@ -141,9 +141,8 @@ class Store:
 
     def remember(self, recipe: str, stage: str, key: str) -> None:
         """Record `key` as the last finished run of `stage` for the recipe of this name."""
-        path = self.root / "recipes" / f"{recipe}.json"
-        if self.last(recipe).get(stage) != key:
-            write_json(path, self.last(recipe) | {stage: key})
+        if (last := self.last(recipe)).get(stage) != key:
+            write_json(self.root / "recipes" / f"{recipe}.json", last | {stage: key})
 
     def discard(self, stage: str, key: str) -> None:
         """Remove a result, its manifest first, so that a kill leaves it unfinished, not damaged."""
@@ -153,11 +152,7 @@ class Store:
 
     @contextmanager
     def lock(self, stage: str, key: str) -> Generator[None]:
-        """Keep every other process off this key; the kernel releases the lock when we die.
-
-        Raises:
-            UserError: another process holds it.
-        """
+        """Keep other processes off this key until we die. Raises UserError: one holds it."""
         try:
             with locked(self.root / "locks" / f"{stage}-{key[:20]}"):
                 yield

@@ -35,7 +35,7 @@ from ppcls_core.labels.teacher import (
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import check
-from tasks.recipe import TeacherConfig
+from tasks.recipe import AnyTeacher
 from tasks.run.stage import Outcome, Work
 
 WEIGHTS = "model.pdparams"
@@ -108,9 +108,7 @@ def threads_of(work: Work) -> int:
     return max(1, int(os.environ["OMP_NUM_THREADS"]) // work.recipe.run_time.devices)
 
 
-def _adopted(
-    work: Work, number: int, config: TeacherConfig | OnnxConfig | LabelFileConfig
-) -> Member:
+def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:
     """Teacher `number` with its files copied, named relative to the stage's folder."""
     folder, classes = Path(f"model/{number}"), work.images("data/val.arrow").classes
     work.path(str(folder)).mkdir(parents=True)

@@ -73,7 +73,7 @@ class _Slow:
 
 
 def _take(recipe: Recipe) -> _Read:
-    """What `fingerprints` has just read for this recipe; once, for files change."""
+    """The sets that `fingerprints` has just read for this recipe; once, for files change."""
     global _last
     found, _last = _last, None
     return found[1] if found and found[0] is recipe else {}
@@ -133,14 +133,9 @@ def _required(images: Images | None, split: str, name: str) -> Images:
 def _with_root(images: Images, name: str) -> Images:
     """The same images, with another name for their one root."""
     (folder,) = images.roots.values()
-    column = pa.chunked_array(
-        [
-            pa.DictionaryArray.from_arrays(chunk.indices, pa.array([name]))
-            for chunk in images.table["root"].chunks
-        ],
-        SCHEMA.field("root").type,
-    )
+    indices, names = (chunk.indices for chunk in images.table["root"].chunks), pa.array([name])
+    chunks = [pa.DictionaryArray.from_arrays(each, names) for each in indices]
     at = SCHEMA.get_field_index("root")
-    return replace(
-        images, table=images.table.set_column(at, SCHEMA.field(at), column), roots={name: folder}
-    )
+    column = pa.chunked_array(chunks, SCHEMA.field(at).type)
+    table = images.table.set_column(at, SCHEMA.field(at), column)
+    return replace(images, table=table, roots={name: folder})

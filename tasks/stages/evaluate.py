@@ -19,16 +19,8 @@ from tasks.run.stage import Outcome, Work
 from tasks.stages.adopt import measure, teacher_of
 from tasks.stages.training import eval_data, trained_model
 
-PER_CLASS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("class_id", pa.int32()),
-        ("class", pa.string()),
-        ("num_images", pa.int64()),
-        ("top1_hits", pa.int64()),
-        ("top5_hits", pa.int64()),
-    ]
-)
+_TYPES = {"model": pa.string(), "class_id": pa.int32(), "class": pa.string()}
+PER_CLASS = pa.schema(_TYPES | dict.fromkeys(("num_images", "top1_hits", "top5_hits"), pa.int64()))
 
 
 def run(work: Work) -> Outcome:

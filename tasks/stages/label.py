@@ -22,7 +22,7 @@ from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.views import AugmentedViews, Views
 from ppcls_core.inference.predictor import Precision
-from ppcls_core.labels.labeller import FILE, LabelSource, fingerprints, label, write_source
+from ppcls_core.labels import labeller
 from ppcls_core.labels.shard import Header, Origin, write_labels
 from ppcls_core.labels.teacher import (
     Agreement,
@@ -85,7 +85,7 @@ def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
     num_shards = _label_shards(work, name, views, numbers) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
-    about = [ENGINE, FILE] if total else []
+    about = [ENGINE, labeller.FILE] if total else []
     unlabelled = pc.sum(pc.equal(rejected["reason"], "unlabelled")).as_py() or 0
     if total and unlabelled == total:
         first = work.images(name).ids[0]
@@ -102,7 +102,7 @@ def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
             **({"rejected: not in the teacher's label file": unlabelled} if unlabelled else {}),
         },
         metrics={"shards": num_shards},
-        volatile=[FILE],  # it says where things lie on this machine
+        volatile=[labeller.FILE],  # it says where things lie on this machine
     )
 
 
@@ -116,10 +116,9 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)
 
-    source = LabelSource(
-        teacher=teacher_of(work), views=views, images=work.input(name), roots=work.roots()
-    )
-    write_source(work.directory, source)
+    teacher, images, roots = teacher_of(work), work.input(name), work.roots()
+    source = labeller.LabelSource(teacher=teacher, views=views, images=images, roots=roots)
+    labeller.write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
     config, run_time = work.recipe.label, work.recipe.run_time
@@ -141,7 +140,7 @@ def origin_of(work: Work, views: Views) -> Origin:
     def digest(path: Path) -> str:
         return made.files[path.relative_to(made.directory).as_posix()].sha256
 
-    return fingerprints(teacher_of(work), digest, views)
+    return labeller.fingerprints(teacher_of(work), digest, views)
 
 
 def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
@@ -185,7 +184,7 @@ def _start_labelling(
     answer = teacher.answers(replace(engine, device=number), views)
 
     def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        labels, rejected = label(answer(items), views, header, advance)
+        labels, rejected = labeller.label(answer(items), views, header, advance)
         return {"labels": labels, "rejected": rejected}
 
     return make

@@ -18,7 +18,7 @@ from tasks.run.stage import Outcome, Work
 from tasks.stages.adopt import test_view
 from tasks.stages.label import origin_of
 
-_PIECE = 1 << 21  # rows of the pool at a time: bounds the memory
+_PIECE = 1 << 18  # rows of the pool at a time: bounds the memory
 
 
 def run(work: Work) -> Outcome:
@@ -52,15 +52,13 @@ def run(work: Work) -> Outcome:
 
 
 def merge(labelled: Images, pool: Images, ids: pa.ChunkedArray) -> Images:
-    """`labelled`, then the images of `pool` in `ids`, without label.
-
-    Those left out whose file or image id is among the labelled.
-    """
+    """`labelled`, then of `pool` those in `ids`, unlabelled, if neither file nor id is known."""
     known_places, known_ids = _places(labelled.table), labelled.table["image_id"]
+    is_chosen = pc.is_in(pool.table["image_id"], ids)  # once: it hashes all of `ids`
+    pa.default_memory_pool().release_unused()  # else Arrow keeps what selecting took
     added: list[pa.Table] = []
     for first in range(0, len(pool), _PIECE):
-        piece = pool.table.slice(first, _PIECE)
-        chosen = piece.filter(pc.is_in(piece["image_id"], ids))
+        chosen = pool.table.slice(first, _PIECE).filter(is_chosen.slice(first, _PIECE))
         is_known = pc.or_(
             pc.is_in(_places(chosen), known_places), pc.is_in(chosen["image_id"], known_ids)
         )

@@ -46,7 +46,7 @@ def teacher(work: Work) -> Outcome:
 
 def _adopt(work: Work, config: TeacherConfig, weights: Path) -> Outcome:
     data = eval_data(work, config.preprocess)
-    check_class_names(weights, data.images.classes)
+    check_class_names(weights, data.images.classes)  # same number is not same classes
     model = trained_model(work, config.model, weights)
     accuracy = evaluate(model, data, work.monitor)
     save_state(work.path(WEIGHTS), state_of(model))
@@ -98,7 +98,7 @@ def fix(work: Work) -> Outcome:
     images.
     """
     config, student = work.recipe.fix, student_of(work, "finetune")
-    learning = {id(p) for p in classifier_parameters(student)}
+    learning = {id(p) for p in classifier_parameters(student)}  # tensors compare by value
     for parameter in student.parameters():
         parameter.stop_gradient = id(parameter) not in learning
     return train(student, cross_entropy(0.0), run_of(work, "data/train.arrow", config))
@@ -106,8 +106,7 @@ def fix(work: Work) -> Outcome:
 
 def eval_data(work: Work, preprocess: Preprocess) -> EvalData:
     """The validation images, seen as `preprocess` says."""
-    run_time = work.recipe.run_time
-    val = work.images("data/val.arrow")
+    val, run_time = work.images("data/val.arrow"), work.recipe.run_time
     return EvalData(val, preprocess, run_time.workers, run_time.max_lost)
 
 
@@ -135,26 +134,21 @@ def train(model: Network, objective: Objective, run: Run) -> Outcome:
 
 
 def stored_outputs(work: Work) -> Replay:
-    """The teacher's outputs for the labelled views.
-
-    Raises:
-        UserError: they were made by another teacher, augmentation or code.
-    """
+    """The outputs for the labelled views. Raises UserError: of another teacher, seed or code."""
     store = LabelStore.open(work.inputs["views"].directory, origin_of(work, replayed_views(work)))
     return Replay(store, work.recipe.label.views)
 
 
 def new_model(work: Work, model: ModelConfig, role: str) -> Network:
     """A freshly initialised network; the same recipe, seed and `role` give the same weights."""
-    paddle.seed(seed_of(work.recipe.seed, role, "init"))
+    paddle.seed(seed_of(work.recipe.seed, role, "init"))  # the global state decides the weights
     return build_model(model.name, num_classes=work.num_classes(), spec=model.spec)
 
 
 def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
     """The network of `model` in eval mode with `weights`, as in `load_state`.
 
-    Raises:
-        UserError: the weights are of another architecture or number of classes.
+    Raises UserError: the weights are of another architecture or number of classes.
     """
     network = new_model(work, model, "trained")
     try:

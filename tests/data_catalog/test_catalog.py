@@ -4,7 +4,6 @@ import pytest
 
 from data_catalog.base.config import UserError, load_yaml
 from data_catalog.catalog import DATASETS, load_dataset
-from data_catalog.sources import Dataset
 
 
 def mistake(name, options, base=Path()):
@@ -95,7 +94,7 @@ def test_root_among_the_options_is_relative_to_base(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("root: .\npool: .\n", "setting 'kind' is None"),
+        ("kind: flies\nroot: .\npool: .\n", "kind"),
         ("kind: files\nroot: .\n", "at least one of train, val and pool"),
         ("kind: files\nroot: .\npool: .\nplanted: p.csv\n", "need both val and pool"),
         ("kind: files\npool: .\n", "setting 'root' is required"),

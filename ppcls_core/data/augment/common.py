@@ -81,10 +81,7 @@ def hidden(image: np.ndarray, mask: np.ndarray, fill: Colour) -> np.ndarray:
 def hidden_box(
     image: np.ndarray, top_left: tuple[int, int], size: tuple[int, int], fill: Colour
 ) -> np.ndarray:
-    """A copy of `image` with the box `size` (height, width) at `top_left` (y, x) filled.
-
-    What of the box lies outside the image is cut off.
-    """
+    """A copy of `image`, filled in the box `size` (h, w) at `top_left` (y, x), as far as inside."""
     y, x = max(0, top_left[0]), max(0, top_left[1])
     y_end, x_end = max(0, top_left[0] + size[0]), max(0, top_left[1] + size[1])
     out = image.copy()

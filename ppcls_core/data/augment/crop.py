@@ -27,10 +27,7 @@ FLIP_CODES = {"horizontal": 1, "vertical": 0, "both": -1}  # OpenCV's
 
 
 class RandomCrop(Config):
-    """A box of random area and aspect, resized to `size`.
-
-    Szegedy et al. 2015, in PaddleClas's form.
-    """
+    """A box of random area and aspect, resized: Szegedy et al. 2015, in PaddleClas's form."""
 
     name: Literal["RandomCrop"] = "RandomCrop"
     size: Size | None = None  # None: the training's image size
@@ -62,11 +59,7 @@ class RandomCrop(Config):
 
 
 class CenterCrop(Config):
-    """The middle box of `size`, a view of the image.
-
-    Raises:
-        UserError: the image is smaller.
-    """
+    """The middle box of `size`, a view of the image. Raises UserError: the image is smaller."""
 
     name: Literal["CenterCrop"] = "CenterCrop"
     size: Size = 224

@@ -47,10 +47,7 @@ def gallery(
 
 
 def _result(
-    image: np.ndarray,
-    operator: Operator | BatchOperator,
-    rng: np.random.Generator,
-    progress: float,
+    image: np.ndarray, operator: Operator | BatchOperator, rng: np.random.Generator, progress: float
 ) -> np.ndarray:
     if isinstance(operator, RandomCrop | Resize | CenterCrop):
         return apply(sized([operator], SIZE), image, rng, progress)
@@ -81,10 +78,8 @@ def _label(name: str) -> np.ndarray:
 def draw_gallery(image: Path, out: Path, seed: int) -> None:
     """Write the gallery of all operators, at their defaults, of the photograph `image` to `out`.
 
-    Mixup and CutMix mix evenly here: at their default most images would show nothing.
-
-    Raises:
-        UserError: the image cannot be read, or the suffix of `out` is not .png or .jpg.
+    Mixup and CutMix mix evenly here: at their default most images would show nothing. Raises
+    UserError: the image cannot be read, or the suffix of `out` is not .png or .jpg.
     """
     if out.suffix not in (".png", ".jpg"):
         raise UserError(f"{out}: expected a name that ends in .png or .jpg")

@@ -22,15 +22,11 @@ from ppcls_core.data.augment.common import (
     hidden_box,
 )
 
-GridSizes = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-"""Sides of the cells, pixels."""
+Sides = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]  # of cells, pixels
 
 
 class Cutout(Config):
-    """Squares whose middle is any pixel, cut off at the border, are hidden.
-
-    DeVries and Taylor 2017.
-    """
+    """Squares about any pixel, cut off at the border, are hidden; DeVries, Taylor 2017."""
 
     name: Literal["Cutout"] = "Cutout"
     num_holes: int = Field(default=1, ge=0)
@@ -77,13 +73,10 @@ class RandomErasing(Config):
 
 
 class HideAndSeek(Config):
-    """Each cell of a grid, its size drawn from `grid_sizes`, is hidden by `prob`; size 0: none.
-
-    Singh and Lee 2017.
-    """
+    """Cells of a grid (side drawn from `grid_sizes`, 0: none) hidden by `prob`: Singh, Lee 2017."""
 
     name: Literal["HideAndSeek"] = "HideAndSeek"
-    grid_sizes: GridSizes = (0, 16, 32, 44, 56)
+    grid_sizes: Sides = (0, 16, 32, 44, 56)
     prob: Probability = 0.5
     fill: Colour = MEAN_COLOUR
 

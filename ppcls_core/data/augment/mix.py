@@ -1,11 +1,11 @@
 """Operators that mix each image of a batch with another of it, one share for the whole batch.
 
 Each is called with (pixels uint8 [N, 3, H, W], labels int64 [N], generator) and writes to neither.
+Labels and weight of what it gives are those of a mixture's first image, `other_labels` the other's.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import cv2
@@ -13,18 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from data_catalog.base.config import Config
+from ppcls_core.data.batch import Batch
 
 Positive = Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A mixed batch: its loss is weight x loss(labels_a) + (1 - weight) x loss(labels_b)."""
-
-    pixels: np.ndarray  # uint8 [N, 3, H, W]
-    labels_a: np.ndarray  # int64 [N]
-    labels_b: np.ndarray  # int64 [N]
-    weight: np.ndarray  # float32 [N], the share of labels_a
 
 
 class Mixup(Config):
@@ -37,7 +28,7 @@ class Mixup(Config):
     name: Literal["Mixup"] = "Mixup"
     alpha: Positive = 0.2
 
-    def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Mixed:
+    def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Batch:
         order = rng.permutation(len(pixels))
         weight = float(rng.beta(self.alpha, self.alpha))
         planes = _planes(pixels)
@@ -57,7 +48,7 @@ class CutMix(Config):
     name: Literal["CutMix"] = "CutMix"
     alpha: Positive = 0.2
 
-    def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Mixed:
+    def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Batch:
         order = rng.permutation(len(pixels))
         side = math.sqrt(1 - rng.beta(self.alpha, self.alpha))
         height, width = pixels.shape[2:]
@@ -83,15 +74,15 @@ class FMix(Config):
     alpha: Positive = 1.0
     decay: Positive = 3.0  # amplitudes fall with the frequency to this power
 
-    def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Mixed:
+    def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Batch:
         order = rng.permutation(len(pixels))
         weight = rng.beta(self.alpha, self.alpha)
         field = _low_frequencies(pixels.shape[2:], self.decay, rng)
         num_kept = round(weight * field.size)
         mask = np.zeros(field.size, np.uint8)
-        last = min(num_kept, field.size - 1)
+        last = min(num_kept, field.size - 1)  # argpartition takes no index behind the last
         mask[np.argpartition(field, last, axis=None)[num_kept:]] = 1
-        mask = np.tile(mask.reshape(field.shape), (3, 1))
+        mask = np.tile(mask.reshape(field.shape), (3, 1))  # for the three planes, as `_planes`
         planes = _planes(pixels)
         out = planes.copy()
         for other, to in zip(order, out, strict=True):
@@ -112,12 +103,12 @@ def _span(middle: int, length: int, end: int) -> slice:
 def _low_frequencies(shape: tuple[int, int], decay: float, rng: np.random.Generator) -> np.ndarray:
     """A real field of `shape` (height, width) whose amplitudes fall by 1 / frequency^decay."""
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
-    amplitude = np.maximum(frequency, 1 / max(shape)) ** -decay
+    amplitude = np.maximum(frequency, 1 / max(shape)) ** -decay  # finite at frequency 0
     noise = np.fft.rfft2(rng.standard_normal(shape))
     return np.fft.irfft2(amplitude * noise, s=shape)
 
 
 def _mixed(
     pixels: np.ndarray, labels: np.ndarray, order: Sequence[int] | np.ndarray, weight: float
-) -> Mixed:
-    return Mixed(pixels, labels, labels[order], np.full(len(labels), weight, np.float32))
+) -> Batch:
+    return Batch(pixels, labels, labels[order], np.full(len(labels), weight, np.float32))

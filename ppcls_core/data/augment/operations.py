@@ -38,21 +38,12 @@ def shear_y(image: np.ndarray, slope: float, fill: Colour) -> np.ndarray:
     return _warped(image, [[1, 0, 0], [slope, 1, 0]], cv2.INTER_CUBIC, fill)
 
 
-def translate_x(image: np.ndarray, share: float, fill: Colour) -> np.ndarray:
-    """Moved left by `share` of the width."""
-    height, width = image.shape[:2]
-    shift = max(-width, min(width, math.floor(share * width + 0.5)))
-    out = plain((height, width), fill)
-    out[:, max(0, -shift) : width - max(0, shift)] = image[:, max(0, shift) : width + min(0, shift)]
-    return out
-
-
-def translate_y(image: np.ndarray, share: float, fill: Colour) -> np.ndarray:
-    """Moved up by `share` of the height."""
-    height, width = image.shape[:2]
-    shift = max(-height, min(height, math.floor(share * height + 0.5)))
-    out = plain((height, width), fill)
-    out[max(0, -shift) : height - max(0, shift)] = image[max(0, shift) : height + min(0, shift)]
+def translate(image: np.ndarray, axis: int, share: float, fill: Colour) -> np.ndarray:
+    """Moved by `share` of the height up (`axis` 0), or of the width to the left (1)."""
+    out, length = plain(image.shape[:2], fill), image.shape[axis]
+    shift = max(-length, min(length, math.floor(share * length + 0.5)))
+    to, of = (slice(max(0, s), length + min(0, s)) for s in (-shift, shift))
+    out.swapaxes(0, axis)[to] = image.swapaxes(0, axis)[of]
     return out
 
 
@@ -159,8 +150,8 @@ def _by_channel(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
 OPERATIONS: dict[str, Callable[[np.ndarray, float, Colour], np.ndarray]] = {
     "shear_x": lambda image, amount, fill: shear_x(image, MAX_SHEAR * amount, fill),
     "shear_y": lambda image, amount, fill: shear_y(image, MAX_SHEAR * amount, fill),
-    "translate_x": lambda image, amount, fill: translate_x(image, MAX_SHIFT * amount, fill),
-    "translate_y": lambda image, amount, fill: translate_y(image, MAX_SHIFT * amount, fill),
+    "translate_x": lambda image, amount, fill: translate(image, 1, MAX_SHIFT * amount, fill),
+    "translate_y": lambda image, amount, fill: translate(image, 0, MAX_SHIFT * amount, fill),
     "rotate": lambda image, amount, fill: rotate(image, MAX_DEGREES * amount, fill),
     "color": lambda image, amount, fill: color(image, 1 + MAX_ENHANCE * amount),
     "posterize": lambda image, amount, fill: posterize(

@@ -15,9 +15,8 @@ import pyarrow as pa
 
 from data_catalog.images.columns import IDS, REJECTED, Source
 from ppcls_core.data.decode import BadImage
-from ppcls_core.dedup.features.picture import DescribedImage, describe
-from ppcls_core.dedup.match.by_hash import by_hash, near_hashes
-from ppcls_core.dedup.match.by_sift import by_sift, too_few, with_row
+from ppcls_core.dedup.features import DescribedImage, describe
+from ppcls_core.dedup.match.channels import by_hash, by_sift, near_hashes, too_few, with_row
 from ppcls_core.dedup.match.index import ValIndex, rejection
 from ppcls_core.dedup.match.pairs import CHANNELS, FOUND, Pair
 from ppcls_core.runtime.threads import map_threads
@@ -45,8 +44,7 @@ def scan(
     """Search every pool image of `sources` for validation images.
 
     The result depends on the images alone, not on `workers` nor on how a pool is split. `on_image`
-    is called once an image, in the calling thread, and may raise to stop: the error goes on to the
-    caller after the images in work (a few a worker) are done.
+    is called once an image, in the calling thread, and may raise to stop: after the images in work.
     """
 
     def search(item: tuple[str, Source]) -> dict[str, list[dict[str, Any]]]:
@@ -88,13 +86,9 @@ def _found_row(
     }
 
 
-def find_pairs(picture: DescribedImage, index: ValIndex) -> list[Pair]:
-    """Every val image that `picture` shows, best first, each by the first channel that finds it."""
-    return judge(picture, index)[0]
-
-
 def judge(picture: DescribedImage, index: ValIndex) -> tuple[list[Pair], list[Pair]]:
-    """The pairs of `find_pairs`, and those refused: by at most NEARLY, or for competing images."""
+    """Every val image that `picture` shows, best first, each by the first channel that finds it;
+    and those refused: by at most NEARLY, or for competing images."""
     found: dict[int, Pair] = {}
     refused: dict[int, Pair] = {}
     near = near_hashes(picture, index)

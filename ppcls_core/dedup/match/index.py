@@ -5,14 +5,17 @@ image), `greys.bin` (their reduced grey copies as JPEG), `points.bin` float32 [f
 `descriptors.bin` uint8 [features, 128] (each the images' one after the other) and `search.faiss`.
 All but the tables is memory-mapped. Of images with equal pixels only the first has features there:
 a descriptor that is there as often as neighbours are asked for would vote for none.
+
+Nearest neighbours are exact for few descriptors, else found by an inverted file, which keeps
+CODES / 2 bytes a descriptor. Where faiss finds a GPU, that compares with all descriptors in half
+precision, in which bytes are exact.
 """
 
 import shutil
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -25,9 +28,7 @@ from data_catalog.base.files import read_json, write_json
 from data_catalog.images.columns import REJECTED, Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe, perceptual_hash
-from ppcls_core.dedup.features.sift import DIMENSION, Features
-from ppcls_core.dedup.match.search import read_search, write_search
+from ppcls_core.dedup.features import DIMENSION, Features, describe, perceptual_hash
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.shards import Advance, read_shards, run_shards, shard_file
 from ppcls_core.runtime.threads import map_threads
@@ -40,6 +41,14 @@ CLOSE = 0.95  # of the furthest neighbour's distance; one nearly as far has next
 FAINT = 0.1  # votes below are chance
 TURNS, ZOOMS = 16, 16  # bins of a whole turn, and of octaves
 TURN = 2 * np.pi / TURNS
+CELLS = 0.5  # x the root of the number of descriptors: cells of the inverted file
+MIN_TRAINING = 64  # descriptors a cell that it is fitted to
+MIN_DESCRIPTORS = 1024  # with fewer the codes cannot be fitted
+MAX_FLAT_CELLS = 512  # beyond, a graph finds the nearest cells, so that more of them
+FINER = 4  # x as many cost no more
+CODES = 32  # of 4 bits a descriptor, whose distances are then approximate
+PART = 1 << 18  # descriptors of which float copies are made at a time
+FindNearest = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 IMAGES = pa.schema(
     [
         ("image_id", pa.string()),
@@ -72,8 +81,7 @@ def build_index(
     in shards below `out`, so that a build that was stopped or killed goes on behind those that are
     whole. `index.json` is written last: without it there is no index.
 
-    Raises:
-        Interrupted: a stop was requested; finished shards are kept.
+    Raises Interrupted: a stop was requested; finished shards are kept.
     """
 
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
@@ -91,7 +99,7 @@ def build_index(
     num_shards = run_shards(shards, len(images), SHARD_SIZE, monitor, process, unit=UNIT)
     _join(shards, num_shards, out)
     descriptors = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
-    write_search(descriptors, out / "search.faiss", config)
+    _write_search(descriptors, out / "search.faiss", config)
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
     shutil.rmtree(shards, ignore_errors=True)
 
@@ -168,7 +176,9 @@ class ValIndex:
 
     `images` (IMAGES): those indexed; of each its column of that table in `ids`, `hashes` (uint64),
     `bytes_digests`, `conclusive` and `sizes` (int [images, 4]: width, height, reduced width,
-    reduced height). `rejected` (REJECTED): those that could not be read.
+    reduced height). `distinct`: bool [images], those with enough features to be told apart by them.
+    `by_digest`: digest of pixels -> rows of the images with them. `rejected` (REJECTED): those that
+    could not be read.
     """
 
     def __init__(self, path: Path, config: DedupConfig) -> None:
@@ -190,34 +200,22 @@ class ValIndex:
         lengths = (len(self._points), len(self._descriptors), len(self._greys))
         if lengths != (self._starts[-1], self._starts[-1], self._grey_starts[-1]):
             raise ValueError("its files are not as long as its table says")
-        self._first = _first_of(self.images["digest"])
-        self._distinct = np.diff(self._starts)[self._first] >= config.min_features
+        self.by_digest: dict[str, list[int]] = {}
+        digests: list[str] = self.images["digest"].to_pylist()
+        for row, digest in enumerate(digests):
+            self.by_digest.setdefault(digest, []).append(row)
+        self._first = np.array([self.by_digest[digest][0] for digest in digests], np.int64)
+        self.distinct = np.diff(self._starts)[self._first] >= config.min_features
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
-        self._search = read_search(path / "search.faiss", self._descriptors, config)
+        self._search = _read_search(path / "search.faiss", self._descriptors, config)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @cached_property
-    def by_digest(self) -> dict[str, list[int]]:
-        """Rows of the images with these pixels."""
-        rows: defaultdict[str, list[int]] = defaultdict(list)
-        for row, digest in enumerate(self.images["digest"].to_pylist()):
-            rows[digest].append(row)
-        return dict(rows)
-
     @property
     def weak(self) -> list[str]:
         """Ids of the images with too few features to be distinguished by them."""
-        return [self.ids[row] for row in np.flatnonzero(~self._distinct)]
-
-    def equal_rows(self, row: int) -> list[int]:
-        """Rows of the val images with the pixels of that one, itself among them."""
-        return self.by_digest[self.images["digest"][row].as_py()]
-
-    def is_distinct(self, row: int) -> bool:
-        """Whether one val image has enough features to be distinguished by them."""
-        return bool(self._distinct[row])
+        return [self.ids[row] for row in np.flatnonzero(~self.distinct)]
 
     def grey(self, row: int) -> np.ndarray:
         """uint8 [reduced height, reduced width]: the reduced grey copy of one val image."""
@@ -253,7 +251,7 @@ class ValIndex:
         return [
             list(zip(rows[enough].tolist(), votes[enough].tolist(), strict=True))
             for rows, votes in by_state
-            for enough in ((votes >= least) & self._distinct[rows],)
+            for enough in ((votes >= least) & self.distinct[rows],)
         ]
 
     def _votes(
@@ -288,18 +286,10 @@ def _strongest(
     return images, np.maximum.reduceat(totals, starts) if len(starts) else totals
 
 
-def _first_of(values: pa.ChunkedArray) -> np.ndarray:
-    """int64: for each value the place of the first that equals it."""
-    codes = values.combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
-    return first[which]
-
-
 def load_index(path: Path) -> ValIndex:
     """The index that `build_index` left in the directory `path`.
 
-    Raises:
-        UserError: there is no index, or one of another format, or a damaged one.
+    Raises UserError: there is no index, or one of another format, or a damaged one.
     """
     head = read_json(path / "index.json")
     if not isinstance(head, dict) or head.get("format") != FORMAT:
@@ -310,3 +300,74 @@ def load_index(path: Path) -> ValIndex:
         raise UserError(
             f"{path}: the index is damaged ({error}); remove this folder and run again"
         ) from error
+
+
+def _write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> None:
+    """Write the structure over `descriptors` (uint8 [n, DIMENSION]).
+
+    Training runs on one thread, because faiss' k-means gives other cells with other thread counts.
+    """
+    import faiss
+
+    if len(descriptors) <= max(config.max_exact, MIN_DESCRIPTORS):
+        index = faiss.IndexScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_8bit_direct)
+        index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
+    else:
+        index = _trained(descriptors)
+    _fill(index, descriptors)
+    faiss.write_index(index, str(path))
+
+
+def _read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> FindNearest:
+    """(queries float32 [q, DIMENSION], k) -> (squared distances, rows or -1), both [q, k]."""
+    import faiss
+
+    if faiss.get_num_gpus() and len(descriptors):
+        return _on_gpu(descriptors)
+    index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    if index.ntotal != len(descriptors):
+        raise ValueError(f"search.faiss holds {index.ntotal} descriptors of {len(descriptors)}")
+    if hasattr(index, "nprobe"):
+        index.nprobe = config.num_probes
+    return index.search
+
+
+def _on_gpu(descriptors: np.ndarray) -> FindNearest:
+    """Exact search on the first GPU, one thread at a time, as faiss wants it."""
+    import faiss
+
+    options = faiss.GpuClonerOptions()
+    options.useFloat16 = True  # 6.4 GB for the 25 million of ImageNet's val images
+    resources, lock = faiss.StandardGpuResources(), Lock()
+    index = faiss.index_cpu_to_gpu(resources, 0, faiss.IndexFlatL2(DIMENSION), options)
+    _fill(index, descriptors)
+
+    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        with lock:
+            return index.search(queries, k)
+
+    return search
+
+
+def _fill(index: Any, descriptors: np.ndarray) -> None:
+    for start in range(0, len(descriptors), PART):
+        index.add(descriptors[start : start + PART].astype(np.float32))
+
+
+def _trained(descriptors: np.ndarray) -> Any:
+    """An empty inverted file whose cells and codes fit a sample of the descriptors."""
+    import faiss
+
+    num = len(descriptors)
+    num_cells = 2 ** round(np.log2(min(CELLS * np.sqrt(num), num / MIN_TRAINING)))
+    graph = "_HNSW32" if num_cells > MAX_FLAT_CELLS else ""
+    num_cells *= FINER if graph else 1
+    index = faiss.index_factory(DIMENSION, f"IVF{num_cells}{graph},PQ{CODES}x4fs")
+    inverted = faiss.extract_index_ivf(index)  # itself, as what it is; lives as long as `index`
+    inverted.cp.niter, inverted.cp.max_points_per_centroid = 8, MIN_TRAINING
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    step = max(1, num // (MIN_TRAINING * num_cells))
+    index.train(descriptors[::step].astype(np.float32))
+    faiss.omp_set_num_threads(threads)
+    return index

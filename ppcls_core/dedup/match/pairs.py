@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ppcls_core.dedup.features.picture import DescribedImage
+from ppcls_core.dedup.features import DescribedImage
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pixels import COARSE, agreeing, lay_over, share_of, shares
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig, Rule
-from ppcls_core.dedup.features.sift import Features
+from ppcls_core.dedup.features import Features
 from ppcls_core.dedup.match.pixels import apply
 
 NUM_SEEDS = 48  # best matches whose pairs give the hypotheses
@@ -270,10 +270,10 @@ def _plausible(homography: np.ndarray, points: np.ndarray) -> bool:
     most MAX_STRETCH between the axes and MAX_BEND from place to place, and nothing is mirrored."""
     low, high = points.min(axis=0), points.max(axis=0)
     corners = np.array([low, high, (low[0], high[1]), (high[0], low[1])])
-    scales = _scales(homography, corners)
-    if not np.isfinite(scales).all():
+    slopes = _slopes_of(homography, corners)
+    if not np.isfinite(slopes).all():  # behind the horizon
         return False
-    large, small = scales.T
+    large, small = np.linalg.svd(slopes, compute_uv=False).T
     return bool(
         np.linalg.det(homography) > 0
         and small.min() >= SCALES[0]
@@ -281,14 +281,6 @@ def _plausible(homography: np.ndarray, points: np.ndarray) -> bool:
         and (large <= MAX_STRETCH * small).all()
         and large.max() <= MAX_BEND * large.min()
     )
-
-
-def _scales(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """float64 [n, 2]: the larger and the smaller scale of the map at each of the points [n, 2]."""
-    slopes = _slopes_of(homography, points)
-    if not np.isfinite(slopes).all():
-        return np.full((len(points), 2), np.nan)
-    return np.linalg.svd(slopes, compute_uv=False)
 
 
 def _slopes_of(homography: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -9,30 +9,42 @@ is kept, so each removed has a pair that is kept, and the order of the search do
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.images.columns import Images, Made
+from data_catalog.images.columns import REJECTED, Images, Made
 
-Row = dict[str, Any]  # of FOUND
+SIDES = ("pool_id", "val_id")
 _File = tuple[int, int, int]  # device, inode, offset of the image
 
 
-def same_files(pairs: Iterable[Row], pool: Images) -> dict[str, str]:
+def judge_within(pairs: pa.Table, images: pa.Table, pool: Images) -> tuple[pa.Table, pa.Table]:
+    """(FOUND, REJECTED) rows of a pool that was searched within: each pair once, by val_id, from
+    the worse image to the better; the images that go, as duplicates or as other names of a file.
+
+    `pairs` (FOUND): all that the search has found; `images` (IMAGES) has the images' sizes.
+    """
+    pairs = pairs.filter(pc.not_equal(pairs["pool_id"], pairs["val_id"]))
+    same = same_files(pairs, pool)
+    for side in SIDES:
+        pairs = pairs.filter(pc.invert(pc.is_in(pairs[side], pa.array(same, pa.string()))))
+    pairs = one_way(pairs, _best_first(images, pairs))
+    removed = [
+        pa.table([list(found), [reason] * len(found), list(found.values())], schema=REJECTED)
+        for reason, found in {"duplicate": keep_one_of_each(pairs), "same_file": same}.items()
+    ]
+    return pairs.sort_by("val_id"), pa.concat_tables(removed)
+
+
+def same_files(pairs: pa.Table, pool: Images) -> dict[str, str]:
     """Image -> another name of the same file, for each name too many; links go before files."""
-    equal = {
-        row[side]
-        for row in pairs
-        if row["channel"] == "bytes" and row["pool_id"] != row["val_id"]
-        for side in ("pool_id", "val_id")
-    }
+    equal = pairs.filter(pc.equal(pairs["channel"], "bytes"))  # names of one file at least are
+    wanted = {image_id for side in SIDES for image_id in equal[side].to_pylist()}
     names: defaultdict[_File, list[tuple[bool, int, str]]] = defaultdict(list)
-    for place, (image_id, source) in enumerate(pool.find(equal).items() if equal else ()):
+    for place, (image_id, source) in enumerate(pool.find(wanted).items() if wanted else ()):
         assert not isinstance(source, Made), "an image of a set lies in a file"
         path, offset = (source, -1) if isinstance(source, Path) else source[:2]
         try:
@@ -58,47 +70,41 @@ def _is_link(path: Path, pool: Images) -> bool:
     return path.is_symlink()
 
 
-def best_first(images: pa.Table, pairs: Iterable[Row]) -> dict[str, int]:
-    """Rank of each image of the `pairs`, 0 the best; `images` has their sizes (IMAGES)."""
-    names = sorted({row[side] for row in pairs for side in ("pool_id", "val_id")})
-    there = pc.is_in(images["image_id"], pa.array(names, pa.string()))
-    rows = images.filter(there).select(["image_id", "width", "height"]).to_pylist()
-    ranked = sorted(rows, key=lambda row: (-row["width"] * row["height"], row["image_id"]))
-    return {row["image_id"]: rank for rank, row in enumerate(ranked)}
+def _best_first(images: pa.Table, pairs: pa.Table) -> pa.Array:
+    """Ids of the images of the `pairs`, the best first; `images` has their sizes (IMAGES)."""
+    there = pc.or_(*(pc.is_in(images["image_id"], pairs[side].combine_chunks()) for side in SIDES))
+    images = images.filter(there)
+    ids, pixels = images["image_id"], pc.multiply(images["width"].cast("int64"), images["height"])
+    order = pc.sort_indices(
+        pa.table({"pixels": pixels, "id": ids}), [("pixels", "descending"), ("id", "ascending")]
+    )
+    return ids.take(order).combine_chunks()
 
 
-def one_way(pairs: list[Row], rank: dict[str, int]) -> list[Row]:
-    """Each pair once, from the worse image to the better, as its better score has it."""
-    best: dict[tuple[str, str], Row] = {}
-    for row in pairs:
-        a, b = row["pool_id"], row["val_id"]
-        if a == b:
-            continue
-        pair = row if rank[a] > rank[b] else _turned(row)
-        known = best.setdefault((pair["pool_id"], pair["val_id"]), pair)
-        if pair["score"] > known["score"]:
-            best[pair["pool_id"], pair["val_id"]] = pair
-    return [best[key] for key in sorted(best)]
+def one_way(pairs: pa.Table, best_first: pa.Array) -> pa.Table:
+    """Each pair once, from the worse image to the better, as its better score has it (FOUND); the
+    best images' pairs first. `best_first`: ids of the images, none of which pairs with itself."""
+    ranks = np.stack([pc.index_in(pairs[side], best_first).to_numpy() for side in SIDES])
+    keys = ranks.max(0).astype(np.int64) * len(best_first) + ranks.min(0)
+    by_score = np.argsort(-pairs["score"].to_numpy(), kind="stable")
+    rows = by_score[np.unique(keys[by_score], return_index=True)[1]]  # of each key the first
+    pairs, is_turned = pairs.take(pa.array(rows)), ranks[0, rows] < ranks[1, rows]
+    columns = {name: pairs[name] for name in pairs.column_names}
+    for name in ("id", "sha256"):
+        sides = f"pool_{name}", f"val_{name}"
+        for side, other in (sides, sides[::-1]):
+            columns[side] = pc.if_else(pa.array(is_turned), pairs[other], pairs[side])
+    maps = pairs["transform"].combine_chunks().flatten().to_numpy().reshape(-1, 3, 3).copy()
+    back = np.linalg.inv(maps[is_turned].astype(np.float64))
+    maps[is_turned] = back / back[:, 2:, 2:]
+    columns["transform"] = pa.FixedSizeListArray.from_arrays(pa.array(maps.ravel()), 9)
+    return pa.table(columns, schema=pairs.schema)
 
 
-def keep_one_of_each(pairs: list[Row], rank: dict[str, int]) -> dict[str, str]:
+def keep_one_of_each(pairs: pa.Table) -> dict[str, str]:
     """Removed image -> the best kept one that pairs with it. `pairs` come from `one_way`."""
-    better: defaultdict[str, list[str]] = defaultdict(list)
-    for row in pairs:
-        better[row["pool_id"]].append(row["val_id"])
     removed: dict[str, str] = {}
-    for image_id in sorted(better, key=rank.__getitem__):
-        staying = [other for other in better[image_id] if other not in removed]
-        if staying:
-            removed[image_id] = min(staying, key=rank.__getitem__)
+    for worse, better in zip(*(pairs[side].to_pylist() for side in SIDES), strict=True):
+        if worse not in removed and better not in removed:  # the better one's fate is decided
+            removed[worse] = better
     return removed
-
-
-def _turned(row: Row) -> Row:
-    back = np.linalg.inv(np.reshape(row["transform"], (3, 3)).astype(np.float64))
-    transform = (back / back[2, 2]).ravel().tolist()
-    names = ("id", "sha256")
-    exchanged = {
-        f"{a}_{n}": row[f"{b}_{n}"] for n in names for a, b in (("pool", "val"), ("val", "pool"))
-    }
-    return row | exchanged | {"transform": transform}

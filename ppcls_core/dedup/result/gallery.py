@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import Find
-from ppcls_core.dedup.features.sift import extract, mirror, negate, reduce
+from ppcls_core.dedup.features import Find, extract, mirror, negate, reduce
 from ppcls_core.dedup.match.pairs import CHANNELS, PAIRS
 from ppcls_core.dedup.match.pixels import apply
 from ppcls_core.dedup.match.verify import ALIKE, UNIT, similarities
@@ -71,7 +70,9 @@ class Gallery:
         anyhow do not matter."""
         removed = {row["pool_id"] for row in pairs}
         near = [row for row in pairs if row["channel"] in ("phash", "sift")]
-        self._choose("accepted", near, self._by_margin)
+        self._choose(
+            "accepted", near, lambda row: (_key(row) in self.planted, row["margin"], _key(row))
+        )
         rest = [row for row in refused if row["pool_id"] not in removed]
         self._choose("refused", rest, lambda row: (-row["margin"], _key(row)))
         for channel in CHANNELS:
@@ -80,9 +81,6 @@ class Gallery:
 
     def _choose(self, group: str, more: list[Row], rank: Callable[[Row], Any]) -> None:
         self.groups[group] = sorted([*self.groups[group], *more], key=rank)[:NUM_BORDERLINE]
-
-    def _by_margin(self, row: Row) -> tuple[Any, ...]:
-        return _key(row) in self.planted, row["margin"], _key(row)
 
     def chosen(self) -> list[tuple[Kind, Row]]:
         """Each pair once, the borderline first."""
@@ -147,11 +145,8 @@ def draw(
         y, x = (SIDE - height) // 2, left + (SIDE - width) // 2
         canvas[y : y + height, x : x + width] = image
         places.append((x, y))
-    for point in points:
-        first, second = (
-            np.rint(point[2 * i : 2 * i + 2] * zooms[i] + places[i]).astype(int).tolist()
-            for i in (0, 1)
-        )
+    ends = points.reshape(-1, 2, 2) * np.reshape(zooms, (2, 1)) + places  # line, picture, (x, y)
+    for first, second in np.rint(ends).astype(int).tolist():
         cv2.line(canvas, first, second, LINE, 1, cv2.LINE_AA)
         for end in (first, second):
             cv2.circle(canvas, end, 2, LINE, -1, cv2.LINE_AA)

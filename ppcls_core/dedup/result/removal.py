@@ -29,7 +29,7 @@ from data_catalog.images.collect import collect
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_bytes
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe
+from ppcls_core.dedup.features import describe
 from ppcls_core.dedup.match.detect import check_pair
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pixels import apply
@@ -136,8 +136,7 @@ def write_removal(
 def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
     """The list `path`, and notes on it: other versions, an alteration.
 
-    Raises:
-        UserError: no list of this format there.
+    Raises UserError: no list of this format there.
     """
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -163,8 +162,7 @@ def verify_removal(
     `against` None: the pairs are within the pool. Images that are not there are `missing`, those of
     another sha256 `other_file`.
 
-    Raises:
-        UserError: no list there, one of the other kind of search, or no images.
+    Raises UserError: no list there, one of the other kind of search, or no images.
     """
     listed, notes = read_removal(path)
     if (listed.against is None) != (against is None):

@@ -1,6 +1,6 @@
 """From the shards of a search to its result: tables, image set, removal list, pairs to look at.
 
-A part of the pool at a time is held; of a search within it, all pairs.
+A part of the pool at a time is held; of a search within it, the table of all pairs.
 """
 
 # Arrow makes its compute functions at import, unseen by a type checker:
@@ -9,7 +9,7 @@ A part of the pool at a time is held; of a search within it, all pairs.
 from __future__ import annotations
 
 import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,16 +27,15 @@ from data_catalog.images.columns import IDS, REJECTED, Images, write_images
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import FOUND, PAIRS
-from ppcls_core.dedup.match.within import best_first, keep_one_of_each, one_way, same_files
+from ppcls_core.dedup.match.within import judge_within
 from ppcls_core.dedup.result.gallery import Gallery
 from ppcls_core.dedup.result.removal import Evidence, Removed, Searched, write_removal
 from ppcls_core.dedup.search import KINDS, SHARDS, Search
-from ppcls_core.runtime.shards import shard_file, shard_ranges
+from ppcls_core.runtime.shards import read_shards, shard_file, shard_ranges
 
 SCHEMAS = {"pairs": PAIRS, "refused": PAIRS, "rejected": REJECTED, "weak": IDS, "kept": IDS}
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet runs a cell that begins so
 TRANSFORM = [f"t{row}{column}" for row in range(3) for column in range(3)]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,11 @@ def write_result(search: Search, index: ValIndex, val: Searched | None) -> Searc
     """Write the files of the result to `search.out`, whose shards are whole; `val` accounts for the
     validation side."""
     out, pool = search.out, search.pool
-    within = _Within.of(search, index) if search.within else None
+    within = None
+    if search.within:
+        num_shards = len(shard_ranges(len(pool), search.shard_size))
+        every = read_shards(out / SHARDS, "pairs", num_shards, FOUND)
+        within = judge_within(every, index.images, pool)
     counts, reasons = Counter[str](), Counter[str](pool.damaged["reason"].to_pylist())
     kept, gallery = np.zeros(len(pool), bool), Gallery(search.planted)
     with ExitStack() as stack:
@@ -184,18 +187,21 @@ class _Part:
     unpaired: pa.Table
 
 
-def _parts(search: Search, within: _Within | None) -> Iterator[_Part]:
-    """The parts of the pool, read from the shards; `within` judges those of a search within."""
+def _parts(search: Search, within: tuple[pa.Table, pa.Table] | None) -> Iterator[_Part]:
+    """The parts of the pool, read from the shards; `within`: `judge_within` of such a search."""
     for number, rows in enumerate(shard_ranges(len(search.pool), search.shard_size)):
         ids = search.pool.part(rows.start, rows.stop).table["image_id"]
-        shard = {kind: _read(search, number, kind) for kind in KINDS}
+        paths = {kind: search.out / SHARDS / shard_file(number, kind) for kind in KINDS}
+        shard = {kind: pq.read_table(path) for kind, path in paths.items()}
         unpaired = shard["refused"].filter(
             pc.invert(_among(shard["refused"]["pool_id"], shard["pairs"]["pool_id"]))
         )
         if within is None:
             duplicates = _duplicates(shard["pairs"])
         else:
-            shard["pairs"], duplicates = within.part(ids)
+            shard["pairs"], duplicates = (
+                _in_order(t.filter(_among(t[0], ids)), ids) for t in within
+            )
         rejected = _in_order(pa.concat_tables([duplicates, shard["rejected"]]), ids)
         kept = pc.invert(_among(ids, rejected["image_id"]))
         kept_ids = pa.table([ids.filter(kept)], schema=IDS)
@@ -204,62 +210,20 @@ def _parts(search: Search, within: _Within | None) -> Iterator[_Part]:
         yield _Part(rows, tables, kept.to_numpy(), unpaired)
 
 
-def _read(search: Search, number: int, kind: str) -> pa.Table:
-    return pq.read_table(search.out / SHARDS / shard_file(number, kind))
-
-
-@dataclass(frozen=True)
-class _Within:
-    """All pairs of a pool searched within: `pairs` (rows of FOUND) of each image with better ones;
-    `removed` (REJECTED): images that go for these, and further names of a file."""
-
-    pairs: dict[str, list[Row]]
-    removed: pa.Table
-
-    @classmethod
-    def of(cls, search: Search, index: ValIndex) -> _Within:
-        """Read from the shards."""
-        numbers = range(len(shard_ranges(len(search.pool), search.shard_size)))
-        shards = (_read(search, number, "pairs").to_pylist() for number in numbers)
-        every = [row for shard in shards for row in shard if row["pool_id"] != row["val_id"]]
-        same = same_files(every, search.pool)
-        every = [row for row in every if row["pool_id"] not in same and row["val_id"] not in same]
-        rank = best_first(index.images, every)
-        of_image: defaultdict[str, list[Row]] = defaultdict(list)
-        pairs = one_way(every, rank)
-        for row in pairs:
-            of_image[row["pool_id"]].append(row)
-        reasons = {"duplicate": keep_one_of_each(pairs, rank), "same_file": same}
-        removed = [
-            {"image_id": image_id, "reason": reason, "detail": other}
-            for reason, others in reasons.items()
-            for image_id, other in others.items()
-        ]
-        return cls(of_image, pa.Table.from_pylist(removed, REJECTED))
-
-    def part(self, ids: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
-        """(FOUND, REJECTED) rows of the images `ids`."""
-        rows = [row for image_id in ids.to_pylist() for row in self.pairs.get(image_id, ())]
-        removed = self.removed.filter(_among(self.removed["image_id"], ids))
-        return pa.Table.from_pylist(rows, FOUND), removed
-
-
 def _among(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.is_in(values, others.combine_chunks())
 
 
 def _duplicates(pairs: pa.Table) -> pa.Table:
     """REJECTED rows of the images of `pairs`, in which the best pair of an image comes first."""
-    codes = pairs["pool_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    first = pairs.take(pa.array(np.unique(codes, return_index=True)[1]))
-    reason = pa.array(["duplicate"] * len(first), pa.string())
-    return pa.table([first["pool_id"], reason, first["val_id"]], schema=REJECTED)
+    best = pairs.group_by("pool_id", use_threads=False).aggregate([("val_id", "first")])
+    columns = (best["pool_id"], ["duplicate"] * len(best), best["val_id_first"])
+    return pa.table(list(columns), schema=REJECTED)
 
 
-def _in_order(rejected: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
-    """The REJECTED rows in the order of `ids`."""
-    places = pc.index_in(rejected["image_id"], ids.combine_chunks())
-    return rejected.take(pc.sort_indices(places))
+def _in_order(table: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+    """The rows, whose first column is among `ids`, in the order of `ids`; stable."""
+    return table.take(pc.sort_indices(pc.index_in(table[0], ids.combine_chunks())))
 
 
 def _removed(tables: dict[str, pa.Table]) -> Iterator[Removed]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError, parse
+from data_catalog.base.errors import errors_of
 from ppcls_core.jobs.paddleclas.settings import PaddleClasConfig
 from ppcls_core.jobs.paddleclas.training import note, preprocess, training
 from ppcls_core.models.registry import spec_of
@@ -22,22 +23,20 @@ _RENAMED = {
     "use_amp": "use_fp16",
     "use_dynamic_loss_scaleing": "use_dynamic_loss_scaling",
 }
-# Models, likewise; the second is that of our registry, with fields of its spec.
-_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "CSPResNet50": ("CSPResNet50_leaky", {}),
-    "EfficientNetLite0": (
-        "EfficientNetB0",
-        {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True},
-    ),
-    "GhostNet_0_5": ("GhostNet_x0_5", {}),
-    "GhostNet_1_0": ("GhostNet_x1_0", {}),
-    "GhostNet_1_3": ("GhostNet_x1_3", {}),
-    "MobileNetV1_x1_0": ("MobileNetV1", {}),
-    "MobileNetV2_x1_0": ("MobileNetV2", {}),
-    "ResNet50_amp": ("ResNet50", {}),
-    "ResNet_ACNet": ("ResNet50_ACNet", {}),
-    "ShuffleNetV2_x1_0": ("ShuffleNetV2", {}),
+# Models, likewise; the second is that of our registry.
+_MODELS = {
+    "CSPResNet50": "CSPResNet50_leaky",
+    "EfficientNetLite0": "EfficientNetB0",
+    "GhostNet_0_5": "GhostNet_x0_5",
+    "GhostNet_1_0": "GhostNet_x1_0",
+    "GhostNet_1_3": "GhostNet_x1_3",
+    "MobileNetV1_x1_0": "MobileNetV1",
+    "MobileNetV2_x1_0": "MobileNetV2",
+    "ResNet50_amp": "ResNet50",
+    "ResNet_ACNet": "ResNet50_ACNet",
+    "ShuffleNetV2_x1_0": "ShuffleNetV2",
 }
+_SPECS = {"EfficientNetLite0": {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True}}
 _PARAMS = {"use_se": "squeeze_excite", "dropout_prob": "dropout"}
 _GRAPH_PARAMS = {"is_test", "data_format", "image_shape"}
 
@@ -61,7 +60,9 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
             "2020 (ARCHITECTURE, TRAIN)"
         )
     form = parse(PaddleClasConfig, _current_names(data, where), where)
-    _note_unused(form, where)
+    parts = [f"{', '.join(sorted(names))} ({why})" for why, names in sorted(form.unused().items())]
+    if parts:
+        note(where, f"without effect here: {'; '.join(parts)}")
     student, teacher = _models(form, where)
     weights = [path.rstrip("/") for path in form.pretrained_model]
     fields: dict[str, Any] = {
@@ -115,12 +116,6 @@ def _check_checkpoints(form: PaddleClasConfig, folder: Path, where: str) -> None
     note(where, f"checkpoints: the training goes on from the newest checkpoint in {folder}")
 
 
-def _note_unused(form: PaddleClasConfig, where: str) -> None:
-    parts = [f"{', '.join(sorted(names))} ({why})" for why, names in sorted(form.unused().items())]
-    if parts:
-        note(where, f"without effect here: {'; '.join(parts)}")
-
-
 def _current_names(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The settings of `data` under the names of `PaddleClasConfig`."""
     amp = data.get("AMP")
@@ -128,23 +123,17 @@ def _current_names(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         rest = {key: value for key, value in data.items() if key != "AMP"}
         data = {**rest, **amp, "use_fp16": True}
     known = {field.alias or name for name, field in PaddleClasConfig.model_fields.items()}
+    names = {name.lower(): name for name in known}
     renamed: dict[str, Any] = {}
     for given, value in data.items():
         key = "fuse_*" if given.startswith("fuse_") else _RENAMED.get(given, given)
         if key in known:
             renamed[key] = value
-        else:
-            _tell_unknown(key, known, where)
+        elif near := difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.8):
+            raise UserError(f"{where}: unknown setting '{key}'; did you mean '{names[near[0]]}'?")
+        else:  # passed over, as PaddleClas does
+            note(where, f"unknown setting {key[:80]!r} is passed over")
     return renamed
-
-
-def _tell_unknown(key: str, known: set[str], where: str) -> None:
-    """A mistyped key is an error; another is passed over, as PaddleClas does."""
-    names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.8)
-    if near:
-        raise UserError(f"{where}: unknown setting '{key}'; did you mean '{names[near[0]]}'?")
-    note(where, f"unknown setting {key[:80]!r} is passed over")
 
 
 def _models(form: PaddleClasConfig, where: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -164,10 +153,7 @@ def _model(name: str, params: Mapping[str, Any], where: str) -> dict[str, Any]:
     given = {_PARAMS.get(key, key): v for key, v in params.items() if key not in _GRAPH_PARAMS}
     for key in sorted(params.keys() & _GRAPH_PARAMS):
         note(where, f"ARCHITECTURE.params.{key} is passed over; it only steered the static graph")
-    name, fields = _MODELS.get(name, (name, {}))
-    spec = {**fields, **given}
-    try:
+    name, spec = _MODELS.get(name, name), {**_SPECS.get(name, {}), **given}
+    with errors_of(f"{where}: ARCHITECTURE"):
         spec_of(name, spec)
-    except UserError as error:
-        raise UserError(f"{where}: ARCHITECTURE: {error}") from None
     return {"name": name, "spec": spec}

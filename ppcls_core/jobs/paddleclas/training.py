@@ -4,15 +4,8 @@ import logging
 from typing import Any
 
 from data_catalog.base.config import UserError
-from ppcls_core.data.augment import (
-    AutoAugment,
-    BatchOperator,
-    CenterCrop,
-    Mixup,
-    Operator,
-    RandomCrop,
-    Resize,
-)
+from ppcls_core.data import augment
+from ppcls_core.data.augment import AutoAugment, CenterCrop, Mixup, RandomCrop, Resize
 from ppcls_core.engine.config import CLASSIC
 from ppcls_core.jobs.paddleclas.settings import (
     LearningRate,
@@ -42,8 +35,8 @@ def note(where: str, message: str) -> None:
 def training(form: PaddleClasConfig, train: Train, where: str) -> dict[str, Any]:
     """The fields of a LabelTraining, or of a DistillTraining where the model has a teacher.
 
-    Raises:
-        UserError: no epochs, image sizes that differ, or a loss or mix that contradicts the rest.
+    Raises UserError: no epochs, image sizes that differ, or a loss or mix that contradicts the
+    rest.
     """
     if form.epochs is None:
         raise UserError(f"{where}: setting 'epochs' is required")
@@ -102,24 +95,20 @@ def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
 
 
 def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, Any]:
-    """The fields of a Preprocess.
-
-    Raises UserError: transforms other than to a short side and to its middle square.
-    """
+    """The fields of a Preprocess. Raises UserError: not just a short side and its middle square."""
     if valid.transforms is None:
         return {"size": form.image_shape[1]}
     match [operator for item in valid.transforms if (operator := item.ours())]:
         case [Resize(short=int(short), interpolation=interpolation), CenterCrop(size=int(size))]:
             return {"size": size, "short": short, "interpolation": interpolation}
         case _:
-            pass
-    raise UserError(
-        f"{where}: VALID.transforms: expected a ResizeImage to a resize_short, then a CropImage to "
-        "a whole number, and no others"
-    )
+            raise UserError(
+                f"{where}: VALID.transforms: expected a ResizeImage to a resize_short, then a "
+                "CropImage to a whole number, and no others"
+            )
 
 
-def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[Operator, ...]:
+def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[augment.Operator, ...]:
     channels, height, width = form.image_shape
     operators = CLASSIC
     if train.transforms is None:
@@ -139,7 +128,7 @@ def _augmentation(form: PaddleClasConfig, train: Train, where: str) -> tuple[Ope
     return operators
 
 
-def _mix(form: PaddleClasConfig, train: Train, where: str) -> BatchOperator | None:
+def _mix(form: PaddleClasConfig, train: Train, where: str) -> augment.BatchOperator | None:
     if not form.use_mix:
         if train.mix:
             note(where, "TRAIN.mix is passed over, since use_mix is not True")

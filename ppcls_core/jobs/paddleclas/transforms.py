@@ -17,18 +17,9 @@ from ppcls_core.data.augment.mix import Positive
 from ppcls_core.data.transforms import MEAN, STD
 
 _INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos", "linear")  # -1: the default
-_AXES = ("vertical", "horizontal", "both")
-
-
-def _axis(flip_code: int) -> str:
-    return _AXES[flip_code]
-
-
-def _interpolation(number: int) -> str:
-    return _INTERPOLATIONS[number]
-
-
-Number = Annotated[int, Field(ge=-1, le=4), PlainSerializer(_interpolation)]  # as in OpenCV
+_AXES = ("vertical", "horizontal", "both")  # by OpenCV's flip code; -1: both
+# A number as in OpenCV.
+Number = Annotated[int, Field(ge=-1, le=4), PlainSerializer(_INTERPOLATIONS.__getitem__)]
 Side = Annotated[int, Field(gt=0, le=4096)]  # pixels
 Size = Side | tuple[Side, Side]
 Count = Annotated[int, Field(ge=0, le=100)]
@@ -149,7 +140,7 @@ class RandFlipImageSection(OperatorSection):
     """A mirroring, half of the time."""
 
     name: Literal["RandFlipImage"] = "RandFlipImage"
-    flip_code: Annotated[Literal[1, 0, -1], PlainSerializer(_axis)] = Field(
+    flip_code: Annotated[Literal[1, 0, -1], PlainSerializer(_AXES.__getitem__)] = Field(
         default=1, serialization_alias="axis"
     )
 
@@ -244,22 +235,14 @@ class GridMaskSection(OperatorSection):
 
     def ours(self) -> augment.GridMask:
         """Our operator, which has one setting for `d1` and `d2`."""
-        return augment.GridMask(
-            d=(self.d1, self.d2), **self.model_dump(exclude={"name", "d1", "d2"})
-        )
+        settings = self.model_dump(exclude={"name", "d1", "d2"})
+        return augment.GridMask(d=(self.d1, self.d2), **settings)
 
 
-class MixupOperatorSection(OperatorSection):
-    """Images blended in pairs."""
+class PairsSection(OperatorSection):
+    """Images blended in pairs, or with a rectangle of another image put in."""
 
-    name: Literal["MixupOperator"] = "MixupOperator"
-    alpha: Positive = 0.2
-
-
-class CutmixOperatorSection(OperatorSection):
-    """A rectangle of another image put in."""
-
-    name: Literal["CutmixOperator"] = "CutmixOperator"
+    name: Literal["MixupOperator", "CutmixOperator"]
     alpha: Positive = 0.2
 
 
@@ -299,7 +282,5 @@ Transform = Annotated[
     BeforeValidator(_named),
 ]
 Mix = Annotated[
-    MixupOperatorSection | CutmixOperatorSection | FmixOperatorSection,
-    Field(discriminator="name"),
-    BeforeValidator(_named),
+    PairsSection | FmixOperatorSection, Field(discriminator="name"), BeforeValidator(_named)
 ]

@@ -71,9 +71,7 @@ def fused_state(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Trained weights of a network with AsymmetricConvs as those of the same with FusedConvs.
 
     In eval mode both networks put out the same, up to rounding: the fusion is computed in float64.
-
-    Raises:
-        UserError: `state` has no AsymmetricConv.
+    Raises UserError: `state` has no AsymmetricConv.
     """
     fused: dict[str, np.ndarray] = {}
     for key, value in state.items():

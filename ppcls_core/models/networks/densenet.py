@@ -4,8 +4,7 @@ from typing import ClassVar
 
 import paddle
 import paddle.nn.functional as F
-from paddle import ParamAttr, nn
-from paddle.nn.initializer import Uniform
+from paddle import nn
 
 from ppcls_core.models.networks.layers import (
     BatchNorm,
@@ -14,6 +13,7 @@ from ppcls_core.models.networks.layers import (
     PrivateConvBN,
     linear,
     pool,
+    uniform,
 )
 from ppcls_core.models.specs.densenet import DenseNetSpec, DPNSpec
 
@@ -29,12 +29,6 @@ class DenseLayer(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, before, H, W] to [N, before + growth, H, W]."""
         return paddle.concat([x, self.bn_ac_func2(self.bn_ac_func1(x))], axis=1)
-
-
-class _DenseBlock(nn.Sequential):
-    """The dense layers of one stage."""
-
-    stride: ClassVar[int] = 1
 
 
 class Transition(nn.Layer):
@@ -68,16 +62,11 @@ class DenseNet(Network):
                 before //= 2
             widths = range(before, before + depth * growth, growth)
             dense = [(f"conv{stage}_{i}", DenseLayer(w, growth)) for i, w in enumerate(widths, 1)]
-            trunk.append(self.add_sublayer(f"db_conv_{stage}", _DenseBlock(*dense)))
+            trunk.append(self.add_sublayer(f"db_conv_{stage}", nn.Sequential(*dense)))
             before += depth * growth
-        self.entry, self.trunk = [self.conv1_func, pool], trunk
         self.batch_norm = BatchNorm(before)
+        self.entry, self.trunk = [self.conv1_func, pool], [*trunk, self.batch_norm, F.relu]
         self.out = linear(before, num_classes)
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """Feature maps as in `Network.features`, the last one after a batch norm and ReLU."""
-        stages = super().features(x)
-        return {**stages, "stage4": F.relu(self.batch_norm(stages["stage4"]))}
 
 
 class DualPathBlock(nn.Layer):
@@ -126,12 +115,6 @@ class DPN(Network):
                 block = DualPathBlock(spec, before, stage, projected=index == 0)
                 trunk.append(self.add_sublayer(f"dpn{len(trunk) + 1}", block))
                 before = (spec.width << stage) + (index + 3) * growth
-        self.entry, self.trunk = [self.conv1_x_1_func, pool], trunk
         self.conv5_x_x_bn = BatchNorm(before)
-        attr = ParamAttr(initializer=Uniform(-0.01, 0.01))
-        self.out = nn.Linear(before, num_classes, weight_attr=attr)
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """Feature maps as in `Network.features`, the last one after a batch norm and ReLU."""
-        stages = super().features(x)
-        return {**stages, "stage4": F.relu(self.conv5_x_x_bn(stages["stage4"]))}
+        self.entry, self.trunk = [self.conv1_x_1_func, pool], [*trunk, self.conv5_x_x_bn, F.relu]
+        self.out = nn.Linear(before, num_classes, weight_attr=uniform(0.01))

@@ -82,10 +82,8 @@ class EfficientNet(Network):
         first, *blocks = self._ef.children()
         self.entry, self.trunk = [first], [*blocks, self._conv]
         self.dropout = nn.Dropout(spec.dropout)
+        self.neck = [global_average, self.dropout]
         self._fc = nn.Linear(features, num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self._fc(self.dropout(global_average(x)))
 
 
 def _activation(spec: EfficientNetSpec) -> Activation:

@@ -18,12 +18,7 @@ from ppcls_core.models.networks.layers import (
 )
 from ppcls_core.models.specs.ghostnet import GhostBottleneck, GhostNetSpec
 
-
-class _ConvBN(PrivateConvBN):
-    """The shared block with its own start and no L2 decay of its batch norm."""
-
-    decay_norm: ClassVar[bool] = False
-    counts_group: ClassVar[bool] = True
+_ConvBN = PrivateConvBN.with_settings(decay_norm=False, counts_group=True)
 
 
 class _GhostModule(nn.Layer):
@@ -41,27 +36,6 @@ class _GhostModule(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.primary_conv(x)
         return paddle.concat([x, self.cheap_operation(x)], axis=1)
-
-
-class _GhostBlock(ResidualBlock):
-    """Ghost modules that widen and narrow, what is between them, and the shortcut, added.
-
-    Args:
-        channels: in, expanded, out, all after scaling.
-        row: what else the block is.
-    """
-
-    activation: Activation | None = None
-
-    def __init__(self, channels: tuple[int, int, int], row: GhostBottleneck) -> None:
-        super().__init__()
-        before, _, after = channels
-        self.branch = [self.add_sublayer(name, layer) for name, layer in _branch(channels, row)]
-        if row.stride == 2 or before != after:
-            self.shortcut_depthwise = _depthwise(before, row)
-            self.shortcut_conv = _ConvBN((before, after), 1, activation=None)
-            self.shortcut = [self.shortcut_depthwise, self.shortcut_conv]
-        self.stride = row.stride
 
 
 class GhostNet(Network):
@@ -83,21 +57,26 @@ class GhostNet(Network):
         self.entry, self.trunk = [self.conv1], [*self.blocks, self.conv_last]
         self.fc_0 = _ConvBN((last, spec.feature_width), 1)
         self.dropout = nn.Dropout(spec.dropout)
+        self.neck = [nn.AdaptiveAvgPool2D(1), self.fc_0, nn.Flatten(), self.dropout]
         self.fc_1 = linear(spec.feature_width, num_classes)
 
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.fc_0(F.adaptive_avg_pool2d(x, 1)).flatten(1)
-        return self.fc_1(self.dropout(x))
 
-
-def _blocks(spec: GhostNetSpec, before: int) -> Iterator[_GhostBlock]:
+def _blocks(spec: GhostNetSpec, before: int) -> Iterator[ResidualBlock]:
     for row in spec.blocks:
         width, after = (scaled_width(c, spec.scale, 4) for c in (row.expanded, row.out))
-        yield _GhostBlock((before, width, after), row)
+        branch = list(_branch((before, width, after), row))
+        yield ResidualBlock(branch, _shortcut(before, after, row), row.stride, activation=None)
         before = after
 
 
+def _shortcut(before: int, after: int, row: GhostBottleneck) -> Iterator[tuple[str, nn.Layer]]:
+    if row.stride == 2 or before != after:
+        yield "shortcut_depthwise", _depthwise(before, row)
+        yield "shortcut_conv", _ConvBN((before, after), 1, activation=None)
+
+
 def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tuple[str, nn.Layer]]:
+    """Ghost modules that widen and narrow `channels` in, expanded, out, and what is between."""
     before, width, after = channels
     yield "ghost_module_1", _GhostModule((before, width), F.relu)
     if row.stride == 2:
@@ -107,7 +86,7 @@ def _branch(channels: tuple[int, int, int], row: GhostBottleneck) -> Iterator[tu
     yield "ghost_module_2", _GhostModule((width, after), None)
 
 
-def _depthwise(channels: int, row: GhostBottleneck) -> _ConvBN:
+def _depthwise(channels: int, row: GhostBottleneck) -> PrivateConvBN:
     return _ConvBN((channels, channels), row.kernel, row.stride, channels, activation=None)
 
 

@@ -21,16 +21,6 @@ from ppcls_core.models.specs.hrnet import HRNetSpec
 Maps = list[paddle.Tensor]
 
 
-class _Block(ResidualBlock):
-    """Convolutions, and the shortcut, which is `conv_down` or the identity, added."""
-
-    def __init__(self, branch: list[ConvBN], conv_down: ConvBN | None = None) -> None:
-        super().__init__()
-        self.branch = [self.add_sublayer(f"conv{i}", conv) for i, conv in enumerate(branch, 1)]
-        self.conv_down = conv_down
-        self.shortcut = [] if conv_down is None else [conv_down]
-
-
 class Fuse(nn.Layer):
     """To every branch's map all others are added, brought to its width and resolution.
 
@@ -127,16 +117,18 @@ def _stage(spec: HRNetSpec, widths: list[int]) -> nn.Sequential:
     return nn.Sequential(("stage_func_list", nn.Sequential(*modules)))
 
 
-def _basic(width: int) -> _Block:
-    last = ConvBN((width, width), 3, activation=None)
-    return _Block([ConvBN((width, width), 3), last])
+def _basic(width: int) -> ResidualBlock:
+    last = ConvBN((width, width), 3, activation=None)  # made first, as its Paddle name says
+    return ResidualBlock([("conv1", ConvBN((width, width), 3)), ("conv2", last)])
 
 
-def _bottleneck(before: int, width: int, project: bool) -> _Block:
+def _bottleneck(before: int, width: int, project: bool) -> ResidualBlock:
     """1x1, 3x3, 1x1 to four times the width."""
     last = ConvBN((width, 4 * width), 1, activation=None)
-    branch = [ConvBN((before, width), 1), ConvBN((width, width), 3), last]
-    return _Block(branch, ConvBN((before, 4 * width), 1, activation=None) if project else None)
+    first, middle = ConvBN((before, width), 1), ConvBN((width, width), 3)
+    down = [ConvBN((before, 4 * width), 1, activation=None)] if project else []
+    branch = [("conv1", first), ("conv2", middle), ("conv3", last)]
+    return ResidualBlock(branch, [("conv_down", conv) for conv in down])
 
 
 def _path(source: int, target: int, halvings: int) -> list[ConvBN]:

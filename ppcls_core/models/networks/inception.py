@@ -72,10 +72,9 @@ class _Block(nn.Layer):
         return F.avg_pool2d(x, 3, 1, padding=1, exclusive=not self.counts_padding)
 
 
-class _UnpaddedV3(ConvBN):
-    """It loses the border: kernel - 1 places of each dimension."""
-
-    is_padded: ClassVar[bool] = False
+# They lose the border: kernel - 1 places of each dimension.
+_UnpaddedV3 = ConvBN.with_settings(is_padded=False)
+_UnpaddedV4 = PrivateConvBN.with_settings(is_padded=False)
 
 
 class _BlockV3(_Block):
@@ -143,22 +142,18 @@ _V3_C = (
 )
 
 
-class _StemV3(nn.Layer):
+def _stem_v3(width: int) -> nn.Sequential:
     """Images to a map of 6 times `width` channels and an eighth of the resolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        middle = cut_width(80, width / 32)
-        self.conv_1a_3x3 = _UnpaddedV3((3, width), 3, stride=2)
-        self.conv_2a_3x3 = _UnpaddedV3((width, width), 3)
-        self.conv_2b_3x3 = ConvBN((width, 2 * width), 3)
-        self.conv_3b_1x1 = ConvBN((2 * width, middle), 1)
-        self.conv_4a_3x3 = _UnpaddedV3((middle, 6 * width), 3)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.conv_2b_3x3(self.conv_2a_3x3(self.conv_1a_3x3(x)))
-        x = self.conv_4a_3x3(self.conv_3b_1x1(F.max_pool2d(x, 3, 2)))
-        return F.max_pool2d(x, 3, 2)
+    middle = cut_width(80, width / 32)
+    return nn.Sequential(
+        ("conv_1a_3x3", _UnpaddedV3((3, width), 3, stride=2)),
+        ("conv_2a_3x3", _UnpaddedV3((width, width), 3)),
+        ("conv_2b_3x3", ConvBN((width, 2 * width), 3)),
+        ("pool1", nn.MaxPool2D(3, 2)),
+        ("conv_3b_1x1", ConvBN((2 * width, middle), 1)),
+        ("conv_4a_3x3", _UnpaddedV3((middle, 6 * width), 3)),
+        ("pool2", nn.MaxPool2D(3, 2)),
+    )
 
 
 class InceptionV3(Network):
@@ -166,7 +161,7 @@ class InceptionV3(Network):
 
     def __init__(self, spec: InceptionV3Spec, num_classes: int) -> None:
         super().__init__()
-        self.inception_stem = _StemV3(spec.width)
+        self.inception_stem = _stem_v3(spec.width)
         before = 6 * spec.width
         tables = [_v3_a(pooled) for pooled in spec.pooled] + [_V3_REDUCTION_A]
         tables += [_v3_b(inner) for inner in spec.inner] + [_V3_REDUCTION_B] + [_V3_C] * spec.depth
@@ -177,16 +172,8 @@ class InceptionV3(Network):
             before = block.out
         self.entry, self.trunk = [self.inception_stem], list(self.inception_block_list)
         self.dropout = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.neck = [global_average, self.dropout]
         self.fc = linear(before, num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.fc(self.dropout(global_average(x)))
-
-
-class _UnpaddedV4(PrivateConvBN):
-    """It loses the border: kernel - 1 places of each dimension."""
-
-    is_padded: ClassVar[bool] = False
 
 
 _V4_A = (
@@ -293,7 +280,5 @@ class InceptionV4(Network):
             before = block.out
         self.entry, self.trunk = [self._inception_stem], trunk
         self._drop = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.neck = [global_average, self._drop]
         self.out = linear(before, num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.out(self._drop(global_average(x)))

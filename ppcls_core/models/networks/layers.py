@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, Self, cast
 
 import paddle
 import paddle.nn.functional as F
@@ -16,11 +16,16 @@ Step = Callable[[paddle.Tensor], paddle.Tensor]
 Activation = Step
 
 
+def global_average(x: paddle.Tensor) -> paddle.Tensor:
+    """Mean over all places: [N, C, H, W] to [N, C]."""
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
 class Network(nn.Layer):
     """Base of every architecture: images float [N, 3, H, W] to logits [N, num_classes].
 
     H and W may be odd; the spec's `min_size` is the smallest. A subclass sets `entry` and `trunk`,
-    or has `features` of its own, and `_head` where more than an average precedes the classifier.
+    or has `features` of its own, and `neck` where more than an average precedes the classifier.
     """
 
     classifiers: ClassVar[tuple[str, ...]] = ("fc",)
@@ -31,8 +36,10 @@ class Network(nn.Layer):
     it."""
     entry: Sequence[Step]
     """Steps from the images to the map that the trunk sees."""
-    trunk: Sequence[nn.Layer]
-    """Blocks of all stages in a row, which say by `stride` whether they halve the resolution."""
+    trunk: Sequence[Step]
+    """Steps of all stages in a row; those that halve the resolution have a `stride` of 2."""
+    neck: Sequence[Step] = (global_average,)
+    """Steps from the last stage's map to what the classifier sees."""
 
     @property
     def classifier(self) -> nn.Layer:
@@ -49,7 +56,7 @@ class Network(nn.Layer):
         stages: dict[str, paddle.Tensor] = {}
         for block in self.trunk:
             x = block(x)
-            number = len(stages) + (block.stride == 2 or not stages)
+            number = len(stages) + (getattr(block, "stride", 1) == 2 or not stages)
             stages[f"stage{number}"] = x
         return stages
 
@@ -60,7 +67,7 @@ class Network(nn.Layer):
 
     def _head(self, x: paddle.Tensor) -> paddle.Tensor:
         """Logits of the last stage's map."""
-        return self.classifier(global_average(x))
+        return self.classifier(in_row(self.neck, x))
 
 
 @contextmanager
@@ -114,7 +121,7 @@ class ConvBN(nn.Layer):
     `counts_group`. The convolution has no bias, but where a subclass `has_bias`, from 0.
 
     A family whose published weights have other names, whose moving averages are others, or whose
-    recipe keeps L2 decay off the batch norm, says so in a subclass.
+    recipe keeps L2 decay off the batch norm, says so in a subclass, or by `with_settings`.
     """
 
     names: ClassVar[tuple[str, str]] = ("conv", "bn")
@@ -153,6 +160,11 @@ class ConvBN(nn.Layer):
         self.activation = activation
         self.stride = stride
 
+    @classmethod
+    def with_settings(cls, **settings: object) -> type[Self]:
+        """A subclass whose class attributes are `settings`."""
+        return cast("type[Self]", type(cls.__name__, (cls,), settings))
+
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, C_in, H, W] to [N, C_out, H', W']."""
         conv, norm = self.children()
@@ -180,29 +192,22 @@ class NormReluConv(nn.Layer):
     ) -> None:
         super().__init__()
         self._batch_norm = BatchNorm(channels[0])
-        self._conv = nn.Conv2D(
-            *channels,
-            kernel,
-            stride=stride,
-            padding=(kernel - 1) // 2,
-            groups=groups,
-            bias_attr=False,
-        )
+        padding = (kernel - 1) // 2
+        self._conv = nn.Conv2D(*channels, kernel, stride, padding, groups=groups, bias_attr=False)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, C_in, H, W] to [N, C_out, H', W']."""
         return self._conv(F.relu(self._batch_norm(x)))
 
 
-def global_average(x: paddle.Tensor) -> paddle.Tensor:
-    """Mean over all places: [N, C, H, W] to [N, C]."""
-    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+def uniform(bound: float) -> ParamAttr:
+    """A parameter that starts uniform in +-`bound`."""
+    return ParamAttr(initializer=Uniform(-bound, bound))
 
 
 def linear(features: int, out: int) -> nn.Linear:
     """[N, features] to [N, out]; weights start uniform in +-1/sqrt(features), the bias with 0."""
-    bound = 1.0 / math.sqrt(features)
-    return nn.Linear(features, out, weight_attr=ParamAttr(initializer=Uniform(-bound, bound)))
+    return nn.Linear(features, out, weight_attr=uniform(1.0 / math.sqrt(features)))
 
 
 class SqueezeExcite(nn.Layer):
@@ -260,10 +265,7 @@ class Residual(nn.Sequential):
     """
 
     def __init__(
-        self,
-        *layers: nn.Layer | tuple[str, nn.Layer],
-        stride: int = 1,
-        is_residual: bool = True,
+        self, *layers: nn.Layer | tuple[str, nn.Layer], stride: int = 1, is_residual: bool = True
     ) -> None:
         super().__init__(*layers)
         self.stride = stride
@@ -276,16 +278,22 @@ class Residual(nn.Sequential):
 
 
 class ResidualBlock(nn.Layer):
-    """activation(branch(x) + shortcut(x)), each the steps of a list in a row.
+    """activation(branch(x) + shortcut(x)), each of named layers in a row.
 
-    A subclass makes and registers the steps, under the names of its weights. Without steps the
-    shortcut is the identity. `stride` is that of the block.
+    A shortcut without layers is the identity. `stride` is that of the block.
     """
 
-    stride: int = 1
-    branch: Sequence[Step]
-    shortcut: Sequence[Step] = ()
-    activation: Activation | None = staticmethod(F.relu)
+    def __init__(
+        self,
+        branch: Iterable[tuple[str, nn.Layer]] = (),
+        shortcut: Iterable[tuple[str, nn.Layer]] = (),
+        stride: int = 1,
+        activation: Activation | None = F.relu,
+    ) -> None:
+        super().__init__()
+        self.branch: list[Step] = [self.add_sublayer(name, layer) for name, layer in branch]
+        self.shortcut: list[Step] = [self.add_sublayer(name, layer) for name, layer in shortcut]
+        self.stride, self.activation = stride, activation
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, C_in, H, W] to [N, C_out, H', W']."""

@@ -26,11 +26,9 @@ from ppcls_core.models.specs.mobilenet import (
     MobileNetV3Spec,
 )
 
-
-class _GroupConvBN(ConvBN):
-    """The shared block with its own start."""
-
-    counts_group: ClassVar[bool] = True
+_GroupConvBN = ConvBN.with_settings(counts_group=True)
+# The published training of V3 kept L2 decay off its batch norms.
+_UndecayedConvBN = ConvBN.with_settings(decay_norm=False)
 
 
 class MobileNetV1(Network):
@@ -107,15 +105,6 @@ def _v2_block(channels: tuple[int, int], expansion: int, stride: int) -> Residua
     )
 
 
-_ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "hardswish": F.hardswish}
-
-
-class _UndecayedConvBN(ConvBN):
-    """The shared block; the published training kept L2 decay off its batch norm."""
-
-    decay_norm: ClassVar[bool] = False
-
-
 class MobileNetV3(Network):
     """Images float [N, 3, H, W] to logits [N, num_classes]; H and W from 32, odd ones too."""
 
@@ -128,22 +117,19 @@ class MobileNetV3(Network):
         self.blocks = nn.Sequential(*_v3_blocks(spec, stem))
         self.last_second_conv = _UndecayedConvBN((before, last), 1, activation=F.hardswish)
         self.entry = [self.conv]
-        self.trunk = [*self.blocks.children(), self.last_second_conv]
+        self.trunk = trunk = [*self.blocks.children(), self.last_second_conv]
         self.last_conv = nn.Conv2D(last, spec.feature_width, 1, bias_attr=False)
         self.dropout = nn.Dropout(spec.dropout, mode="downscale_in_infer")
+        average = nn.AdaptiveAvgPool2D(1)
+        self.neck = [average, self.last_conv, F.hardswish, nn.Flatten(), self.dropout]
         self.fc = nn.Linear(spec.feature_width, num_classes)
-        self._scale_learning_rates(spec)
+        self._scale_learning_rates(spec, trunk)
 
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = F.adaptive_avg_pool2d(x, 1)
-        x = F.hardswish(self.last_conv(x)).flatten(1)
-        return self.fc(self.dropout(x))
-
-    def _scale_learning_rates(self, spec: MobileNetV3Spec) -> None:
+    def _scale_learning_rates(self, spec: MobileNetV3Spec, trunk: list[nn.Layer]) -> None:
         """Scale those of the convolutions; batch norms and the head after pooling keep theirs."""
         fifth = max(1, len(spec.blocks) // 5)
         groups = [0, *(min(index // fifth, 4) for index in range(len(spec.blocks))), 4]
-        for group, part in zip(groups, [self.conv, *self.trunk], strict=True):
+        for group, part in zip(groups, [self.conv, *trunk], strict=True):
             for layer in part.sublayers():
                 if isinstance(layer, nn.Conv2D):
                     scale_learning_rate(layer, spec.lr_mult_list[group])
@@ -166,7 +152,7 @@ def _v3_layers(
 ) -> Iterator[tuple[str, nn.Layer]]:
     """Expansion, depthwise convolution, gate, projection; `channels` in, expanded, out."""
     before, width, after = channels
-    act = _ACTIVATIONS[row.activation]
+    act: Activation = getattr(F, row.activation)
     yield "expand_conv", _UndecayedConvBN((before, width), 1, activation=act)
     yield "bottleneck_conv", _UndecayedConvBN((width, width), row.kernel, row.stride, width, act)
     if row.squeeze_excite:

@@ -3,16 +3,16 @@
 Their variants are the rows of specs/plain.py.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 import paddle
 import paddle.nn.functional as F
-from paddle import ParamAttr, nn
-from paddle.nn.initializer import Uniform
+from paddle import nn
 
-from ppcls_core.models.networks.layers import Network, Step, global_average, in_row
+from ppcls_core.models.networks.layers import Network, Step, global_average, uniform
 from ppcls_core.models.specs.plain import (
     AlexNetSpec,
     GoogLeNetSpec,
@@ -20,22 +20,6 @@ from ppcls_core.models.specs.plain import (
     SqueezeNetSpec,
     VGGSpec,
 )
-
-
-def _uniform(bound: float) -> ParamAttr:
-    return ParamAttr(initializer=Uniform(-bound, bound))
-
-
-def _pooled_stages(
-    x: paddle.Tensor, stages: Iterable[Sequence[Step]], kernel: int
-) -> dict[str, paddle.Tensor]:
-    """Run the steps of each stage in a row, with max pooling of stride 2 between the stages."""
-    maps: dict[str, paddle.Tensor] = {}
-    for number, steps in enumerate(stages, 1):
-        if maps:
-            x = F.max_pool2d(x, kernel, 2)
-        x = maps[f"stage{number}"] = in_row(steps, x)
-    return maps
 
 
 class AlexNet(Network):
@@ -52,29 +36,22 @@ class AlexNet(Network):
         self._conv4 = _alexnet_conv((three, four), 3)
         self._conv5 = nn.Sequential(("_conv", _alexnet_conv((four, five), 3)))
         features = five * 6 * 6
-        attr = _uniform(1 / math.sqrt(features))  # of all three, though the last two see fewer
+        attr = uniform(1 / math.sqrt(features))  # of all three, though the last two see fewer
         self._fc6 = nn.Linear(features, spec.hidden, attr, attr)
         self._fc7 = nn.Linear(spec.hidden, spec.hidden, attr, attr)
         self._fc8 = nn.Linear(spec.hidden, num_classes, attr, attr)
         self.drop = nn.Dropout(0.5, mode="downscale_in_infer")
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """Feature maps of the three stages, as in `Network.features`."""
+        halve = nn.MaxPool2D(3, 2)
         last = [self._conv3, F.relu, self._conv4, F.relu, self._conv5, F.relu]
-        return _pooled_stages(x, [[self._conv1, F.relu], [self._conv2, F.relu], last], 3)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = F.max_pool2d(x, 3, 2)
-        # Nothing at 224 px, where the map is 6x6 already; PaddleClas refuses other sizes.
-        x = F.adaptive_avg_pool2d(x, 6).flatten(1)
-        x = F.relu(self._fc6(self.drop(x)))
-        x = F.relu(self._fc7(self.drop(x)))
-        return self._fc8(x)
+        self.entry, self.trunk = [self._conv1], [F.relu, halve, self._conv2, F.relu, halve, *last]
+        # Averages nothing at 224 px, where the map is 6x6; PaddleClas refuses other sizes.
+        flat = [halve, nn.AdaptiveAvgPool2D(6), nn.Flatten()]
+        self.neck = [*flat, self.drop, self._fc6, F.relu, self.drop, self._fc7, F.relu]
 
 
 def _alexnet_conv(channels: tuple[int, int], kernel: int, stride: int = 1) -> nn.Conv2D:
     """With bias; padded to keep the size, the 11x11 one (stride 4) by 2."""
-    attr = _uniform(1 / math.sqrt(channels[0] * kernel**2))
+    attr = uniform(1 / math.sqrt(channels[0] * kernel**2))
     padding = min(kernel // 2, 2)
     return nn.Conv2D(
         *channels, kernel, stride=stride, padding=padding, weight_attr=attr, bias_attr=attr
@@ -88,23 +65,17 @@ class VGG(Network):
 
     def __init__(self, spec: VGGSpec, num_classes: int) -> None:
         super().__init__()
-        self.stages = [[self.add_sublayer(name, stage)] for name, stage in _vgg_stages(spec)]
+        halve, trunk = nn.MaxPool2D(2, 2), list[Step]()
+        for name, stage in _vgg_stages(spec):
+            trunk += [self.add_sublayer(name, stage), halve]
+        self.entry, self.trunk = (), trunk[:-1]
         self.fc1 = nn.Linear(8 * spec.width * 7 * 7, spec.hidden)
         self.fc2 = nn.Linear(spec.hidden, spec.hidden)
         self.fc3 = nn.Linear(spec.hidden, num_classes)
         self.drop = nn.Dropout(0.5, mode="downscale_in_infer")
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """Feature maps of the five stages, as in `Network.features`."""
-        return _pooled_stages(x, self.stages, 2)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = F.max_pool2d(x, 2, 2)
-        # Nothing at 224 px, where the map is 7x7 already; PaddleClas refuses other sizes.
-        x = F.adaptive_avg_pool2d(x, 7).flatten(1)
-        x = self.drop(F.relu(self.fc1(x)))
-        x = self.drop(F.relu(self.fc2(x)))
-        return self.fc3(x)
+        # Averages nothing at 224 px, where the map is 7x7; PaddleClas refuses other sizes.
+        flat = [halve, nn.AdaptiveAvgPool2D(7), nn.Flatten()]
+        self.neck = [*flat, self.fc1, F.relu, self.drop, self.fc2, F.relu, self.drop]
 
 
 def _vgg_stages(spec: VGGSpec) -> Iterator[tuple[str, nn.Sequential]]:
@@ -145,21 +116,17 @@ class SqueezeNet(Network):
         super().__init__()
         kernel, before = spec.stem_kernel, spec.stem_width
         self._conv = nn.Conv2D(3, before, kernel, stride=2, padding=1 if kernel == 3 else 0)
-        self.stages: list[list[nn.Layer]] = []
-        number = 0
+        trunk: list[Step] = [F.relu]
+        numbers = itertools.count(1)
         for stage in spec.squeezed:
-            self.stages.append([])
+            trunk.append(nn.MaxPool2D(3, 2))
             for squeezed in stage:
-                number += 1
-                fire = self.add_sublayer(f"_conv{number}", _Fire(before, squeezed))
-                self.stages[-1].append(fire)
+                fire = _Fire(before, squeezed)
+                trunk.append(self.add_sublayer(f"_conv{next(numbers)}", fire))
                 before = 8 * squeezed
+        self.entry, self.trunk = [self._conv], trunk
         self._drop = nn.Dropout(0.5, mode="downscale_in_infer")
         self._conv9 = nn.Conv2D(before, num_classes, 1)
-
-    def features(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        """Feature maps of the four stages, as in `Network.features`."""
-        return _pooled_stages(x, [[self._conv, F.relu], *self.stages], 3)
 
     def _head(self, x: paddle.Tensor) -> paddle.Tensor:
         return global_average(F.relu(self._conv9(self._drop(x))))
@@ -264,4 +231,4 @@ def _googlenet_conv(channels: tuple[int, int], kernel: int, stride: int = 1) -> 
 
 
 def _googlenet_linear(features: int, out: int, fan_in: int) -> nn.Linear:
-    return nn.Linear(features, out, weight_attr=_uniform(math.sqrt(3 / fan_in)))
+    return nn.Linear(features, out, weight_attr=uniform(math.sqrt(3 / fan_in)))

@@ -15,7 +15,6 @@ from paddle import ParamAttr, nn
 from paddle.regularizer import L2Decay
 
 from ppcls_core.models.networks.layers import (
-    Activation,
     BatchNorm,
     ConvBN,
     Network,
@@ -67,21 +66,17 @@ def _leaky(
     return ConvBN(channels, kernel, stride, activation=activation)
 
 
-class _CSPBlock(ResidualBlock):
+def _csp_block(before: int, width: int) -> ResidualBlock:
     """Convolutions of 1x1, 3x3 and 1x1, and the shortcut, added: `before` to twice `width`."""
-
+    after = 2 * width
+    branch = [
+        ("conv0", _leaky((before, width), 1)),
+        ("conv1", _leaky((width, width), 3)),
+        ("conv2", _leaky((width, after), 1, activates=False)),
+    ]
+    short = [("short", _leaky((before, after), 1, activates=False))] if before != after else []
     # PaddleClas gave the sums a slope of their own.
-    activation: Activation | None = partial(F.leaky_relu, negative_slope=0.1)
-
-    def __init__(self, before: int, width: int) -> None:
-        super().__init__()
-        self.conv0 = _leaky((before, width), 1)
-        self.conv1 = _leaky((width, width), 3)
-        self.conv2 = _leaky((width, 2 * width), 1, activates=False)
-        self.branch = [self.conv0, self.conv1, self.conv2]
-        if before != 2 * width:
-            self.short = _leaky((before, 2 * width), 1, activates=False)
-            self.shortcut = [self.short]
+    return ResidualBlock(branch, short, activation=partial(F.leaky_relu, negative_slope=0.1))
 
 
 class _CSPStage(nn.Layer):
@@ -101,7 +96,7 @@ class _CSPStage(nn.Layer):
             self.entry.append(self.downsample)
         self.first = _leaky((width, inner), 1)
         self.blocks = nn.Sequential(
-            *(_CSPBlock(wide if index else inner, width) for index in range(depth))
+            *(_csp_block(wide if index else inner, width) for index in range(depth))
         )
         self.left = _leaky((width, wide), 1)
         self.right = _leaky((wide, wide), 1)
@@ -128,13 +123,11 @@ class CSPResNet(Network):
         self.fc = linear(spec.width << len(spec.depths), num_classes)
 
 
-class _BiasedConvBN(PrivateConvBN):
-    """The shared block with a bias, which the batch norm takes away again: the weights have it."""
-
-    has_bias: ClassVar[bool] = True
+# With a bias, which the batch norm takes away again: the published weights have it.
+_BiasedConvBN = PrivateConvBN.with_settings(has_bias=True)
 
 
-class _RegNetBlock(ResidualBlock):
+def _regnet_block(channels: tuple[int, int], group_width: int, is_first: bool) -> ResidualBlock:
     """Convolutions of 1x1, grouped 3x3 and 1x1, and the shortcut, added.
 
     Args:
@@ -142,18 +135,14 @@ class _RegNetBlock(ResidualBlock):
         group_width: channels of one group.
         is_first: in its stage; this block halves the size, and its shortcut is a convolution.
     """
-
-    def __init__(self, channels: tuple[int, int], group_width: int, is_first: bool) -> None:
-        super().__init__()
-        width = channels[1]
-        self.stride = 2 if is_first else 1
-        self.conv0 = _BiasedConvBN(channels, 1)
-        self.conv1 = _BiasedConvBN((width, width), 3, self.stride, width // group_width)
-        self.conv2 = _BiasedConvBN((width, width), 1, activation=None)
-        self.branch = [self.conv0, self.conv1, self.conv2]
-        if is_first:
-            self.short = _BiasedConvBN(channels, 1, self.stride, activation=None)
-            self.shortcut = [self.short]
+    width, stride = channels[1], 2 if is_first else 1
+    branch = [
+        ("conv0", _BiasedConvBN(channels, 1)),
+        ("conv1", _BiasedConvBN((width, width), 3, stride, width // group_width)),
+        ("conv2", _BiasedConvBN((width, width), 1, activation=None)),
+    ]
+    short = [("short", _BiasedConvBN(channels, 1, stride, activation=None))] if is_first else []
+    return ResidualBlock(branch, short, stride)
 
 
 class RegNet(Network):
@@ -169,27 +158,21 @@ class RegNet(Network):
         trunk: list[nn.Layer] = []
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True), 1):
             for index in range(1, depth + 1):
-                block = _RegNetBlock((before, width), spec.group_width, is_first=index == 1)
+                block = _regnet_block((before, width), spec.group_width, is_first=index == 1)
                 trunk.append(self.add_sublayer(f"s{stage}_b{index}", block))
                 before = width
         self.trunk = trunk
         self.out = linear(before, num_classes)
 
 
-class _UndecayedConvBN(PrivateConvBN):
-    """The shared block with no L2 decay of its batch norm."""
-
-    decay_norm: ClassVar[bool] = False
+_UndecayedConvBN = PrivateConvBN.with_settings(decay_norm=False)
 
 
 class SplitAttention(nn.Layer):
     """A 3x3 convolution to `radix` splits, added with weights that come from means of their sum.
 
     The weights of a channel's splits add up to 1; a single split has a gate between 0 and 1.
-
-    Args:
-        channels: of input and output [N, channels, H, W].
-        radix: number of splits.
+    Input and output have `channels`.
     """
 
     def __init__(self, channels: int, radix: int) -> None:
@@ -211,38 +194,32 @@ class SplitAttention(nn.Layer):
         return paddle.add_n(list(map(paddle.multiply, splits, gates)))
 
 
-class _ResNeStBlock(ResidualBlock):
+def _resnest_block(spec: ResNeStSpec, before: int, stage: int, is_first: bool) -> ResidualBlock:
     """Convolutions of 1x1, split attention and 1x1, and the shortcut, added.
 
     Args:
         spec: of the network.
         before: channels of the input.
-        width: channels inside; four times as many come out.
-        stride: 2 where a block halves the size.
-        projects: whether the shortcut is a 1x1 convolution.
+        stage: from 0.
+        is_first: in its stage; this block halves the size, but in stage 0, and its shortcut is a
+            1x1 convolution.
     """
-
-    def __init__(
-        self, spec: ResNeStSpec, before: int, width: int, stride: int, projects: bool
-    ) -> None:
-        super().__init__()
-        after = 4 * width
-        self.stride = stride
-        self.conv1 = _UndecayedConvBN((before, width), 1)
-        self.conv2 = SplitAttention(width, spec.radix)
-        self.conv3 = _UndecayedConvBN((width, after), 1, activation=None)
-        branch: list[Step] = [self.conv1, self.conv2, self.conv3]
-        shortcut: list[Step] = []
-        if stride == 2:
-            place = 1 if spec.averages_first else 2
-            branch.insert(place, nn.AvgPool2D(3, 2, padding=1))
-            shortcut.append(nn.AvgPool2D(2, 2, ceil_mode=True))
-        if projects:
-            attr = ParamAttr(regularizer=L2Decay(0.0))  # as in _UndecayedConvBN
-            self.conv4 = nn.Conv2D(before, after, 1, bias_attr=False)
-            self._batch_norm = BatchNorm(after, weight_attr=attr, bias_attr=attr)
-            shortcut += [self.conv4, self._batch_norm]
-        self.branch, self.shortcut = branch, shortcut
+    width, stride = spec.width << stage, 2 if stage > 0 and is_first else 1
+    branch: list[tuple[str, nn.Layer]] = [
+        ("conv1", _UndecayedConvBN((before, width), 1)),
+        ("conv2", SplitAttention(width, spec.radix)),
+        ("conv3", _UndecayedConvBN((width, 4 * width), 1, activation=None)),
+    ]
+    shortcut: list[tuple[str, nn.Layer]] = []
+    if stride == 2:
+        place = 1 if spec.averages_first else 2
+        branch.insert(place, ("average", nn.AvgPool2D(3, 2, padding=1)))
+        shortcut.append(("short_average", nn.AvgPool2D(2, 2, ceil_mode=True)))
+    if is_first:
+        attr = ParamAttr(regularizer=L2Decay(0.0))  # as in _UndecayedConvBN
+        shortcut.append(("conv4", nn.Conv2D(before, 4 * width, 1, bias_attr=False)))
+        shortcut.append(("_batch_norm", BatchNorm(4 * width, weight_attr=attr, bias_attr=attr)))
+    return ResidualBlock(branch, shortcut, stride)
 
 
 class ResNeSt(Network):
@@ -261,12 +238,11 @@ class ResNeSt(Network):
         self.entry = [self.stem, pool]
         trunk: list[nn.Layer] = []
         for stage, depth in enumerate(spec.depths):
-            name, width = f"layer{stage + 1}", spec.width << stage
+            name = f"layer{stage + 1}"
             layer = self.add_sublayer(name, nn.Sequential())
             for index in range(depth):
-                stride = 2 if stage > 0 and index == 0 else 1
-                block = _ResNeStBlock(spec, before, width, stride, projects=index == 0)
+                block = _resnest_block(spec, before, stage, is_first=index == 0)
                 trunk.append(layer.add_sublayer(f"{name}_bottleneck_{index}", block))
-                before = 4 * width
+                before = spec.width << stage + 2
         self.trunk = trunk
         self.out = linear(before, num_classes)

@@ -42,8 +42,7 @@ class _Block(ResidualBlock):
     """
 
     def __init__(self, spec: ResNetSpec, stage: int, index: int, before: int) -> None:
-        super().__init__()
-        self.stride = 2 if stage > 0 and index == 0 else 1
+        super().__init__(stride=2 if stage > 0 and index == 0 else 1)
         self.name = block_name(stage, index, spec.depths[stage])
         names, unit, spatial = LAYOUTS[spec.layout], _unit(spec), _spatial(spec)
         inner, after = spec.inner(stage), spec.out(stage)

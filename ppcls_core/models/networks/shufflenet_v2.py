@@ -7,33 +7,17 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppcls_core.models.networks.layers import (
-    Activation,
-    Network,
-    PrivateConvBN,
-    in_row,
-    pool,
-)
+from ppcls_core.models.networks.layers import Activation, Network, PrivateConvBN, in_row, pool
 from ppcls_core.models.specs.shufflenet_v2 import ShuffleNetV2Spec
 
-_ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "swish": F.swish}
-
-
-class _ConvBN(PrivateConvBN):
-    """The shared block with its own start."""
-
-    counts_group: ClassVar[bool] = True
+_ConvBN = PrivateConvBN.with_settings(counts_group=True)
 
 
 class ShuffleBlock(nn.Layer):
     """Half of the channels convolved, then shuffled with the other half.
 
-    With stride 2 each of the halves is made from all channels.
-
-    Args:
-        channels: in, out; equal with stride 1.
-        stride: of the depthwise convolutions.
-        activation: after the 1x1 convolutions.
+    With stride 2, which the depthwise convolutions have, each half is made from all channels.
+    `channels` are in and out, equal with stride 1; the 1x1 convolutions end in `activation`.
     """
 
     def __init__(self, channels: tuple[int, int], stride: int, activation: Activation) -> None:
@@ -67,7 +51,7 @@ class ShuffleNetV2(Network):
 
     def __init__(self, spec: ShuffleNetV2Spec, num_classes: int) -> None:
         super().__init__()
-        act = _ACTIVATIONS[spec.activation]
+        act = getattr(F, spec.activation)
         self._conv1 = _ConvBN((3, spec.stem_width), 3, stride=2, activation=act)
         blocks = [self.add_sublayer(name, block) for name, block in _blocks(spec, act)]
         self._last_conv = _ConvBN((spec.widths[-1], spec.feature_width), 1, activation=act)

@@ -21,18 +21,11 @@ from ppcls_core.models.networks.layers import (
 from ppcls_core.models.specs.xception import XceptionDeeplabSpec, XceptionSpec
 
 
-class _SeparableConv(nn.Sequential):
+def _separable(before: int, after: int, activation: Activation | None = None) -> nn.Sequential:
     """1x1 convolution, then a depthwise 3x3 one, then `activation`."""
-
-    stride: ClassVar[int] = 1
-
-    def __init__(self, before: int, after: int, activation: Activation | None = None) -> None:
-        pointwise = PrivateConvBN((before, after), 1, activation=None)
-        depthwise = PrivateConvBN((after, after), 3, groups=after, activation=activation)
-        super().__init__(
-            ("_pointwise_conv", pointwise),
-            ("_depthwise_conv", depthwise),
-        )
+    pointwise = PrivateConvBN((before, after), 1, activation=None)
+    depthwise = PrivateConvBN((after, after), 3, groups=after, activation=activation)
+    return nn.Sequential(("_pointwise_conv", pointwise), ("_depthwise_conv", depthwise))
 
 
 class _PooledBlock(nn.Layer):
@@ -55,8 +48,8 @@ class _PooledBlock(nn.Layer):
         super().__init__()
         before, middle, after = channels
         self._short = nn.Conv2D(before, after, 1, stride=stride, bias_attr=False)
-        self.add_sublayer(names[0], _SeparableConv(before, middle))
-        self.add_sublayer(names[1], _SeparableConv(middle, after))
+        self.add_sublayer(names[0], _separable(before, middle))
+        self.add_sublayer(names[1], _separable(middle, after))
         self.stride = stride
         self.relu_first = relu_first
 
@@ -85,8 +78,8 @@ class Xception(Network):
         )
         self._exit_flow = nn.Sequential(
             ("_conv_0", _PooledBlock((width, width, first), ("_conv_1", "_conv_2"), stride=2)),
-            ("_conv_1", _SeparableConv(first, second, F.relu)),
-            ("_conv_2", _SeparableConv(second, last, F.relu)),
+            ("_conv_1", _separable(first, second, F.relu)),
+            ("_conv_2", _separable(second, last, F.relu)),
             ("_out", linear(last, num_classes)),
         )
         conv1, conv2, *entry = self._entry_flow.children()
@@ -107,41 +100,31 @@ def _entry_blocks(spec: XceptionSpec) -> Iterator[tuple[str, _PooledBlock]]:
 def _middle_block(width: int) -> Residual:
     row: list[tuple[str, nn.Layer]] = []
     for index in range(3):
-        row += [(f"relu_{index}", nn.ReLU()), (f"_conv_{index}", _SeparableConv(width, width))]
+        row += [(f"relu_{index}", nn.ReLU()), (f"_conv_{index}", _separable(width, width))]
     return Residual(*row)
 
 
-class _DeeplabConvBN(ShortConvBN):
-    """The shared block, with the settings of DeepLab's batch norms."""
-
-    momentum: ClassVar[float] = 0.99
-    epsilon: ClassVar[float] = 1e-3
+_NORM = _MOMENTUM, _EPSILON = 0.99, 1e-3  # of all of DeepLab's batch norms
+_DeeplabConvBN = ShortConvBN.with_settings(momentum=_MOMENTUM, epsilon=_EPSILON)
 
 
-class _DeeplabSeparableConv(nn.Sequential):
+def _deeplab_separable(
+    before: int, after: int, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
     """Depthwise 3x3 convolution with batch norm, then a 1x1 one; ReLUs after both if dilated."""
-
-    def __init__(self, before: int, after: int, stride: int = 1, dilation: int = 1) -> None:
-        depthwise = nn.Conv2D(
-            before,
-            before,
-            3,
-            stride=stride,
-            padding=dilation,
-            dilation=dilation,
-            groups=before,
-            bias_attr=False,
-        )
-        activation = nn.ReLU if dilation > 1 else nn.Identity
-        settings = _DeeplabConvBN.momentum, _DeeplabConvBN.epsilon
-        super().__init__(
-            ("_conv1", depthwise),
-            ("_bn1", BatchNorm(before, *settings)),
-            ("activation1", activation()),
-            ("_conv2", nn.Conv2D(before, after, 1, bias_attr=False)),
-            ("_bn2", BatchNorm(after, *settings)),
-            ("activation2", activation()),
-        )
+    padding = dilation  # which keeps the size
+    depthwise = nn.Conv2D(
+        before, before, 3, stride, padding, dilation, groups=before, bias_attr=False
+    )
+    activation = nn.ReLU if dilation > 1 else nn.Identity
+    return nn.Sequential(
+        ("_conv1", depthwise),
+        ("_bn1", BatchNorm(before, *_NORM)),
+        ("activation1", activation()),
+        ("_conv2", nn.Conv2D(before, after, 1, bias_attr=False)),
+        ("_bn2", BatchNorm(after, *_NORM)),
+        ("activation2", activation()),
+    )
 
 
 class _StridedBlock(nn.Sequential):
@@ -175,10 +158,8 @@ class XceptionDeeplab(Network):
         self.entry = [self._conv1, self._conv2]
         self.trunk = [self.add_sublayer(name, block) for name, block in _deeplab_blocks(spec)]
         self._drop = nn.Dropout(0.5, mode="downscale_in_infer")
+        self.neck = [self._drop, global_average]  # each place dropped on its own
         self._fc = nn.Linear(spec.exit_widths[-1], num_classes)
-
-    def _head(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self._fc(global_average(self._drop(x)))  # each place dropped on its own
 
 
 def _deeplab_blocks(spec: XceptionDeeplabSpec) -> Iterator[tuple[str, nn.Layer]]:
@@ -195,9 +176,9 @@ def _deeplab_blocks(spec: XceptionDeeplabSpec) -> Iterator[tuple[str, nn.Layer]]
     first, second, last = spec.exit_widths
     yield "_exit_flow_1", _StridedBlock(before, (before, first, first), stride=2)
     dilated = (
-        ("_conv1", _DeeplabSeparableConv(first, second, dilation=2)),
-        ("_conv2", _DeeplabSeparableConv(second, second, dilation=2)),
-        ("_conv3", _DeeplabSeparableConv(second, last, dilation=2)),
+        ("_conv1", _deeplab_separable(first, second, dilation=2)),
+        ("_conv2", _deeplab_separable(second, second, dilation=2)),
+        ("_conv3", _deeplab_separable(second, last, dilation=2)),
     )
     yield "_exit_flow_2", Residual(*dilated, is_residual=False)
 
@@ -207,5 +188,5 @@ def _branch(
 ) -> Iterator[tuple[str, nn.Layer]]:
     for index, (width, step) in enumerate(zip(widths, (1, 1, stride), strict=True), 1):
         yield f"relu{index}", nn.ReLU()
-        yield f"_conv{index}", _DeeplabSeparableConv(before, width, step)
+        yield f"_conv{index}", _deeplab_separable(before, width, step)
         before = width

@@ -4,12 +4,22 @@ A recipe names a model and may override fields of its spec; both are checked her
 while importing Paddle takes seconds. The network that a spec describes is `ModelSpec.network`.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt
 
 from data_catalog.base.config import Config
 
+Row = TypeVar("Row")
+
+
+def _not_empty(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    if not rows:
+        raise ValueError("at least one is needed")
+    return rows
+
+
+NotEmpty = Annotated[tuple[Row, ...], AfterValidator(_not_empty)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 FourStages = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 LearningRateFactors = tuple[

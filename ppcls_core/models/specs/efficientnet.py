@@ -1,10 +1,10 @@
 """EfficientNet, Tan and Le 2019, "EfficientNet: Rethinking Model Scaling": the variants."""
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
-from ppcls_core.models.specs import ModelSpec, Probability
+from ppcls_core.models.specs import ModelSpec, NotEmpty, Probability
 
 
 class MBConvStage(NamedTuple):
@@ -18,7 +18,7 @@ class MBConvStage(NamedTuple):
     depth: PositiveInt
     """Blocks at depth factor 1."""
     stride: Literal[1, 2]
-    """Of the first block."""
+    """Stride of the first block; the others have 1."""
 
 
 class EfficientNetSpec(ModelSpec):
@@ -51,7 +51,7 @@ class EfficientNetSpec(ModelSpec):
     the first and last stage's depth."""
     relu_fn: bool = False
     """As in EfficientNet-Lite, relu6 takes the place of swish."""
-    stages: Annotated[tuple[MBConvStage, ...], Field(min_length=1)] = (
+    stages: NotEmpty[MBConvStage] = (
         MBConvStage(3, 1, 16, 1, 1),
         MBConvStage(3, 6, 24, 2, 2),
         MBConvStage(5, 6, 40, 2, 2),

@@ -1,10 +1,10 @@
 """GhostNet, Han et al. 2019, "GhostNet: More Features from Cheap Operations": the variants."""
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
-from ppcls_core.models.specs import ModelSpec, Probability
+from ppcls_core.models.specs import ModelSpec, NotEmpty, Probability
 
 
 class GhostBottleneck(NamedTuple):
@@ -29,7 +29,7 @@ class GhostNetSpec(ModelSpec):
     """Every width is multiplied by it and rounded to a multiple of 4."""
     stem_width: PositiveInt = 16
     """Channels of the first convolution, at scale 1."""
-    blocks: Annotated[tuple[GhostBottleneck, ...], Field(min_length=1)] = (
+    blocks: NotEmpty[GhostBottleneck] = (
         GhostBottleneck(3, 16, 16, False, 1),
         GhostBottleneck(3, 48, 24, False, 2),
         GhostBottleneck(3, 72, 24, False, 1),

@@ -26,12 +26,4 @@ class HRNetSpec(ModelSpec):
     """Channels that the classifier sees."""
 
 
-VARIANTS = {
-    "HRNet_W18_C": HRNetSpec(width=18),
-    "HRNet_W30_C": HRNetSpec(width=30),
-    "HRNet_W32_C": HRNetSpec(width=32),
-    "HRNet_W40_C": HRNetSpec(width=40),
-    "HRNet_W44_C": HRNetSpec(width=44),
-    "HRNet_W48_C": HRNetSpec(width=48),
-    "HRNet_W64_C": HRNetSpec(width=64),
-}
+VARIANTS = {f"HRNet_W{w}_C": HRNetSpec(width=w) for w in (18, 30, 32, 40, 44, 48, 64)}

@@ -4,13 +4,13 @@ Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision"
 "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning".
 """
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import ModelSpec, NotEmpty
 
-Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Widths = NotEmpty[PositiveInt]
 
 
 class InceptionV4Spec(ModelSpec):

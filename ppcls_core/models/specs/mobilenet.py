@@ -4,11 +4,11 @@ Howard et al. 2017, "MobileNets"; Sandler et al. 2018, "MobileNetV2"; Howard et 
 "Searching for MobileNetV3".
 """
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import PositiveFloat, PositiveInt
 
-from ppcls_core.models.specs import LearningRateFactors, ModelSpec, Probability
+from ppcls_core.models.specs import LearningRateFactors, ModelSpec, NotEmpty, Probability
 
 
 class SeparableRow(NamedTuple):
@@ -28,7 +28,7 @@ class MobileNetV1Spec(ModelSpec):
     """Every width is multiplied by it and rounded down, to 1 at least."""
     stem_width: PositiveInt = 32
     """Channels of the first convolution, at scale 1."""
-    blocks: Annotated[tuple[SeparableRow, ...], Field(min_length=1)] = (
+    blocks: NotEmpty[SeparableRow] = (
         SeparableRow(64, 1),
         SeparableRow(128, 2),
         SeparableRow(128, 1),
@@ -50,7 +50,7 @@ class BottleneckStage(NamedTuple):
     """Channels at scale 1."""
     depth: PositiveInt
     stride: Literal[1, 2]
-    """Of the first block."""
+    """Stride of the first block; the others have 1."""
 
 
 class MobileNetV2Spec(ModelSpec):
@@ -62,7 +62,7 @@ class MobileNetV2Spec(ModelSpec):
     """Every width is multiplied by it and rounded down, to 1 at least."""
     stem_width: PositiveInt = 32
     """Channels of the first convolution, at scale 1."""
-    stages: Annotated[tuple[BottleneckStage, ...], Field(min_length=1)] = (
+    stages: NotEmpty[BottleneckStage] = (
         BottleneckStage(1, 16, 1, 1),
         BottleneckStage(6, 24, 2, 2),
         BottleneckStage(6, 32, 3, 2),
@@ -94,7 +94,7 @@ class MobileNetV3Spec(ModelSpec):
 
     network: ClassVar[str] = "ppcls_core.models.networks.mobilenet:MobileNetV3"
 
-    blocks: tuple[InvertedResidual, ...]
+    blocks: NotEmpty[InvertedResidual]
     last_width: PositiveInt
     """Channels of the last convolution before pooling, at scale 1."""
     scale: PositiveFloat = 1.0
@@ -109,19 +109,8 @@ class MobileNetV3Spec(ModelSpec):
     """Factors of the convolutions' learning rate: of the stem and the first fifth of the blocks,
     then of each further fifth, what is over and the convolution before pooling in the last."""
 
-    @field_validator("blocks")
-    @classmethod
-    def _any_blocks(cls, blocks: tuple[InvertedResidual, ...]) -> tuple[InvertedResidual, ...]:
-        if not blocks:
-            raise ValueError("at least one block is needed")
-        return blocks
 
-
-def _spec(rows: list[InvertedResidual], last_width: int, scale: float) -> MobileNetV3Spec:
-    return MobileNetV3Spec(blocks=tuple(rows), last_width=last_width, scale=scale)
-
-
-_LARGE = [
+_LARGE = (
     InvertedResidual(3, 16, 16, False, "relu", 1),
     InvertedResidual(3, 64, 24, False, "relu", 2),
     InvertedResidual(3, 72, 24, False, "relu", 1),
@@ -137,8 +126,8 @@ _LARGE = [
     InvertedResidual(5, 672, 160, True, "hardswish", 2),
     InvertedResidual(5, 960, 160, True, "hardswish", 1),
     InvertedResidual(5, 960, 160, True, "hardswish", 1),
-]
-_SMALL = [
+)
+_SMALL = (
     InvertedResidual(3, 16, 16, True, "relu", 2),
     InvertedResidual(3, 72, 24, False, "relu", 2),
     InvertedResidual(3, 88, 24, False, "relu", 1),
@@ -150,7 +139,7 @@ _SMALL = [
     InvertedResidual(5, 288, 96, True, "hardswish", 2),
     InvertedResidual(5, 576, 96, True, "hardswish", 1),
     InvertedResidual(5, 576, 96, True, "hardswish", 1),
-]
+)
 
 VARIANTS: dict[str, ModelSpec] = {
     "MobileNetV1_x0_25": MobileNetV1Spec(scale=0.25),
@@ -163,14 +152,11 @@ VARIANTS: dict[str, ModelSpec] = {
     "MobileNetV2": MobileNetV2Spec(),
     "MobileNetV2_x1_5": MobileNetV2Spec(scale=1.5),
     "MobileNetV2_x2_0": MobileNetV2Spec(scale=2.0),
-    "MobileNetV3_large_x0_35": _spec(_LARGE, 960, 0.35),
-    "MobileNetV3_large_x0_5": _spec(_LARGE, 960, 0.5),
-    "MobileNetV3_large_x0_75": _spec(_LARGE, 960, 0.75),
-    "MobileNetV3_large_x1_0": _spec(_LARGE, 960, 1.0),
-    "MobileNetV3_large_x1_25": _spec(_LARGE, 960, 1.25),
-    "MobileNetV3_small_x0_35": _spec(_SMALL, 576, 0.35),
-    "MobileNetV3_small_x0_5": _spec(_SMALL, 576, 0.5),
-    "MobileNetV3_small_x0_75": _spec(_SMALL, 576, 0.75),
-    "MobileNetV3_small_x1_0": _spec(_SMALL, 576, 1.0),
-    "MobileNetV3_small_x1_25": _spec(_SMALL, 576, 1.25),
+    **{
+        f"MobileNetV3_{size}_x{scale}".replace(".", "_"): MobileNetV3Spec(
+            blocks=blocks, last_width=last_width, scale=scale
+        )
+        for size, blocks, last_width in (("large", _LARGE, 960), ("small", _SMALL, 576))
+        for scale in (0.35, 0.5, 0.75, 1.0, 1.25)
+    },
 }

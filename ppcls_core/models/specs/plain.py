@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import ModelSpec, NotEmpty
 
-Stage = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Stage = NotEmpty[PositiveInt]
 PerStage = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -66,12 +66,12 @@ class Inception(NamedTuple):
 
     one: PositiveInt
     three_reduced: PositiveInt
-    """Of the 1x1 convolution before the 3x3 one."""
+    """Channels of the 1x1 convolution before the 3x3 one."""
     three: PositiveInt
     five_reduced: PositiveInt
     five: PositiveInt
     pooled: PositiveInt
-    """Of the 1x1 convolution after the pooling."""
+    """Channels of the 1x1 convolution after the pooling."""
 
 
 class GoogLeNetSpec(ModelSpec):

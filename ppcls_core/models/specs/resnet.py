@@ -24,20 +24,18 @@ class Layout(NamedTuple):
     block: str
     """Format of `number` among all blocks, `index` in the stage, and `stage`, all from 0, or
     `ordinal`, the stage from 1."""
-    conv: str
-    """Format of a number from 0: a block's convolutions."""
-    short: str
     classifier: str
     unit: tuple[str, str]
     """The convolution and the batch norm in each of these."""
+    conv: str = "conv{}"
+    """Format of a number from 0: a block's convolutions."""
+    short: str = "short"
 
 
 _STAGED = Layout(
     stem="conv",
     deep_stem=("conv1_1", "conv1_2", "conv1_3"),
     block="bb_{stage}_{index}",
-    conv="conv{}",
-    short="short",
     classifier="out",
     unit=("_conv", "_batch_norm"),
 )
@@ -46,8 +44,6 @@ LAYOUTS = {
         stem="stem.0",
         deep_stem=("stem.0", "stem.1", "stem.2"),
         block="blocks.{number}",
-        conv="conv{}",
-        short="short",
         classifier="fc",
         unit=("conv", "bn"),
     ),
@@ -111,13 +107,8 @@ class ResNetSpec(ModelSpec):
         number = 0
         for stage, depth in enumerate(self.depths):
             for index in range(depth):
-                yield (
-                    stage,
-                    index,
-                    LAYOUTS[self.layout].block.format(
-                        number=number, stage=stage, ordinal=stage + 1, index=index
-                    ),
-                )
+                numbers = {"number": number, "stage": stage, "ordinal": stage + 1, "index": index}
+                yield stage, index, LAYOUTS[self.layout].block.format_map(numbers)
                 number += 1
 
     def inner(self, stage: int) -> int:
@@ -168,22 +159,15 @@ VARIANTS = {
     "ResNet200_vd": ResNetSpec(depths=_200, **_VD),
     "ResNet50_ACNet": ResNetSpec(depths=_50, spatial="asymmetric"),
     "ResNet50_ACNet_deploy": ResNetSpec(depths=_50, spatial="fused"),
-    "ResNeXt50_32x4d": ResNetSpec(depths=_50, cardinality=32, **_NEXT),
-    "ResNeXt50_64x4d": ResNetSpec(depths=_50, cardinality=64, **_NEXT),
-    "ResNeXt101_32x4d": ResNetSpec(depths=_101, cardinality=32, **_NEXT),
-    "ResNeXt101_64x4d": ResNetSpec(depths=_101, cardinality=64, **_NEXT),
-    "ResNeXt152_32x4d": ResNetSpec(depths=_152, cardinality=32, **_NEXT),
-    "ResNeXt152_64x4d": ResNetSpec(depths=_152, cardinality=64, **_NEXT),
-    "ResNeXt50_vd_32x4d": ResNetSpec(depths=_50, cardinality=32, **_NEXT, **_VD),
-    "ResNeXt50_vd_64x4d": ResNetSpec(depths=_50, cardinality=64, **_NEXT, **_VD),
-    "ResNeXt101_vd_32x4d": ResNetSpec(depths=_101, cardinality=32, **_NEXT, **_VD),
-    "ResNeXt101_vd_64x4d": ResNetSpec(depths=_101, cardinality=64, **_NEXT, **_VD),
-    "ResNeXt152_vd_32x4d": ResNetSpec(depths=_152, cardinality=32, **_NEXT, **_VD),
-    "ResNeXt152_vd_64x4d": ResNetSpec(depths=_152, cardinality=64, **_NEXT, **_VD),
-    "ResNeXt101_32x8d_wsl": ResNetSpec(group_width=8, **_WSL),
-    "ResNeXt101_32x16d_wsl": ResNetSpec(group_width=16, **_WSL),
-    "ResNeXt101_32x32d_wsl": ResNetSpec(group_width=32, **_WSL),
-    "ResNeXt101_32x48d_wsl": ResNetSpec(group_width=48, **_WSL),
+    **{
+        f"ResNeXt{layers}{kind}_{cardinality}x4d": ResNetSpec(
+            depths=depths, cardinality=cardinality, **_NEXT, **settings
+        )
+        for kind, settings in (("", {}), ("_vd", _VD))
+        for layers, depths in ((50, _50), (101, _101), (152, _152))
+        for cardinality in (32, 64)
+    },
+    **{f"ResNeXt101_32x{w}d_wsl": ResNetSpec(group_width=w, **_WSL) for w in (8, 16, 32, 48)},
     "SE_ResNet18_vd": ResNetSpec(depths=_18, bottleneck=False, **_SE, **_VD),
     "SE_ResNet34_vd": ResNetSpec(depths=_34, bottleneck=False, **_SE, **_VD),
     "SE_ResNet50_vd": ResNetSpec(depths=_50, **_SE, **_VD),

@@ -3,11 +3,11 @@ version of Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution"
 variants.
 """
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
-from ppcls_core.models.specs import ModelSpec
+from ppcls_core.models.specs import ModelSpec, NotEmpty
 
 
 class EntryBlock(NamedTuple):
@@ -22,11 +22,7 @@ class XceptionSpec(ModelSpec):
 
     network: ClassVar[str] = "ppcls_core.models.networks.xception:Xception"
 
-    entry: Annotated[tuple[EntryBlock, ...], Field(min_length=1)] = (
-        EntryBlock(128, 2),
-        EntryBlock(256, 2),
-        EntryBlock(728, 2),
-    )
+    entry: NotEmpty[EntryBlock] = (EntryBlock(128, 2), EntryBlock(256, 2), EntryBlock(728, 2))
     """Blocks of the entry flow; the last one's channels are the middle flow's."""
     middle: PositiveInt
     """Blocks of the middle flow."""
@@ -46,13 +42,7 @@ VARIANTS = {
     "Xception41": XceptionSpec(middle=8),
     "Xception65": XceptionSpec(middle=16),
     "Xception71": XceptionSpec(
-        entry=(
-            EntryBlock(128, 2),
-            EntryBlock(256, 1),
-            EntryBlock(256, 2),
-            EntryBlock(728, 1),
-            EntryBlock(728, 2),
-        ),
+        entry=tuple(map(EntryBlock._make, [(128, 2), (256, 1), (256, 2), (728, 1), (728, 2)])),
         middle=16,
     ),
     "Xception41_deeplab": XceptionDeeplabSpec(middle=8),

@@ -55,13 +55,8 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
 
     Pickle protocols 2 to 5 are read, 2 as Python 2 writes it too. Arrays are in native byte order
     and may be read-only; bfloat16, which NumPy lacks, appears as uint16. What is made takes a small
-    multiple of the file's size.
-
-    Args:
-        stream: can seek; read from its start.
-
-    Raises:
-        BadPickle: truncated, of another kind, or asking to run code or for too much memory.
+    multiple of the file's size. `stream` can seek and is read from its start.
+    Raises BadPickle: truncated, of another kind, or asking to run code or for too much memory.
     """
     source = _Source(stream)
     _check_start(stream)
@@ -75,8 +70,7 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
 def check_name(name: Any) -> str:
     """`name` if it can be an entry's: text that UTF-8 can encode, of at most LONGEST_NAME.
 
-    Raises:
-        BadPickle: it cannot.
+    Raises BadPickle: it cannot.
     """
     if type(name) is not str:
         raise BadPickle(f"a name is a {type(name).__name__}, not text")
@@ -356,8 +350,7 @@ class _ArraysOnly(_UnpicklerInPython):
             raise BadPickle(f"it alters a {type(target).__name__}, which is refused")
 
     def load_setitem(self) -> None:
-        value = self.stack.pop()
-        self._set_items([self.stack.pop(), value])
+        self._set_items([self.stack.pop(-2), self.stack.pop()])
 
     def load_setitems(self) -> None:
         self._set_items(self.pop_mark())
@@ -372,20 +365,18 @@ class _ArraysOnly(_UnpicklerInPython):
 
 # What protocols 2 to 5 write for arrays and scalars by name. There are no sets, no extensions, no
 # persistent ids, no other ways to make an object, nothing of protocols 0 and 1 alone.
-_FLOW = (pickle.PROTO, pickle.FRAME, pickle.MARK, pickle.STOP)
-_CONSTANTS = (pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE)
-_NUMBERS = (pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT)
-_TEXTS = (pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8)
-_BYTES = (pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINBYTES8)
-_PYTHON_2_S = (pickle.SHORT_BINSTRING, pickle.BINSTRING)
-_TUPLES = (pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE)
-_CONTAINERS = (pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT)
-_NAMES = (pickle.GLOBAL, pickle.STACK_GLOBAL)
-_MEMO = (pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE)
-_INHERITED = (*_FLOW, *_CONSTANTS, *_NUMBERS, *_TEXTS, *_BYTES, *_PYTHON_2_S)
-_INHERITED += (*_TUPLES, *_CONTAINERS, *_NAMES, *_MEMO)  # pyright: ignore[reportConstantRedefinition]
+_INHERITED = (
+    "PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
+    "SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 "
+    "SHORT_BINSTRING BINSTRING "  # of Python 2
+    "EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 TUPLE EMPTY_LIST APPEND APPENDS EMPTY_DICT "
+    "GLOBAL STACK_GLOBAL BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE"
+)
 _HANDLERS: dict[int, Callable[[_ArraysOnly], None]] = {
-    **{opcode[0]: _UnpicklerInPython.dispatch[opcode[0]] for opcode in _INHERITED},
+    **{
+        opcode: _UnpicklerInPython.dispatch[opcode]
+        for opcode in (getattr(pickle, name)[0] for name in _INHERITED.split())
+    },
     pickle.INT[0]: _ArraysOnly.load_int,
     pickle.BYTEARRAY8[0]: _ArraysOnly.load_bytearray8,
     pickle.REDUCE[0]: _ArraysOnly.load_reduce,

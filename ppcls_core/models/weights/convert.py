@@ -1,10 +1,8 @@
 """Weights from one format and naming to another."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import paddle
 
@@ -21,9 +19,6 @@ from ppcls_core.models.weights.state import (
     with_model_names,
     without_bfloat16,
 )
-
-if TYPE_CHECKING:
-    from ppcls_core.models.networks.layers import Network
 
 Form = Literal["backbone", "deploy"]
 
@@ -61,7 +56,8 @@ def convert(
             raise UserError(f"what a {form} is depends on the model: give its name")
         save_arrays(target, state)
         return Converted(len(state), [])
-    network = _network(model)
+    with paddle.LazyGuard():  # the names and shapes alone are wanted
+        network = build_model(model)
     own = network.state_dict()
     state = with_model_names(state, list(own), network.architecture)
     misfits = misfits_of(own, state, of_other_classes(network.classifiers, own, state))
@@ -74,20 +70,13 @@ def convert(
     elif form == "deploy":
         entries = fused_state({key: without_bfloat16(value) for key, value in entries.items()})
     elif not target.suffix:
-        entries = dict(zip(_paddle1_names(network), entries.values(), strict=True))
+        entries = dict(zip(_paddle1_names(network.architecture), entries.values(), strict=True))
     save_arrays(target, entries)
     return Converted(len(entries), left_out)
 
 
-def _network(model: str) -> Network:
-    with paddle.LazyGuard():  # the names and shapes alone are wanted
-        return build_model(model)
-
-
-def _paddle1_names(network: Network) -> list[str]:
-    names = static_names().get(network.architecture, [])
+def _paddle1_names(architecture: str) -> list[str]:
+    names = static_names().get(architecture, [])
     if not names:
-        raise UserError(
-            f"model {network.architecture} has no names of Paddle 1.x; write .pdparams instead"
-        )
+        raise UserError(f"model {architecture} has no names of Paddle 1.x; write .pdparams instead")
     return names

@@ -14,15 +14,10 @@ _NORM = ("weight", "bias", "_mean", "_variance")
 def detection_state(model: str | ResNetSpec, state: Mapping[str, Value]) -> dict[str, Value]:
     """Weights of a ResNet of any depth, plain, vc or vd, as PaddleDetection's ResNet names them.
 
-    The classifier is left out, which PaddleDetection's backbone has not; the batch norms' running
+    `state` is the state dict of the network of that name or spec, with any number of classes. The
+    classifier is left out, which PaddleDetection's backbone has not; the batch norms' running
     statistics stay. Values are passed on as they are.
-
-    Args:
-        model: name or spec of the network.
-        state: its state dict, with any number of classes.
-
-    Raises:
-        UserError: unknown name; a network that is no such ResNet; or `state` is not the model's.
+    Raises UserError: unknown name; a network that is no such ResNet; or `state` is not the model's.
     """
     spec = spec_of(model) if isinstance(model, str) else model
     if not isinstance(spec, ResNetSpec) or not _is_plain(spec):

@@ -17,12 +17,7 @@ from safetensors import SafetensorError, deserialize
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path, sha256_file, write_bytes
-from ppcls_core.models.weights.array_pickle import (
-    BadPickle,
-    Value,
-    check_name,
-    read_named_arrays,
-)
+from ppcls_core.models.weights.array_pickle import BadPickle, Value, check_name, read_named_arrays
 from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
 
 PICKLE, SAFETENSORS = ".pdparams", ".safetensors"
@@ -41,9 +36,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Entries of the weights `path`, in their order: arrays, and scalars where a pickle has them.
 
     `path` is as in `find_weights`. The arrays may be read-only; bfloat16 appears as uint16.
-
-    Raises:
-        UserError: no such file, truncated, of another kind, or asking to run code.
+    Raises UserError: no such file, truncated, of another kind, or asking to run code.
     """
     found = find_weights(path)
     try:
@@ -66,8 +59,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def find_weights(path: Path) -> Path:
     """The file or folder that `path` names, which may lack its `.pdparams` and begin with a `~`.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError: there is none.
     """
     try:
         path = path.expanduser()
@@ -88,9 +80,7 @@ def find_weights(path: Path) -> Path:
 def weights_digest(path: Path) -> str:
     """sha256 (hex) of the content of weights in any format: of the file, or of a folder's files
     with their names.
-
-    Raises:
-        UserError: as `find_weights`.
+    Raises UserError: as `find_weights`.
     """
     found = find_weights(path)
     if found.is_file():
@@ -140,9 +130,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     A file is replaced; a folder must be new or empty. On an error nothing is written.
 
-    Raises:
-        UserError: another suffix; a value or a name for which the format has no place; or the
-            target is of another kind or cannot be written.
+    Raises UserError: another suffix; a value or a name for which the format has no place; or the
+    target is of another kind or cannot be written.
     """
     with _telling(path):
         _check_target(path)

@@ -10,7 +10,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -53,8 +53,7 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
 def write_folder(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write each of `arrays` as the file of its name in `folder`, which is whole or absent.
 
-    Args:
-        folder: new or empty.
+    `folder` is new or empty.
 
     Raises:
         BadTensor: no arrays, a dtype that the format lacks, or a name that `read_folder` would
@@ -95,11 +94,9 @@ def _check_names(names: Iterable[str]) -> None:
         reason = _unfit(name)
         if reason:
             raise BadTensor(f"the name {name[:60]!a} {reason}")
-        at = name.find("/")
-        while at >= 0:
-            if name[:at] in taken:
-                raise BadTensor(f"{name[:at]!a} is an array, and the folder of another")
-            at = name.find("/", at + 1)
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in taken:
+                raise BadTensor(f"{folder!a} is an array, and the folder of another")
 
 
 def _unfit(name: str) -> str | None:

@@ -27,9 +27,7 @@ def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
 
 
 def load_weights(
-    model: Network,
-    path: Path,
-    on_new_classifier: Callable[[str], object] | None = None,
+    model: Network, path: Path, on_new_classifier: Callable[[str], object] | None = None
 ) -> None:
     """Fill `model` with the weights `path`: the one way from a file or folder into a network.
 
@@ -43,8 +41,7 @@ def load_weights(
             needs: the classifier then stays as initialised, and this is called with the sentence
             that the user has to read. Without it such weights are an error.
 
-    Raises:
-        UserError: as `load_state`, or the entries do not fit: the first ten and their number.
+    Raises UserError: as `load_state`, or the entries do not fit: the first ten and their number.
     """
     own = model.state_dict()
     state = with_model_names(load_state(path), list(own), model.architecture)
@@ -118,6 +115,8 @@ def misfits_of(
             continue
         elif got.dtype.kind != ("f" if _is_float(dtype) else np.dtype(dtype).kind):
             misfits.append(f"{name}: got {got.dtype}, expected {dtype}")
+        elif not np.isfinite(got).all():
+            misfits.append(f"{name}: holds NaN or infinity, as weights of a failed training do")
     return misfits
 
 

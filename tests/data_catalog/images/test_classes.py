@@ -37,6 +37,9 @@ def test_a_line_without_number_makes_numbers_part_of_the_names(tmp_path):
         ("7 up\n1 cola\n", r"c\.txt:1: number 7 of 'up', expected each of 0 to 1 once"),
         ("1 a\n0 b\n1 c\n", r"c\.txt:3: number 1 of 'c'"),
         ("1 a\n2 b\n3 c\n", r"c\.txt:3: number 3 of 'c'"),
+        ("-1 a\n0 b\n", r"c\.txt:1: number -1 of 'a'"),
+        ("0 a\n99999999999 b\n", r"c\.txt:2: number 99999999999 of 'b'"),
+        ("b 1\na 0\n", r"c\.txt:1: number 1 stands behind the name"),
         ("a\nb\na\n", "classes 0 and 2 are both named 'a'"),
     ],
 )
@@ -44,6 +47,17 @@ def test_bad_classes(tmp_path, text, words):
     (tmp_path / "c.txt").write_text(text)
     with pytest.raises(UserError, match=words):
         read_classes(tmp_path / "c.txt")
+
+
+@pytest.mark.parametrize("between", [" ", "\t", ",", ", ", ":", ": ", ";"])
+def test_numbers_mean_those_numbers_whatever_stands_behind_them(tmp_path, between):
+    (tmp_path / "c.txt").write_text(f"1{between}dog, big\n0{between}cat\n")
+    assert read_classes(tmp_path / "c.txt") == ("cat", "dog, big")
+
+
+def test_names_that_end_in_numbers_in_order_stay(tmp_path):
+    (tmp_path / "c.txt").write_text("area 0\narea 1\n")
+    assert read_classes(tmp_path / "c.txt") == ("area 0", "area 1")
 
 
 def test_absent_classes(tmp_path):

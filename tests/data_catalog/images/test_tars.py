@@ -97,6 +97,22 @@ def test_links_are_no_further_images(tmp_path: Path) -> None:
     ]
 
 
+def test_a_link_to_a_hidden_file_is_the_image(tmp_path: Path) -> None:
+    """As git-annex and DVC keep images; a folder of the same files has the same rows."""
+    buffer, hard, soft = io.BytesIO(), tarfile.LNKTYPE, tarfile.SYMTYPE
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        add(archive, ".store/1", b"\xff\xd8\xff1")
+        add(archive, ".store/2.jpg", b"2")
+        add(archive, ".store/text", b"text")
+        add(archive, "a.jpg", type=soft, linkname=".store/1")
+        add(archive, "d/b.jpg", type=hard, linkname=".store/2.jpg")
+        add(archive, "d/c.jpg", type=soft, linkname="../a.jpg")
+    found = written(tmp_path / "t.tar", buffer.getvalue())
+    assert images(tmp_path / "t.tar") == {"a.jpg": b"\xff\xd8\xff1", "d/b.jpg": b"2"}
+    assert passed_over(found) == {"hidden": 3, "same_file": 1}
+    assert not found.damaged
+
+
 def test_tars_within_tars_are_read_in_place(tmp_path: Path) -> None:
     inner = tar_of({"x.jpg": b"X" * 600})
     outer = {"n01.tar": inner, "n02.tar": tar_of({"n03.tar": inner}), "n04.tar": b"no tar" * 200}

@@ -43,9 +43,9 @@ def test_pure_and_well_formed(operator, num, height, width, seed):
     assert out.pixels.flags.c_contiguous
     assert np.array_equal(out.pixels, again.pixels)
     assert np.array_equal(out.weight, again.weight)
-    assert np.array_equal(out.labels_a, labels)
-    assert sorted(out.labels_b) == list(labels)
-    assert out.labels_b.dtype == labels.dtype
+    assert np.array_equal(out.labels, labels)
+    assert sorted(out.other_labels) == list(labels)
+    assert out.other_labels.dtype == labels.dtype
     assert out.weight.dtype == np.float32
     assert out.weight.shape == (num,)
     assert len(set(out.weight.tolist())) == 1
@@ -58,7 +58,7 @@ def test_pure_and_well_formed(operator, num, height, width, seed):
 def test_the_weight_is_the_exact_share_of_pixels(operator, height, width, seed):
     pixels = level_batch(5, height, width)
     out = operator(pixels, np.arange(5), rng(seed))
-    for image, a, b in zip(out.pixels, out.labels_a, out.labels_b, strict=True):
+    for image, a, b in zip(out.pixels, out.labels, out.other_labels, strict=True):
         assert set(np.unique(image)) <= {a, b}
         assert (image == image[0]).all()  # the same pixels of the three channels
         if a != b:
@@ -75,7 +75,7 @@ def test_cut_mix_pastes_one_box_at_its_place(height, width, seed):
         return
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     box = np.s_[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    assert np.array_equal(out.pixels[box], pixels[out.labels_b][box])
+    assert np.array_equal(out.pixels[box], pixels[out.other_labels][box])
 
 
 def test_cut_mix_boxes_have_the_image_s_aspect():
@@ -146,6 +146,6 @@ def test_f_mix_fields_are_of_low_frequencies_both_ways(shape):
 
 def test_partners_are_random():
     draws, pixels = rng(5), batch(4, 4, 4)
-    partners = np.array([Mixup()(pixels, np.arange(4), draws).labels_b for _ in range(2000)])
+    partners = np.array([Mixup()(pixels, np.arange(4), draws).other_labels for _ in range(2000)])
     counts = np.array([np.bincount(column, minlength=4) for column in partners.T])
     assert np.abs(counts - 500).max() < 4 * math.sqrt(2000 * 3 / 16)

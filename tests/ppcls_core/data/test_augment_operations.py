@@ -104,16 +104,16 @@ def test_translations_equal_pillow(image, share):
     height, width = image.shape[:2]
     nearest = Image.Resampling.NEAREST
     expected = pillow_affine(image, (1, 0, share * width, 0, 1, 0), nearest)
-    assert np.array_equal(operations.translate_x(image, share, FILL), expected)
+    assert np.array_equal(operations.translate(image, 1, share, FILL), expected)
     expected = pillow_affine(image, (1, 0, 0, 0, 1, share * height), nearest)
-    assert np.array_equal(operations.translate_y(image, share, FILL), expected)
+    assert np.array_equal(operations.translate(image, 0, share, FILL), expected)
 
 
 @pytest.mark.parametrize("share", [-1.5, -1.0, 1.0, 1.5])
 def test_translations_out_of_sight(share):
     image = smooth(20, 30, 0)
-    assert (operations.translate_x(image, share, FILL) == 128).all()
-    assert (operations.translate_y(image, share, FILL) == 128).all()
+    assert (operations.translate(image, 1, share, FILL) == 128).all()
+    assert (operations.translate(image, 0, share, FILL) == 128).all()
 
 
 @pytest.mark.parametrize("degrees", [-30, -13.3, 5, 26.7, 30])
@@ -190,6 +190,6 @@ def test_strongest_amounts_are_the_published():
     assert np.array_equal(operate(image, "rotate", 1, FILL), operations.rotate(image, 30, FILL))
     bright = operations.brightness(image, 1.9)
     assert np.array_equal(operate(image, "brightness", 1, FILL), bright)
-    moved = operations.translate_x(image, 150 / 331, FILL)
+    moved = operations.translate(image, 1, 150 / 331, FILL)
     assert np.array_equal(operate(image, "translate_x", 1, FILL), moved)
     assert len(NAMES) == 14

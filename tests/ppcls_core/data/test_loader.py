@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import Images, loose_images
-from ppcls_core.data import loader, transforms, views
+from ppcls_core.data import loader, views
 from ppcls_core.data.augment import CutMix, RandomCrop, Resize
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
@@ -114,7 +114,7 @@ def test_without_augmentation_pixels_are_those_of_test_time(images):
     fixed = Preprocess(size=32, short=40)
     for batch in train_loader(images, augmentation=fixed).batches(0, 0):
         for image, row in zip(batch.pixels, batch.labels, strict=True):
-            expected = transforms.test_transform(read_image(images.source(row)), 32, 40)
+            expected = Preprocess(size=32, short=40)(read_image(images.source(row)))
             assert np.array_equal(image, expected)
 
 
@@ -198,9 +198,7 @@ def test_read_batches_give_the_items_in_order(images, rows, batch_size, workers)
         assert pixels.dtype == np.uint8
         assert len(good) + len(bad) <= batch_size
         for row, image in zip(good, pixels, strict=True):
-            assert np.array_equal(
-                image, transforms.test_transform(read_image(images.source(row)), 16)
-            )
+            assert np.array_equal(image, Preprocess(size=16)(read_image(images.source(row))))
         seen += good
         bad_rows += [(row, error.reason) for row, error in bad]
     assert seen == [row for row in rows if row not in BAD]

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppcls_core.data import transforms
 from ppcls_core.data.augment import RandomCrop, RandomFlip, sized
 from ppcls_core.data.transforms import Preprocess, normalize, train_transform
 
@@ -64,7 +63,7 @@ def ramp(height, width, axis):
     st.sampled_from([0, 1]),
 )
 def test_test_transform_shows_the_middle_at_the_documented_scale(shape, size, axis):
-    out = transforms.test_transform(ramp(*shape, axis), size)
+    out = Preprocess(size=size)(ramp(*shape, axis))
     assert out.shape == (3, size, size)
     assert out.dtype == np.uint8
     assert out.flags.c_contiguous
@@ -81,12 +80,12 @@ def test_test_transform_equals_resize_and_centre_crop(method, factor):
     image = noise(int(256 * factor), int(320 * factor))
     resized = cv2.resize(image, (320, 256), interpolation=method)
     expected = resized[16:240, 48:272].transpose(2, 0, 1)
-    assert np.array_equal(transforms.test_transform(image, 224), expected)
+    assert np.array_equal(Preprocess(size=224)(image), expected)
 
 
 def test_test_transform_copies_an_image_that_has_the_size():
     image = noise(256, 256)
-    out = transforms.test_transform(image, 224)
+    out = Preprocess(size=224)(image)
     assert np.array_equal(out, image[16:240, 16:240].transpose(2, 0, 1))
 
 
@@ -94,7 +93,7 @@ def test_test_transform_copies_an_image_that_has_the_size():
 @pytest.mark.parametrize("size", [32, 224, 320])
 def test_test_transform_takes_any_size_and_aspect(shape, size):
     image = np.full((*shape, 3), (10, 100, 200), np.uint8)
-    out = transforms.test_transform(image, size)
+    out = Preprocess(size=size)(image)
     assert out.shape == (3, size, size)
     assert (out == np.array([10, 100, 200])[:, None, None]).all()
 
@@ -105,7 +104,7 @@ def test_test_transform_of_a_strip_needs_little_memory(shape):
     middle = [slice(side // 2 - 8, side // 2 + 8) for side in shape]
     image[tuple(middle)] = 255
     tracemalloc.start()
-    out = transforms.test_transform(image, 224)
+    out = Preprocess(size=224)(image)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000
@@ -128,4 +127,3 @@ def test_preprocess_says_short_side_and_interpolation():
     resized = cv2.resize(image, (384, 256), interpolation=cv2.INTER_CUBIC)
     got = Preprocess(size=224, short=256, interpolation="cubic")(image)
     assert np.array_equal(got, resized[16:240, 80:304].transpose(2, 0, 1))
-    assert np.array_equal(Preprocess(size=224)(image), transforms.test_transform(image, 224))

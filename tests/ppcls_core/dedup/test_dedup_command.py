@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -22,6 +23,7 @@ from ppcls_core.cli.dedup import search_given
 from ppcls_core.data.decode import read_bytes
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match import index
+from ppcls_core.dedup.match.pairs import FOUND
 from ppcls_core.dedup.match.within import keep_one_of_each, one_way
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
@@ -168,13 +170,16 @@ def pair(pool_id: str, val_id: str, score: float = 0.9) -> dict[str, object]:
 
 
 def test_an_image_goes_only_for_one_that_stays() -> None:
-    rank = {name: place for place, name in enumerate("abcd")}
-    chain = one_way([pair("a", "b"), pair("c", "b", 0.8), pair("b", "c"), pair("d", "d")], rank)
-    found = [(row["pool_id"], row["val_id"], row["score"]) for row in chain]
-    assert found == [("b", "a", 0.9), ("c", "b", 0.9)]
-    assert (chain[0]["pool_sha256"], chain[0]["val_sha256"]) == ("bb", "aa")
-    assert chain[0]["transform"] == [0.5, 0, -2, 0, 0.5, -3, 0, 0, 1]
-    assert keep_one_of_each(chain, rank) == {"b": "a"}  # c's better one is gone, so c stays
+    pairs = [pair("a", "b"), pair("c", "b", 0.8), pair("b", "c"), pair("c", "b")]
+    chain = one_way(pa.Table.from_pylist(pairs, FOUND), pa.array(list("abcd")))
+    assert chain.schema == FOUND
+    rows = chain.to_pylist()
+    found = [(row["pool_id"], row["val_id"], row["score"]) for row in rows]
+    assert found == [("b", "a", np.float32(0.9)), ("c", "b", np.float32(0.9))]
+    assert (rows[0]["pool_sha256"], rows[0]["val_sha256"]) == ("bb", "aa")
+    assert rows[0]["transform"] == [0.5, 0, -2, 0, 0.5, -3, 0, 0, 1]
+    assert rows[1]["transform"] == [0.5, 0, -2, 0, 0.5, -3, 0, 0, 1]  # the first of equal scores
+    assert keep_one_of_each(chain) == {"b": "a"}  # c's better one is gone, so c stays
 
 
 class Stopper(SilentMonitor):

@@ -18,9 +18,9 @@ from data_catalog.base.config import UserError
 from ppcls_core.data.decode import decode
 from ppcls_core.dedup.attacks import watermark
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import describe
-from ppcls_core.dedup.match import by_hash, by_sift
-from ppcls_core.dedup.match.detect import ScanResult, check_pair, find_pairs, scan
+from ppcls_core.dedup.features import describe
+from ppcls_core.dedup.match import channels
+from ppcls_core.dedup.match.detect import ScanResult, check_pair, judge, scan
 from ppcls_core.dedup.match.index import FORMAT, ValIndex, build_index, load_index
 from ppcls_core.dedup.match.pairs import FOUND
 from ppcls_core.dedup.match.pixels import apply
@@ -334,7 +334,7 @@ def test_the_coarse_search_spares_the_full_features_of_unrelated_pictures(tmp_pa
         name: describe(save(tmp_path / f"{name}.png", image), index.config)
         for name, image in images.items()
     }
-    found = {name: find_pairs(seen, index) for name, seen in pictures.items()}
+    found = {name: judge(seen, index)[0] for name, seen in pictures.items()}
     assert [pair.row for pair in found["copy"]] == [1]
     assert found["other"] == []
     assert "features" in vars(pictures["copy"])
@@ -352,10 +352,10 @@ def test_the_coarse_search_alone_refutes_other_pictures_of_one_room(
     index = make_index(tmp_path, [in_room(70), *(picture(i) for i in range(1, 30))])
     path = save(tmp_path / "other.png", in_room(71))
     spared, suspected = (describe(path, index.config) for _ in range(2))
-    assert find_pairs(spared, index) == []
+    assert judge(spared, index)[0] == []
     assert "features" not in vars(spared)
-    monkeypatch.setattr(by_sift, "REFUTED", 0.0)
-    assert find_pairs(suspected, index) == []
+    monkeypatch.setattr(channels, "REFUTED", 0.0)
+    assert judge(suspected, index)[0] == []
     assert "features" in vars(suspected)
 
 
@@ -367,9 +367,9 @@ def test_hashes_hint_at_what_lettering_hides_from_the_coarse_search(
     index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], blind)
     copy = lettered(picture(2)[:, ::-1] if mirrored else picture(2))
     path = save(tmp_path / "copy.png", copy)
-    assert [(p.row, p.channel) for p in find_pairs(describe(path, blind), index)] == [(2, "sift")]
-    monkeypatch.setattr(by_hash, "HINT_SHARE", 2.0)
-    assert find_pairs(describe(path, blind), index) == []
+    assert [(p.row, p.channel) for p in judge(describe(path, blind), index)[0]] == [(2, "sift")]
+    monkeypatch.setattr(channels, "HINT_SHARE", 2.0)
+    assert judge(describe(path, blind), index)[0] == []
 
 
 def test_below_the_floor_sift_finds_nothing_whoever_asks(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_below_the_floor_sift_finds_nothing_whoever_asks(tmp_path: Path) -> None
     assert index.weak == ["v0"]
     crop = describe(save(tmp_path / "crop.png", picture(0)[40:210, 60:286]), demanding)
     assert check_pair(crop, index, 0) is None
-    assert find_pairs(crop, index) == []
+    assert judge(crop, index)[0] == []
 
 
 def test_a_gpu_searches_all_descriptors(
@@ -415,7 +415,7 @@ def test_copies_of_what_val_holds_many_times_are_found(max_exact: int, tmp_path:
     often = DedupConfig(num_neighbours=4, max_exact=max_exact)
     index = make_index(tmp_path, [picture(i) for i in (0, 1, 1, 1, 1, 1, 2, 3)], often)
     copy = describe(save(tmp_path / "crop.png", lettered(picture(1))[40:210, 60:286]), often)
-    found = find_pairs(copy, index)
+    found = judge(copy, index)[0]
     assert sorted(pair.row for pair in found) == [1, 2, 3, 4, 5]
     assert {pair.channel for pair in found} == {"sift"}
     assert check_pair(copy, index, 4) is not None

@@ -10,15 +10,20 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError, parse
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.features.picture import (
+from ppcls_core.dedup.features import (
+    MIRROR,
     NUM_POSES,
     THUMB,
+    Features,
+    extract,
+    mirror,
+    negate,
     perceptual_hash,
     pixel_digest,
     pose_affine,
     pose_hashes,
+    reduce,
 )
-from ppcls_core.dedup.features.sift import MIRROR, Features, extract, mirror, negate, reduce
 from ppcls_core.dedup.match.pixels import MIN_CORNERS, apply, compare, num_corners, shares
 from ppcls_core.dedup.match.verify import (
     AGREEMENT,

@@ -153,11 +153,10 @@ def network():
 
 def test_network_equals_its_logits_one_image_at_a_time(tmp_path, network):
     from ppcls_core.data.decode import read_image
-    from ppcls_core.data.transforms import test_transform as transform
 
     images = image_set(tmp_path, 30, num_classes=7)
     network.eval()
-    pixels = [transform(read_image(path), 32)[None] for path in images.sources()]
+    pixels = [Preprocess(size=32)(read_image(path))[None] for path in images.sources()]
     logits = np.concatenate([predict_logits(network, p) for p in pixels])
     assert logits.dtype == np.float32
     accuracy = evaluate(network, EvalData(images, Preprocess(size=32), 2), SilentMonitor())

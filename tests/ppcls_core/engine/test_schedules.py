@@ -22,7 +22,7 @@ LR = 3.65625
 
 
 def rates(schedule, steps, epochs, lr=LR):
-    return [schedule.rate(t, lr, Length(epochs, steps)) for t in range(steps * epochs)]
+    return [schedule(t, lr, Length(epochs, steps)) for t in range(steps * epochs)]
 
 
 def linear(t, steps, epochs, end):
@@ -92,7 +92,7 @@ def test_exponential_falls_exactly_at_multiples_of_two_point_four_epochs(steps):
     schedule, length = ExponentialWarmup(warmup_epochs=5), Length(1000, steps)
     for stair in (1, 2, 5, 50, 350):
         border = 5 * steps + math.ceil(Fraction(12, 5) * steps * stair)
-        before, after = (schedule.rate(t, 1.0, length) for t in (border - 1, border))
+        before, after = (schedule(t, 1.0, length) for t in (border - 1, border))
         assert (before, after) == (pytest.approx(0.97 ** (stair - 1)), pytest.approx(0.97**stair))
 
 

@@ -40,7 +40,7 @@ CONFIG = TrainConfig(
     eval_every=2,
 )
 STEPS = 9
-RATES = [CONFIG.schedule.rate(step, CONFIG.lr, Length(3, 3)) for step in range(STEPS)]
+RATES = [CONFIG.schedule(step, CONFIG.lr, Length(3, 3)) for step in range(STEPS)]
 
 
 class Stopper(SilentMonitor):

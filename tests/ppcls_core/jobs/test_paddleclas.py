@@ -556,8 +556,7 @@ def test_lists_with_either_delimiter(tmp_path, delimiter):
         f"TRAIN.file_list={tmp_path / 'list.txt'}",
         f"TRAIN.data_dir={root}",
     )
-    assert got.train
-    images = images_of(got.train, got.num_classes)
+    (images,) = images_of(got, "train")
     assert images.ids == ["a b.jpg", "c.jpg"]
     assert images.labels.tolist() == [1, 0]
 

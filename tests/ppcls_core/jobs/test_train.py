@@ -104,6 +104,55 @@ def test_the_accuracy_of_each_class_is_written(folder):
     assert accuracy.lost == {"missing": 1}
 
 
+def class_folders(root: str, *names: str) -> None:
+    for row, name in enumerate(names):
+        (Path(root) / name).mkdir(parents=True)
+        (Path(root) / name / f"{row}.png").write_bytes(Path(f"images/{row}.png").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("train_list", "val_list", "words"),
+    [
+        (
+            "1/cat/0.png 0\n1/dog/1.png 1\n",
+            "2/cat/0.png 1\n2/dog/1.png 0\n",
+            "class 'cat' is number",
+        ),
+        ("1", "2/cat/0.png 2\n2/dog/1.png 1\n2/owl/2.png 0\n", "class 'cat' is number 0"),
+        ("1", "3", "other class folders than the classes of train: only in val fox"),
+        (
+            "1/cat/0.png 0\n2/dog/1.png 1\n",
+            "4.png 3\n",
+            "label 3 .* none of the 3 classes of `num_classes`",
+        ),
+        ("4", "4", "holds 2 class folders or class tars, expected the 3 of `num_classes`"),
+    ],
+)
+def test_splits_that_disagree_about_classes_are_refused(folder, train_list, val_list, words):
+    class_folders("1", "cat", "dog", "owl")
+    class_folders("2", "cat", "dog", "owl")
+    class_folders("3", "cat", "dog", "fox")
+    class_folders("4", "cat", "dog")
+    settings = ["train.root=.", "val.root=."]
+    for split, given in (("train", train_list), ("val", val_list)):
+        if given.isdigit():
+            settings.append(f"{split}.list='{given}'")
+        else:
+            Path(f"{split}.txt").write_text(given)
+    with pytest.raises(UserError, match=words):
+        images_of(load(*settings), "train", "val")
+
+
+def test_splits_may_have_roots_of_their_own_and_lack_classes(folder):
+    class_folders("1", "cat", "dog", "owl")
+    Path("2").mkdir()
+    Path("train.txt").write_text("cat/0.png 0\ndog/1.png 1\n")
+    train_set, val_set = images_of(load("train.root='1'"), "train", "val")
+    assert train_set.labels.tolist() == [0, 1]
+    assert val_set.labels.max() == 2
+    assert train_set.sources() != val_set.sources()
+
+
 def test_classes_of_folders_have_names(folder):
     for row, name in enumerate(("cat", "dog", "owl")):
         (folder / "named" / name).mkdir(parents=True)
@@ -315,7 +364,7 @@ TRAIN:
     ("setting", "message"),
     [
         ("train.list=none.txt", r"no list file or folder .*none\.txt"),
-        ("num_classes=2", "label 2, expected 0 to 1"),
+        ("num_classes=2", "label 2 of .* none of the 2 classes of `num_classes`"),
         ("weights=none", "none: no such file, nor none.pdparams"),
         ("training.batch_size=100", "there are only 12 images"),
         ("val=null", "a training needs `train`, `training` and `val`"),
@@ -352,6 +401,4 @@ def test_an_evaluation_of_no_readable_image_is_an_error(folder):
 def test_a_list_without_labels_is_refused(folder):
     Path("train.txt").write_text("0.png\n1.png\n")
     with pytest.raises(UserError, match="has no label"):
-        job = load()
-        assert job.train
-        images_of(job.train, 3)
+        images_of(load(), "train")

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ppcls_core.labels import index
-from ppcls_core.labels.index import Index
+from ppcls_core.labels import store
+from ppcls_core.labels.store import Index
 
 
 def batch(*rows):
@@ -35,12 +35,12 @@ def test_bytes_of_an_entry():
 
 
 def test_images_of_equal_hash_are_told_apart(monkeypatch):
-    hashes = index._hashes
+    hashes = store._hashes
 
     def colliding(ids):
         return np.full(len(ids), 7, np.int64), hashes(ids)[1]
 
-    monkeypatch.setattr(index, "_hashes", colliding)
+    monkeypatch.setattr(store, "_hashes", colliding)
     rows = [(image_id, view) for image_id in "dacb" for view in (0, 1, 5)]
     found = Index.of([batch(*rows)])
     assert found.first_repeated() is None

@@ -370,6 +370,7 @@ def test_equal_classes_are_loaded_even_where_others_are_allowed(tmp_path):
         ({"bn._mean": np.zeros(4, np.int64)}, "bn._mean: got int64, expected float32"),
         ({"bn._mean": np.zeros(4, np.uint8)}, "bn._mean: got uint8, expected float32"),
         ({"bn._mean": 1.0}, "bn._mean: got shape [], expected [4]"),
+        ({"bn._mean": np.array([0, np.nan, 0, 0], np.float32)}, "bn._mean: holds NaN"),
         ({"extra": np.zeros(4, np.float32)}, "extra: unexpected"),
         ({"fc.bias": None}, "fc.bias: missing"),
     ],

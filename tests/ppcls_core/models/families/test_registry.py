@@ -81,7 +81,8 @@ def test_mobilenet_blocks_can_be_written_as_lists():
         ("RegNetX_4GF", {"group_width": 48}, "widths: expected multiples of group_width, 48, got"),
         ("ResNeSt50", {"radix": 3}, "width: expected a multiple of radix, 3, got 64"),
         ("MobileNetV3_small_x1_0", {"dropout": 1.0}, "dropout: .*less than 1, got 1.0"),
-        ("MobileNetV3_small_x1_0", {"blocks": []}, "blocks: at least one block"),
+        ("MobileNetV3_small_x1_0", {"blocks": []}, r"blocks: at least one is needed, got \[\]"),
+        ("Xception41", {"entry": []}, "entry: at least one is needed"),
         (
             "MobileNetV3_small_x1_0",
             {"blocks": [[3, 8, 8, True, "gelu", 1]]},

@@ -1,21 +1,43 @@
-"""The channel sift: descriptors vote for val images, a map between the two pictures is fitted, one
-laid over the other and the pixels compared.
+"""The channels phash and sift.
+
+phash: perceptual hashes of the picture's eight poses are near, then the thumbnails are compared.
+Where they agree only in part, as under lettering, that is a hint for sift: descriptors vote for val
+images, a map between the two pictures is fitted, one laid over the other and the pixels compared.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_core.dedup.features.picture import DescribedImage
-from ppcls_core.dedup.features.sift import Features, mirror, negate
-from ppcls_core.dedup.match.by_hash import Near, hints
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.features import (
+    THUMB,
+    DescribedImage,
+    Features,
+    mirror,
+    negate,
+    pose_affine,
+    pose_hashes,
+    thumbnail,
+)
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import NEARLY, Overlay, Pair, against_competitors, rescale
-from ppcls_core.dedup.match.pixels import PixelAgreement, compare
+from ppcls_core.dedup.match.pixels import (
+    COARSE,
+    MIN_CORNERS,
+    PixelAgreement,
+    compare,
+    lay_over,
+    num_corners,
+    shares,
+)
 from ppcls_core.dedup.match.verify import Fit, fit, needed
 
+MAX_NEAR = 16  # nearest hashes whose thumbnails are compared
+HINT_BITS = 2  # more than `hash_distance`: the distance at which a hash is still a hint
+HINT_SHARE = 0.7  # of the texture of one of the thumbnails: so much agrees under lettering
 NUM_STATES = 4  # as it is, mirrored, and the negatives of both
 ENOUGH = 3  # x `min_features`: with fewer the coarse search decides nothing
 SOLID = 12  # inliers of a map that can refute a pair,
@@ -23,6 +45,60 @@ MAX_COMPETING = 0.35  # x the matches that obey it: so few obey another,
 REFUTED = 0.42  # and the pixels agree less
 _Candidate = tuple[int, int]  # number of the state, val row
 _Vote = tuple[float, int, int]  # votes, number of the state, val row
+
+
+@dataclass(frozen=True)
+class Near:
+    """A val image `bits` apart from the picture in one of its poses, at most HINT_BITS more than
+    `hash_distance`: the `pair`, the `overlay` of the thumbnails, and the `share` of the one that
+    agrees better."""
+
+    bits: int
+    pair: Pair
+    overlay: Overlay
+    share: float
+
+
+def near_hashes(picture: DescribedImage, index: ValIndex) -> list[Near]:
+    """Val images whose hashes are near, nearest first; none where there is little texture."""
+    bits = np.bitwise_count(pose_hashes(picture.thumb)[:, None] ^ index.hashes)
+    near = np.argwhere(bits <= index.config.hash_distance + HINT_BITS)
+    if len(near) == 0 or num_corners(picture.thumb) < MIN_CORNERS:
+        return []
+    apart = bits[tuple(near.T)]
+    first = np.argsort(apart, kind="stable")[:MAX_NEAR]
+    return [
+        _compared(picture, index, distance, pose, row)
+        for distance, (pose, row) in zip(apart[first].tolist(), near[first].tolist(), strict=True)
+    ]
+
+
+def _compared(picture: DescribedImage, index: ValIndex, bits: int, pose: int, row: int) -> Near:
+    unit = pose_affine(pose)
+    across = rescale(unit, np.full(2, 1 / THUMB), np.full(2, THUMB))
+    overlay = Overlay(picture.thumb, thumbnail(index.grey(row)), across)
+    less, more = sorted(shares(*lay_over(*overlay, COARSE)))
+    whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
+    pair = Pair(row, "phash", less, 0, whole, less - index.config.hash_agreement)
+    return Near(bits, pair, overlay, more)
+
+
+def by_hash(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> Iterator[Pair]:
+    """Pairs of the `near` whose thumbnails agree, or nearly (`margin` below 0)."""
+    candidates = [
+        (one.pair, one.overlay)
+        for one in near
+        if one.bits <= index.config.hash_distance and one.pair.margin >= -NEARLY
+    ]
+    yield from against_competitors(picture, index, candidates)
+
+
+def hints(near: Sequence[Near], config: DedupConfig) -> bool:
+    """Whether any of the `near` that is no pair may be one under lettering."""
+    return any(
+        one.share >= HINT_SHARE and (one.pair.margin < 0 or one.bits > config.hash_distance)
+        for one in near
+    )
 
 
 def _altered(features: Features, width: int, number: int) -> Features:
@@ -51,14 +127,15 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
     decides = config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features
     if decides and not hints(near, config):
         candidates = _candidates(coarse)[: config.num_candidates]
-        if all(_refuted(picture, index, candidates)):
+        if all(_refuted(picture, index, candidate) for candidate in candidates):
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
     candidates = _candidates(coarse + voted)[: config.num_candidates]
     judged = (_judged(picture, index, candidate) for candidate in candidates)
     accepted = [one for one in judged if one and one[0].margin >= -NEARLY]
     for pair in against_competitors(picture, index, accepted):
-        yield from (replace(pair, row=row) for row in index.equal_rows(pair.row))
+        digest = index.images["digest"][pair.row].as_py()
+        yield from (replace(pair, row=row) for row in index.by_digest[digest])
 
 
 def with_row(picture: DescribedImage, index: ValIndex, row: int) -> Iterator[Pair]:
@@ -82,19 +159,16 @@ def _candidates(votes: list[_Vote]) -> list[_Candidate]:
     return list(dict.fromkeys(v[1:] for v in sorted(votes, key=lambda v: (-v[0], *v[1:]))))
 
 
-def _refuted(
-    picture: DescribedImage, index: ValIndex, candidates: list[_Candidate]
-) -> Iterator[bool]:
-    """For each candidate whether its coarse features show that it is another picture: many lay one
-    over the other, as in two photographs of one room, and the pixels do not agree."""
-    for number, row in candidates:
-        laid = _laid(picture, picture.coarse, index, (number, row))
-        yield (
-            laid is not None
-            and laid.geometry.inliers >= SOLID
-            and laid.geometry.competing <= MAX_COMPETING * laid.geometry.obeying
-            and laid.agreement.share < REFUTED
-        )
+def _refuted(picture: DescribedImage, index: ValIndex, candidate: _Candidate) -> bool:
+    """Whether the coarse features show that the candidate is another picture: many lay one over the
+    other, as in two photographs of one room, and the pixels do not agree."""
+    laid = _laid(picture, picture.coarse, index, candidate)
+    return (
+        laid is not None
+        and laid.geometry.inliers >= SOLID
+        and laid.geometry.competing <= MAX_COMPETING * laid.geometry.obeying
+        and laid.agreement.share < REFUTED
+    )
 
 
 class _Laid(NamedTuple):
@@ -111,7 +185,7 @@ def _laid(
     """None where these `features` lay the picture nowhere over the val image, the common part is
     too small, or val shows too little."""
     number, row = candidate
-    if not index.is_distinct(row):
+    if not index.distinct[row]:
         return None
     is_negative, is_mirrored = divmod(number, 2)
     width = picture.grey.shape[1]
