@@ -33,7 +33,8 @@ from ppcls_core.labels.config import BadRow, LabelFileConfig, as_logits, class_o
 # pyright: reportAttributeAccessIssue=false
 
 ID, LOGITS = "image_id", "logits"
-_PIECE = 1 << 21  # numbers read and written at a time: 8 MB of float32
+_PIECE = 1 << 19  # numbers read and written at a time: 2 MB of float32
+_BLOCK = 1 << 22  # bytes of a CSV, and at most of a row of it
 _BUFFER = 1 << 16  # bytes of a column that Parquet reads ahead; else all of a row group
 
 
@@ -72,8 +73,8 @@ def import_labels(config: LabelFileConfig, classes: Sequence[str], target: Path)
             lists = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(LOGITS).type)
             writer.write_table(pa.table([ids, lists], schema=schema))
             done, last = done + len(ids), ids[-1].as_py()
-    if not done:
-        raise UserError(f"{path}: has no row; expected one an image")
+        if not done:
+            raise UserError(f"{path}: has no row; expected one an image")
     return done
 
 
@@ -92,7 +93,7 @@ def _batches(
     order = list(class_order(theirs, classes, str(path)))
     rows = max(1, _PIECE // len(classes))
     if is_csv:
-        reading = arrow_csv.ReadOptions(block_size=_PIECE, use_threads=False)
+        reading = arrow_csv.ReadOptions(block_size=_BLOCK, use_threads=False)
         converting = arrow_csv.ConvertOptions(column_types=schema)
         with arrow_csv.open_csv(path, reading, convert_options=converting) as reader:
             yield from ((batch, order) for batch in reader if len(batch))
@@ -105,7 +106,7 @@ def _batches(
 def _csv_schema(path: Path) -> pa.Schema:
     """Columns named in the first line: image ids, and numbers."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader([file.readline(_PIECE)]), [])
+        names = next(csv.reader([file.readline(_BLOCK)]), [])
     return pa.schema([(name, pa.string() if name == ID else pa.float32()) for name in names])
 
 
