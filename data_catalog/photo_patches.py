@@ -19,11 +19,10 @@ Pixels are BGR uint8 [H, W, 3], OpenCV's order; random numbers come from the cal
 import hashlib
 import importlib.util
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -41,6 +40,10 @@ from data_catalog.sources import Progress, Splits
 
 QUALITY = 92  # of the JPEG files
 BAD = ("truncated", "text", "empty", "tiny", "bomb")
+BOMB = bytes.fromhex(  # a PNG whose header promises 50,000 x 50,000 pixels
+    "89504e470d0a1a0a0000000d494844520000c3500000c3500802000000c4cdaa9d"
+    "0000000849444154789c030000000001480689d20000000049454e44ae426082"
+)
 VERSION = 1  # raised when the same settings would give other images
 CLASSES = {
     "astronaut": "astronaut.png",
@@ -121,15 +124,8 @@ def blocks(photo: np.ndarray, *regions: int) -> list[np.ndarray]:
 
 
 def cut(block: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A square of `block`, turned by up to 30 degrees, 40 to 100 % as wide as fits.
-
-    Args:
-        block: uint8 [H, W, 3]; every pixel that is read lies in it.
-        size: side of the result, in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
-    """
+    """A square of `block` (uint8 [H, W, 3]), turned by up to 30 degrees, 40 to 100 % as wide as
+    fits, in which every pixel read lies: uint8 [size, size, 3]."""
     angle = np.deg2rad(rng.uniform(-30, 30))
     cos, sin = np.cos(angle), np.sin(angle)
     height, width = block.shape[:2]
@@ -153,7 +149,7 @@ def detail(image: np.ndarray) -> float:
 def relight(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`piece` with blur, lost colour, contrast, brightness, a colour cast and noise, at random."""
     if rng.random() < 0.5:
-        piece = cv2.GaussianBlur(piece, (0, 0), rng.uniform(0.3, 1.2) * len(piece) / 128)
+        piece = _blurred(piece, rng.uniform(0.3, 1.2))
     if rng.random() < 0.25:
         piece = cv2.cvtColor(cv2.cvtColor(piece, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     mean = piece.mean()
@@ -161,6 +157,10 @@ def relight(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = (piece - mean) * gain + mean * rng.uniform(0.85, 1.15, 3) + rng.uniform(-35, 35)
     light += rng.normal(0, rng.uniform(0, 7), piece.shape)
     return np.clip(np.rint(light), 0, 255).astype(np.uint8)
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), sigma * len(image) / 128)
 
 
 def encode(image: np.ndarray, quality: int = QUALITY) -> bytes:
@@ -173,10 +173,6 @@ def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     side = round(size * rng.uniform(0.75, 0.9))
     y, x = rng.integers(0, size - side + 1, 2)
     return image[y : y + side, x : x + side]
-
-
-def _half(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def _turn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -204,19 +200,15 @@ def _colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(light), 0, 255).astype(np.uint8)
 
 
-def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), rng.uniform(1.0, 1.8) * len(image) / 128)
-
-
 TRANSFORMS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "jpeg30": lambda image, rng: image,
     "crop": _crop,
-    "half": _half,
+    "half": lambda image, rng: cv2.resize(image, None, None, 0.5, 0.5, cv2.INTER_AREA),
     "mirror": lambda image, rng: np.ascontiguousarray(image[:, ::-1]),
     "rotation": _turn,
     "text": _text,
     "colour": _colour,
-    "blur": _blur,
+    "blur": lambda image, rng: _blurred(image, rng.uniform(1.0, 1.8)),
 }
 
 
@@ -225,25 +217,10 @@ def bad_file(kind: str, image: np.ndarray) -> bytes:
     if kind == "truncated":
         data = encode(image)
         return data[: len(data) * 2 // 5]
-    if kind == "text":
-        return b"This is a text and no photograph.\n" * 8
     if kind == "tiny":
         return encode(image[:8, :8])
-    return _bomb() if kind == "bomb" else b""
-
-
-def _bomb() -> bytes:
-    """A PNG of 69 bytes whose header promises 50,000 x 50,000 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + checksum
-
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(name, data)
-        for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
-    )
+    contents = {"text": b"This is a text and no photograph.\n" * 8, "bomb": BOMB, "empty": b""}
+    return contents[kind]
 
 
 def piece(photo: np.ndarray, regions: tuple[int, ...], size: int, key: list[int]) -> np.ndarray:
@@ -291,9 +268,11 @@ class PhotoPatches:
                 *map(self._bad, range(self.config.num_bad)),
             ],
         }
-        everything = [job for split in jobs.values() for job in split]
-        written = _write(out, everything, progress)
-        found = {split: _images(split_jobs, written, out) for split, split_jobs in jobs.items()}
+        done, total = count(1), sum(map(len, jobs.values()))
+        found = {
+            split: _written(out, part, lambda: progress(next(done), total))
+            for split, part in jobs.items()
+        }
         truth = [{"pool_id": job[0], **truth} for job, truth in planted]
         table = pa.Table.from_pylist(truth, schema=PLANTED_SCHEMA)
         return Splits(found["train"], found["val"], found["pool"], table, found.get("teacher"))
@@ -342,25 +321,21 @@ class PhotoPatches:
         return encode(self._piece(kind, regions, photo, index))
 
 
-def _images(jobs: list[Job], written: dict[str, tuple[int, bytes]], out: Path) -> Images:
+def _written(out: Path, jobs: list[Job], advance: Callable[[], None]) -> Images:
+    """The images of these jobs, written under `out`; `advance` is called once each."""
     paths, labels, _ = zip(*jobs, strict=True)
-    sizes, contents = zip(*(written[path] for path in paths), strict=True)
-    table = image_table(paths, sizes, label=labels, content=contents)
-    return Images(table, {ROOT: str(out.absolute())}, tuple(CLASSES))
-
-
-def _write(out: Path, jobs: list[Job], progress: Progress) -> dict[str, tuple[int, bytes]]:
-    """(size, first 16 bytes of the sha256) of each file written, by path."""
-    for folder in {(out / path).parent for path, _, _ in jobs}:
+    for folder in {(out / path).parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(job: Job) -> tuple[str, tuple[int, bytes]]:
+    def write(job: Job) -> tuple[int, bytes]:
         path, _, content = job
         data = content()
-        return path, ((out / path).write_bytes(data), hashlib.sha256(data).digest()[:16])
+        return (out / path).write_bytes(data), hashlib.sha256(data).digest()[:16]
 
-    written: dict[str, tuple[int, bytes]] = {}
-    for path, entry in map_threads(write, jobs, os.cpu_count() or 1):
-        written[path] = entry
-        progress(len(written), len(jobs))
-    return written
+    written = []
+    for entry in map_threads(write, jobs, os.cpu_count() or 1):
+        written.append(entry)
+        advance()
+    sizes, contents = zip(*written, strict=True)
+    table = image_table(paths, sizes, label=labels, content=contents)
+    return Images(table, {ROOT: str(out.absolute())}, tuple(CLASSES))

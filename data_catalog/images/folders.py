@@ -24,6 +24,7 @@ from data_catalog.images.columns import (
     Tally,
     file_table,
     image_table,
+    repeated,
 )
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import WORKERS, FileState, Found, states
@@ -105,10 +106,8 @@ class _Walk:
             row = {"image_id": image_id, "reason": damage.reason, "detail": damage.detail}
             self.damaged.append(row)
         ids = pc.binary_join_element_wise(pa.scalar(name + "/"), members["name"], "")
-        index = pa.array(np.zeros(len(members), np.int32))
-        path = pa.DictionaryArray.from_arrays(index, pa.array([tar]))
-        place = {"path": path, "offset": members["offset"], "content": members["content"]}
-        return image_table(ids, members["size"], **place)
+        place = {"offset": members["offset"], "content": members["content"]}
+        return image_table(ids, members["size"], path=repeated(tar, len(members)), **place)
 
     def images(self, tables: list[pa.Table]) -> Images:
         """A set of these rows, with all that was passed over."""

@@ -98,20 +98,17 @@ class Contents:
         root = Path(*images.roots.values())
         file = self._file("files", root, ".npy")
         known = _kept_files(file) if file else np.empty(0, ENTRY)
-        starts, start_time = range(0, len(images), BATCH), time.time_ns()
-        read = partial(_read_batch, found, root, known)
-        parts, fresh, done = [], [], 0
-        for content, entries in map_threads(read, starts, WORKERS):
-            parts.append(content)
-            fresh.append(entries[entries["changed"] < start_time - RACY])
-            done += len(content)
+        reading, done = _Reading(found, os.fsencode(root) + b"/", known), 0
+        latest = time.time_ns() - RACY
+        for num in map_threads(reading.read, range(0, len(images), BATCH), WORKERS):
+            done += num
             progress(done, len(images))
-        new = np.concatenate([np.empty(0, ENTRY), *fresh])
-        if file and len(new):
-            self._write(file, partial(_write_files, known, new))
-        column = pa.chunked_array([pa.concat_arrays(parts)])
+        fresh = np.flatnonzero(reading.is_fresh & (found.changed < latest))
+        if file and len(fresh):
+            self._write(file, partial(reading.write, fresh))
         at = SCHEMA.get_field_index("content")
-        return replace(images, table=images.table.set_column(at, SCHEMA.field(at), column))
+        table = images.table.set_column(at, SCHEMA.field(at), reading.column())
+        return replace(images, table=table)
 
     def _file(self, kind: str, path: Path, suffix: str) -> Path | None:
         if self.folder is None:
@@ -134,37 +131,71 @@ class Contents:
             self.folder = None
 
 
-def _read_batch(
-    found: Found, root: Path, known: np.ndarray, start: int
-) -> tuple[pa.Array, np.ndarray]:
-    """(contents of BATCH rows from `start` on, entries of those that were read)."""
-    table = found.images.table.slice(start, BATCH)
-    is_file = table["offset"].is_null().to_numpy(zero_copy_only=False)
-    if not is_file.any():
-        return table["content"].combine_chunks(), np.empty(0, ENTRY)
-    values: list[bytes | None] = table["content"].to_pylist()
-    columns = (table[name].to_pylist() for name in ("image_id", "path", "size"))
-    entries = np.zeros(len(table), ENTRY)
-    entries["size"], entries["changed"] = table["size"], found.changed[start : start + BATCH]
-    paths = [
-        os.fsencode(image_id) if path is None else path
-        for image_id, path, _ in zip(*columns, strict=True)
-    ]
-    keys = (hashlib.blake2b(path, digest_size=8).digest() for path in paths)
-    entries["key"] = np.frombuffer(b"".join(keys), "<u8")
-    is_kept = np.zeros(len(table), bool)
-    if len(known):
-        old = known[np.minimum(np.searchsorted(known["key"], entries["key"]), len(known) - 1)]
-        same = [old[name] == entries[name] for name in ("key", "size", "changed")]
-        is_kept = np.logical_and.reduce(same) & is_file
-        for row in np.flatnonzero(is_kept).tolist():
-            values[row] = old["content"][row].tobytes()
-    fresh, base = np.zeros(len(table), bool), os.fsencode(root) + b"/"
-    for row in np.flatnonzero(is_file & ~is_kept & (entries["size"] >= 0)).tolist():
-        values[row] = value = _file_content(base + paths[row])
-        if value is not None:
-            entries["content"][row], fresh[row] = np.void(value), True
-    return pa.array(values, pa.binary(16)), entries[fresh]
+class _Reading:
+    """Contents of the images found, where `known` (ENTRY [n]) does not have them: a row each.
+
+    Columns of 14.2 million rows are made once and filled in: lists of their parts would take
+    gigabytes more.
+    """
+
+    def __init__(self, found: Found, base: bytes, known: np.ndarray) -> None:
+        self.found, self.base, self.known = found, base, known
+        num = len(found.images)
+        self.keys, self.contents = np.zeros(num, "<u8"), np.zeros(num, "V16")
+        self.is_there, self.is_fresh = np.zeros((2, num), bool)
+
+    def read(self, start: int) -> int:
+        """Fill in BATCH rows from `start` on; how many there are."""
+        table, rows = self.found.images.table.slice(start, BATCH), slice(start, start + BATCH)
+        contents, is_there = self.contents[rows], self.is_there[rows]
+        is_file = table["offset"].is_null().to_numpy()
+        for row in np.flatnonzero(~is_file & table["content"].is_valid().to_numpy()).tolist():
+            contents[row], is_there[row] = np.void(table["content"][row].as_py()), True
+        names = zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)
+        paths = [os.fsencode(image_id) if path is None else path for image_id, path in names]
+        keys = (hashlib.blake2b(path, digest_size=8).digest() for path in paths)
+        self.keys[rows] = np.frombuffer(b"".join(keys), "<u8")
+        sizes = table["size"].to_numpy()
+        if len(self.known):
+            places = np.searchsorted(self.known["key"], self.keys[rows])
+            old = self.known[np.minimum(places, len(self.known) - 1)]
+            state = {"key": self.keys[rows], "size": sizes, "changed": self.found.changed[rows]}
+            is_kept = np.logical_and.reduce([old[name] == now for name, now in state.items()])
+            contents[is_kept & is_file] = old["content"][is_kept & is_file]
+            is_there |= is_kept & is_file
+        for row in np.flatnonzero(is_file & ~is_there & (sizes >= 0)).tolist():
+            value = _file_content(self.base + paths[row])
+            if value is not None:
+                contents[row], is_there[row], self.is_fresh[start + row] = (
+                    np.void(value),
+                    True,
+                    True,
+                )
+        return len(table)
+
+    def column(self) -> pa.Array:
+        """The contents, null where they cannot be read."""
+        valid = pa.py_buffer(np.packbits(self.is_there, bitorder="little"))
+        values = [valid, pa.py_buffer(self.contents)]
+        return pa.Array.from_buffers(pa.binary(16), len(self.contents), values)
+
+    def write(self, fresh: np.ndarray, temporary: Path) -> None:
+        """Write the known entries and those of the rows `fresh`, sorted by key; of a key in both
+        the new one."""
+        num, sizes = len(self.known), self.found.images.table["size"].to_numpy()
+        keys = np.concatenate([self.known["key"], self.keys[fresh]])
+        order = np.argsort(keys, kind="stable")
+        order = order[np.append(keys[order[1:]] != keys[order[:-1]], True)]
+        out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
+        for start in range(0, len(order), 1 << 20):
+            places = order[start : start + (1 << 20)]
+            part, is_old = out[start : start + len(places)], places < num
+            part[is_old] = self.known[places[is_old]]
+            rows = fresh[places[~is_old] - num]
+            columns = (self.keys, sizes, self.found.changed, self.contents)
+            for name, column in zip(ENTRY.names or (), columns, strict=True):
+                part[name][~is_old] = column[rows]
+        out.flush()
 
 
 def _file_content(path: bytes) -> bytes | None:
@@ -181,22 +212,6 @@ def _kept_files(file: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError):
         return np.empty(0, ENTRY)
     return known if known.dtype == ENTRY and known.ndim == 1 else np.empty(0, ENTRY)
-
-
-def _write_files(known: np.ndarray, new: np.ndarray, temporary: Path) -> None:
-    """Entries sorted by key, of a key in both the new one."""
-    new = new[np.unique(new["key"], return_index=True)[1]]
-    old = np.flatnonzero(~np.isin(known["key"], new["key"]))
-    keys = np.concatenate([known["key"][old], new["key"]])
-    order = np.argsort(keys)
-    out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
-    for start in range(0, len(order), 1 << 20):
-        rows = order[start : start + (1 << 20)]
-        is_old = rows < len(old)
-        part = out[start : start + len(rows)]
-        part[is_old] = known[old[rows[is_old]]]
-        part[~is_old] = new[rows[~is_old] - len(old)]
-    out.flush()
 
 
 def _kept_tar(file: Path, state: list[int]) -> TarImages | None:

@@ -37,19 +37,19 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     list; a byte-order mark and the line ends of Windows are no part of them. Every line is a row,
     of size -1 where there is no such file. `data` is the list's content where it was read before.
 
-    Raises:
-        UserError: not a text file, or, if `strict`, an absolute path or one that stands there
-            twice.
+    Raises UserError: not a text file, or, if `strict`, an absolute path or one that stands there
+    twice.
     """
     paths, labels, lines = _parse(_read(source) if data is None else data, source, delimiter)
     if strict:
         _check_relative(paths, source, lines)
         _check_repeated(paths, source, lines)
-    parts = [np.empty((0, 2), np.int64)]
+    sizes, changed = np.empty((2, len(paths)), np.int64)
+    start = 0
     for part, found in states(root, _each(paths), is_list=True):
-        parts.append(np.array([state[:2] for state in found], np.int64))
+        rows = slice(start, start := start + len(part))
+        sizes[rows], changed[rows] = zip(*(state[:2] for state in found), strict=True)
         count(len(part))
-    sizes, changed = np.concatenate(parts).T
     tables, start = [SCHEMA.empty_table()], 0
     for chunk, label in zip(paths.chunks, labels.chunks, strict=True):
         tables.append(file_table(chunk, sizes[start : start + len(chunk)], label=label))
@@ -127,11 +127,11 @@ def _check_relative(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> 
 def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:
     """Refuse a path that stands there twice; 8 bytes a path are held."""
     hashes = np.fromiter(map(hash, _each(paths)), np.int64, len(paths))
-    order = np.argsort(hashes, kind="stable")
-    again = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
-    suspects = np.isin(hashes, hashes[again])
+    in_order = np.sort(hashes)
+    again = in_order[1:][in_order[1:] == in_order[:-1]]
+    suspects = np.flatnonzero(np.isin(hashes, again)) if len(again) else again
     seen: dict[bytes, int] = {}
-    for row in np.flatnonzero(suspects).tolist():
+    for row in suspects.tolist():
         path = paths[row].as_py()
         if path in seen:
             raise UserError(
