@@ -27,8 +27,7 @@ def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Datase
         base: folder that relative paths of `name` and of `options` start from; a relative `root` in
             a YAML file starts from that file.
 
-    Raises:
-        UserError: no such entry, file, setting, environment variable or root folder.
+    Raises UserError: no such entry, file, setting, environment variable or root folder.
     """
     is_file = name.endswith((".yaml", ".yml"))
     entry, home = (

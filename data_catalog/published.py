@@ -60,11 +60,7 @@ def published_weights() -> dict[str, PublishedWeights]:
 
 
 def find_published(name: str) -> PublishedWeights:
-    """The row `name`.
-
-    Raises:
-        UserError: no such row, with the closest names.
-    """
+    """The row `name`. Raises UserError: no such row, with the closest names."""
     rows = published_weights()
     if name not in rows:
         raise UserError(f"no weights were published under the name '{name}'{closest(name, rows)}")

@@ -124,13 +124,9 @@ class FilesDataset:
         return digest_of([digests, counts, truth])
 
     def build(self, out: Path, progress: Progress) -> Splits:
-        """The image sets; nothing is written to `out`. A missing image gets size -1.
-
-        Raises:
-            UserError: a list that is absent, empty, repeats a path or lacks a label; a label
-                outside the classes; two sources that disagree about a class; a planted name that
-                is not there.
-        """
+        """The image sets; nothing is written to `out`. A missing image gets size -1. Raises
+        UserError: a list that is absent, empty, repeats a path or lacks a label; a label outside
+        the classes; two sources that disagree about a class; a planted name that is not there."""
         contents = Contents(cache_folder())
         count = Counter(progress)
         paths = {split: getattr(self.config, split) for split in (*LABELLED, "pool")}

@@ -54,9 +54,8 @@ def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict
         repeated: told of every key given twice, of which then the last counts; without it such a
             key is an error.
 
-    Raises:
-        UserError: no such file, not YAML, a key given twice or not text, too much of anything, or
-            not a mapping.
+    Raises UserError: no such file, not YAML, a key given twice or not text, too much of anything,
+    or not a mapping.
     """
     data = _load(_read(path), str(path), repeated)
     if not isinstance(data, dict):
@@ -118,11 +117,8 @@ class _Checked:
         self._sizes: dict[int, int] = {}  # by the node's id; 0 while its parts are counted
 
     def size(self, node: yaml.Node) -> int:
-        """Number of values in `node`, an alias counted as what it stands for.
-
-        Raises:
-            YAMLError: too many, an alias within itself, too long a number, a key that is not text.
-        """
+        """Number of values in `node`, an alias counted as what it stands for. Raises YAMLError: too
+        many, an alias within itself, too long a number, a key that is not text."""
         size = self._sizes.get(id(node))
         if size is None:
             self._sizes[id(node)] = 0
@@ -194,12 +190,8 @@ def _with(node: Any, names: Sequence[str], value: Any, where: str) -> Any:
 
 
 def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
-    """`data` as a `model`.
-
-    Raises:
-        UserError: one line per mistake: `where`, the key's path, what is wrong, the closest known
-        key.
-    """
+    """`data` as a `model`. Raises UserError: one line per mistake: `where`, the key's path, what is
+    wrong, the closest known key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -47,8 +47,7 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
         folder: made where it is missing.
         check: reads the file of the path; raises UserError where it is not what is wanted.
 
-    Raises:
-        UserError: no connection, an answer other than the file, a file cut short or altered.
+    Raises UserError: no connection, an answer other than the file, a file cut short or altered.
     """
     path = folder / Path(urlsplit(url).path).name
     part = path.with_name(path.name + ".part")

@@ -54,10 +54,8 @@ class LockHeld(Exception):
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of such a block; the kernel releases the lock when this one dies.
 
-    The lock file `path` stays, and holds the id of the process.
-
-    Raises:
-        LockHeld: another process has the lock, unless `wait`.
+    The lock file `path` stays, and holds the id of the process. Raises LockHeld: another process
+    has the lock, unless `wait`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # No "soft" lock where the file system has none of the kernel's: it would outlive a kill.

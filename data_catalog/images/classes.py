@@ -31,12 +31,9 @@ class Numbering:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names of a file with one a line, or of `number name` lines in any order.
-
-    Raises:
-        UserError: no such file, no names, a blank line before one, the same name twice, or
-            numbers other than 0 to the number of classes less one.
-    """
+    """Class names of a file with one a line, or of `number name` lines in any order. Raises
+    UserError: no such file, no names, a blank line before one, the same name twice, or numbers
+    other than 0 to the number of classes less one."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
     except (OSError, UnicodeDecodeError) as error:
@@ -77,10 +74,8 @@ def _is_number(text: str) -> bool:
 def folder_classes(found: Found) -> tuple[str, ...]:
     """Names of the class folders, or class tars without .tar, at the top of a folder or tar.
 
-    Those that are all numbers mean these numbers; others are numbered in alphabetical order.
-
-    Raises:
-        UserError: the numbers are not 0 to the number of classes less one.
+    Those that are all numbers mean these numbers; others are numbered in alphabetical order. Raises
+    UserError: the numbers are not 0 to the number of classes less one.
     """
     names = sorted(class_folders(found))
     if not names or not all(map(_is_number, names)):
@@ -146,11 +141,7 @@ def folders_of_list(found: Found) -> Numbering | None:
 
 
 def check_agreement(numberings: Sequence[Numbering]) -> None:
-    """Refuse two sources that give one class different numbers.
-
-    Raises:
-        UserError: names both.
-    """
+    """Refuse two sources that give one class different numbers. Raises UserError: names both."""
     for one, other in combinations(numberings, 2):
         for name in sorted(set(one.numbers) & set(other.numbers)):
             if one.numbers[name] != other.numbers[name]:

@@ -21,10 +21,8 @@ def collect(
     """The images of a folder, a list file or a tar, with their contents.
 
     Ids are relative to the folder itself, or to that of the list or tar. A label of the list is
-    kept. `cache` is a folder of contents read before, by default `identity.cache_folder()`.
-
-    Raises:
-        UserError: nothing there, no image there, a compressed tar, or an id twice.
+    kept. `cache` is a folder of contents read before, by default `identity.cache_folder()`. Raises
+    UserError: nothing there, no image there, a compressed tar, or an id twice.
     """
     contents = Contents(cache or cache_folder())
     found = find(given, given if given.is_dir() else given.parent, contents.tar, Counter(progress))
@@ -38,10 +36,7 @@ def find(
     given: Path, root: Path, tars: TarReader, count: Count, delimiter: str | None = None
 ) -> Found:
     """What a folder, a list file or a tar holds; ids and a list's paths are relative to `root`.
-
-    Raises:
-        UserError: nothing there, an image, a compressed tar, a bad list, or an id twice.
-    """
+    Raises UserError: nothing there, an image, a compressed tar, a bad list, or an id twice."""
     if given.is_dir():
         return read_folder(given, root, tars, count)
     kind = kind_of_file(given)
@@ -55,11 +50,8 @@ def find(
 
 
 def kind_of_file(file: Path) -> Kind:
-    """What a file is, by its name and its first bytes.
-
-    Raises:
-        UserError: no file is there, or it cannot be read.
-    """
+    """What a file is, by its name and its first bytes. Raises UserError: no file is there, or it
+    cannot be read."""
     if not file.is_file():
         raise UserError(f"{file}: no folder, list file or tar there; correct the path")
     try:

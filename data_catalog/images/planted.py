@@ -18,10 +18,8 @@ PLANTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("pool_id", "val_id"
 
 def read_planted(path: Path, pool: Images, val: Images) -> pa.Table:
     """Truth of planted duplicates from a csv file with the columns PLANTED, as PLANTED_SCHEMA.
-
-    Raises:
-        UserError: other columns, or an image that is neither an id nor a unique file name there.
-    """
+    Raises UserError: other columns, or an image that is neither an id nor a unique file name
+    there."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
