@@ -21,44 +21,33 @@ DATASETS = Path(__file__).with_name("datasets.yaml")
 def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Dataset:
     """The data set `name`: an entry of datasets.yaml, or a YAML file that holds one such entry.
 
-    Args:
-        name: entry, or path of a `.yaml` file, relative to `base`.
-        options: fields of the entry to replace.
-        base: folder that relative paths of `name` and of `options` start from; a relative `root` in
-            a YAML file starts from that file.
+    `options` replace fields of the entry. Relative paths of `name` and of `options` start from the
+    folder `base`; a relative `root` in a YAML file starts from that file.
 
     Raises UserError: no such entry, file, setting, environment variable or root folder.
     """
-    is_file = name.endswith((".yaml", ".yml"))
-    entry, home = (
-        (load_yaml(base / name), (base / name).parent) if is_file else (_entry(name), base)
-    )
-    where = f"data set '{name}'"
-    short = Path(name).stem if is_file else name
-    data = {**entry, **options}
-    kinds = {"files": FilesConfig, "photo_patches": PhotoPatchesConfig}
-    kind = data.get("kind")
-    if kind not in kinds:
-        hint = closest(str(kind), kinds)
-        raise UserError(f"{where}: setting 'kind' is {kind!r}, expected one of {list(kinds)}{hint}")
-    config = parse(kinds[str(kind)], data, where)
-    if isinstance(config, PhotoPatchesConfig):
-        return PhotoPatches(short, config)
-    assert isinstance(config, FilesConfig)
-    root = (base if "root" in options else home) / _expand(config.root, where)
-    if not root.is_dir():
-        raise UserError(f"{where}: root {root} is no folder; correct `root` ('{config.root}')")
-    return FilesDataset(short, config, root.absolute())
-
-
-def _entry(name: str) -> dict[str, object]:
-    entries = load_yaml(DATASETS)
+    is_file, where = name.endswith((".yaml", ".yml")), f"data set '{name}'"
+    entries = {name: load_yaml(base / name)} if is_file else load_yaml(DATASETS)
     if name not in entries:
         raise UserError(
             f"no data set '{name}' in {DATASETS.name}{closest(name, entries)}; known: "
             f"{', '.join(entries)}; for data of your own give the path of a .yaml file"
         )
-    return entries[name]
+    short = Path(name).stem if is_file else name
+    data = {**entries[name], **options}
+    kind = data.get("kind")
+    if kind == "photo_patches":
+        return PhotoPatches(short, parse(PhotoPatchesConfig, data, where))
+    if kind != "files":
+        kinds = ["files", "photo_patches"]
+        hint = closest(str(kind), kinds)
+        raise UserError(f"{where}: setting 'kind' is {kind!r}, expected one of {kinds}{hint}")
+    config = parse(FilesConfig, data, where)
+    home = (base / name).parent if is_file and "root" not in options else base
+    root = home / _expand(config.root, where)
+    if not root.is_dir():
+        raise UserError(f"{where}: root {root} is no folder; correct `root` ('{config.root}')")
+    return FilesDataset(short, config, root.absolute())
 
 
 def _expand(text: str, where: str) -> str:

@@ -35,8 +35,9 @@ from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of, sha256_file
 from data_catalog.base.threads import map_threads
 from data_catalog.images.columns import ROOT, Images, image_table
+from data_catalog.images.identity import Progress
 from data_catalog.images.planted import PLANTED_SCHEMA
-from data_catalog.sources import Progress, Splits
+from data_catalog.sources import Splits
 
 QUALITY = 92  # of the JPEG files
 BAD = ("truncated", "text", "empty", "tiny", "bomb")
@@ -278,11 +279,15 @@ class PhotoPatches:
         return Splits(found["train"], found["val"], found["pool"], table, found.get("teacher"))
 
     def _pieces(self, kind: str, regions: tuple[int, ...], per_class: int) -> list[Job]:
-        def job(label: int, name: str, index: int) -> Job:
-            content = partial(self._encoded, kind, regions, label, index)
-            return f"{kind}/{name}_{index:05d}.jpg", None if kind == "pool" else label, content
-
-        return [job(c, n, i) for c, n in enumerate(CLASSES) for i in range(per_class)]
+        return [
+            (
+                f"{kind}/{name}_{index:05d}.jpg",
+                None if kind == "pool" else label,
+                partial(self._encoded, kind, regions, label, index),
+            )
+            for label, name in enumerate(CLASSES)
+            for index in range(per_class)
+        ]
 
     def _other(self, index: int) -> Job:
         photo = len(CLASSES) + index % len(OTHERS)

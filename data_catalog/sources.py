@@ -1,4 +1,4 @@
-"""What a data set is (`Dataset`, `Splits`), and the kind that lies on disk as image files."""
+"""The interface of a data set (`Dataset`, `Splits`), and the kind of image files on disk."""
 
 from __future__ import annotations
 
@@ -29,24 +29,21 @@ from data_catalog.images.found import Found
 from data_catalog.images.identity import Contents, Progress, cache_folder, content_digest
 from data_catalog.images.planted import read_planted
 
-__all__ = ["Dataset", "FilesConfig", "FilesDataset", "Progress", "Splits"]
-
-LABELLED = ("train", "val", "teacher")
+SPLITS = ("train", "val", "teacher", "pool")
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set consists of; a split that it does not have is None.
+    """The parts of a data set; a split that it does not have is None.
 
-    `teacher` is what a teacher learns from where that is not `train`. `planted` is the truth of
-    duplicates hidden in the pool: string columns `pool_id`,
-    `val_id` (image ids of those splits) and `transform`.
+    `teacher` is what a teacher learns from where that is not `train`. `planted` (PLANTED_SCHEMA) is
+    the truth of duplicates hidden in the pool.
     """
 
-    train: Images | None
-    val: Images | None
-    pool: Images | None
-    planted: pa.Table | None
+    train: Images | None = None
+    val: Images | None = None
+    pool: Images | None = None
+    planted: pa.Table | None = None
     teacher: Images | None = None
 
 
@@ -116,24 +113,22 @@ class FilesDataset:
         splits = splits or self.build(self.root, lambda done, total: None)
         sets = (splits.train, splits.val, splits.pool, splits.teacher)
         digests = [images and content_digest(images) for images in sets]
-        counts = [
-            images and [[entry.reason, entry.count] for entry in images.passed_over]
-            for images in sets
-        ]
+        counts = [images and [[p.reason, p.count] for p in images.passed_over] for images in sets]
         truth = None if splits.planted is None else splits.planted.to_pydict()
         return digest_of([digests, counts, truth])
 
     def build(self, out: Path, progress: Progress) -> Splits:
-        """The image sets; nothing is written to `out`. A missing image gets size -1. Raises
-        UserError: a list that is absent, empty, repeats a path or lacks a label; a label outside
-        the classes; two sources that disagree about a class; a planted name that is not there."""
+        """The image sets; nothing is written to `out`. A missing image gets size -1.
+
+        Raises UserError: a list that is absent, empty, repeats a path or lacks a label; a label
+        outside the classes; two sources that disagree about a class; a planted name not there.
+        """
         contents = Contents(cache_folder())
         count = Counter(progress)
-        paths = {split: getattr(self.config, split) for split in (*LABELLED, "pool")}
         found = {
             split: self._find(split, self.root / path, contents, count)
-            for split, path in paths.items()
-            if path
+            for split in SPLITS
+            if (path := getattr(self.config, split))
         }
         classes = self._classes(found)
         for split, part in found.items():
@@ -141,19 +136,15 @@ class FilesDataset:
                 names = self._names_of(split, part, classes)
                 found[split] = with_folder_labels(part, self.root, names)
             self._check(split, found[split], classes)
-        total, before, sets = sum(len(part.images) for part in found.values()), 0, {}
-        for split, part in found.items():
-
-            def tick(done: int, _: int, before: int = before) -> None:
-                progress(before + done, total)
-
-            sets[split] = replace(contents.of(part, tick), classes=classes)
-            before += len(part.images)
+        count = Counter(progress, sum(len(part.images) for part in found.values()))
+        sets = {
+            split: replace(contents.of(part, count), classes=classes)
+            for split, part in found.items()
+        }
         planted = None
         if self.config.planted:
             planted = read_planted(self.root / self.config.planted, sets["pool"], sets["val"])
-        train, val, pool = sets.get("train"), sets.get("val"), sets.get("pool")
-        return Splits(train, val, pool, planted, sets.get("teacher"))
+        return Splits(**sets, planted=planted)
 
     def _find(self, split: str, source: Path, contents: Contents, count: Counter) -> Found:
         if not source.exists():
@@ -193,7 +184,7 @@ class FilesDataset:
         return numbered_classes(first_list) if first_list else ()
 
     def _names_of(self, split: str, found: Found, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """What the class folders of a split are called, in the order of the classes."""
+        """Names of the class folders of a split, in the order of the classes."""
         names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
         if not names:
             raise UserError(

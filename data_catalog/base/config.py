@@ -49,13 +49,9 @@ C = TypeVar("C", bound=Config)
 def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Content of the YAML mapping in `path`; its keys are text, at every depth.
 
-    Args:
-        path: a file of at most MAX_BYTES.
-        repeated: told of every key given twice, of which then the last counts; without it such a
-            key is an error.
-
-    Raises UserError: no such file, not YAML, a key given twice or not text, too much of anything,
-    or not a mapping.
+    `repeated` is called with a message for every key given twice, of which then the last counts;
+    without it such a key is a UserError. So are: no such file, one over MAX_BYTES, not YAML, a key
+    that is no text, too much of anything, not a mapping.
     """
     data = _load(_read(path), str(path), repeated)
     if not isinstance(data, dict):
@@ -74,9 +70,8 @@ def _read(path: Path) -> str:
             raise UserError(f"{path}: more than {MAX_BYTES:,} bytes, expected settings alone")
         return content.decode()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); give the path of a YAML file"
-        ) from error
+        remedy = "give the path of a YAML file"
+        raise UserError(f"{path}: cannot be read ({error}); {remedy}") from error
 
 
 def parse_value(text: str) -> Any:
@@ -182,9 +177,8 @@ def _with(node: Any, names: Sequence[str], value: Any, where: str) -> Any:
     if not isinstance(node, list):
         raise UserError(f"{where}: '{name}' is below the value {_shown(node)}, not in a section")
     if name not in map(str, range(len(node))):
-        raise UserError(
-            f"{where}: '{name}' is no position in a list of {len(node)}; 0 is the first"
-        )
+        expected = f"no position in a list of {len(node)}; 0 is the first"
+        raise UserError(f"{where}: '{name}' is {expected}")
     place = int(name)
     return [*node[:place], _with(node[place], rest, value, where), *node[place + 1 :]]
 

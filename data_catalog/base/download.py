@@ -40,12 +40,8 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     long as the server says that its file is the same. The length is compared with the server's, the
     MD5 too where the server tells it, and `check` has to accept the file before it is kept. The
     sha256 is noted in `NAME.json`, and a kept file that no longer has it is refused. Several
-    processes may ask for one file: one downloads.
-
-    Args:
-        url: http or https.
-        folder: made where it is missing.
-        check: reads the file of the path; raises UserError where it is not what is wanted.
+    processes may ask for one file: one downloads. `check` reads a file and raises UserError where
+    it is not what is wanted.
 
     Raises UserError: no connection, an answer other than the file, a file cut short or altered.
     """

@@ -27,11 +27,10 @@ from data_catalog.images.columns import (
     repeated,
 )
 from data_catalog.images.formats import text_of
-from data_catalog.images.found import WORKERS, FileState, Found, states
+from data_catalog.images.found import WORKERS, Count, FileState, Found, states
 from data_catalog.images.tars import UNPACK, TarImages
 
 TarReader = Callable[[Path], TarImages]
-Count = Callable[[int], None]  # is given the number of images found since the last call
 Folder = tuple[int, int]  # device and inode
 
 
@@ -103,8 +102,7 @@ class _Walk:
         self.tally.add_all(found.passed_over, name + "/")
         for damage in found.damaged:
             image_id = f"{name}/{damage.name}" if damage.name else name
-            row = {"image_id": image_id, "reason": damage.reason, "detail": damage.detail}
-            self.damaged.append(row)
+            self.damage(image_id, damage.reason, damage.detail)
         ids = pc.binary_join_element_wise(pa.scalar(name + "/"), members["name"], "")
         place = {"offset": members["offset"], "content": members["content"]}
         return image_table(ids, members["size"], path=repeated(tar, len(members)), **place)
@@ -123,9 +121,13 @@ class _Walk:
             with os.scandir(_join(self.root, folder)) as found:
                 return sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            row = {"image_id": text_of(folder), "reason": "unreadable_folder"}
-            self.damaged.append(row | {"detail": f"{error.strerror}; its files are not counted"})
+            detail = f"{error.strerror}; its files are not counted"
+            self.damage(text_of(folder), "unreadable_folder", detail)
             return []
+
+    def damage(self, image_id: str, reason: str, detail: str) -> None:
+        """Note what may have held images and cannot be read."""
+        self.damaged.append({"image_id": image_id, "reason": reason, "detail": detail})
 
     def _is_new(self, folder: bytes, top: bytes) -> bool:
         identity = self._identity(folder)
@@ -183,8 +185,7 @@ class _Files:
         kept, num_tars = [], len(self.tars)
         for path, state in zip(paths, found, strict=True):
             if state.reason == "compressed_tar":
-                row = {"image_id": text_of(path), "reason": state.reason, "detail": UNPACK}
-                self.walk.damaged.append(row)
+                self.walk.damage(text_of(path), state.reason, UNPACK)
             elif state.reason not in ("", "tar"):
                 self.walk.tally.add(state.reason, [text_of(path)])
             else:
@@ -215,9 +216,9 @@ class _Files:
         first = first[group.ravel()]  # by row: the first row of the same file
         others = (first < np.arange(self.num)) & (sizes >= 0)
         rows = np.flatnonzero(others)
-        shown = [table["image_id"].take(at[:NUM_EXAMPLES]) for at in (rows, first[rows])]
-        names = zip(*(part.to_pylist() for part in shown), strict=True)
         if len(rows):
+            shown = [table["image_id"].take(at[:NUM_EXAMPLES]) for at in (rows, first[rows])]
+            names = zip(*(part.to_pylist() for part in shown), strict=True)
             self.walk.tally.add("same_file", [f"{a} = {b}" for a, b in names], len(rows))
         tars = {
             at - int(np.searchsorted(rows, at)): name
@@ -247,14 +248,10 @@ def _assemble(
 
 def _check_unique(images: Images) -> None:
     """Refuse a written-out name that another file has as it is."""
-    table = images.table["image_id"]
-    written = table.filter(pc.match_substring(table, "\\x"))
-    if not len(written):
-        return
-    suspects = table.filter(pc.is_in(table, written.combine_chunks())).value_counts()
-    for entry in suspects.to_pylist():
-        if entry["counts"] > 1:
-            raise UserError(
-                f"{images.roots[ROOT]}: '{entry['values']}' is there twice, once for bytes that "
-                "are not UTF-8; rename or remove one"
-            )
+    ids = images.table["image_id"]
+    written = ids.filter(pc.match_substring(ids, "\\x")).value_counts()
+    for value in written.filter(pc.greater(written.field("counts"), 1)).field("values")[:1]:
+        raise UserError(
+            f"{images.roots[ROOT]}: '{value}' is there twice, once for bytes that are not UTF-8; "
+            "rename or remove one"
+        )

@@ -1,8 +1,8 @@
-"""What a reader of files found, before any image is read: rows, and when each file changed."""
+"""The outcome of a reader of files, before any image is read: rows, and when each changed."""
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,6 +16,7 @@ from data_catalog.images.columns import Images
 from data_catalog.images.formats import HEAD, kind_of
 
 BATCH = 512  # files that a thread looks at before it takes others
+Count = Callable[[int], None]  # is given the number of images since the last call
 WORKERS = 8  # threads: they wait for a disk, which a network's answers side by side
 
 

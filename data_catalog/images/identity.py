@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from data_catalog.base.download import weights_folder
 from data_catalog.base.files import atomic_path, digest_of
 from data_catalog.base.threads import map_threads
 from data_catalog.images.columns import SCHEMA, Images, PassedOver
-from data_catalog.images.found import BATCH, WORKERS, Found
+from data_catalog.images.found import BATCH, WORKERS, Count, Found
 from data_catalog.images.tars import MEMBERS, Damage, TarImages, content_at, read_tar
 
-FORMAT = 1  # of the cache; raised when readers find other things
+FORMAT = 2  # of the cache; raised when readers find other things
 RACY = 2_000_000_000  # ns
 ENTRY = np.dtype([("key", "<u8"), ("size", "<i8"), ("changed", "<i8"), ("content", "V16")])
 Progress = Callable[[int, int], None]  # (images done, images in all)
@@ -73,7 +73,7 @@ class Contents:
     folder: Path | None
 
     def tar(self, path: Path) -> TarImages:
-        """What is in the tar, with contents; walked again only if it changed."""
+        """The images in the tar, with contents; walked again only if it changed."""
         try:
             status = path.stat()
         except OSError:
@@ -89,20 +89,19 @@ class Contents:
             self._write(file, partial(_write_tar, found, state))
         return found
 
-    def of(self, found: Found, progress: Progress) -> Images:
-        """The images found, with the contents of whole files. `progress` is called now and then."""
+    def of(self, found: Found, count: Count) -> Images:
+        """The images found, with the contents of whole files, which `count` counts."""
         images = found.images
         if images.table["offset"].null_count == 0:  # tars alone
-            progress(len(images), len(images))
+            count(len(images))
             return images
         root = Path(*images.roots.values())
         file = self._file("files", root, ".npy")
         known = _kept_files(file) if file else np.empty(0, ENTRY)
-        reading, done = _Reading(found, os.fsencode(root) + b"/", known), 0
+        reading = _Reading(found, os.fsencode(root) + b"/", known)
         latest = time.time_ns() - RACY
         for num in map_threads(reading.read, range(0, len(images), BATCH), WORKERS):
-            done += num
-            progress(done, len(images))
+            count(num)
         fresh = np.flatnonzero(reading.is_fresh & (found.changed < latest))
         if file and len(fresh):
             self._write(file, partial(reading.write, fresh))
@@ -215,19 +214,22 @@ def _kept_files(file: Path) -> np.ndarray:
 
 
 def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
-    """What the cache has of a tar in that state."""
+    """The images that the cache has of a tar in that state."""
     try:
         with pa.OSFile(str(file)) as source:
             table = pa.ipc.open_file(source).read_all().combine_chunks()
         metadata = table.schema.metadata
-        if json.loads(metadata[b"state"]) != state:
-            return None
         rest = json.loads(metadata[b"rest"])
+        if rest["state"] != state:
+            return None
     except (OSError, pa.ArrowInvalid, ValueError, KeyError, TypeError):
         return None
     # All columns lie in one piece of memory, which the names would keep alive after they have
     # become ids: the others are copied.
-    columns = [table["name"], *map(_copy, table.columns[1:])]
+    columns = [
+        table["name"],
+        *(pa.concat_arrays([*c.chunks, pa.nulls(0, c.type)]) for c in table.columns[1:]),
+    ]
     return TarImages(
         pa.table(columns, schema=MEMBERS),
         tuple(PassedOver(reason, num, tuple(names)) for reason, num, names in rest["passed_over"]),
@@ -236,16 +238,9 @@ def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
     )
 
 
-def _copy(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays([*column.chunks, pa.nulls(0, column.type)])
-
-
 def _write_tar(found: TarImages, state: list[int], temporary: Path) -> None:
-    rest = {
-        "passed_over": [list(asdict(entry).values()) for entry in found.passed_over],
-        "damaged": found.damaged,
-        "tops": found.tops,
-    }
-    metadata = {"state": json.dumps(state), "rest": json.dumps(rest)}
+    passed_over = [(entry.reason, entry.count, entry.examples) for entry in found.passed_over]
+    rest = {"passed_over": passed_over, "damaged": found.damaged, "tops": found.tops}
+    metadata = {"rest": json.dumps(rest | {"state": state})}
     with pa.ipc.new_file(str(temporary), MEMBERS.with_metadata(metadata)) as writer:
         writer.write_table(found.table.replace_schema_metadata(metadata))

@@ -14,9 +14,8 @@ from pyarrow import csv as arrow_csv
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import PART, ROOT, SCHEMA, Images, file_table
-from data_catalog.images.folders import Count
 from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
-from data_catalog.images.found import Found, states
+from data_catalog.images.found import Count, Found, states
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 

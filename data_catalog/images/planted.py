@@ -39,12 +39,10 @@ def _ids(path: Path, names: list[str], images: Images, split: str) -> list[str]:
     wanted = pa.array(sorted(set(names)), pa.string())
     known = set(column.filter(pc.is_in(column, wanted)).to_pylist())
     file_names = pc.replace_substring_regex(column, r"^.*/", "")
-    hits = pc.is_in(file_names, wanted)
+    table = pa.table({"name": file_names, "id": column})
     by_name: dict[str, list[str]] = {}
-    for name, image_id in zip(
-        *(part.filter(hits).to_pylist() for part in (file_names, column)), strict=True
-    ):
-        by_name.setdefault(name, []).append(image_id)
+    for row in table.filter(pc.is_in(file_names, wanted)).to_pylist():
+        by_name.setdefault(row["name"], []).append(row["id"])
     found = []
     for number, name in enumerate(names, start=2):
         ids = [name] if name in known else by_name.get(name, [])

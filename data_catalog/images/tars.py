@@ -32,7 +32,7 @@ SPARSE = "has holes, which are not kept in place; pack the tar without --sparse"
 
 
 class Damage(NamedTuple):
-    """What cannot be read of a tar; `name` is "" for the tar itself."""
+    """A part of a tar that cannot be read; `name` is "" for the tar itself."""
 
     name: str
     reason: str
