@@ -11,11 +11,15 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError, closest, load_yaml, parse
 from data_catalog.photo_patches import PhotoPatches, PhotoPatchesConfig
-from data_catalog.sources import Dataset, FilesConfig, FilesDataset, Splits
-
-__all__ = ["Dataset", "Splits", "load_dataset"]
+from data_catalog.sources import FilesConfig, FilesDataset
 
 DATASETS = Path(__file__).with_name("datasets.yaml")
+Dataset = FilesDataset | PhotoPatches
+"""A data set that has been found and whose settings are valid.
+
+`build` gives its Splits. `fingerprint` changes when `build` would give other images or labels; the
+splits spare it reading the files again, if `build` was called.
+"""
 
 
 def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Dataset:

@@ -241,7 +241,7 @@ class PhotoPatches:
 
     name: str
     config: PhotoPatchesConfig
-    is_made: ClassVar[bool] = True
+    is_made: ClassVar[bool] = True  # by `build`: the settings alone decide the images
 
     def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) over settings, photographs and VERSION. Raises as `photo_folder`."""

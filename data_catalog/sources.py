@@ -1,10 +1,10 @@
-"""The interface of a data set (`Dataset`, `Splits`), and the kind of image files on disk."""
+"""The parts of a data set (`Splits`), and the kind of image files on disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -47,27 +47,6 @@ class Splits:
     teacher: Images | None = None
 
 
-class Dataset(Protocol):
-    """A data set that has been found and whose settings are valid."""
-
-    @property
-    def name(self) -> str:
-        """Its name, for messages."""
-        ...
-
-    is_made: ClassVar[bool]
-    """Whether `build` makes the images, which its settings alone decide."""
-
-    def fingerprint(self, splits: Splits | None = None) -> str:
-        """sha256 (hex) that changes when `build` would give other images or labels; `splits`
-        spares reading the files again, if `build` was called."""
-        ...
-
-    def build(self, out: Path, progress: Progress) -> Splits:
-        """Its image sets; images that have to be made are written under `out`."""
-        ...
-
-
 class FilesConfig(Config):
     """A data set of image files. Paths are relative to `root`, which may hold `${ENV_VAR}`.
 
@@ -102,7 +81,7 @@ class FilesDataset:
     name: str
     config: FilesConfig
     root: Path
-    is_made: ClassVar[bool] = False
+    is_made: ClassVar[bool] = False  # whether `build` makes the images
 
     def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) over ids, labels, contents and class names of each split, over what was

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import SCHEMA, Tally
+from data_catalog.images.columns import NUM_EXAMPLES, SCHEMA, Tally
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import Found
 
@@ -105,26 +105,23 @@ def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Foun
     what lies in none is passed over."""
     inside = text_of(os.fsencode(os.path.relpath(found.source, root)))
     pattern = "^" + ("" if inside == "." else re.escape(inside) + "/") + "(?P<top>[^/]+)/"
-    numbers = {name: label for label, name in enumerate(classes)}
-    tally, tables, kept = Tally(), [SCHEMA.empty_table()], []
-    for batch in found.images.table.to_batches():
-        tops = pc.struct_field(pc.extract_regex(batch["image_id"], pattern), "top")
-        tops = tops.dictionary_encode()
-        known = [numbers.get(_class_of(top)) for top in tops.dictionary.to_pylist()]
-        labels = pa.array(known, pa.int32()).take(tops.indices)
-        mask = labels.is_valid()
-        outside = batch["image_id"].filter(pc.invert(mask))
-        tally.add("outside_classes", outside.slice(0, 10).to_pylist(), len(outside))
-        table = pa.table(batch).set_column(
-            SCHEMA.get_field_index("label"), SCHEMA.field("label"), labels
-        )
-        tables.append(table.filter(mask))
-        kept.append(mask.to_numpy(zero_copy_only=False))
+    numbers, table, tally = (
+        {n: label for label, n in enumerate(classes)},
+        found.images.table,
+        Tally(),
+    )
+    known = {top: numbers[name] for top in found.tops if (name := _class_of(top)) in numbers}
+    tops = pc.struct_field(pc.extract_regex(table["image_id"], pattern), "top")
+    places = pc.index_in(tops, pa.array(known, pa.string()))
+    labels = pa.array(known.values(), pa.int32()).take(places)
+    at, mask = SCHEMA.get_field_index("label"), labels.is_valid()
+    outside = table["image_id"].filter(pc.invert(mask))
     tally.add_all(found.images.passed_over)
-    over = tuple(entry for entry in tally.result() if entry.count or entry.reason == "same_folder")
-    images = replace(found.images, table=pa.concat_tables(tables), passed_over=over)
-    changed = found.changed[np.concatenate([np.empty(0, bool), *kept])]
-    return replace(found, images=images, changed=changed)
+    if len(outside):
+        tally.add("outside_classes", outside[:NUM_EXAMPLES].to_pylist(), len(outside))
+    table = table.set_column(at, SCHEMA.field(at), labels).filter(mask)
+    images = replace(found.images, table=table, passed_over=tally.result())
+    return replace(found, images=images, changed=found.changed[mask.to_numpy()])
 
 
 def folders_of_list(found: Found) -> Numbering | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -93,15 +94,12 @@ class Tally:
     """Counts files that are passed over, by reason, and keeps the first few names of each."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
+        self._counts, self._examples = Counter[str](), defaultdict[str, list[str]](list)
 
     def add(self, reason: str, examples: Sequence[str], count: int | None = None) -> None:
         """Count `count` files, by default those named."""
-        self._counts[reason] = self._counts.get(reason, 0) + (
-            len(examples) if count is None else count
-        )
-        kept = self._examples.setdefault(reason, [])
+        self._counts[reason] += len(examples) if count is None else count
+        kept = self._examples[reason]
         kept += examples[: NUM_EXAMPLES - len(kept)]
 
     def add_all(self, passed_over: Iterable[PassedOver], prefix: str = "") -> None:

@@ -41,10 +41,9 @@ def read_folder(folder: Path, root: Path, read_tar: TarReader, count: Count) -> 
     then linked files. A file with several names is one row: its own name wins over a link's, and
     of several the first. See `columns.PassedOver` for what is no row.
     """
-    walk = _Walk(os.fsencode(root), Tally())
-    top = os.fsencode(os.path.relpath(folder, root))
-    files = _Files(walk, top)
-    for paths in (walk.files(top), (path for path in walk.links)):
+    walk = _Walk(os.fsencode(root), os.fsencode(os.path.relpath(folder, root)), Tally())
+    files = _Files(walk)
+    for paths in (walk.files(), (path for path in walk.links)):
         for part in states(root, paths, is_list=False):
             count(files.take(*part))
     images, changed = _assemble(files, root, read_tar, count)
@@ -54,47 +53,49 @@ def read_folder(folder: Path, root: Path, read_tar: TarReader, count: Count) -> 
 
 def read_archive(path: Path, root: Path, read_tar: TarReader, count: Count) -> Found:
     """The images of the tar `path`, whose ids are TAR/member, TAR being relative to `root`."""
-    walk, found = _Walk(os.fsencode(root), Tally()), read_tar(path)
+    top, found = os.fsencode(os.path.relpath(path, root)), read_tar(path)
+    walk = _Walk(os.fsencode(root), top, Tally())
     count(len(found.table))
-    images = walk.images([walk.members(os.fsencode(os.path.relpath(path, root)), found)])
+    images = walk.images([walk.members(top, found)])
     return Found(path, images, np.zeros(len(images), np.int64), None, found.tops)
 
 
 @dataclass
 class _Walk:
-    """Through a tree: `files` gives its files and leaves the linked ones in `links`."""
+    """Through the tree `top`: `files` gives its files and leaves the linked ones in `links`."""
 
     root: bytes
+    top: bytes
     tally: Tally
     damaged: list[dict[str, str]] = field(default_factory=list)
     links: list[bytes] = field(default_factory=list)
     tops: list[bytes] = field(default_factory=list)
     _seen: set[Folder] = field(default_factory=set)
 
-    def files(self, top: bytes) -> Iterator[bytes]:
+    def files(self) -> Iterator[bytes]:
         """Paths of the regular files under `top`, then those behind linked folders."""
-        waiting = deque([top])
-        while waiting:
-            stack = [waiting.popleft()]
-            while stack:
-                folder = stack.pop()
-                if not self._is_new(folder, top):
+        stack, linked = [self.top], deque[bytes]()
+        while stack or linked:
+            folder = stack.pop() if stack else linked.popleft()
+            identity, folders = self._identity(folder), []
+            if identity in self._seen:
+                self._pass_folder("same_folder", folder)
+                continue
+            self._seen.add(identity)
+            for entry in self._entries(folder):
+                path, is_folder = _join(folder, entry.name), entry.is_dir()
+                if entry.name.startswith(b"."):
+                    self._hide(path, is_folder)
                     continue
-                folders = []
-                for entry in self._entries(folder):
-                    path = _join(folder, entry.name)
-                    is_link, is_folder = entry.is_symlink(), entry.is_dir()
-                    if entry.name.startswith(b"."):
-                        self._hide(path, top, is_folder)
-                    elif is_link:
-                        (waiting if is_folder else self.links).append(path)
-                    elif is_folder:
-                        folders.append(path)
-                    else:
-                        yield path
-                    if folder == top and is_folder and not entry.name.startswith(b"."):
-                        self.tops.append(entry.name)
-                stack += reversed(folders)
+                if is_folder and folder == self.top:
+                    self.tops.append(entry.name)
+                if entry.is_symlink():
+                    (linked if is_folder else self.links).append(path)
+                elif is_folder:
+                    folders.append(path)
+                else:
+                    yield path
+            stack += reversed(folders)
 
     def members(self, tar: bytes, found: TarImages) -> pa.Table:
         """Rows of SCHEMA of the images in the tar with that path; the rest of it is counted."""
@@ -129,24 +130,16 @@ class _Walk:
         """Note what may have held images and cannot be read."""
         self.damaged.append({"image_id": image_id, "reason": reason, "detail": detail})
 
-    def _is_new(self, folder: bytes, top: bytes) -> bool:
-        identity = self._identity(folder)
-        if identity in self._seen:
-            self._pass_folder("same_folder", folder, top)
-            return False
-        self._seen.add(identity)
-        return True
-
-    def _hide(self, path: bytes, top: bytes, is_folder: bool) -> None:
+    def _hide(self, path: bytes, is_folder: bool) -> None:
         if is_folder:
-            self._pass_folder("hidden", path, top)
+            self._pass_folder("hidden", path)
         else:
             self.tally.add("hidden", [text_of(path)])
 
-    def _pass_folder(self, reason: str, folder: bytes, top: bytes) -> None:
+    def _pass_folder(self, reason: str, folder: bytes) -> None:
         """Count the files of a folder, links followed but for those that lead back up."""
         above, parent = set(), folder
-        while parent != top:
+        while parent != self.top:
             parent = os.path.dirname(parent) or b"."  # noqa: PTH120 - bytes
             above.add(self._identity(parent))
         self.tally.add(reason, [text_of(folder) + "/"], self._num_files(folder, above))
@@ -176,8 +169,8 @@ class _Files:
     `states` (int64 [rows, 5]) are the fields of FileState but `reason`.
     """
 
-    def __init__(self, walk: _Walk, top: bytes) -> None:
-        self.walk, self.top, self.tars, self.num = walk, top, dict[int, bytes](), 0
+    def __init__(self, walk: _Walk) -> None:
+        self.walk, self.tars, self.num = walk, dict[int, bytes](), 0
         self.tables, self.states = [SCHEMA.empty_table()], [np.empty((0, 5), np.int64)]
 
     def take(self, paths: list[bytes], found: list[FileState]) -> int:
@@ -202,7 +195,7 @@ class _Files:
     def _take_tar(self, path: bytes, row: int) -> None:
         self.tars[row] = path
         name = path.rpartition(b"/")[2]
-        if path == _join(self.top, name):
+        if path == _join(self.walk.top, name):
             self.walk.tops.append(name)
 
     def one_name_each(self) -> tuple[pa.Table, np.ndarray, dict[int, bytes]]:
