@@ -36,8 +36,7 @@ from data_catalog.base.files import digest_of, sha256_file
 from data_catalog.base.threads import map_threads
 from data_catalog.images.columns import ROOT, Images, image_table
 from data_catalog.images.identity import Progress
-from data_catalog.images.planted import PLANTED_SCHEMA
-from data_catalog.sources import Splits
+from data_catalog.sources import PLANTED_SCHEMA, Splits
 
 QUALITY = 92  # of the JPEG files
 BAD = ("truncated", "text", "empty", "tiny", "bomb")

@@ -1,25 +1,30 @@
 """The parts of a data set (`Splits`), and the kind of image files on disk."""
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import model_validator
 
-from data_catalog.base.config import Config, UserError
+from data_catalog.base.config import Config, UserError, closest
 from data_catalog.base.files import digest_of
 from data_catalog.images.classes import (
-    Numbering,
+    Numbers,
     check_agreement,
     check_labels,
     class_folders,
     folder_classes,
     folders_of_list,
     numbered_classes,
+    numbers_of,
     read_classes,
     with_folder_labels,
 )
@@ -27,9 +32,10 @@ from data_catalog.images.collect import Counter, describe, find
 from data_catalog.images.columns import Images
 from data_catalog.images.found import Found
 from data_catalog.images.identity import Contents, Progress, cache_folder, content_digest
-from data_catalog.images.planted import read_planted
 
 SPLITS = ("train", "val", "teacher", "pool")
+PLANTED = ("pool_image", "val_image", "transform")
+PLANTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("pool_id", "val_id", "transform")])
 
 
 @dataclass(frozen=True)
@@ -141,24 +147,23 @@ class FilesDataset:
 
     def _classes(self, found: dict[str, Found]) -> tuple[str, ...]:
         """Names from the classes file, else the class folders' names, else numbers, else ()."""
-        labelled = {split: part for split, part in found.items() if split != "pool"}
-        lists = {split: part for split, part in labelled.items() if part.lines is not None}
-        folders = {split: part for split, part in labelled.items() if part.lines is None}
-        numberings = [n for part in lists.values() if (n := folders_of_list(part))]
+        labelled = [(split, part) for split, part in found.items() if split != "pool"]
+        lists = {split: part for split, part in labelled if part.lines is not None}
+        folders = [part for _, part in labelled if part.lines is None]
+        numbers = {part.source: folders_of_list(part) for part in lists.values()}
         if self.config.classes:
             path = self.root / self.config.classes
             names = read_classes(path)
-            check_agreement([_numbering(path, names), *numberings])
+            check_agreement({path: numbers_of(names)} | numbers)
             return names
         if folders:
-            first = next(iter(folders.values()))
+            first = folders[0]
             names = folder_classes(first)
-            numbers = _numbering(first.source, names)
-            check_agreement([numbers, *numberings])
+            check_agreement({first.source: numbers_of(names)} | numbers)
             if lists and not names[0].isdigit():
-                _check_common(numbers, lists, numberings)
+                _check_common(first.source, names, numbers)
             return names
-        check_agreement(numberings)
+        check_agreement(numbers)
         first_list = lists.get("train") or lists.get("val")
         return numbered_classes(first_list) if first_list else ()
 
@@ -199,23 +204,57 @@ class FilesDataset:
             check_labels(found, len(classes), self.config.classes or "the training split")
 
 
-def _numbering(source: Path, names: tuple[str, ...]) -> Numbering:
-    return Numbering(str(source), {name: label for label, name in enumerate(names)})
-
-
-def _check_common(folders: Numbering, lists: dict[str, Found], numberings: list[Numbering]) -> None:
+def _check_common(folder: Path, names: Sequence[str], lists: Mapping[Path, Numbers]) -> None:
     """Refuse a list of numbers beside folders of names that have nothing in common."""
-    known = {n.source for n in numberings if set(n.numbers) & set(folders.numbers)}
-    for part in lists.values():
-        if str(part.source) not in known:
-            raise UserError(
-                f"{part.source} numbers the classes and {folders.source} names them; which number "
-                "is which name is not known: give `classes`, a file with the name of a class a "
-                "line, in the order of the numbers"
-            )
+    for path in [path for path, numbers in lists.items() if numbers.keys().isdisjoint(names)]:
+        raise UserError(
+            f"{path} numbers the classes and {folder} names them; which number is which name is "
+            "not known: give `classes`, a file with the name of a class a line, in the order of "
+            "the numbers"
+        )
 
 
 def _some(names: set[str]) -> str:
     """The first names of a set for a message."""
     shown = ", ".join(sorted(names)[:10]) or "none"
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
+def read_planted(path: Path, pool: Images, val: Images) -> pa.Table:
+    """Truth of planted duplicates from a csv file with the columns PLANTED, as PLANTED_SCHEMA.
+    Raises UserError: other columns, or an image that is neither an id nor a unique file name
+    there."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, records = reader.fieldnames, list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: planted duplicates cannot be read ({error})") from error
+    if set(columns or ()) != set(PLANTED):
+        raise UserError(f"{path}: got columns {columns}, expected {','.join(PLANTED)}")
+    pool_names, val_names, transforms = ([r[name] or "" for r in records] for name in PLANTED)
+    ids = [_ids_of(path, pool_names, pool, "pool"), _ids_of(path, val_names, val, "val")]
+    return pa.table([*ids, transforms], schema=PLANTED_SCHEMA)
+
+
+def _ids_of(path: Path, names: list[str], images: Images, split: str) -> list[str]:
+    """The image ids that `names`, ids or unique file names, stand for."""
+    column = images.table["image_id"]
+    wanted = pa.array(sorted(set(names)), pa.string())
+    known = set(column.filter(pc.is_in(column, wanted)).to_pylist())
+    file_names = pc.replace_substring_regex(column, r"^.*/", "")
+    table = pa.table({"name": file_names, "id": column})
+    by_name: dict[str, list[str]] = {}
+    for row in table.filter(pc.is_in(file_names, wanted)).to_pylist():
+        by_name.setdefault(row["name"], []).append(row["id"])
+    found = []
+    for number, name in enumerate(names, start=2):
+        ids = [name] if name in known else by_name.get(name, [])
+        if len(ids) != 1:
+            got = f"stands for {len(ids)} images" if ids else "is not there"
+            raise UserError(
+                f"{path}:{number}: '{name}' {got} in the {split} split; give the path that its "
+                f"list gives{closest(name, by_name)}"
+            )
+        found += ids
+    return found

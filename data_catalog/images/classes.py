@@ -1,12 +1,10 @@
 """Class names, and where they come from: a file, class folders, the paths and labels of a list."""
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -22,12 +20,12 @@ from data_catalog.images.found import Found
 MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
 
 
-@dataclass(frozen=True)
-class Numbering:
-    """Numbers of classes as `source` (a file or folder) has them: name -> number."""
+Numbers = dict[str, int]  # name of a class -> its number
 
-    source: str
-    numbers: Mapping[str, int]
+
+def numbers_of(names: Sequence[str]) -> Numbers:
+    """The numbers of classes whose names are in order."""
+    return {name: number for number, name in enumerate(names)}
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -105,11 +103,7 @@ def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Foun
     what lies in none is passed over."""
     inside = text_of(os.fsencode(os.path.relpath(found.source, root)))
     pattern = "^" + ("" if inside == "." else re.escape(inside) + "/") + "(?P<top>[^/]+)/"
-    numbers, table, tally = (
-        {n: label for label, n in enumerate(classes)},
-        found.images.table,
-        Tally(),
-    )
+    numbers, table, tally = numbers_of(classes), found.images.table, Tally()
     known = {top: numbers[name] for top in found.tops if (name := _class_of(top)) in numbers}
     tops = pc.struct_field(pc.extract_regex(table["image_id"], pattern), "top")
     places = pc.index_in(tops, pa.array(known, pa.string()))
@@ -124,29 +118,28 @@ def with_folder_labels(found: Found, root: Path, classes: Sequence[str]) -> Foun
     return replace(found, images=images, changed=found.changed[mask.to_numpy()])
 
 
-def folders_of_list(found: Found) -> Numbering | None:
+def folders_of_list(found: Found) -> Numbers:
     """The number that a list gives the folders of its images, where each folder has one and there
-    are two or more: else the folders are no classes."""
+    are two or more: else the folders are no classes, and none is there."""
     column = found.images.table["image_id"]
     parents = pc.struct_field(pc.extract_regex(column, "(?P<name>[^/]+)/[^/]+$"), "name")
     table = pa.table({"name": parents, "label": found.images.table["label"]})
     rows = table.group_by(["name", "label"]).aggregate([]).to_pylist()
     numbers = {row["name"]: row["label"] for row in rows}
     if None in numbers or len(numbers) < len(rows) or len(set(numbers.values())) < 2:
-        return None
-    return Numbering(str(found.source), numbers)
+        return {}
+    return numbers
 
 
-def check_agreement(numberings: Sequence[Numbering]) -> None:
-    """Refuse two sources that give one class different numbers. Raises UserError: names both."""
-    for one, other in combinations(numberings, 2):
-        for name in sorted(set(one.numbers) & set(other.numbers)):
-            if one.numbers[name] != other.numbers[name]:
-                raise UserError(
-                    f"class '{name}' is number {one.numbers[name]} in {one.source} and "
-                    f"{other.numbers[name]} in {other.source}; make them equal, or give `classes`, "
-                    "a file with the name of a class a line, in the order of the labels"
-                )
+def check_agreement(numberings: Mapping[Path, Numbers]) -> None:
+    """Refuse two files or folders that give one class different numbers: a UserError names both."""
+    for (one, a), (other, b) in combinations(numberings.items(), 2):
+        for name in sorted(name for name in a.keys() & b if a[name] != b[name]):
+            raise UserError(
+                f"class '{name}' is number {a[name]} in {one} and {b[name]} in {other}; make them "
+                "equal, or give `classes`, a file with the name of a class a line, in the order of "
+                "the labels"
+            )
 
 
 def numbered_classes(found: Found) -> tuple[str, ...]:

@@ -1,6 +1,4 @@
 """The images of a folder or a tar: one walk, which accounts for every file that it meets."""
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import os

@@ -4,8 +4,6 @@ The cache holds, by the path of a file, its size, the time of its last change an
 tar all that `read_tar` found. A file whose size and time are the same is not read again. A file
 that changed less than RACY before it was read is not kept: a second change may bear the same time.
 """
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import hashlib

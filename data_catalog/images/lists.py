@@ -1,6 +1,4 @@
 """List files: `path label` a line, as PaddleClas has them."""
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import re

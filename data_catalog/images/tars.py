@@ -54,12 +54,10 @@ class TarImages:
 
 
 def read_tar(path: Path, *, with_contents: bool) -> TarImages:
-    """The images of the tar `path`, those of tars within it as well.
+    """The images of the tar `path`, those of tars within it as well; `with_contents` these are
+    read, for the column `content`.
 
-    Two tars that were joined are both read. What is wrong is said in `damaged`; nothing is raised.
-
-    Args:
-        with_contents: also read the images, for the column `content`.
+    Two tars that were joined are both read. Faults are named in `damaged`; nothing is raised.
     """
     tally, damaged = Tally(), []
     contents: list[bytes | None] = []
