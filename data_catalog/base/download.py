@@ -83,20 +83,17 @@ def _fetch_whole(url: str, part: Path, path: Path) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _fetch(url, part)
-            return
-        except urllib.error.HTTPError as error:
-            raise UserError(_message(url, path, f"the server answers {error.code}")) from error
+            break
         except (OSError, ValueError, http.client.HTTPException) as error:
-            if attempt == _ATTEMPTS:
-                reason = getattr(error, "reason", None) or error
-                raise UserError(_message(url, path, str(reason))) from error
-
-
-def _message(url: str, path: Path, reason: str) -> str:
-    return (
-        f"cannot download {url} ({reason}); try again, which goes on from what has arrived, or "
-        f"fetch it elsewhere and put it at {path}"
-    )
+            reason = getattr(error, "reason", None) or error
+            if isinstance(error, urllib.error.HTTPError):
+                reason = f"the server answers {error.code}"
+            elif attempt < _ATTEMPTS:
+                continue
+            raise UserError(
+                f"cannot download {url} ({reason}); try again, which goes on from what has "
+                f"arrived, or fetch it elsewhere and put it at {path}"
+            ) from error
 
 
 def _fetch(url: str, part: Path) -> None:

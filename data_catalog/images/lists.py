@@ -15,8 +15,6 @@ from data_catalog.images.columns import PART, ROOT, SCHEMA, Images, file_table
 from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
 from data_catalog.images.found import Count, Found, states
 
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
-
 
 def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     source: Path,
@@ -37,7 +35,8 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     Raises UserError: not a text file, or, if `strict`, an absolute path or one that stands there
     twice.
     """
-    paths, labels, lines = _parse(_read(source) if data is None else data, source, delimiter)
+    content = pa.memory_map(str(source)).read_buffer() if data is None else data
+    paths, labels, lines = _parse(content, source, delimiter)
     if strict:
         _check_relative(paths, source, lines)
         _check_repeated(paths, source, lines)
@@ -55,17 +54,12 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     return Found(source, images, changed, lines)
 
 
-def _read(path: Path) -> pa.Buffer:
-    with pa.memory_map(str(path)) as file:
-        return file.read_buffer()
-
-
 def _parse(
     data: bytes | pa.Buffer, source: Path, delimiter: str | None
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
     """(paths as bytes, labels or null, line numbers); blank lines are skipped and counted."""
     head = pa.py_buffer(data).slice(0, min(HEAD, len(data))).to_pybytes()
-    if head.startswith(UTF16):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{source}: is a list in UTF-16; save it as UTF-8")
     if b"\0" in head or kind_of_bytes(head) != "other":
         raise UserError(f"{source}: is not a list in text; expected `path` or `path label` a line")
