@@ -2,11 +2,12 @@
 
     python benchmarks/bookkeeping.py --folder SCRATCH [--form tars] [--images 100000]... [--remove]
 
-Makes a pool of `--form`: `tars` of 100,000 images of 64 bytes (1 KB an image on disk), a `list` of
-images that are not there, or loose `files` (4 KB each on disk); the labelled set is two pictures in
-1,000 classes. Then it measures steps, each in a process of its own: wall time, time of the
-processors, peak memory with the mapped files and without. Searching and labelling run the stages
-as they are, but for what would decode an image. A larger pool takes over the files of a smaller.
+Makes a pool of `--form`: `tars` of 100,000 images of 64 bytes (1 KB an image on disk), a `list`
+that names 1,000 files under the names of many folders, or loose `files` (4 KB each on disk); the
+labelled set is two pictures in 1,000 classes. Then it measures steps, each in a process of its own:
+wall time, time of the processors, peak memory with the mapped files and without. Searching and
+labelling run the stages as they are, but for what would decode an image. A larger pool takes over
+the files of a smaller.
 """
 
 import argparse
@@ -60,8 +61,7 @@ def make_pool(folder: Path, form: str, num_images: int) -> None:
     elif form == "files":
         _make_files(folder / pool, num_images)
     else:
-        with (folder / pool).open("w") as file:
-            file.writelines(f"n{i // PER_FOLDER:05}/{i}.JPEG\n" for i in range(num_images))
+        _make_list(folder, num_images)
 
 
 def _make_tars(pool: Path, num_images: int) -> None:
@@ -97,6 +97,17 @@ def _make_files(pool: Path, num_images: int) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.write_bytes(IMAGE + number.to_bytes(8, "little"))
+
+
+def _make_list(folder: Path, num_images: int) -> None:
+    """A list of `num_images` paths, through links to one folder of PER_FOLDER files."""
+    _make_files(folder / "real", PER_FOLDER)
+    for number in range(-(-num_images // PER_FOLDER)):
+        with suppress(FileExistsError):
+            (folder / f"n{number:05}").symlink_to(folder / "real" / "n00000")
+    places = (divmod(number, PER_FOLDER) for number in range(num_images))
+    with (folder / "pool.txt").open("w") as file:
+        file.writelines(f"n{number:05}/{name}.JPEG\n" for number, name in places)
 
 
 def settings(folder: Path) -> list[str]:

@@ -85,7 +85,7 @@ def _fetch_whole(url: str, part: Path, path: Path) -> None:
             _fetch(url, part)
             break
         except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
+            reason = str(getattr(error, "reason", None) or error)  # no reference: it holds a socket
             if isinstance(error, urllib.error.HTTPError):
                 reason = f"the server answers {error.code}"
             elif attempt < _ATTEMPTS:

@@ -27,7 +27,7 @@ from data_catalog.images.columns import SCHEMA, Images, PassedOver
 from data_catalog.images.found import BATCH, WORKERS, Count, Found
 from data_catalog.images.tars import MEMBERS, Damage, TarImages, content_at, read_tar
 
-FORMAT = 2  # of the cache; raised when readers find other things
+FORMAT = 1  # of the cache; raised when readers find other things
 RACY = 2_000_000_000  # ns
 ENTRY = np.dtype([("key", "<u8"), ("size", "<i8"), ("changed", "<i8"), ("content", "V16")])
 Progress = Callable[[int, int], None]  # (images done, images in all)
@@ -43,10 +43,12 @@ def cache_folder() -> Path:
 def content_digest(images: Images) -> str:
     """sha256 (hex) over ids, labels, contents, class names and damage: it changes with any image,
     and neither with where the images lie nor with how the table is chunked."""
-    table = images.table
+    table, labels = images.table, hashlib.sha256()
+    for chunk in table["label"].chunks:  # one array of all would be copied four times
+        labels.update(chunk.fill_null(-1).to_numpy())
     parts = [
         _digest(chunk.cast(pa.binary()) for chunk in table["image_id"].chunks),
-        hashlib.sha256(images.labels.astype("<i4").tobytes()).hexdigest(),
+        labels.hexdigest(),
         _digest(chunk.cast(pa.binary()) for chunk in table["content"].chunks),
     ]
     return digest_of([parts, list(images.classes), images.damaged.to_pylist()])
@@ -217,9 +219,9 @@ def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
         with pa.OSFile(str(file)) as source:
             table = pa.ipc.open_file(source).read_all().combine_chunks()
         metadata = table.schema.metadata
-        rest = json.loads(metadata[b"rest"])
-        if rest["state"] != state:
+        if json.loads(metadata[b"state"]) != state:
             return None
+        rest = json.loads(metadata[b"rest"])
     except (OSError, pa.ArrowInvalid, ValueError, KeyError, TypeError):
         return None
     # All columns lie in one piece of memory, which the names would keep alive after they have
@@ -239,6 +241,6 @@ def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
 def _write_tar(found: TarImages, state: list[int], temporary: Path) -> None:
     passed_over = [(entry.reason, entry.count, entry.examples) for entry in found.passed_over]
     rest = {"passed_over": passed_over, "damaged": found.damaged, "tops": found.tops}
-    metadata = {"rest": json.dumps(rest | {"state": state})}
+    metadata = {"state": json.dumps(state), "rest": json.dumps(rest)}
     with pa.ipc.new_file(str(temporary), MEMBERS.with_metadata(metadata)) as writer:
         writer.write_table(found.table.replace_schema_metadata(metadata))
