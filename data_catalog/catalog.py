@@ -13,6 +13,7 @@ from data_catalog.base.config import UserError, closest, load_yaml, parse
 from data_catalog.photo_patches import PhotoPatches, PhotoPatchesConfig
 from data_catalog.sources import FilesConfig, FilesDataset
 
+VARIABLE = r"\$\{(\w+)\}"
 DATASETS = Path(__file__).with_name("datasets.yaml")
 Dataset = FilesDataset | PhotoPatches
 """A data set that has been found and whose settings are valid.
@@ -56,14 +57,10 @@ def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Datase
 
 def _expand(text: str, where: str) -> str:
     """`text` with each `${NAME}` replaced from the environment."""
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if not found:
+    for name in re.findall(VARIABLE, text):
+        if not os.environ.get(name):
             raise UserError(
-                f"{where}: the environment variable {match[1]} is not set; point it at the data "
-                f"(export {match[1]}=/path/to/data), or set `root`"
+                f"{where}: the environment variable {name} is not set; point it at the data "
+                f"(export {name}=/path/to/data), or set `root`"
             )
-        return found
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
+    return re.sub(VARIABLE, lambda match: os.environ[match[1]], text)

@@ -30,6 +30,7 @@ from data_catalog.images.tars import UNPACK, TarImages
 
 TarReader = Callable[[Path], TarImages]
 Folder = tuple[int, int]  # device and inode
+MERGED = 32
 
 
 def read_folder(folder: Path, root: Path, read_tar: TarReader, count: Count) -> Found:
@@ -162,14 +163,14 @@ def _join(folder: bytes, name: bytes) -> bytes:
 
 
 class _Files:
-    """The images and tars of a walk, a table of SCHEMA a batch; `tars`: path of a tar by its row.
+    """The images and tars of a walk; `tars`: path of a tar by its row.
 
-    `states` (int64 [rows, 5]) are the fields of FileState but `reason`.
+    `states` (int64 [rows, 4]) are the first fields of FileState; `is_linked`: a file has two names.
     """
 
     def __init__(self, walk: _Walk) -> None:
-        self.walk, self.tars, self.num = walk, dict[int, bytes](), 0
-        self.tables, self.states = [SCHEMA.empty_table()], [np.empty((0, 5), np.int64)]
+        self.walk, self.tars, self.num, self.is_linked = walk, dict[int, bytes](), 0, False
+        self.paths, self.states = list[pa.Array](), [np.empty((0, 4), np.int64)]
 
     def take(self, paths: list[bytes], found: list[FileState]) -> int:
         """Append the images and tars among these files, and count the others; how many images."""
@@ -182,11 +183,12 @@ class _Files:
             else:
                 if state.reason == "tar":
                     self._take_tar(path, self.num + len(kept))
-                kept.append((path, state[:5]))
+                kept.append((path, state[:4]))
+                self.is_linked |= state.num_names > 1
         if kept:
             names, numbers = zip(*kept, strict=True)
             self.states.append(np.array(numbers, np.int64))
-            self.tables.append(file_table(pa.array(names, pa.binary()), self.states[-1][:, 0]))
+            self.paths.append(pa.array(names, pa.binary()))
         self.num += len(kept)
         return len(kept) - (len(self.tars) - num_tars)
 
@@ -196,13 +198,23 @@ class _Files:
         if path == _join(self.walk.top, name):
             self.walk.tops.append(name)
 
+    def _table(self, sizes: np.ndarray) -> pa.Table:
+        """The rows, MERGED batches a chunk: a slice takes time for each chunk ahead of it."""
+        tables, start = [SCHEMA.empty_table()], 0
+        while self.paths:
+            paths = pa.concat_arrays(self.paths[:MERGED])
+            del self.paths[:MERGED]
+            tables.append(file_table(paths, sizes[start : start + len(paths)]))
+            start += len(paths)
+        return pa.concat_tables(tables)
+
     def one_name_each(self) -> tuple[pa.Table, np.ndarray, dict[int, bytes]]:
         """(rows, times of change, tars) without further names of a file, which are counted."""
-        table, states = pa.concat_tables(self.tables), np.concatenate(self.states)
-        sizes, changed, device, inode, num_names = states.T
-        if not self.walk.links and not (num_names > 1).any():
+        states = np.concatenate(self.states)
+        sizes, changed = states[:, 0], states[:, 1].copy()
+        table, identity = self._table(sizes), states[:, 2:]
+        if not self.walk.links and not self.is_linked:
             return table, changed, self.tars
-        identity = np.stack([device, inode], 1)
         _, first, group = np.unique(identity, axis=0, return_index=True, return_inverse=True)
         first = first[group.ravel()]  # by row: the first row of the same file
         others = (first < np.arange(self.num)) & (sizes >= 0)
