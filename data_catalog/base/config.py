@@ -7,6 +7,7 @@ through `load_yaml` and `parse`; nothing else in the project reads YAML.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -104,12 +105,12 @@ def _refuse(repeated: str) -> None:
     raise yaml.YAMLError(f"{repeated}: keep one")
 
 
+@dataclass
 class _Checked:
     """Nodes, checked for what would be misread or take for ever before values are made of them."""
 
-    def __init__(self, repeated: Callable[[str], None]) -> None:
-        self._repeated = repeated
-        self._sizes: dict[int, int] = {}  # by the node's id; 0 while its parts are counted
+    _repeated: Callable[[str], None]
+    _sizes: dict[int, int] = field(default_factory=dict)  # by node's id; 0 while it is counted
 
     def size(self, node: yaml.Node) -> int:
         """Number of values in `node`, an alias counted as what it stands for. Raises YAMLError: too

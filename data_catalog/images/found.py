@@ -74,8 +74,8 @@ def _listed_state(path: bytes) -> FileState:
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path object costs more than the call
     except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return FileState(-1, 0, 0, 0, 1, "")
-    if not stat.S_ISREG(status.st_mode):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         return FileState(-1, 0, 0, 0, 1, "")
     inode = status.st_ino - (status.st_ino >> 63 << 64)  # as a signed number, for the columns
     return FileState(status.st_size, status.st_ctime_ns, status.st_dev, inode, status.st_nlink, "")

@@ -147,9 +147,11 @@ class _Reading:
         """Fill in BATCH rows from `start` on; how many there are."""
         table, rows = self.found.images.table.slice(start, BATCH), slice(start, start + BATCH)
         contents, is_there = self.contents[rows], self.is_there[rows]
-        is_file = table["offset"].is_null().to_numpy()
-        for row in np.flatnonzero(~is_file & table["content"].is_valid().to_numpy()).tolist():
-            contents[row], is_there[row] = np.void(table["content"][row].as_py()), True
+        is_file, content = table["offset"].is_null().to_numpy(), table["content"].combine_chunks()
+        contents[:] = np.frombuffer(content.buffers()[1], "V16")[content.offset :][: len(table)]
+        is_there[:] = content.is_valid()
+        if not is_file.any():
+            return len(table)
         names = zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)
         paths = [os.fsencode(image_id) if path is None else path for image_id, path in names]
         keys = (hashlib.blake2b(path, digest_size=8).digest() for path in paths)
