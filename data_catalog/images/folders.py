@@ -26,7 +26,7 @@ from data_catalog.images.columns import (
 )
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import WORKERS, Count, FileState, Found, states
-from data_catalog.images.tars import UNPACK, TarImages
+from data_catalog.images.tars import UNPACK, Damage, TarImages
 
 TarReader = Callable[[Path], TarImages]
 Folder = tuple[int, int]  # device and inode
@@ -66,7 +66,7 @@ class _Walk:
     root: bytes
     top: bytes
     tally: Tally
-    damaged: list[dict[str, str]] = field(default_factory=list)
+    damaged: list[Damage] = field(default_factory=list)
     links: list[bytes] = field(default_factory=list)
     tops: list[bytes] = field(default_factory=list)
     _seen: set[Folder] = field(default_factory=set)
@@ -100,9 +100,8 @@ class _Walk:
         """Rows of SCHEMA of the images in the tar with that path; the rest of it is counted."""
         name, members = text_of(tar), found.table
         self.tally.add_all(found.passed_over, name + "/")
-        for damage in found.damaged:
-            image_id = f"{name}/{damage.name}" if damage.name else name
-            self.damage(image_id, damage.reason, damage.detail)
+        for image_id, *why in found.damaged:
+            self.damaged.append(Damage(f"{name}/{image_id}" if image_id else name, *why))
         ids = pc.binary_join_element_wise(pa.scalar(name + "/"), members["name"], "")
         place = {"offset": members["offset"], "content": members["content"]}
         return image_table(ids, members["size"], path=repeated(tar, len(members)), **place)
@@ -110,7 +109,8 @@ class _Walk:
     def images(self, tables: list[pa.Table]) -> Images:
         """A set of these rows, with all that was passed over."""
         table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-        damaged = pa.Table.from_pylist(self.damaged, REJECTED).sort_by("image_id")
+        rows = [damage._asdict() for damage in self.damaged]
+        damaged = pa.Table.from_pylist(rows, REJECTED).sort_by("image_id")
         roots = {ROOT: str(Path(os.fsdecode(self.root)).absolute())}
         images = Images(table, roots, (), self.tally.result(), damaged)
         _check_unique(images)
@@ -122,12 +122,8 @@ class _Walk:
                 return sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             detail = f"{error.strerror}; its files are not counted"
-            self.damage(text_of(folder), "unreadable_folder", detail)
+            self.damaged.append(Damage(text_of(folder), "unreadable_folder", detail))
             return []
-
-    def damage(self, image_id: str, reason: str, detail: str) -> None:
-        """Note what may have held images and cannot be read."""
-        self.damaged.append({"image_id": image_id, "reason": reason, "detail": detail})
 
     def _hide(self, path: bytes, is_folder: bool) -> None:
         if is_folder:
@@ -177,7 +173,7 @@ class _Files:
         kept, num_tars = [], len(self.tars)
         for path, state in zip(paths, found, strict=True):
             if state.reason == "compressed_tar":
-                self.walk.damage(text_of(path), state.reason, UNPACK)
+                self.walk.damaged.append(Damage(text_of(path), state.reason, UNPACK))
             elif state.reason not in ("", "tar"):
                 self.walk.tally.add(state.reason, [text_of(path)])
             else:

@@ -32,9 +32,10 @@ SPARSE = "has holes, which are not kept in place; pack the tar without --sparse"
 
 
 class Damage(NamedTuple):
-    """A part of a tar that cannot be read; `name` is "" for the tar itself."""
+    """A file that may have held images and cannot be read, as in REJECTED; `image_id` is the name
+    within a tar, "" for the tar itself."""
 
-    name: str
+    image_id: str
     reason: str
     detail: str
 
