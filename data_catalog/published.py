@@ -13,10 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from data_catalog.base.config import Config, UserError, closest
+from data_catalog.base.config import Config
 
 _FOLDER = Path(__file__).parent
-_STATIC_NAMES = "static_names.json.xz"
 
 Figure = Annotated[float | None, BeforeValidator(lambda text: text or None)]
 
@@ -38,7 +37,7 @@ class PublishedWeights(Config):
     resize_short: int
     """Short side, in pixels, of the image from which it is cut."""
     interpolation: Literal["linear", "cubic"]
-    """Of the resizing."""
+    """How it is resized."""
     v100_fp32_ms: Figure
     """Latency at batch 1 in milliseconds with TensorRT on a V100; the next two on a T4."""
     t4_fp16_ms: Figure
@@ -47,7 +46,7 @@ class PublishedWeights(Config):
     """Latency at batch 1 in milliseconds with Paddle-Lite on one core of a Snapdragon 855."""
     storage_mb: Figure
     url: str
-    """Of the `.pdparams` file; empty where none was published."""
+    """Address of the `.pdparams` file; empty where none was published."""
     errata: str
 
 
@@ -59,22 +58,10 @@ def published_weights() -> dict[str, PublishedWeights]:
     return {row.name: row for row in rows}
 
 
-def find_published(name: str) -> PublishedWeights:
-    """The row `name`.
-
-    Raises:
-        UserError: no such row, with the closest names.
-    """
-    rows = published_weights()
-    if name not in rows:
-        raise UserError(f"no weights were published under the name '{name}'{closest(name, rows)}")
-    return rows[name]
-
-
 @functools.cache
 def static_names() -> dict[str, list[str]]:
     """By architecture, what Paddle's static graph of 2020 called each entry of its state dict.
 
     The order is that of the state dict. Its save format makes each name a file.
     """
-    return json.loads(lzma.decompress((_FOLDER / _STATIC_NAMES).read_bytes()))
+    return json.loads(lzma.decompress((_FOLDER / "static_names.json.xz").read_bytes()))
