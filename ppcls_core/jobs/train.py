@@ -20,7 +20,6 @@ from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import FilesConfig, FilesDataset
-from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -132,7 +131,7 @@ def try_out(job: Job, log: Log) -> None:
     if job.learning is None:
         model.eval()
         with paddle.no_grad():
-            model(normalize(job.preprocess(_noise(0))[None]))
+            model(normalize(job.preprocess(_noise(0))[None], model))
         return log("evaluation: works")
     small = {"epochs": 1, "batch_size": 2 * job.learning.accumulate}
     config = job.learning.model_copy(update={**small, "precision": _precision(job, log)})

@@ -63,9 +63,7 @@ class Trained(Config):
 
     def sidecar(self) -> Sidecar:
         """The sidecar that lies beside it once it is exported."""
-        return Sidecar(
-            architecture=self.model.name, classes=self.classes, preprocess=self.preprocess
-        )
+        return Sidecar.of(self.model, self.classes, self.preprocess)
 
 
 def find_trained(given: str, choice: Choice) -> Trained:

@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 
 from data_catalog.base.config import Config, UserError
-from ppcls_core.data.transforms import normalize
 from ppcls_core.inference.predictor import (
     EngineOptions,
     Precision,
@@ -22,7 +21,7 @@ from ppcls_core.inference.predictor import (
     open_predictor,
 )
 from ppcls_core.inference.softmax import log_softmax
-from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
 
@@ -110,7 +109,7 @@ class _OfPixels(paddle.nn.Layer):
         self.model = model
 
     def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
-        return self.model(normalize(pixels))
+        return self.model(normalize(pixels, self.model))
 
 
 def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndarray:
