@@ -30,7 +30,7 @@ from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import ImageList, Job
-from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of

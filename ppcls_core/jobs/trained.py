@@ -10,15 +10,14 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
 from data_catalog.images.classes import read_classes
-from data_catalog.published import published_weights
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
 from ppcls_core.models.registry import (
     ModelConfig,
-    architecture_of,
     build_model,
     check_image_size,
+    published_of,
 )
 from ppcls_core.models.weights.state import load_weights
 
@@ -96,7 +95,7 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
 def _published(name: str) -> dict[str, object]:
     """The preprocessing with which the model was published, if it was."""
-    row = published_weights().get(name) or published_weights().get(architecture_of(name))
+    row = published_of(name)
     if row is None:
         return {}
     return {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}

@@ -245,7 +245,8 @@ def test_hostile_bytes_by_hand(tmp_path):
         two + b"I" + b"9" * 5000 + b"\n.": "more than 64 bits",
         two + b"Ix\n.": "malformed",
         two + b"K\x01.": "one int, not named arrays",
-        two + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "truncated",  # as PyTorch before 1.6, and no more
+        two
+        + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "truncated",  # as PyTorch before 1.6, and no more
         two + b"}K\x01K\x02s.": "a name is a int",
         two + b"]U\x01wK\x02s.": "items of a list",
         two + b"}(U\x01wu.": "malformed",
