@@ -203,7 +203,7 @@ def _packaged_file(name: str, package: str) -> Path:
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.suffix == ".pth" and "models" in file.parts:
+        if file.suffix == ".pth":
             return Path(str(file.locate()))
     raise UserError(
         f"model {name}: its weights are in the package {package}, which is not installed: "

@@ -34,7 +34,7 @@ class Network(nn.Layer):
     it."""
     mean: Colour = MEAN
     std: Colour = STD
-    """As in the spec; `build_model` sets both."""
+    """As in the spec, which `build_model` copies: what `normalize` takes."""
     entry: Sequence[Step]
     """Steps from the images to the map that the trunk sees."""
     trunk: Sequence[nn.Layer]
