@@ -29,8 +29,8 @@ class ModelSpec(Config):
     """Side in pixels of the smallest image of which the network sees something."""
 
     mean: Colour = MEAN
-    """What is subtracted from RGB values in [0, 1] before the network sees them, and then"""
+    """Subtracted from RGB values in [0, 1] before the network sees them."""
     std: Colour = STD
-    """what they are divided by."""
+    """The differences are divided by it."""
     interpolation: Literal["cubic"] | None = None
     """How a teacher's images are resized; None: by area to shrink, linear to enlarge."""
