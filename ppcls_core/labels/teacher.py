@@ -14,10 +14,9 @@ import numpy as np
 import paddle
 
 from data_catalog.base.config import Config, UserError
-from ppcls_core.data.transforms import normalize
 from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16, open_predictor
 from ppcls_core.inference.softmax import log_softmax
-from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
 
@@ -105,7 +104,7 @@ class _OfPixels(paddle.nn.Layer):
         self.model = model
 
     def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
-        return self.model(normalize(pixels))
+        return self.model(normalize(pixels, self.model))
 
 
 def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndarray:
