@@ -1,1 +1,1 @@
-"""What data exists: data sets, manifests, the embedded photographs. No Paddle, no Prefect."""
+"""The data that exists: data sets, manifests, the embedded photographs. No Paddle, no Prefect."""

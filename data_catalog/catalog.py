@@ -10,56 +10,41 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_catalog.base.config import UserError, closest, load_yaml, parse
-from data_catalog.sources import Dataset, FilesConfig, Splits
+from data_catalog.sources import Dataset, FilesConfig
 
-__all__ = ["Dataset", "Splits", "load_dataset"]
-
+VARIABLE = r"\$\{(\w+)\}"
 DATASETS = Path(__file__).with_name("datasets.yaml")
 
 
 def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Dataset:
     """The data set `name`: an entry of datasets.yaml, or a YAML file that holds one such entry.
 
-    Args:
-        name: entry, or path of a `.yaml` file, relative to `base`.
-        options: fields of the entry to replace.
-        base: folder that relative paths of `name` and of `options` start from; a relative `root` in
-            a YAML file, datasets.yaml too, starts from that file.
+    `options` replace fields of the entry. Relative paths of `name` and of `options` start from the
+    folder `base`; a relative `root` in a YAML file, datasets.yaml too, starts from that file.
 
-    Raises:
-        UserError: no such entry, file, setting, environment variable or root folder.
+    Raises UserError: no such entry, file, setting, environment variable or root folder.
     """
-    is_file = name.endswith((".yaml", ".yml"))
+    is_file, where = name.endswith((".yaml", ".yml")), f"data set '{name}'"
     path = base / name if is_file else DATASETS
-    where = f"data set '{name}'"
-    entry = load_yaml(path) if is_file else _entry(name)
-    config = parse(FilesConfig, {**entry, **options}, where)
+    entries = {name: load_yaml(path)} if is_file else load_yaml(DATASETS)
+    if name not in entries:
+        raise UserError(
+            f"no data set '{name}' in {DATASETS.name}{closest(name, entries)}; known: "
+            f"{', '.join(entries)}; for data of your own give the path of a .yaml file"
+        )
+    config = parse(FilesConfig, {**entries[name], **options}, where)
     root = (base if "root" in options else path.parent) / _expand(config.root, where)
     if not root.is_dir():
         raise UserError(f"{where}: root {root} is no folder; correct `root` ('{config.root}')")
     return Dataset(path.stem if is_file else name, config, root.absolute())
 
 
-def _entry(name: str) -> dict[str, object]:
-    entries = load_yaml(DATASETS)
-    if name not in entries:
-        raise UserError(
-            f"no data set '{name}' in {DATASETS.name}{closest(name, entries)}; known: "
-            f"{', '.join(entries)}; for data of your own give the path of a .yaml file"
-        )
-    return entries[name]
-
-
 def _expand(text: str, where: str) -> str:
     """`text` with each `${NAME}` replaced from the environment."""
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if not found:
+    for name in re.findall(VARIABLE, text):
+        if not os.environ.get(name):
             raise UserError(
-                f"{where}: the environment variable {match[1]} is not set; point it at the data "
-                f"(export {match[1]}=/path/to/data), or set `root`"
+                f"{where}: the environment variable {name} is not set; point it at the data "
+                f"(export {name}=/path/to/data), or set `root`"
             )
-        return found
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
+    return re.sub(VARIABLE, lambda match: os.environ[match[1]], text)

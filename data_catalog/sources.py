@@ -1,26 +1,30 @@
 """A data set: image files in lists, folders and tars, as sets of images with their classes."""
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import model_validator
 
-from data_catalog.base.config import Config, UserError
+from data_catalog.base.config import Config, UserError, closest
 from data_catalog.base.files import digest_of
 from data_catalog.images.classes import (
-    Numbering,
+    Numbers,
     check_agreement,
     check_labels,
     class_folders,
     folder_classes,
     folders_of_list,
     numbered_classes,
+    numbers_of,
     read_classes,
     with_folder_labels,
 )
@@ -28,26 +32,24 @@ from data_catalog.images.collect import Counter, describe, find
 from data_catalog.images.columns import Images
 from data_catalog.images.found import Found
 from data_catalog.images.identity import Contents, Progress, cache_folder, content_digest
-from data_catalog.images.planted import read_planted
 
-__all__ = ["Dataset", "FilesConfig", "Progress", "Splits"]
-
-LABELLED = ("train", "val", "teacher")
+SPLITS = ("train", "val", "teacher", "pool")
+PLANTED = ("pool_image", "val_image", "transform")
+PLANTED_SCHEMA = pa.schema([(name, pa.string()) for name in ("pool_id", "val_id", "transform")])
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set consists of; a split that it does not have is None.
+    """The parts of a data set; a split that it does not have is None.
 
-    `teacher` is what a teacher learns from where that is not `train`. `planted` is the truth of
-    duplicates hidden in the pool: string columns `pool_id`, `val_id` (image ids of those splits)
-    and `transform`.
+    `teacher` is what a teacher learns from where that is not `train`. `planted` (PLANTED_SCHEMA) is
+    the truth of duplicates hidden in the pool.
     """
 
-    train: Images | None
-    val: Images | None
-    pool: Images | None
-    planted: pa.Table | None
+    train: Images | None = None
+    val: Images | None = None
+    pool: Images | None = None
+    planted: pa.Table | None = None
     teacher: Images | None = None
 
 
@@ -101,26 +103,22 @@ class Dataset:
         splits = splits or self.build(self.root, lambda done, total: None)
         sets = (splits.train, splits.val, splits.pool, splits.teacher)
         digests = [images and content_digest(images) for images in sets]
-        counts = [
-            images and [[entry.reason, entry.count] for entry in images.passed_over]
-            for images in sets
-        ]
+        counts = [images and [[p.reason, p.count] for p in images.passed_over] for images in sets]
         truth = None if splits.planted is None else splits.planted.to_pydict()
         return digest_of([digests, counts, truth])
 
     def build(self, out: Path, progress: Progress) -> Splits:
         """The image sets; nothing is written to `out`. A missing image gets size -1.
 
-        Raises:
-            UserError: a list that is absent, empty, repeats a path or lacks a label; a label
-                outside the classes; two sources that disagree about a class; a planted name that
-                is not there.
+        Raises UserError: a list that is absent, empty, repeats a path or lacks a label; a label
+        outside the classes; two sources that disagree about a class; a planted name not there.
         """
         contents = Contents(cache_folder())
         count = Counter(progress)
-        paths = {split: getattr(self.config, split) for split in (*LABELLED, "pool")}
         found = {
-            split: self._find(split, path, contents, count) for split, path in paths.items() if path
+            split: self._find(split, path, contents, count)
+            for split in SPLITS
+            if (path := getattr(self.config, split))
         }
         classes = self._classes(found)
         for split, part in found.items():
@@ -128,19 +126,15 @@ class Dataset:
                 names = self._names_of(split, part, classes)
                 found[split] = with_folder_labels(part, names)
             self._check(split, found[split], classes)
-        total, before, sets = sum(len(part.images) for part in found.values()), 0, {}
-        for split, part in found.items():
-
-            def tick(done: int, _: int, before: int = before) -> None:
-                progress(before + done, total)
-
-            sets[split] = replace(contents.of(part, tick), classes=classes)
-            before += len(part.images)
+        count = Counter(progress, sum(len(part.images) for part in found.values()))
+        sets = {
+            split: replace(contents.of(part, count), classes=classes)
+            for split, part in found.items()
+        }
         planted = None
         if self.config.planted:
             planted = read_planted(self.root / self.config.planted, sets["pool"], sets["val"])
-        train, val, pool = sets.get("train"), sets.get("val"), sets.get("pool")
-        return Splits(train, val, pool, planted, sets.get("teacher"))
+        return Splits(**sets, planted=planted)
 
     def _find(self, split: str, path: str, contents: Contents, count: Counter) -> Found:
         root = self.roots.get(split, self.root)
@@ -160,36 +154,35 @@ class Dataset:
 
     def _classes(self, found: dict[str, Found]) -> tuple[str, ...]:
         """Names from the classes file, else the class folders' names, else numbers, else ()."""
-        labelled = {split: part for split, part in found.items() if split != "pool"}
-        lists = {split: part for split, part in labelled.items() if part.lines is not None}
-        folders = {split: part for split, part in labelled.items() if part.lines is None}
-        numberings = [n for part in lists.values() if (n := folders_of_list(part))]
+        labelled = [(split, part) for split, part in found.items() if split != "pool"]
+        lists = {split: part for split, part in labelled if part.lines is not None}
+        folders = [part for _, part in labelled if part.lines is None]
+        numbers = {part.source: folders_of_list(part) for part in lists.values()}
         if self.config.classes:
             path = self.root / self.config.classes
             names = read_classes(path)
-            check_agreement([_numbering(path, names), *numberings])
+            check_agreement({path: numbers_of(names)} | numbers)
             return names
         if folders:
-            first = next(iter(folders.values()))
+            first = folders[0]
             names = folder_classes(first)
-            numbers = _numbering(first.source, names)
-            check_agreement([numbers, *numberings])
+            check_agreement({first.source: numbers_of(names)} | numbers)
             if lists and not names[0].isdigit():
-                _check_common(numbers, lists, numberings)
+                _check_common(first.source, names, numbers)
             if self.num_classes not in (None, len(names)):
                 raise UserError(
                     f"{first.source}: holds {len(names)} class folders or class tars, expected the "
                     f"{self.num_classes} of `num_classes`: correct that, or give a list"
                 )
             return names
-        check_agreement(numberings)
+        check_agreement(numbers)
         if self.num_classes:
             return tuple(map(str, range(self.num_classes)))
         first_list = lists.get("train") or lists.get("val")
         return numbered_classes(first_list) if first_list else ()
 
     def _names_of(self, split: str, found: Found, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """What the class folders of a split are called, in the order of the classes."""
+        """Names of the class folders of a split, in the order of the classes."""
         names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
         if not names:
             raise UserError(
@@ -226,23 +219,57 @@ class Dataset:
             check_labels(found, len(classes), self.config.classes or source)
 
 
-def _numbering(source: Path, names: tuple[str, ...]) -> Numbering:
-    return Numbering(str(source), {name: label for label, name in enumerate(names)})
-
-
-def _check_common(folders: Numbering, lists: dict[str, Found], numberings: list[Numbering]) -> None:
+def _check_common(folder: Path, names: Sequence[str], lists: Mapping[Path, Numbers]) -> None:
     """Refuse a list of numbers beside folders of names that have nothing in common."""
-    known = {n.source for n in numberings if set(n.numbers) & set(folders.numbers)}
-    for part in lists.values():
-        if str(part.source) not in known:
-            raise UserError(
-                f"{part.source} numbers the classes and {folders.source} names them; which number "
-                "is which name is not known: give `classes`, a file with the name of a class a "
-                "line, in the order of the numbers"
-            )
+    for path in [path for path, numbers in lists.items() if numbers.keys().isdisjoint(names)]:
+        raise UserError(
+            f"{path} numbers the classes and {folder} names them; which number is which name is "
+            "not known: give `classes`, a file with the name of a class a line, in the order of "
+            "the numbers"
+        )
 
 
 def _some(names: set[str]) -> str:
     """The first names of a set for a message."""
     shown = ", ".join(sorted(names)[:10]) or "none"
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
+def read_planted(path: Path, pool: Images, val: Images) -> pa.Table:
+    """Truth of planted duplicates from a csv file with the columns PLANTED, as PLANTED_SCHEMA.
+    Raises UserError: other columns, or an image that is neither an id nor a unique file name
+    there."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, records = reader.fieldnames, list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: planted duplicates cannot be read ({error})") from error
+    if set(columns or ()) != set(PLANTED):
+        raise UserError(f"{path}: got columns {columns}, expected {','.join(PLANTED)}")
+    pool_names, val_names, transforms = ([r[name] or "" for r in records] for name in PLANTED)
+    ids = [_ids_of(path, pool_names, pool, "pool"), _ids_of(path, val_names, val, "val")]
+    return pa.table([*ids, transforms], schema=PLANTED_SCHEMA)
+
+
+def _ids_of(path: Path, names: list[str], images: Images, split: str) -> list[str]:
+    """The image ids that `names`, ids or unique file names, stand for."""
+    column = images.table["image_id"]
+    wanted = pa.array(sorted(set(names)), pa.string())
+    known = set(column.filter(pc.is_in(column, wanted)).to_pylist())
+    file_names = pc.replace_substring_regex(column, r"^.*/", "")
+    table = pa.table({"name": file_names, "id": column})
+    by_name: dict[str, list[str]] = {}
+    for row in table.filter(pc.is_in(file_names, wanted)).to_pylist():
+        by_name.setdefault(row["name"], []).append(row["id"])
+    found = []
+    for number, name in enumerate(names, start=2):
+        ids = [name] if name in known else by_name.get(name, [])
+        if len(ids) != 1:
+            got = f"stands for {len(ids)} images" if ids else "is not there"
+            raise UserError(
+                f"{path}:{number}: '{name}' {got} in the {split} split; give the path that its "
+                f"list gives{closest(name, by_name)}"
+            )
+        found += ids
+    return found

@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
+from data_catalog.published import published_weights
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
@@ -44,19 +45,26 @@ class TeacherConfig(Config):
 
     model: ModelConfig
     weights: str | None = None  # as in `load_state`, relative to the recipe
-    image_size: int = Field(default=224, ge=32)  # resolution at which it labels
+    image_size: int = Field(default_factory=lambda known: _published_size(known), ge=32)
+    """Resolution at which it labels; as published by default, else 224."""
     train: LabelTraining | None = None
     weight: Weight = None
 
     @property
     def preprocess(self) -> Preprocess:
         """How it is tested, and how it sees the images it labels."""
-        return Preprocess(size=self.image_size)
+        spec = spec_of(self.model.name, self.model.spec)
+        return Preprocess(size=self.image_size, interpolation=spec.interpolation)
 
     @property
     def title(self) -> str:
         """What it is called in a report."""
         return self.model.name
+
+
+def _published_size(known: Mapping[str, Any]) -> int:
+    row = published_weights().get(known["model"].name) if "model" in known else None
+    return row.crop if row else 224
 
 
 def _kind(section: Any) -> str:

@@ -7,6 +7,7 @@ through `load_yaml` and `parse`; nothing else in the project reads YAML.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -50,14 +51,9 @@ C = TypeVar("C", bound=Config)
 def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Content of the YAML mapping in `path`; its keys are text, at every depth.
 
-    Args:
-        path: a file of at most MAX_BYTES.
-        repeated: told of every key given twice, of which then the last counts; without it such a
-            key is an error.
-
-    Raises:
-        UserError: no such file, not YAML, a key given twice or not text, too much of anything, or
-            not a mapping.
+    `repeated` is called with a message for every key given twice, of which then the last counts;
+    without it such a key is a UserError. So are: no such file, one over MAX_BYTES, not YAML, a key
+    that is no text, too much of anything, not a mapping.
     """
     data = _load(_read(path), str(path), repeated)
     if not isinstance(data, dict):
@@ -76,9 +72,8 @@ def _read(path: Path) -> str:
             raise UserError(f"{path}: more than {MAX_BYTES:,} bytes, expected settings alone")
         return content.decode()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); give the path of a YAML file"
-        ) from error
+        remedy = "give the path of a YAML file"
+        raise UserError(f"{path}: cannot be read ({error}); {remedy}") from error
 
 
 def parse_value(text: str) -> Any:
@@ -111,19 +106,16 @@ def _refuse(repeated: str) -> None:
     raise yaml.YAMLError(f"{repeated}: keep one")
 
 
+@dataclass
 class _Checked:
     """Nodes, checked for what would be misread or take for ever before values are made of them."""
 
-    def __init__(self, repeated: Callable[[str], None]) -> None:
-        self._repeated = repeated
-        self._sizes: dict[int, int] = {}  # by the node's id; 0 while its parts are counted
+    _repeated: Callable[[str], None]
+    _sizes: dict[int, int] = field(default_factory=dict)  # by node's id; 0 while it is counted
 
     def size(self, node: yaml.Node) -> int:
-        """Number of values in `node`, an alias counted as what it stands for.
-
-        Raises:
-            YAMLError: too many, an alias within itself, too long a number, a key that is not text.
-        """
+        """Number of values in `node`, an alias counted as what it stands for. Raises YAMLError: too
+        many, an alias within itself, too long a number, a key that is not text."""
         size = self._sizes.get(id(node))
         if size is None:
             self._sizes[id(node)] = 0
@@ -190,20 +182,15 @@ def _with(node: Any, names: Sequence[str], value: Any, where: str) -> Any:
     if not isinstance(node, list):
         raise UserError(f"{where}: '{name}' is below the value {_shown(node)}, not in a section")
     if name not in map(str, range(len(node))):
-        raise UserError(
-            f"{where}: '{name}' is no position in a list of {len(node)}; 0 is the first"
-        )
+        expected = f"no position in a list of {len(node)}; 0 is the first"
+        raise UserError(f"{where}: '{name}' is {expected}")
     place = int(name)
     return [*node[:place], _with(node[place], rest, value, where), *node[place + 1 :]]
 
 
 def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
-    """`data` as a `model`.
-
-    Raises:
-        UserError: one line per mistake: `where`, the key's path, what is wrong, the closest known
-        key.
-    """
+    """`data` as a `model`. Raises UserError: one line per mistake: `where`, the key's path, what is
+    wrong, the closest known key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -40,15 +40,10 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     long as the server says that its file is the same. The length is compared with the server's, the
     MD5 too where the server tells it, and `check` has to accept the file before it is kept. The
     sha256 is noted in `NAME.json`, and a kept file that no longer has it is refused. Several
-    processes may ask for one file: one downloads.
+    processes may ask for one file: one downloads. `check` reads a file and raises UserError where
+    it is not what is wanted.
 
-    Args:
-        url: http or https.
-        folder: made where it is missing.
-        check: reads the file of the path; raises UserError where it is not what is wanted.
-
-    Raises:
-        UserError: no connection, an answer other than the file, a file cut short or altered.
+    Raises UserError: no connection, an answer other than the file, a file cut short or altered.
     """
     path = folder / Path(urlsplit(url).path).name
     part = path.with_name(path.name + ".part")
@@ -88,20 +83,17 @@ def _fetch_whole(url: str, part: Path, path: Path) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _fetch(url, part)
-            return
-        except urllib.error.HTTPError as error:
-            raise UserError(_message(url, path, f"the server answers {error.code}")) from error
+            break
         except (OSError, ValueError, http.client.HTTPException) as error:
-            if attempt == _ATTEMPTS:
-                reason = getattr(error, "reason", None) or error
-                raise UserError(_message(url, path, str(reason))) from error
-
-
-def _message(url: str, path: Path, reason: str) -> str:
-    return (
-        f"cannot download {url} ({reason}); try again, which goes on from what has arrived, or "
-        f"fetch it elsewhere and put it at {path}"
-    )
+            reason = str(getattr(error, "reason", None) or error)  # no reference: it holds a socket
+            if isinstance(error, urllib.error.HTTPError):
+                reason = f"the server answers {error.code}"
+            elif attempt < _ATTEMPTS:
+                continue
+            raise UserError(
+                f"cannot download {url} ({reason}); try again, which goes on from what has "
+                f"arrived, or fetch it elsewhere and put it at {path}"
+            ) from error
 
 
 def _fetch(url: str, part: Path) -> None:

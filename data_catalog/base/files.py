@@ -35,13 +35,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(descriptor)  # of the folder: the new name outlives a loss of power too
     finally:
         os.close(descriptor)
 
@@ -54,10 +50,8 @@ class LockHeld(Exception):
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of such a block; the kernel releases the lock when this one dies.
 
-    The lock file `path` stays, and holds the id of the process.
-
-    Raises:
-        LockHeld: another process has the lock, unless `wait`.
+    The lock file `path` stays, and holds the id of the process. Raises LockHeld: another process
+    has the lock, unless `wait`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # No "soft" lock where the file system has none of the kernel's: it would outlive a kill.

@@ -1,12 +1,10 @@
 """Class names, and where they come from: a file, class folders, the paths and labels of a list."""
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import ROOT, SCHEMA, Tally
+from data_catalog.images.columns import NUM_EXAMPLES, ROOT, SCHEMA, Tally
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import Found
 
@@ -24,21 +22,18 @@ _ENDS_IN_NUMBER = re.compile(r"\S[\s,;:]\s*([0-9]{1,9})$")
 MAX_CLASSES = 1_000_000  # without class names the greatest label counts them: a typo must not
 
 
-@dataclass(frozen=True)
-class Numbering:
-    """Numbers of classes as `source` (a file or folder) has them: name -> number."""
+Numbers = dict[str, int]  # name of a class -> its number
 
-    source: str
-    numbers: Mapping[str, int]
+
+def numbers_of(names: Sequence[str]) -> Numbers:
+    """The numbers of classes whose names are in order."""
+    return {name: number for number, name in enumerate(names)}
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names of a file with one a line, or of `number name` lines in any order.
-
-    Raises:
-        UserError: no such file, no names, a blank line before one, the same name twice, or
-            numbers other than 0 to the number of classes less one.
-    """
+    """Class names of a file with one a line, or of `number name` lines in any order. Raises
+    UserError: no such file, no names, a blank line before one, the same name twice, or numbers
+    other than 0 to the number of classes less one."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
     except (OSError, UnicodeDecodeError) as error:
@@ -85,10 +80,8 @@ def _is_number(text: str) -> bool:
 def folder_classes(found: Found) -> tuple[str, ...]:
     """Names of the class folders, or class tars without .tar, at the top of a folder or tar.
 
-    Those that are all numbers mean these numbers; others are numbered in alphabetical order.
-
-    Raises:
-        UserError: the numbers are not 0 to the number of classes less one.
+    Those that are all numbers mean these numbers; others are numbered in alphabetical order. Raises
+    UserError: the numbers are not 0 to the number of classes less one.
     """
     names = sorted(class_folders(found))
     if not names or not all(map(_is_number, names)):
@@ -118,55 +111,43 @@ def with_folder_labels(found: Found, classes: Sequence[str]) -> Found:
     what lies in none is passed over."""
     inside = text_of(os.fsencode(os.path.relpath(found.source, found.images.roots[ROOT])))
     pattern = "^" + ("" if inside == "." else re.escape(inside) + "/") + "(?P<top>[^/]+)/"
-    numbers = {name: label for label, name in enumerate(classes)}
-    tally, tables, kept = Tally(), [SCHEMA.empty_table()], []
-    for batch in found.images.table.to_batches():
-        tops = pc.struct_field(pc.extract_regex(batch["image_id"], pattern), "top")
-        tops = tops.dictionary_encode()
-        known = [numbers.get(_class_of(top)) for top in tops.dictionary.to_pylist()]
-        labels = pa.array(known, pa.int32()).take(tops.indices)
-        mask = labels.is_valid()
-        outside = batch["image_id"].filter(pc.invert(mask))
-        tally.add("outside_classes", outside.slice(0, 10).to_pylist(), len(outside))
-        table = pa.table(batch).set_column(
-            SCHEMA.get_field_index("label"), SCHEMA.field("label"), labels
-        )
-        tables.append(table.filter(mask))
-        kept.append(mask.to_numpy(zero_copy_only=False))
+    numbers, table, tally = numbers_of(classes), found.images.table, Tally()
+    known = {top: numbers[name] for top in found.tops if (name := _class_of(top)) in numbers}
+    tops = pc.struct_field(pc.extract_regex(table["image_id"], pattern), "top")
+    places = pc.index_in(tops, pa.array(known, pa.string()))
+    labels = pa.array(known.values(), pa.int32()).take(places)
+    at, mask = SCHEMA.get_field_index("label"), labels.is_valid()
+    outside = table["image_id"].filter(pc.invert(mask))
     tally.add_all(found.images.passed_over)
-    over = tuple(entry for entry in tally.result() if entry.count or entry.reason == "same_folder")
-    images = replace(found.images, table=pa.concat_tables(tables), passed_over=over)
-    changed = found.changed[np.concatenate([np.empty(0, bool), *kept])]
-    return replace(found, images=images, changed=changed)
+    if len(outside):
+        tally.add("outside_classes", outside[:NUM_EXAMPLES].to_pylist(), len(outside))
+    table = table.set_column(at, SCHEMA.field(at), labels).filter(mask)
+    images = replace(found.images, table=table, passed_over=tally.result())
+    return replace(found, images=images, changed=found.changed[mask.to_numpy()])
 
 
-def folders_of_list(found: Found) -> Numbering | None:
+def folders_of_list(found: Found) -> Numbers:
     """The number that a list gives the folders of its images, where each folder has one and there
-    are two or more: else the folders are no classes."""
+    are two or more: else the folders are no classes, and none is there."""
     column = found.images.table["image_id"]
     parents = pc.struct_field(pc.extract_regex(column, "(?P<name>[^/]+)/[^/]+$"), "name")
     table = pa.table({"name": parents, "label": found.images.table["label"]})
     rows = table.group_by(["name", "label"]).aggregate([]).to_pylist()
     numbers = {row["name"]: row["label"] for row in rows}
     if None in numbers or len(numbers) < len(rows) or len(set(numbers.values())) < 2:
-        return None
-    return Numbering(str(found.source), numbers)
+        return {}
+    return numbers
 
 
-def check_agreement(numberings: Sequence[Numbering]) -> None:
-    """Refuse two sources that give one class different numbers.
-
-    Raises:
-        UserError: names both.
-    """
-    for one, other in combinations(numberings, 2):
-        for name in sorted(set(one.numbers) & set(other.numbers)):
-            if one.numbers[name] != other.numbers[name]:
-                raise UserError(
-                    f"class '{name}' is number {one.numbers[name]} in {one.source} and "
-                    f"{other.numbers[name]} in {other.source}; make them equal, or give `classes`, "
-                    "a file with the name of a class a line, in the order of the labels"
-                )
+def check_agreement(numberings: Mapping[Path, Numbers]) -> None:
+    """Refuse two files or folders that give one class different numbers: a UserError names both."""
+    for (one, a), (other, b) in combinations(numberings.items(), 2):
+        for name in sorted(name for name in a.keys() & b if a[name] != b[name]):
+            raise UserError(
+                f"class '{name}' is number {a[name]} in {one} and {b[name]} in {other}; make them "
+                "equal, or give `classes`, a file with the name of a class a line, in the order of "
+                "the labels"
+            )
 
 
 def numbered_classes(found: Found) -> tuple[str, ...]:

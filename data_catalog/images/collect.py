@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import Images, PassedOver
-from data_catalog.images.folders import Count, TarReader, read_archive, read_folder
+from data_catalog.images.folders import TarReader, read_archive, read_folder
 from data_catalog.images.formats import HEAD, Kind, kind_of
-from data_catalog.images.found import Found
+from data_catalog.images.found import Count, Found
 from data_catalog.images.identity import Contents, Progress, cache_folder
 from data_catalog.images.lists import read_list
 from data_catalog.images.tars import UNPACK, read_tar
@@ -21,27 +21,22 @@ def collect(
     """The images of a folder, a list file or a tar, with their contents.
 
     Ids are relative to the folder itself, or to that of the list or tar. A label of the list is
-    kept. `cache` is a folder of contents read before, by default `identity.cache_folder()`.
-
-    Raises:
-        UserError: nothing there, no image there, a compressed tar, or an id twice.
+    kept. `cache` is a folder of contents read before, by default `identity.cache_folder()`. Raises
+    UserError: nothing there, no image there, a compressed tar, or an id twice.
     """
     contents = Contents(cache or cache_folder())
     found = find(given, given if given.is_dir() else given.parent, contents.tar, Counter(progress))
     if not len(found.images) and not len(found.images.damaged):
         lost = describe_lost(found.images.passed_over)
         raise UserError(f"{given}: holds no image and no tar of images{lost and '; '}{lost}")
-    return contents.of(found, progress)
+    return contents.of(found, Counter(progress, len(found.images)))
 
 
 def find(
     given: Path, root: Path, tars: TarReader, count: Count, delimiter: str | None = None
 ) -> Found:
-    """What a folder, a list file or a tar holds; ids and a list's paths are relative to `root`.
-
-    Raises:
-        UserError: nothing there, an image, a compressed tar, a bad list, or an id twice.
-    """
+    """The images of a folder, a list file or a tar; ids and a list's paths are relative to `root`.
+    Raises UserError: nothing there, an image, a compressed tar, a bad list, or an id twice."""
     if given.is_dir():
         return read_folder(given, root, tars, count)
     kind = kind_of_file(given)
@@ -55,11 +50,7 @@ def find(
 
 
 def kind_of_file(file: Path) -> Kind:
-    """What a file is, by its name and its first bytes.
-
-    Raises:
-        UserError: no file is there, or it cannot be read.
-    """
+    """The kind of a file, by its name and its first bytes. Raises UserError: it cannot be read."""
     if not file.is_file():
         raise UserError(f"{file}: no folder, list file or tar there; correct the path")
     try:
@@ -74,14 +65,14 @@ headers_only = partial(read_tar, with_contents=False)
 
 
 class Counter:
-    """Adds up what readers found for a Progress; how many there will be is not known."""
+    """Adds up images for a Progress, of `total`; while they are found that is not known."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._num = progress, 0
+    def __init__(self, progress: Progress, total: int | None = None) -> None:
+        self._progress, self._total, self._num = progress, total, 0
 
     def __call__(self, more: int) -> None:
         self._num += more
-        self._progress(self._num, self._num)
+        self._progress(self._num, self._total or self._num)
 
 
 def describe(images: Images) -> str:
@@ -95,7 +86,7 @@ def describe(images: Images) -> str:
 def describe_lost(
     passed_over: Sequence[PassedOver], damaged: Sequence[Mapping[str, str]] = ()
 ) -> str:
-    """What was met and is no image, in words; "" if there is nothing. Tars are no loss."""
+    """The files met that are no image, in words; "" if there are none. Tars are no loss."""
     lost = [entry for entry in passed_over if entry.reason != "tar" and entry.count]
     kinds = [f"{entry.count:,} {entry.reason} ({_some(entry)})" for entry in lost]
     parts = []
@@ -106,15 +97,13 @@ def describe_lost(
         shown = [f"{row['image_id']}: {row['reason']}, {row['detail']}" for row in damaged[:3]]
         more = ["..."] if len(damaged) > len(shown) else []
         parts.append(f"damaged {len(damaged):,}: {'; '.join([*shown, *more])}")
-    return _printable("; ".join(parts))
+    # On one line, with what steers a terminal written out.
+    printable = (
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in "; ".join(parts)
+    )
+    return "".join(printable)
 
 
 def _some(entry: PassedOver) -> str:
     shown = entry.examples[:3]
     return ", ".join(shown) + (", ..." if entry.count > len(shown) else "")
-
-
-def _printable(text: str) -> str:
-    """`text` on one line, with what steers a terminal written out."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(escaped)

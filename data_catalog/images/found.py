@@ -1,8 +1,8 @@
-"""What a reader of files found, before any image is read: rows, and when each file changed."""
+"""The outcome of a reader of files, before any image is read: rows, and when each changed."""
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,6 +16,7 @@ from data_catalog.images.columns import Images
 from data_catalog.images.formats import HEAD, kind_of
 
 BATCH = 512  # files that a thread looks at before it takes others
+Count = Callable[[int], None]  # is given the number of images since the last call
 WORKERS = 8  # threads: they wait for a disk, which a network's answers side by side
 
 
@@ -73,8 +74,8 @@ def _listed_state(path: bytes) -> FileState:
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path object costs more than the call
     except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return FileState(-1, 0, 0, 0, 1, "")
-    if not stat.S_ISREG(status.st_mode):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         return FileState(-1, 0, 0, 0, 1, "")
     inode = status.st_ino - (status.st_ino >> 63 << 64)  # as a signed number, for the columns
     return FileState(status.st_size, status.st_ctime_ns, status.st_dev, inode, status.st_nlink, "")

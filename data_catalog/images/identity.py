@@ -4,8 +4,6 @@ The cache holds, by the path of a file, its size, the time of its last change an
 tar all that `read_tar` found. A file whose size and time are the same is not read again. A file
 that changed less than RACY before it was read is not kept: a second change may bear the same time.
 """
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import hashlib
@@ -14,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from data_catalog.base.download import weights_folder
 from data_catalog.base.files import atomic_path, digest_of
 from data_catalog.base.threads import map_threads
 from data_catalog.images.columns import SCHEMA, Images, PassedOver
-from data_catalog.images.found import BATCH, WORKERS, Found
+from data_catalog.images.found import BATCH, WORKERS, Count, Found
 from data_catalog.images.tars import MEMBERS, Damage, TarImages, content_at, read_tar
 
 FORMAT = 2  # of the cache; raised when readers find other things
@@ -45,10 +43,12 @@ def cache_folder() -> Path:
 def content_digest(images: Images) -> str:
     """sha256 (hex) over ids, labels, contents, class names and damage: it changes with any image,
     and neither with where the images lie nor with how the table is chunked."""
-    table = images.table
+    table, labels = images.table, hashlib.sha256()
+    for chunk in table["label"].chunks:  # one array of all would be copied four times
+        labels.update(chunk.fill_null(-1).to_numpy())
     parts = [
         _digest(chunk.cast(pa.binary()) for chunk in table["image_id"].chunks),
-        hashlib.sha256(images.labels.astype("<i4").tobytes()).hexdigest(),
+        labels.hexdigest(),
         _digest(chunk.cast(pa.binary()) for chunk in table["content"].chunks),
     ]
     return digest_of([parts, list(images.classes), images.damaged.to_pylist()])
@@ -73,7 +73,7 @@ class Contents:
     folder: Path | None
 
     def tar(self, path: Path) -> TarImages:
-        """What is in the tar, with contents; walked again only if it changed."""
+        """The images in the tar, with contents; walked again only if it changed."""
         try:
             status = path.stat()
         except OSError:
@@ -89,29 +89,25 @@ class Contents:
             self._write(file, partial(_write_tar, found, state))
         return found
 
-    def of(self, found: Found, progress: Progress) -> Images:
-        """The images found, with the contents of whole files. `progress` is called now and then."""
+    def of(self, found: Found, count: Count) -> Images:
+        """The images found, with the contents of whole files, which `count` counts."""
         images = found.images
         if images.table["offset"].null_count == 0:  # tars alone
-            progress(len(images), len(images))
+            count(len(images))
             return images
         root = Path(*images.roots.values())
         file = self._file("files", root, ".npy")
         known = _kept_files(file) if file else np.empty(0, ENTRY)
-        starts, start_time = range(0, len(images), BATCH), time.time_ns()
-        read = partial(_read_batch, found, root, known)
-        parts, fresh, done = [], [], 0
-        for content, entries in map_threads(read, starts, WORKERS):
-            parts.append(content)
-            fresh.append(entries[entries["changed"] < start_time - RACY])
-            done += len(content)
-            progress(done, len(images))
-        new = np.concatenate([np.empty(0, ENTRY), *fresh])
-        if file and len(new):
-            self._write(file, partial(_write_files, known, new))
-        column = pa.chunked_array([pa.concat_arrays(parts)])
+        reading = _Reading(found, os.fsencode(root) + b"/", known)
+        latest = time.time_ns() - RACY
+        for num in map_threads(reading.read, range(0, len(images), BATCH), WORKERS):
+            count(num)
+        fresh = np.flatnonzero(reading.is_fresh & (found.changed < latest))
+        if file and len(fresh):
+            self._write(file, partial(reading.write, fresh))
         at = SCHEMA.get_field_index("content")
-        return replace(images, table=images.table.set_column(at, SCHEMA.field(at), column))
+        table = images.table.set_column(at, SCHEMA.field(at), reading.column())
+        return replace(images, table=table)
 
     def _file(self, kind: str, path: Path, suffix: str) -> Path | None:
         if self.folder is None:
@@ -134,37 +130,73 @@ class Contents:
             self.folder = None
 
 
-def _read_batch(
-    found: Found, root: Path, known: np.ndarray, start: int
-) -> tuple[pa.Array, np.ndarray]:
-    """(contents of BATCH rows from `start` on, entries of those that were read)."""
-    table = found.images.table.slice(start, BATCH)
-    is_file = table["offset"].is_null().to_numpy(zero_copy_only=False)
-    if not is_file.any():
-        return table["content"].combine_chunks(), np.empty(0, ENTRY)
-    values: list[bytes | None] = table["content"].to_pylist()
-    columns = (table[name].to_pylist() for name in ("image_id", "path", "size"))
-    entries = np.zeros(len(table), ENTRY)
-    entries["size"], entries["changed"] = table["size"], found.changed[start : start + BATCH]
-    paths = [
-        os.fsencode(image_id) if path is None else path
-        for image_id, path, _ in zip(*columns, strict=True)
-    ]
-    keys = (hashlib.blake2b(path, digest_size=8).digest() for path in paths)
-    entries["key"] = np.frombuffer(b"".join(keys), "<u8")
-    is_kept = np.zeros(len(table), bool)
-    if len(known):
-        old = known[np.minimum(np.searchsorted(known["key"], entries["key"]), len(known) - 1)]
-        same = [old[name] == entries[name] for name in ("key", "size", "changed")]
-        is_kept = np.logical_and.reduce(same) & is_file
-        for row in np.flatnonzero(is_kept).tolist():
-            values[row] = old["content"][row].tobytes()
-    fresh, base = np.zeros(len(table), bool), os.fsencode(root) + b"/"
-    for row in np.flatnonzero(is_file & ~is_kept & (entries["size"] >= 0)).tolist():
-        values[row] = value = _file_content(base + paths[row])
-        if value is not None:
-            entries["content"][row], fresh[row] = np.void(value), True
-    return pa.array(values, pa.binary(16)), entries[fresh]
+class _Reading:
+    """Contents of the images found, where `known` (ENTRY [n]) does not have them: a row each.
+
+    Columns of 14.2 million rows are made once and filled in: lists of their parts would take
+    gigabytes more.
+    """
+
+    def __init__(self, found: Found, base: bytes, known: np.ndarray) -> None:
+        self.found, self.base, self.known = found, base, known
+        num = len(found.images)
+        self.keys, self.contents = np.zeros(num, "<u8"), np.zeros(num, "V16")
+        self.is_there, self.is_fresh = np.zeros((2, num), bool)
+
+    def read(self, start: int) -> int:
+        """Fill in BATCH rows from `start` on; how many there are."""
+        table, rows = self.found.images.table.slice(start, BATCH), slice(start, start + BATCH)
+        contents, is_there = self.contents[rows], self.is_there[rows]
+        is_file, content = table["offset"].is_null().to_numpy(), table["content"].combine_chunks()
+        contents[:] = np.frombuffer(content.buffers()[1], "V16")[content.offset :][: len(table)]
+        is_there[:] = content.is_valid()
+        if not is_file.any():
+            return len(table)
+        names = zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)
+        paths = [os.fsencode(image_id) if path is None else path for image_id, path in names]
+        keys = (hashlib.blake2b(path, digest_size=8).digest() for path in paths)
+        self.keys[rows] = np.frombuffer(b"".join(keys), "<u8")
+        sizes = table["size"].to_numpy()
+        if len(self.known):
+            places = np.searchsorted(self.known["key"], self.keys[rows])
+            old = self.known[np.minimum(places, len(self.known) - 1)]
+            state = {"key": self.keys[rows], "size": sizes, "changed": self.found.changed[rows]}
+            is_kept = np.logical_and.reduce([old[name] == now for name, now in state.items()])
+            contents[is_kept & is_file] = old["content"][is_kept & is_file]
+            is_there |= is_kept & is_file
+        for row in np.flatnonzero(is_file & ~is_there & (sizes >= 0)).tolist():
+            value = _file_content(self.base + paths[row])
+            if value is not None:
+                contents[row], is_there[row], self.is_fresh[start + row] = (
+                    np.void(value),
+                    True,
+                    True,
+                )
+        return len(table)
+
+    def column(self) -> pa.Array:
+        """The contents, null where they cannot be read."""
+        valid = pa.py_buffer(np.packbits(self.is_there, bitorder="little"))
+        values = [valid, pa.py_buffer(self.contents)]
+        return pa.Array.from_buffers(pa.binary(16), len(self.contents), values)
+
+    def write(self, fresh: np.ndarray, temporary: Path) -> None:
+        """Write the known entries and those of the rows `fresh`, sorted by key; of a key in both
+        the new one."""
+        num, sizes = len(self.known), self.found.images.table["size"].to_numpy()
+        keys = np.concatenate([self.known["key"], self.keys[fresh]])
+        order = np.argsort(keys, kind="stable")
+        order = order[np.append(keys[order[1:]] != keys[order[:-1]], True)]
+        out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
+        for start in range(0, len(order), 1 << 20):
+            places = order[start : start + (1 << 20)]
+            part, is_old = out[start : start + len(places)], places < num
+            part[is_old] = self.known[places[is_old]]
+            rows = fresh[places[~is_old] - num]
+            columns = (self.keys, sizes, self.found.changed, self.contents)
+            for name, column in zip(ENTRY.names or (), columns, strict=True):
+                part[name][~is_old] = column[rows]
+        out.flush()
 
 
 def _file_content(path: bytes) -> bytes | None:
@@ -183,24 +215,8 @@ def _kept_files(file: Path) -> np.ndarray:
     return known if known.dtype == ENTRY and known.ndim == 1 else np.empty(0, ENTRY)
 
 
-def _write_files(known: np.ndarray, new: np.ndarray, temporary: Path) -> None:
-    """Entries sorted by key, of a key in both the new one."""
-    new = new[np.unique(new["key"], return_index=True)[1]]
-    old = np.flatnonzero(~np.isin(known["key"], new["key"]))
-    keys = np.concatenate([known["key"][old], new["key"]])
-    order = np.argsort(keys)
-    out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
-    for start in range(0, len(order), 1 << 20):
-        rows = order[start : start + (1 << 20)]
-        is_old = rows < len(old)
-        part = out[start : start + len(rows)]
-        part[is_old] = known[old[rows[is_old]]]
-        part[~is_old] = new[rows[~is_old] - len(old)]
-    out.flush()
-
-
 def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
-    """What the cache has of a tar in that state."""
+    """The images that the cache has of a tar in that state."""
     try:
         with pa.OSFile(str(file)) as source:
             table = pa.ipc.open_file(source).read_all().combine_chunks()
@@ -212,7 +228,10 @@ def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
         return None
     # All columns lie in one piece of memory, which the names would keep alive after they have
     # become ids: the others are copied.
-    columns = [table["name"], *map(_copy, table.columns[1:])]
+    columns = [
+        table["name"],
+        *(pa.concat_arrays([*c.chunks, pa.nulls(0, c.type)]) for c in table.columns[1:]),
+    ]
     return TarImages(
         pa.table(columns, schema=MEMBERS),
         tuple(PassedOver(reason, num, tuple(names)) for reason, num, names in rest["passed_over"]),
@@ -221,16 +240,9 @@ def _kept_tar(file: Path, state: list[int]) -> TarImages | None:
     )
 
 
-def _copy(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays([*column.chunks, pa.nulls(0, column.type)])
-
-
 def _write_tar(found: TarImages, state: list[int], temporary: Path) -> None:
-    rest = {
-        "passed_over": [list(asdict(entry).values()) for entry in found.passed_over],
-        "damaged": found.damaged,
-        "tops": found.tops,
-    }
+    passed_over = [(entry.reason, entry.count, entry.examples) for entry in found.passed_over]
+    rest = {"passed_over": passed_over, "damaged": found.damaged, "tops": found.tops}
     metadata = {"state": json.dumps(state), "rest": json.dumps(rest)}
     with pa.ipc.new_file(str(temporary), MEMBERS.with_metadata(metadata)) as writer:
         writer.write_table(found.table.replace_schema_metadata(metadata))

@@ -1,6 +1,4 @@
 """List files: `path label` a line, as PaddleClas has them."""
-
-# Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
 import re
@@ -14,11 +12,8 @@ from pyarrow import csv as arrow_csv
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import PART, ROOT, SCHEMA, Images, file_table
-from data_catalog.images.folders import Count
 from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
-from data_catalog.images.found import Found, states
-
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
+from data_catalog.images.found import Count, Found, states
 
 
 def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
@@ -37,19 +32,20 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     list; a byte-order mark and the line ends of Windows are no part of them. Every line is a row,
     of size -1 where there is no such file. `data` is the list's content where it was read before.
 
-    Raises:
-        UserError: not a text file, or, if `strict`, an absolute path or one that stands there
-            twice.
+    Raises UserError: not a text file, or, if `strict`, an absolute path or one that stands there
+    twice.
     """
-    paths, labels, lines = _parse(_read(source) if data is None else data, source, delimiter)
+    content = pa.memory_map(str(source)).read_buffer() if data is None else data
+    paths, labels, lines = _parse(content, source, delimiter)
     if strict:
         _check_relative(paths, source, lines)
         _check_repeated(paths, source, lines)
-    parts = [np.empty((0, 2), np.int64)]
+    sizes, changed = np.empty((2, len(paths)), np.int64)
+    start = 0
     for part, found in states(root, _each(paths), is_list=True):
-        parts.append(np.array([state[:2] for state in found], np.int64))
+        rows = slice(start, start := start + len(part))
+        sizes[rows], changed[rows] = zip(*(state[:2] for state in found), strict=True)
         count(len(part))
-    sizes, changed = np.concatenate(parts).T
     tables, start = [SCHEMA.empty_table()], 0
     for chunk, label in zip(paths.chunks, labels.chunks, strict=True):
         tables.append(file_table(chunk, sizes[start : start + len(chunk)], label=label))
@@ -58,17 +54,12 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     return Found(source, images, changed, lines)
 
 
-def _read(path: Path) -> pa.Buffer:
-    with pa.memory_map(str(path)) as file:
-        return file.read_buffer()
-
-
 def _parse(
     data: bytes | pa.Buffer, source: Path, delimiter: str | None
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray, np.ndarray]:
     """(paths as bytes, labels or null, line numbers); blank lines are skipped and counted."""
     head = pa.py_buffer(data).slice(0, min(HEAD, len(data))).to_pybytes()
-    if head.startswith(UTF16):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{source}: is a list in UTF-16; save it as UTF-8")
     if b"\0" in head or kind_of_bytes(head) != "other":
         raise UserError(f"{source}: is not a list in text; expected `path` or `path label` a line")
@@ -127,11 +118,11 @@ def _check_relative(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> 
 def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:
     """Refuse a path that stands there twice; 8 bytes a path are held."""
     hashes = np.fromiter(map(hash, _each(paths)), np.int64, len(paths))
-    order = np.argsort(hashes, kind="stable")
-    again = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
-    suspects = np.isin(hashes, hashes[again])
+    in_order = np.sort(hashes)
+    again = in_order[1:][in_order[1:] == in_order[:-1]]
+    suspects = np.flatnonzero(np.isin(hashes, again)) if len(again) else again
     seen: dict[bytes, int] = {}
-    for row in np.flatnonzero(suspects).tolist():
+    for row in suspects.tolist():
         path = paths[row].as_py()
         if path in seen:
             raise UserError(

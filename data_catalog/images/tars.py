@@ -32,9 +32,10 @@ SPARSE = "has holes, which are not kept in place; pack the tar without --sparse"
 
 
 class Damage(NamedTuple):
-    """What cannot be read of a tar; `name` is "" for the tar itself."""
+    """A file that may have held images and cannot be read, as in REJECTED; `image_id` is the name
+    within a tar, "" for the tar itself."""
 
-    name: str
+    image_id: str
     reason: str
     detail: str
 
@@ -54,12 +55,10 @@ class TarImages:
 
 
 def read_tar(path: Path, *, with_contents: bool) -> TarImages:
-    """The images of the tar `path`, those of tars within it as well.
+    """The images of the tar `path`, those of tars within it as well; `with_contents` these are
+    read, for the column `content`.
 
-    Two tars that were joined are both read. What is wrong is said in `damaged`; nothing is raised.
-
-    Args:
-        with_contents: also read the images, for the column `content`.
+    Two tars that were joined are both read. Faults are named in `damaged`; nothing is raised.
     """
     tally, damaged = Tally(), []
     contents: list[bytes | None] = []

@@ -35,7 +35,8 @@ def models(
     """List, filter and compare the published models, by their figures on ImageNet1k.
 
     Columns: name, top1, top5 (%), params (millions), flops (10^9 operations an image), latency (ms
-    of one image as published, with TensorRT or Paddle-Lite; `ppcls benchmark` measures here).
+    of one image as published, with TensorRT or Paddle-Lite; `ppcls benchmark` measures here),
+    pixels, weights (there, unpublished, or not PaddleClas's but of a Python package).
     """
     if device not in DEVICES:
         raise UserError(f"--device: no latencies of '{device}'{closest(device, DEVICES)}")
@@ -55,8 +56,9 @@ def _models_table(rows: list[PublishedWeights], device: str) -> Table:
     table.add_column("weights")
     for row in rows:
         values = [figure(row, column, device) for column in ("top1", "params", "flops", "latency")]
+        origin = "not PaddleClas's" if row.package else "yes" if row.url else "unpublished"
         cells = ("-" if value is None else f"{value:.2f}" for value in values)
-        table.add_row(row.name, *cells, str(row.crop), "yes" if row.url else "unpublished")
+        table.add_row(row.name, *cells, str(row.crop), origin)
     return table
 
 

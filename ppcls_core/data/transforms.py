@@ -1,13 +1,10 @@
 """Pixels to network input: the classic training and test-time preprocessing on uint8 images.
 
-Each transform is a pure function of (image, generator). Normalisation happens on the device, in the
-model's dtype (`normalize`), so that batches travel as uint8.
+Each transform is a pure function of (image, generator). Normalisation happens on the device, as the
+network wants it (`networks.layers.normalize`), so that batches travel as uint8.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,11 +16,6 @@ from ppcls_core.data.augment.common import Interpolation, resized, sides
 from ppcls_core.data.augment.crop import MAX_ASPECT, middle
 from ppcls_core.data.decode import Part
 
-if TYPE_CHECKING:
-    from paddle import Tensor
-
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, of values in [0, 1]
-STD = (0.229, 0.224, 0.225)
 CROP_RATIO = 0.875  # 224 of a short side of 256
 
 
@@ -97,13 +89,3 @@ def reduction(
     boxes = [crop.box(turned, fresh())[2:] for turned in (shape, (shape[1], shape[0]))]
     fits = (n for n in (8, 4, 2) if all(h >= n * height and w >= n * width for h, w in boxes))
     return next(fits, 1)
-
-
-def normalize(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to a float32 tensor on the device, with ImageNet's mean and deviation."""
-    import paddle
-
-    pixels = paddle.to_tensor(images) if isinstance(images, np.ndarray) else images
-    mean = paddle.to_tensor(MEAN, "float32").reshape([1, 3, 1, 1])
-    std = paddle.to_tensor(STD, "float32").reshape([1, 3, 1, 1])
-    return (pixels.astype("float32") / 255 - mean) / std

@@ -11,9 +11,9 @@ from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.lost import MAX_LOST, REJECTED, Lost, check_lost, counts_of
-from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.distributed import world
-from ppcls_core.models.networks.layers import eval_mode
+from ppcls_core.models.networks.layers import eval_mode, normalize
 from ppcls_core.runtime.monitor import Interrupted, Monitor
 
 BATCH_SIZE = 64
@@ -70,7 +70,7 @@ class Accuracy:
 def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
     """float32 [N, C] logits of uint8 [N, 3, S, S] pixels."""
     with paddle.no_grad():
-        return model(normalize(pixels)).numpy()
+        return model(normalize(pixels, model)).numpy()
 
 
 def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:

@@ -9,8 +9,8 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls_core.data.batch import Batch
-from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.losses import LOSSES, LossName
+from ppcls_core.models.networks.layers import normalize
 
 AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)
 Objective = Callable[[paddle.nn.Layer, Batch], tuple[Tensor, Tensor]]
@@ -32,7 +32,7 @@ def cross_entropy(smoothing: float) -> Objective:
             weight = paddle.to_tensor(batch.weight)
             return (weight * own + (1 - weight) * other).mean()
 
-        return _of_outputs(loss, model(normalize(batch.pixels)))
+        return _of_outputs(loss, model(normalize(batch.pixels, model)))
 
     return objective
 
@@ -60,14 +60,13 @@ def distillation(
     divergence = LOSSES[loss]
 
     def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
-        images = normalize(batch.pixels)
         with paddle.no_grad():
-            targets = [teacher(images).astype("float32") for teacher in teachers]
+            targets = [t(normalize(batch.pixels, t)).astype("float32") for t in teachers]
 
         def mean_divergence(logits: Tensor) -> Tensor:
             return paddle.add_n([divergence(logits, q) for q in targets]) / len(targets)
 
-        return _of_outputs(mean_divergence, model(images))
+        return _of_outputs(mean_divergence, model(normalize(batch.pixels, model)))
 
     return objective
 
@@ -80,7 +79,7 @@ def replay(loss: LossName) -> Objective:
         assert batch.targets is not None
         target = paddle.to_tensor(batch.targets)
         return _of_outputs(
-            lambda logits: divergence(logits, target), model(normalize(batch.pixels))
+            lambda logits: divergence(logits, target), model(normalize(batch.pixels, model))
         )
 
     return objective

@@ -14,7 +14,6 @@ import paddle
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_csv
-from data_catalog.published import PublishedWeights, published_weights
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference import onnx
@@ -28,10 +27,10 @@ from ppcls_core.models.complexity import count_operations, count_parameters
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import (
     ModelConfig,
-    architecture_of,
     build_model,
     check_image_size,
     num_classes_of,
+    published_of,
 )
 from ppcls_core.runtime.timer import Run, time_in_turn
 
@@ -97,7 +96,7 @@ def resolve_size(name: str, image_size: int | None) -> int:
 
     Raises UserError: unknown name, or an image too small for the network.
     """
-    row = _published(name)
+    row = published_of(name)
     size = image_size or (row.crop if row else 224)
     check_image_size(ModelConfig(name=name), size)
     return size
@@ -112,7 +111,7 @@ def measure(name: str, size: int, batch_sizes: Sequence[int], threads: int) -> l
     model.eval()
     mparams, gflops = count_parameters(model) / 1e6, count_operations(model, size) / 1e9
     published: dict[str, Any] = {}
-    if row := _published(name):
+    if row := published_of(name):
         figures = ("mparams", "v100_fp32_ms", "t4_fp16_ms", "sd855_ms")
         published = {f"published_{figure}": getattr(row, figure) for figure in figures}
         published["errata"] = row.errata
@@ -125,11 +124,6 @@ def measure(name: str, size: int, batch_sizes: Sequence[int], threads: int) -> l
             for number in batch_sizes
             for latencies in [_latencies(engines, size, number)]
         ]
-
-
-def _published(name: str) -> PublishedWeights | None:
-    rows = published_weights()
-    return rows.get(name) or rows.get(architecture_of(name))
 
 
 def _engines(

@@ -10,7 +10,9 @@ from pydantic import Field, ValidationError
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of, sha256_file, write_bytes
-from ppcls_core.data.transforms import CROP_RATIO, MEAN, STD, Preprocess
+from ppcls_core.data.transforms import CROP_RATIO, Preprocess
+from ppcls_core.models.registry import ModelConfig, spec_of
+from ppcls_core.models.specs import MEAN, STD
 
 PROGRAM, WEIGHTS, SIDECAR = "inference.json", "inference.pdiparams", "sidecar.json"
 FILES = (PROGRAM, WEIGHTS, SIDECAR)
@@ -29,6 +31,18 @@ class Sidecar(Config):
     mean: tuple[float, float, float] = MEAN  # of RGB values in [0, 1]
     std: tuple[float, float, float] = STD
     digest: str | None = None  # of the rest, the program and the weights; `write` sets it
+
+    @classmethod
+    def of(cls, model: ModelConfig, classes: Sequence[str], preprocess: Preprocess) -> Sidecar:
+        """The sidecar of an exported `model`, with the mean and deviation of its spec."""
+        spec = spec_of(model.name, model.spec)
+        return cls(
+            architecture=model.name,
+            classes=tuple(classes),
+            preprocess=preprocess,
+            mean=spec.mean,
+            std=spec.std,
+        )
 
     def write(self, directory: Path) -> None:
         """Write it into `directory`, beside program and weights, atomically."""

@@ -18,7 +18,6 @@ from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
-from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -29,7 +28,7 @@ from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import ImageList, Job
-from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
@@ -126,7 +125,7 @@ def try_out(job: Job, log: Log) -> None:
     if job.learning is None:
         model.eval()
         with paddle.no_grad():
-            model(normalize(job.preprocess(_noise(0))[None]))
+            model(normalize(job.preprocess(_noise(0))[None], model))
         return log("evaluation: works")
     small = {"epochs": 1, "batch_size": 2 * job.learning.accumulate}
     config = job.learning.model_copy(update={**small, "precision": _precision(job, log)})

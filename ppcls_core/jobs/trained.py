@@ -10,7 +10,6 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
 from data_catalog.images.classes import read_classes
-from data_catalog.published import published_weights
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
@@ -54,9 +53,7 @@ class Trained(Config):
 
     def sidecar(self) -> Sidecar:
         """The sidecar that lies beside it once it is exported."""
-        return Sidecar(
-            architecture=self.model.name, classes=self.classes, preprocess=self.preprocess
-        )
+        return Sidecar.of(self.model, self.classes, self.preprocess)
 
 
 def find_trained(given: str, choice: Choice) -> Trained:
@@ -89,7 +86,7 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
 def _published(name: str) -> dict[str, object]:
     """The preprocessing with which the model was published, if it was."""
-    row = published_weights().get(name) or published_weights().get(registry.architecture_of(name))
+    row = registry.published_of(name)
     if row is None:
         return {}
     return {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}

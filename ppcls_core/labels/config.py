@@ -9,8 +9,9 @@ from pydantic import Field, PositiveFloat
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.images.classes import read_classes
-from ppcls_core.data.transforms import MEAN, STD, Preprocess
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import SIDECAR, read_sidecar
+from ppcls_core.models.specs import MEAN, STD
 
 Outputs = Literal["logits", "probabilities"]
 FLOOR = 1e-7  # probabilities below are taken as this: half a step of float32 under 1

@@ -24,7 +24,7 @@ from data_catalog.base.config import Config, UserError
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
-from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView, Views
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.onnx_session import OnnxSession, open_session
@@ -33,7 +33,7 @@ from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.config import BadRow, OnnxConfig, as_logits
 from ppcls_core.labels.onnx_images import image_classifier
 from ppcls_core.labels.table import LabelRows
-from ppcls_core.models.networks.layers import Network
+from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
 
@@ -300,7 +300,7 @@ class _OfPixels(paddle.nn.Layer):
         self.model = model
 
     def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
-        return self.model(normalize(pixels))
+        return self.model(normalize(pixels, self.model))
 
 
 def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndarray:

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json, write_table
-from data_catalog.catalog import Dataset, Splits, load_dataset
+from data_catalog.catalog import load_dataset
 from data_catalog.images.collect import describe
 from data_catalog.images.columns import SCHEMA, Images, write_images
-from data_catalog.images.planted import PLANTED_SCHEMA
+from data_catalog.sources import PLANTED_SCHEMA, Dataset, Splits
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Work

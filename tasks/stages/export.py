@@ -13,10 +13,8 @@ from tasks.stages.training import student_of
 
 def run(work: Work) -> Outcome:
     """Export the student as the fix stage left it."""
-    student, name = student_of(work, "fix"), work.recipe.student.name
-    classes = work.images("data/train.arrow").classes
-    preprocess = work.recipe.fix.preprocess
-    sidecar = Sidecar(architecture=name, classes=classes, preprocess=preprocess)
+    student, classes = student_of(work, "fix"), work.images("data/train.arrow").classes
+    sidecar = Sidecar.of(work.recipe.student, classes, work.recipe.fix.preprocess)
     deviation = export(student, sidecar, work.directory)
     weights = work.inputs["fix"].path("model.pdparams").read_bytes()
     write_bytes(work.path("student.pdparams"), weights)

@@ -110,8 +110,11 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     found, per_image = work.images(name), len(numbers)
 
     def items(rows: range) -> list[Item]:
-        places = (divmod(row, per_image) for row in rows)
-        return [(found.ids[row], found.source(row), numbers[number]) for row, number in places]
+        # A part at once: looked up one by one, 14 million images take a quarter of an hour.
+        places = [divmod(row, per_image) for row in rows]
+        images = found.take([row for row, _ in places])
+        wanted = (numbers[number] for _, number in places)
+        return list(zip(images.ids, images.sources(), wanted, strict=True))
 
     def shards_by(make: Make) -> Process:
         return lambda rows, advance: make(items(rows), advance)

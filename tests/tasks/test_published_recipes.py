@@ -10,7 +10,7 @@ import pytest
 
 from data_catalog.base.config import Config, UserError, load_yaml
 from data_catalog.catalog import DATASETS
-from data_catalog.published import find_published
+from data_catalog.published import published_weights
 from ppcls_core.data.augment import AutoAugment, Mixup, RandomCrop, RandomFlip
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.engine.optimizers import Momentum, Regularizer
@@ -247,17 +247,17 @@ def test_training(name):
 def test_figures(name):
     assert figures(name) == TABLE[name].figures
     # The model zoo rounds to 0.1 point, and once differs by 0.01.
-    zoo = find_published(name)
+    zoo = published_weights()[name]
     final = TABLE[name].figures.get("fix", TABLE[name].figures["finetune"])
     assert zoo.arch == TABLE[name].student
     assert 100 * zoo.top1 == pytest.approx(final, abs=0.051)
-    plain = find_published(zoo.arch)
+    plain = published_weights()[zoo.arch]
     assert 100 * plain.top1 == pytest.approx(TABLE[name].figures["baseline"], abs=1e-6)
 
 
 def test_teachers_are_the_files_that_a_download_keeps():
     for name, file in WEIGHTS.items():
-        assert find_published(name).url.rpartition("/")[2] == file
+        assert published_weights()[name].url.rpartition("/")[2] == file
 
 
 @every_recipe

@@ -14,7 +14,7 @@ from data_catalog.base.config import Config
 from ppcls_core.data import augment
 from ppcls_core.data.augment.common import Interval, Probability, Shares
 from ppcls_core.data.augment.mix import Positive
-from ppcls_core.data.transforms import MEAN, STD
+from ppcls_core.models.specs import MEAN, STD
 
 _INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos", "linear")  # -1: the default
 _AXES = ("vertical", "horizontal", "both")  # by OpenCV's flip code; -1: both

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Self, cast
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, nn
 from paddle.nn.initializer import KaimingNormal, Uniform
 from paddle.regularizer import L2Decay
+
+from ppcls_core.models.specs import MEAN, STD, Colour
 
 Step = Callable[[paddle.Tensor], paddle.Tensor]
 Activation = Step
@@ -34,6 +37,9 @@ class Network(nn.Layer):
     architecture: str = ""
     """Name in the registry, by which the weights' names in Paddle 1.x are known; `build_model` sets
     it."""
+    mean: Colour = MEAN
+    std: Colour = STD
+    """As in the spec, which `build_model` copies: what `normalize` takes."""
     entry: Sequence[Step]
     """Steps from the images to the map that the trunk sees."""
     trunk: Sequence[Step]
@@ -68,6 +74,17 @@ class Network(nn.Layer):
     def _head(self, x: paddle.Tensor) -> paddle.Tensor:
         """Logits of the last stage's map."""
         return self.classifier(in_row(self.neck, x))
+
+
+def normalize(images: np.ndarray | paddle.Tensor, model: nn.Layer) -> paddle.Tensor:
+    """uint8 RGB [N, 3, H, W] to float32 on the device, by the mean and deviation of `model`.
+
+    ImageNet's where it is no Network.
+    """
+    pixels = paddle.to_tensor(images) if isinstance(images, np.ndarray) else images
+    values = (model.mean, model.std) if isinstance(model, Network) else (MEAN, STD)
+    mean, std = (paddle.to_tensor(v, "float32").reshape([1, 3, 1, 1]) for v in values)
+    return (pixels.astype("float32") / 255 - mean) / std
 
 
 @contextmanager

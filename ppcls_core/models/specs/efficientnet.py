@@ -1,4 +1,7 @@
-"""EfficientNet, Tan and Le 2019, "EfficientNet: Rethinking Model Scaling": the variants."""
+"""EfficientNet, Tan and Le 2019, "EfficientNet: Rethinking Model Scaling": the variants.
+
+EfficientNet-Lite is Google's of 2020, for phones, with weights by its authors.
+"""
 
 from typing import ClassVar, Literal, NamedTuple
 
@@ -72,6 +75,13 @@ def _spec(width: float, depth: float, resolution: int, dropout: float) -> Effici
     )
 
 
+def _lite(width: float, depth: float, resolution: int, dropout: float) -> EfficientNetSpec:
+    scaled = _spec(width, depth, resolution, dropout)
+    pixels = {"mean": (0.498,) * 3, "std": (0.502,) * 3, "interpolation": "cubic"}
+    network = {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True}
+    return scaled.model_copy(update=pixels | network)
+
+
 VARIANTS = {
     "EfficientNetB0_small": EfficientNetSpec(padding_type="DYNAMIC", squeeze_excite=False),
     "EfficientNetB0": _spec(1.0, 1.0, 224, 0.2),
@@ -82,4 +92,7 @@ VARIANTS = {
     "EfficientNetB5": _spec(1.6, 2.2, 456, 0.4),
     "EfficientNetB6": _spec(1.8, 2.6, 528, 0.5),
     "EfficientNetB7": _spec(2.0, 3.1, 600, 0.5),
+    "EfficientNetLite0": _lite(1.0, 1.0, 224, 0.2),
+    "EfficientNetLite1": _lite(1.0, 1.1, 240, 0.2),
+    "EfficientNetLite2": _lite(1.1, 1.2, 260, 0.3),
 }

@@ -6,16 +6,22 @@ bytes in the file; every other name is refused. Python's own unpickler in Python
 the opcodes alone that arrays need: the one in C can be crashed by nesting and made to take
 gigabytes by a few bytes. What comes from the file is known by its type before it is hashed,
 compared or shown, and counts against a budget.
+
+PyTorch's files hold the numbers beside the pickle, in storages of which a tensor is a view. Since
+version 1.6 they are zip archives of the two; before, the storages followed the pickle.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
+import struct
+import zipfile
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -34,16 +40,29 @@ _MOST_STEPS = 2_000_000
 # ones. The rest is for objects, not numbers, in small files.
 _SHARE, _SPARE = 3, 1 << 20
 _PAIR = 100  # bytes that a dict takes for an item
-# What malformed bytes make the unpickler raise beside our own errors.
+# What NumPy calls the numbers of PyTorch's storages; bfloat16, which it lacks, as their bits.
+_STORAGES = {
+    **{"BoolStorage": "b1", "ByteStorage": "u1", "CharStorage": "i1", "ShortStorage": "i2"},
+    **{"IntStorage": "i4", "LongStorage": "i8", "BFloat16Storage": "u2", "HalfStorage": "f2"},
+    **{"FloatStorage": "f4", "DoubleStorage": "f8"},
+}
+_ATTRIBUTES = ["_metadata"]  # versions of the layers, which PyTorch hangs on a state dict
+# What malformed bytes make the unpickler and the reader of archives raise beside our own errors.
 _MALFORMED = (
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
     AttributeError,
     EOFError,
     LookupError,
+    OSError,  # a place before the start
     OverflowError,
+    RuntimeError,  # an encrypted archive, or one of a later version
     TypeError,
     ValueError,
 )
+_BEFORE_1_6 = 0x1950A86A20F9469CFC6C  # what such a file of PyTorch starts with, pickled
+_LONGEST_DIRECTORY = 1 << 22  # bytes of an archive's, of which each can take ten bytes of memory
 
 
 class BadPickle(Exception):
@@ -51,7 +70,7 @@ class BadPickle(Exception):
 
 
 def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
-    """Arrays and scalars by name, in order, from a pickled dict such as `paddle.save` writes.
+    """Arrays and scalars by name, in order, from a dict as `paddle.save` or `torch.save` writes it.
 
     Pickle protocols 2 to 5 are read, 2 as Python 2 writes it too. Arrays are in native byte order
     and may be read-only; bfloat16, which NumPy lacks, appears as uint16. What is made takes a small
@@ -59,12 +78,13 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
     Raises BadPickle: truncated, of another kind, or asking to run code or for too much memory.
     """
     source = _Source(stream)
-    _check_start(stream)
     makers = _Makers(_SHARE * source.size + _SPARE)
     try:
-        return _entries(_ArraysOnly(source, makers).load(), makers)
+        content = _load_archive(stream, makers) if _is_archive(stream) else _load(source, makers)
+        return _entries(content, makers)
     except _MALFORMED as error:
-        raise BadPickle(f"it is malformed, {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {str(error)[:200]!a}"
+        raise BadPickle(f"it is malformed, {reason}") from error
 
 
 def check_name(name: Any) -> str:
@@ -83,13 +103,58 @@ def check_name(name: Any) -> str:
     return name
 
 
-def _check_start(stream: BinaryIO) -> None:
+def _is_archive(stream: BinaryIO) -> bool:
+    """Whether it is a zip archive, or else starts as a pickle does."""
     start = stream.read(4)
     stream.seek(0)
     if start[:2] == b"PK":
-        raise BadPickle("it is a zip archive, as PyTorch writes them")
+        return True
     if start[:1] != b"\x80" or start[1:2] not in (b"\2", b"\3", b"\4", b"\5"):
         raise BadPickle("it does not start as a pickle of protocol 2 to 5 does")
+    return False
+
+
+def _load(source: _Source, makers: _Makers) -> Any:
+    """The content of the pickle `source`, or of PyTorch's five and its storages in a row."""
+    content = _ArraysOnly(source, makers).load()
+    if type(content) is not int or content != _BEFORE_1_6:
+        return content
+    _, machine, content, keys = (_ArraysOnly(source, makers).load() for _ in range(4))
+    _check_order(machine["little_endian"] is True)
+    for key in keys:
+        storage = makers.storages[check_name(key)]
+        num = int.from_bytes(source.read(8), "little")
+        storage.fill(source.read(num * storage.dtype.itemsize))
+    return content
+
+
+def _load_archive(stream: BinaryIO, makers: _Makers) -> Any:
+    """The content of a zip of FOLDER/data.pkl and the storages FOLDER/data/KEY."""
+    end: Any = zipfile._EndRecData(stream)  # typeshed does not know it  # pyright: ignore
+    if not end or end[5] > _LONGEST_DIRECTORY:
+        raise BadPickle("it is a zip archive that is truncated or of too many entries")
+    with zipfile.ZipFile(stream) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        folders = [name[:-8] for name in entries if name.endswith("/data.pkl")]
+        sizes = [max(info.file_size, info.compress_size) for info in archive.infolist()]
+        if len(folders) != 1 or len(sizes) != len(entries):
+            raise BadPickle("it is a zip archive, but has not one FOLDER/data.pkl, as PyTorch's do")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+            raise BadPickle("it is a zip archive of compressed entries, which PyTorch's are not")
+        if sum(sizes) > stream.seek(0, os.SEEK_END):
+            raise BadPickle("it is a zip archive whose entries take more than the file")
+        order = f"{folders[0]}byteorder"
+        _check_order(order not in entries or archive.read(order) == b"little")
+        pickled = io.BytesIO(archive.read(f"{folders[0]}data.pkl"))
+        content = _ArraysOnly(_Source(pickled), makers).load()
+        for key, storage in makers.storages.items():
+            storage.fill(archive.read(f"{folders[0]}data/{key}"))
+    return content
+
+
+def _check_order(is_little: bool) -> None:
+    if not is_little:
+        raise BadPickle("it is of a machine of another byte order")
 
 
 def _shown(text: str) -> str:
@@ -102,7 +167,7 @@ def _entries(content: Any, makers: _Makers) -> dict[str, Any]:
         raise BadPickle(f"it holds one {type(content).__name__}, not named arrays")
     content.pop(_PARAMETER_NAMES, None)
     split = content.pop(_SLICES, {})
-    entries = {name: _value(name, value) for name, value in content.items()}
+    entries = {name: _value(name, value, makers) for name, value in content.items()}
     if type(split) is not dict:
         raise BadPickle(f"{_SLICES} is a {type(split).__name__}, not a dict")
     for name, layout in split.items():
@@ -110,11 +175,13 @@ def _entries(content: Any, makers: _Makers) -> dict[str, Any]:
     return entries
 
 
-def _value(name: str, value: Any) -> Value:
+def _value(name: str, value: Any, makers: _Makers) -> Value:
     if type(value) is tuple and len(value) == 2:  # a tensor among scalars: (its name, array)
         value = value[1]
     if type(value) is _Array and value.array is not None:
         return value.array
+    if type(value) is _Tensor:
+        return makers.numbers_of(value)
     if not isinstance(value, int | float | str):
         kind = "array without values" if type(value) is _Array else type(value).__name__
         raise BadPickle(f"entry {_shown(name)} is a {kind}, not an array")
@@ -173,11 +240,37 @@ class _Array:
         self.array = array
 
 
+class _Storage:
+    """Numbers of PyTorch's tensors, filled after the pickle has been read."""
+
+    __slots__ = ("dtype", "num", "numbers")
+
+    def __init__(self, dtype: np.dtype, num: int) -> None:
+        self.dtype, self.num = dtype, num
+        self.numbers: np.ndarray | None = None
+
+    def fill(self, raw: bytes) -> None:
+        if self.numbers is not None or len(raw) != self.num * self.dtype.itemsize:
+            raise BadPickle(f"a storage of {self.num} numbers has {len(raw)} bytes, or others too")
+        self.numbers = np.frombuffer(raw, self.dtype)
+
+
+class _Tensor(NamedTuple):
+    """Stands in for torch.Tensor: a view of a storage; offset and strides count its numbers."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
 class _Makers:
     """The callables that a pickle may use, as methods; all counts against one budget."""
 
     def __init__(self, num_bytes: int) -> None:
         self.left = num_bytes
+        self.steps = _Steps()
+        self.storages: dict[str, _Storage] = {}
 
     def spend(self, num_bytes: int) -> None:
         self.left -= num_bytes
@@ -228,6 +321,39 @@ class _Makers:
         array = np.frombuffer(raw, dtype.dtype)
         array = array.astype(dtype.dtype.newbyteorder("="), copy=False)
         return array.reshape(shape, order=order)
+
+    def storage(self, reference: Any) -> _Storage:
+        """Of PyTorch's reference: ("storage", type, key, device, number of elements, no view)."""
+        if type(reference) is not tuple or len(reference) not in (5, 6):
+            raise BadPickle(f"a storage referred to by a {type(reference).__name__}")
+        _, dtype, key, _, num, *view = reference
+        if type(dtype) is not _Dtype or not _is_shape((num,)) or view not in ([], [None]):
+            raise BadPickle("a storage without its type and size, or as a view of another")
+        storage = self.storages.setdefault(check_name(key), _Storage(dtype.dtype, num))
+        if (storage.dtype, storage.num) != (dtype.dtype, num):
+            raise BadPickle(f"the storage {_shown(key)} has two types or sizes")
+        return storage
+
+    def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_flags: Any) -> _Tensor:
+        is_view = all(map(_is_shape, ((offset,), shape, strides))) and len(shape) == len(strides)
+        if type(storage) is not _Storage or not is_view:
+            raise BadPickle(f"a tensor of a {type(storage).__name__}, or not a view of its storage")
+        return _Tensor(storage, offset, shape, strides)
+
+    def parameter(self, tensor: Any, *_flags: Any) -> Any:
+        return tensor
+
+    def numbers_of(self, tensor: _Tensor) -> np.ndarray:
+        """Copied where they do not lie in a row."""
+        storage, offset, shape, strides = tensor
+        size, numbers = storage.dtype.itemsize, storage.numbers
+        reach = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+        if numbers is None or (0 not in shape and offset + reach >= storage.num):
+            raise BadPickle("a tensor reaches beyond its storage")
+        self.spend(math.prod(shape) * size)
+        numbers = numbers[offset:]
+        view = np.lib.stride_tricks.as_strided(numbers, shape, [size * s for s in strides])
+        return np.asarray(view, order="C")
 
     def joined(self, entries: dict[str, Value], layout: Any) -> np.ndarray:
         """The array that Paddle split into some of `entries`, which are taken out."""
@@ -281,6 +407,8 @@ _MAKERS: dict[tuple[str, str], str | type] = {
     ("numpy.core.multiarray", "_reconstruct"): "array",
     ("numpy.core.multiarray", "scalar"): "scalar",
     ("numpy.core.numeric", "_frombuffer"): "from_buffer",
+    ("torch._utils", "_rebuild_tensor_v2"): "tensor",
+    ("torch._utils", "_rebuild_parameter"): "parameter",
 }
 
 # The same under names that other versions of NumPy and of Python write.
@@ -313,9 +441,12 @@ class _ArraysOnly(_UnpicklerInPython):
     def __init__(self, source: _Source, makers: _Makers) -> None:
         super().__init__(source, encoding="latin1")
         self.makers = makers
-        self.dispatch = _Steps()
+        self.dispatch = makers.steps
+        self.persistent_load = makers.storage
 
     def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _Dtype(_STORAGES[name])
         maker = _MAKERS.get((_SYNONYMS.get(module, module), name))
         if maker is None:
             raise BadPickle(f"it asks to run {_shown(f'{module}.{name}')}, which is refused")
@@ -346,7 +477,7 @@ class _ArraysOnly(_UnpicklerInPython):
             self.makers.fill(target, state)
         elif type(state) is tuple and type(target) is _Dtype:
             target.build(state)
-        else:
+        elif type(target) is not dict or type(state) is not dict or [*state] != _ATTRIBUTES:
             raise BadPickle(f"it alters a {type(target).__name__}, which is refused")
 
     def load_setitem(self) -> None:
@@ -364,13 +495,13 @@ class _ArraysOnly(_UnpicklerInPython):
 
 
 # What protocols 2 to 5 write for arrays and scalars by name. There are no sets, no extensions, no
-# persistent ids, no other ways to make an object, nothing of protocols 0 and 1 alone.
+# other ways to make an object, nothing of protocols 0 and 1 alone; persistent ids for storages.
 _INHERITED = (
     "PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
     "SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 "
     "SHORT_BINSTRING BINSTRING "  # of Python 2
     "EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 TUPLE EMPTY_LIST APPEND APPENDS EMPTY_DICT "
-    "GLOBAL STACK_GLOBAL BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE"
+    "GLOBAL STACK_GLOBAL BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE BINPERSID"
 )
 _HANDLERS: dict[int, Callable[[_ArraysOnly], None]] = {
     **{

@@ -1,7 +1,8 @@
 """Files of weights, read without running code in them, written reproducibly, without Paddle.
 
 Three formats: `.pdparams` as `paddle.save` writes it, `.safetensors`, and the folder of one file a
-variable of Paddle 1.x. A name decides: the suffix, or that it is a folder.
+variable of Paddle 1.x. A name decides: the suffix, or that it is a folder. What `torch.save` writes
+is read too, under any name.
 """
 
 import hashlib
@@ -50,9 +51,9 @@ def load_state(path: Path) -> dict[str, Any]:
         raise _unreadable(found, error) from error
     except (BadPickle, BadTensor, SafetensorError) as error:
         raise UserError(
-            f"{found}: not a weights file ({error}); expected what `paddle.save` makes of a state "
-            "dict, a .safetensors file, or a folder of Paddle 1.x with one file a variable: "
-            "copy, download or export it again"
+            f"{found}: not a weights file ({error}); expected what `paddle.save` or `torch.save` "
+            "makes of a state dict, a .safetensors file, or a folder of Paddle 1.x with one file a "
+            "variable: copy, download or export it again"
         ) from error
 
 

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.published import static_names
+from data_catalog.published import published_weights, static_names
 from ppcls_core.models.weights.files import load_state
 
 if TYPE_CHECKING:
     import paddle
 
     from ppcls_core.models.networks.layers import Network
+
+
+_PADDLE_S = {"running_mean": "_mean", "running_var": "_variance"}
+_STATISTICS = tuple(_PADDLE_S)
+_COUNTS = ".num_batches_tracked"  # steps of a batch norm, which have no effect
 
 
 def state_of(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
@@ -69,13 +74,28 @@ def with_model_names(
     """`state` under the `keys` of the network's state dict.
 
     The names that Paddle 1.x gave the variables of `architecture` are replaced if all are there;
-    all others stay.
+    all others stay. So are PyTorch's where the published weights of `architecture` are of it: they
+    are in the network's order, and have linear layers' weights the other way around.
     """
+    row = published_weights().get(architecture)
+    if row and row.package and any(name.endswith(_STATISTICS) for name in state):
+        return _from_pytorch(state, keys)
     names = static_names().get(architecture, ())
     if len(names) != len(keys) or not set(names) <= state.keys():
         return dict(state)
     renamed = dict(zip(names, keys, strict=True))
     return {renamed.get(name, name): value for name, value in state.items()}
+
+
+def _from_pytorch(state: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in state.items() if not name.endswith(_COUNTS)}
+    leaves = [name.rpartition(".")[2] for name in kept]
+    if [_PADDLE_S.get(leaf, leaf) for leaf in leaves] != [key.rpartition(".")[2] for key in keys]:
+        return dict(state)
+    return {
+        key: value.T if np.ndim(value) == 2 else value
+        for key, value in zip(keys, kept.values(), strict=True)
+    }
 
 
 def of_other_classes(

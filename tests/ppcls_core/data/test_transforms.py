@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppcls_core.data.augment import RandomCrop, RandomFlip, sized
-from ppcls_core.data.transforms import Preprocess, normalize, train_transform
+from ppcls_core.data.transforms import Preprocess, train_transform
+from ppcls_core.models.networks.layers import Network, normalize
 
 SIDES = st.integers(16, 300)
 
@@ -113,12 +114,12 @@ def test_test_transform_of_a_strip_needs_little_memory(shape):
 
 def test_normalize_gives_imagenets_standard_scores():
     pixels = noise(8, 6).transpose(2, 0, 1)[None].repeat(2, 0)
-    out = normalize(pixels).numpy()
+    out = normalize(pixels, Network()).numpy()
     assert out.dtype == np.float32
     mean = np.array([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
     std = np.array([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
     assert np.allclose(out, (pixels / 255 - mean) / std, rtol=1e-5, atol=1e-6)
-    black = normalize(np.zeros((1, 3, 1, 1), np.uint8)).numpy().ravel()
+    black = normalize(np.zeros((1, 3, 1, 1), np.uint8), Network()).numpy().ravel()
     assert black == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
 
 

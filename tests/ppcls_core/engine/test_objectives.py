@@ -5,9 +5,9 @@ import paddle
 import pytest
 
 from ppcls_core.data.batch import Batch
-from ppcls_core.data.transforms import normalize
 from ppcls_core.engine.losses import LOSSES
 from ppcls_core.engine.objectives import AUXILIARY_WEIGHT, cross_entropy, distillation
+from ppcls_core.models.networks.layers import normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.state import state_of
 
@@ -34,7 +34,7 @@ def pictures(seed=0):
 
 def logits_of(model, batch):
     with paddle.no_grad():
-        return model(normalize(batch.pixels))
+        return model(normalize(batch.pixels, model))
 
 
 def loss_of(objective, model, batch):
@@ -107,7 +107,7 @@ def test_several_teachers_teach_the_mean_of_their_probabilities(name):
     distillation(teachers, name, "running")(student, pictures())[0].backward()
     gradients.append(student.fc.weight.grad.numpy())
     student.clear_gradients()
-    logits = student(normalize(pictures().pixels))
+    logits = student(normalize(pictures().pixels, student))
     mean = sum(paddle.nn.functional.softmax(logits_of(t, pictures())) for t in teachers) / 2
     LOSSES[name](logits, mean.log()).backward()
     assert np.allclose(student.fc.weight.grad.numpy(), gradients[0], rtol=1e-4, atol=1e-7)
@@ -131,7 +131,7 @@ def test_batch_of_the_teacher_normalises_each_channel():
     teacher = resnet(0)
     distillation([teacher], "ssld", "batch")
     with paddle.no_grad():
-        images = normalize(pictures().pixels)[:, :2]
+        images = normalize(pictures().pixels, teacher)[:, :2]
         normalised = teacher.stem[0].bn(images).numpy()
     assert np.allclose(normalised.mean((0, 2, 3)), 0, atol=1e-5)
     assert np.allclose(normalised.std((0, 2, 3)), 1, atol=1e-3)

@@ -10,11 +10,12 @@ import paddle
 import pytest
 
 from data_catalog.base.config import UserError
-from ppcls_core.data.transforms import Preprocess, normalize
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.export import TOLERANCE, export
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.inference.sidecar import FILES, Sidecar
+from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
@@ -118,7 +119,7 @@ def test_pixels_are_normalised_as_in_training():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
     got = SIDECAR.normalized(pixels)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, normalize(pixels).numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got, normalize(pixels, Network()).numpy(), rtol=0, atol=1e-6)
 
 
 def copied(exported, folder):

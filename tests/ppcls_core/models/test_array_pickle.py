@@ -239,13 +239,14 @@ def test_hostile_bytes_by_hand(tmp_path):
         two + b"cbuiltins\ntuple\nX\x02\0\0\0ab\x85R.": "tuple made of a str",
         two + b"cnumpy\ndtype\n)\x81.": "opcode 0x81",
         two + b"P1\n.": "opcode 0x50",
-        two + b"K\x01Q.": "opcode 0x51",
+        two + b"K\x01Q.": "referred to by a int",
         two + b"\x82\x01.": "opcode 0x82",
         four + b"\x8f.": "opcode 0x8f",
         two + b"I" + b"9" * 5000 + b"\n.": "more than 64 bits",
         two + b"Ix\n.": "malformed",
         two + b"K\x01.": "one int, not named arrays",
-        two + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "one int, not named arrays",  # old PyTorch
+        two
+        + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "truncated",  # as PyTorch before 1.6, and no more
         two + b"}K\x01K\x02s.": "a name is a int",
         two + b"]U\x01wK\x02s.": "items of a list",
         two + b"}(U\x01wu.": "malformed",
@@ -258,7 +259,7 @@ def test_hostile_bytes_by_hand(tmp_path):
         two + b"}U\x15UnpackBigParamInfor@@K\x01s.": "a int, not a dict",
         four + b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.": "BINBYTES8|truncated",
         two + b"(" * 100_000: "truncated",
-        b"PK\x03\x04 a zip, as other libraries write": "zip archive, as PyTorch",
+        b"PK\x03\x04 a zip, as other libraries write": "zip archive that is truncated",
         b"<!DOCTYPE html><html>not found</html>": "does not start as a pickle",
     }
     for content, match in cases.items():

@@ -4,7 +4,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import loose_images
-from data_catalog.images.planted import PLANTED_SCHEMA, read_planted
+from data_catalog.sources import PLANTED_SCHEMA, read_planted
 
 
 def manifest(*ids):
