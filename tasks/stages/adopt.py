@@ -57,7 +57,8 @@ def adopt(work: Work) -> Outcome:
     accuracy = measure(work, teacher.within(work.directory))
     files = [path for path in work.path("model").rglob("*") if path.is_file()]
     names = [path.relative_to(work.directory).as_posix() for path in files]
-    return Outcome([ADOPTED, HISTORY, *names], accuracy.counts, {"top1": accuracy.top1})
+    metrics = {"top1": accuracy.top1} if accuracy.num_images else {}
+    return Outcome([ADOPTED, HISTORY, *names], accuracy.counts, metrics)
 
 
 def teacher_of(work: Work) -> Teacher:
@@ -145,6 +146,8 @@ def _onnx(work: Work, folder: Path, config: OnnxConfig, classes: Sequence[str]) 
         data=tuple(folder / name for name in data),
         order=class_order(names or classes, classes, str(config.classes)),
     )
+    if names is None:
+        work.monitor.note(f"teacher {source}: no class names; its order is taken for the data's")
     engine, opened = Engine(threads=threads_of(work)), found.within(work.directory)
     session = opened.session(engine)
     work.monitor.note(

@@ -12,8 +12,9 @@ import paddle
 import pytest
 
 from data_catalog.base.config import UserError
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.jobs.trained import Choice, find_trained
-from ppcls_core.labels.teacher import Teacher as LabelTeacher
+from ppcls_core.labels.teacher import NetworkTeacher
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.convert import convert
 from ppcls_core.models.weights.files import load_state, save_state, weights_digest
@@ -41,8 +42,11 @@ PLACES: dict[str, Callable[[Path], paddle.nn.Layer]] = {
     "infer, export, quantize": lambda path: find_trained(
         NAME, Choice(weights=path, settings=("num_classes=2",))
     ).network(),
-    "label": lambda path: LabelTeacher(
-        model=ModelConfig(name=NAME), num_classes=2, weights=path, image_size=32
+    "label": lambda path: NetworkTeacher(
+        model=ModelConfig(name=NAME),
+        num_classes=2,
+        weights=path,
+        preprocess=Preprocess(size=32),
     ).network(),
 }
 
