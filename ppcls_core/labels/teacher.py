@@ -238,8 +238,9 @@ class MeanTeacher(Config):
         return np.logaddexp.reduce(np.stack(logprobs) + shares).astype(np.float32)
 
     def identity(self, digest: Digest) -> object:
-        """As NetworkTeacher's."""
-        return [[t.identity(digest) for t in self.teachers], list(self.weights)]
+        """As NetworkTeacher's, and how each teacher sees an image in a test."""
+        seen = [t.model_dump(mode="json", include={"preprocess"}) for t in self.teachers]
+        return [[t.identity(digest) for t in self.teachers], seen, list(self.weights)]
 
     def within(self, folder: Path) -> MeanTeacher:
         """As NetworkTeacher's."""

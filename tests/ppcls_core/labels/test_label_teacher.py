@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_catalog.base.config import UserError
-from ppcls_core.labels.teacher import Agreement, agreement, fastest_precision
+from ppcls_core.data.transforms import Preprocess
+from ppcls_core.labels.teacher import (
+    Agreement,
+    MeanTeacher,
+    NetworkTeacher,
+    agreement,
+    fastest_precision,
+)
+from ppcls_core.models.registry import ModelConfig
 from tests.conftest import PROJECT
 
 ON_THE_ENGINE = """
@@ -90,3 +99,15 @@ def test_without_bf16_there_is_nothing_to_compare(monkeypatch):
     monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: False)
     pixels = np.zeros((4, 3, 32, 32), np.uint8)
     assert fastest_precision(lambda dtype: pytest.fail("opened"), pixels) == ("fp32", None)
+
+
+def test_a_mean_is_another_where_a_teacher_sees_images_otherwise():
+    def identity(size: int, share: float, content: str) -> object:
+        model, preprocess = ModelConfig(name="ResNet18_vd"), Preprocess(size=size)
+        one = NetworkTeacher(model=model, num_classes=2, weights=Path("w"), preprocess=preprocess)
+        mean = MeanTeacher(teachers=(one, one), weights=(share, 1 - share))
+        return mean.identity(lambda path: content)
+
+    same = identity(32, 0.5, "a")
+    assert same == identity(32, 0.5, "a")
+    assert same not in (identity(48, 0.5, "a"), identity(32, 0.4, "a"), identity(32, 0.5, "b"))
