@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from data_catalog.base.config import UserError
-from ppcls_core.data import transforms
 from ppcls_core.data.augment import (
     AutoAugment,
     BatchOperator,
@@ -31,6 +30,7 @@ from ppcls_core.data.augment import (
     apply,
 )
 from ppcls_core.data.augment.common import MEAN_COLOUR
+from ppcls_core.models import specs
 
 OPERATORS = [
     RandomCrop(size=(20, 33)),
@@ -141,7 +141,7 @@ def test_identity(operator):
 
 
 def test_the_fill_is_near_the_mean_after_normalisation():
-    mean, std = np.array(transforms.MEAN), np.array(transforms.STD)
+    mean, std = np.array(specs.MEAN), np.array(specs.STD)
     assert tuple(np.rint(255 * mean)) == MEAN_COLOUR
     assert np.abs((np.array(MEAN_COLOUR) / 255 - mean) / std).max() < 0.009
 
