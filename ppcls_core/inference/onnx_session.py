@@ -102,20 +102,18 @@ def external_data(path: Path) -> tuple[Path, ...]:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         raise UserError(f"{path}: is no ONNX file ({error}); export it again") from None
-    folder, found = path.parent, set[Path]()
+    folder, found = path.parent.resolve(), set[Path]()
     for tensor in _messages(model, onnx.TensorProto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}
         location = place.get("location", "")
-        file = folder / location
-        inside = ".." not in Path(location).parts and file.resolve().is_relative_to(
-            folder.resolve()
-        )
-        if not inside or not file.is_file():
+        file = path.parent / location
+        is_outside = Path(location).is_absolute() or ".." in Path(location).parts
+        if is_outside or not file.resolve().is_relative_to(folder) or not file.is_file():
             raise UserError(
                 f"{path}: tensor '{tensor.name}' lies in '{location}', no file in the folder of "
                 "the model; put its files there, or save it as one file"
