@@ -56,8 +56,13 @@ def label(
             tables.append(label_table(ids, predict(pixels), header, (numbers, seeds)))
         for _ in range(len(good) + len(bad)):
             advance()
-    columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
-    return pa.concat_tables(tables).combine_chunks(), pa.table(columns, schema=REJECTED)
+    return pa.concat_tables(tables).combine_chunks(), rejected_table(rejected)
+
+
+def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """REJECTED of (image id, reason, detail)."""
+    columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(REJECTED))]
+    return pa.table(columns, schema=REJECTED)
 
 
 class LabelSource(Config):

@@ -158,7 +158,7 @@ def build_model(
             f"model {name}: got {num_classes} classes, expected 1 to {MAX_CLASSES:,}; "
             "check the number of labels in the manifest or the recipe"
         )
-    path = _published_file(name) if pretrained is True else pretrained
+    path = published_file(name) if pretrained is True else pretrained
     # Not above: Paddle takes seconds to import.
     from paddle.utils import unique_name
 
@@ -173,7 +173,7 @@ def build_model(
     return model
 
 
-def _published_file(name: str) -> Path:
+def published_file(name: str) -> Path:
     """The weights published under `name`: a package's, or downloaded if they are not there yet."""
     published = published_weights().get(name)
     if published is None or not published.url:

@@ -37,10 +37,10 @@ Start = Callable[..., Make]  # (number of the child, *arguments), found by name 
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
-    """The settings of each stage that trains; a teacher with given weights does not."""
+    """The settings of each stage that trains by steps."""
     found: dict[str, TrainConfig] = {name: getattr(recipe, name) for name in STUDENTS}
-    teacher = recipe.teacher
-    return found if teacher.weights or not teacher.train else found | {"teacher": teacher.train}
+    own = recipe.teacher.train
+    return found | {"teacher": own} if isinstance(own, TrainConfig) else found
 
 
 def check_devices(recipe: Recipe) -> None:
