@@ -186,7 +186,8 @@ class _Reading:
         num, sizes = len(self.known), self.found.images.table["size"].to_numpy()
         keys = np.concatenate([self.known["key"], self.keys[fresh]])
         order = np.argsort(keys, kind="stable")
-        order = order[np.append(keys[order[1:]] != keys[order[:-1]], True)]
+        keys = keys[order]
+        order = order[np.append(keys[1:] != keys[:-1], True)]
         out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
         for start in range(0, len(order), 1 << 20):
             places = order[start : start + (1 << 20)]
