@@ -188,16 +188,18 @@ class _Reading:
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         order = order[np.append(keys[1:] != keys[:-1], True)]
-        out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
-        for start in range(0, len(order), 1 << 20):
-            places = order[start : start + (1 << 20)]
-            part, is_old = out[start : start + len(places)], places < num
-            part[is_old] = self.known[places[is_old]]
-            rows = fresh[places[~is_old] - num]
-            columns = (self.keys, sizes, self.found.changed, self.contents)
-            for name, column in zip(ENTRY.names or (), columns, strict=True):
-                part[name][~is_old] = column[rows]
-        out.flush()
+        head = {"descr": np.lib.format.dtype_to_descr(ENTRY), "fortran_order": False}
+        with temporary.open("wb") as file:  # mapped, it would count as memory of this process
+            np.lib.format.write_array_header_1_0(file, head | {"shape": order.shape})
+            for start in range(0, len(order), 1 << 20):
+                places = order[start : start + (1 << 20)]
+                part, is_old = np.empty(len(places), ENTRY), places < num
+                part[is_old] = self.known[places[is_old]]
+                rows = fresh[places[~is_old] - num]
+                columns = (self.keys, sizes, self.found.changed, self.contents)
+                for name, column in zip(ENTRY.names or (), columns, strict=True):
+                    part[name][~is_old] = column[rows]
+                part.tofile(file)
 
 
 def _file_content(path: bytes) -> bytes | None:
