@@ -73,9 +73,10 @@ def _parse(
         number = pc.if_else(pc.equal(pc.binary_length(number), 0), None, number)
         paths.append(path.filter(filled))
         labels.append(number.filter(filled).cast(pa.string()).cast(pa.int32()))
-        lines.append(np.flatnonzero(filled.to_numpy(zero_copy_only=False)) + start)
+        numbers = np.flatnonzero(filled.to_numpy(zero_copy_only=False)) + start
+        lines.append(numbers.astype(np.int32))
         start += len(text)
-    every = np.concatenate(lines) if lines else np.empty(0, np.int64)
+    every = np.concatenate([np.empty(0, np.int32), *lines])
     return pa.chunked_array(paths, pa.binary()), pa.chunked_array(labels, pa.int32()), every
 
 
