@@ -1,6 +1,7 @@
 """List files: `path label` a line, as PaddleClas has them."""
 # pyright: reportAttributeAccessIssue=false
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,8 @@ def _check_relative(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> 
 
 def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:
     """Refuse a path that stands there twice; 8 bytes a path are held."""
+    if pc.any(pc.match_substring_regex(paths, r"//|(^|/)\.\.?/")).as_py():  # `a//b` is `a/b`
+        paths = pa.chunked_array([list(map(os.path.normpath, _each(paths)))], pa.binary())
     hashes = np.fromiter(map(hash, _each(paths)), np.int64, len(paths))
     in_order = np.sort(hashes)
     again = in_order[1:][in_order[1:] == in_order[:-1]]

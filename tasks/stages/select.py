@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from data_catalog.base.files import write_table
 from data_catalog.images.columns import Images, write_images
-from ppcls_core.labels.select import Selection, select
+from ppcls_core.labels.select import SELECTION, Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Work
@@ -34,7 +34,7 @@ def run(work: Work) -> Outcome:
     write_table(work.path("selection.parquet"), found.table)
     labelled, pool = work.images("data/train.arrow"), work.images("dedup/kept.arrow")
     is_chosen = pc.is_in(pool.table["image_id"], found.table["image_id"])
-    found = replace(found, table=found.table.slice(0, 0))  # it is written, and may be large
+    found = replace(found, table=SELECTION.empty_table())  # it is written, and may be large
     merged = merge(labelled, pool, is_chosen)
     write_images(work.path("train.arrow"), merged)
     num_added = len(merged) - len(labelled)
