@@ -20,6 +20,7 @@ from data_catalog.images.classes import (
     Numbers,
     check_agreement,
     check_labels,
+    check_tops,
     class_folders,
     folder_classes,
     folders_of_list,
@@ -183,6 +184,7 @@ class Dataset:
 
     def _names_of(self, split: str, found: Found, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the class folders of a split, in the order of the classes."""
+        check_tops(found)
         names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
         if not names:
             raise UserError(
@@ -214,7 +216,7 @@ class Dataset:
                 f"{found.at(row)}: '{found.images.ids[row]}' has no label ({len(null):,} of "
                 f"{len(found.images):,} lines lack one); `{split}` needs lines of `path label`"
             )
-        if classes:
+        if classes and split != "pool":  # a pool's labels, if any, are not used
             source = "`num_classes`" if self.num_classes else "the training split"
             check_labels(found, len(classes), self.config.classes or source)
 
