@@ -167,10 +167,8 @@ def recipe_path(name: str) -> Path:
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
-
-    Raises UserError: as `load_recipes`, and for several students.
-    """
+    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked. Raises
+    UserError: as `load_recipes`, and for several students."""
     recipes = load_recipes(name, settings)
     if len(recipes) > 1:
         raise UserError(f"{recipe_path(name)}: has `students`, a recipe with one is expected here")

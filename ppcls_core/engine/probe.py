@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import paddle
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from data_catalog.base.config import UserError
@@ -17,10 +17,8 @@ FOLDS = 5
 
 
 def without_classifier(model: Network) -> Network:
-    """`model`, whose output is now what its classifier would see: float [N, F].
-
-    Raises UserError: the classifier is no linear layer.
-    """
+    """`model`, whose output is now what its classifier would see: float [N, F]. Raises UserError:
+    the classifier is no linear layer."""
     *path, name = model.classifiers[0].split(".")
     parent = operator.attrgetter(".".join(path))(model) if path else model
     if not isinstance(getattr(parent, name), paddle.nn.Linear):
@@ -47,14 +45,20 @@ def fit_classifier(model: Network, features: np.ndarray, labels: np.ndarray, see
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     # Standardised, so that one range of strengths suits every network.
     mean, deviation = features.mean(0), features.std(0) + 1e-6
-    regression = LogisticRegressionCV(Cs=STRENGTHS.tolist(), cv=folds, max_iter=200, tol=1e-3)
+    # Likelihood, not accuracy: soft labels need probabilities that can be believed.
+    search = GridSearchCV(
+        LogisticRegression(max_iter=1000),
+        {"C": STRENGTHS.tolist()},
+        cv=folds,
+        scoring="neg_log_loss",
+    )
     with threadpool_limits(int(os.environ["OMP_NUM_THREADS"])):  # set by ppcls_core
-        regression.fit((features - mean) / deviation, labels)
+        search.fit((features - mean) / deviation, labels)
     # Of two classes there is one row: the second one's log-odds.
-    weight, bias = regression.coef_, regression.intercept_
+    weight, bias = search.best_estimator_.coef_, search.best_estimator_.intercept_
     if num_classes == 2:
         weight, bias = np.stack([0 * weight[0], weight[0]]), np.array([0.0, bias[0]])
     weight = weight / deviation
     model.classifier.weight.set_value(weight.T.astype(np.float32))
     model.classifier.bias.set_value((bias - weight @ mean).astype(np.float32))
-    return float(np.ravel(regression.C_)[0])
+    return float(search.best_params_["C"])

@@ -115,11 +115,8 @@ class Drift:
 
 
 def check_labels(folder: Path, num: int, workers: int) -> Drift:
-    """Label `num` of the views in `folder` again.
-
-    Raises UserError: the labels are of other weights, preprocessing or augmentation code than
-    what is there now; nothing can be compared.
-    """
+    """Label `num` of the views in `folder` again. Raises UserError: the labels are of other
+    weights, preprocessing or augmentation code than what is there now; nothing can be compared."""
     source = read_source(folder)
     if not source.teacher.weights.is_file():
         raise UserError(

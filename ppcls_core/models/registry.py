@@ -55,10 +55,8 @@ FAMILIES: tuple[Mapping[str, ModelSpec], ...] = tuple(
 
 
 def merged(families: Iterable[Mapping[str, ModelSpec]]) -> dict[str, ModelSpec]:
-    """All variants of `families` by name.
-
-    Raises ValueError: two families have a variant of the same name.
-    """
+    """All variants of `families` by name. Raises ValueError: two families have a variant of the
+    same name."""
     variants: dict[str, ModelSpec] = {}
     for family in families:
         if taken := variants.keys() & family.keys():
@@ -83,10 +81,8 @@ def known_models() -> list[str]:
 
 
 def architecture_of(name: str) -> str:
-    """The architecture of that name, or the one of the published weights of that name.
-
-    Raises UserError: neither, with the closest known names.
-    """
+    """The architecture of that name, or the one of the published weights of that name. Raises
+    UserError: neither, with the closest known names."""
     if name in _VARIANTS:
         return name
     published = published_weights()
@@ -107,11 +103,8 @@ def published_of(name: str) -> PublishedWeights | None:
 
 
 def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSpec:
-    """The variant's spec with the fields in `overrides` replaced.
-
-    Raises UserError: unknown name or field (with the closest known ones), or a value of the wrong
-    type or range.
-    """
+    """The variant's spec with the fields in `overrides` replaced. Raises UserError: unknown name or
+    field (with the closest known ones), or a value of the wrong type or range."""
     spec = _VARIANTS[architecture_of(name)]
     return parse(type(spec), {**spec.model_dump(), **(overrides or {})}, f"model {name}")
 

@@ -64,11 +64,9 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def run_in_processes(stage: Stage, work: Work) -> Outcome:
-    """The outcome of `stage`, run in as many processes as its recipe has devices.
-
-    Raises UserError, OSError, Interrupted: as the stage itself, or a process was killed; Exception:
-    a defect, with the traceback of the process.
-    """
+    """The outcome of `stage`, run in as many processes as its recipe has devices. Raises UserError,
+    OSError, Interrupted: as the stage itself, or a process was killed; Exception: a defect, with
+    the traceback of the process."""
     monitor, own, logs = work.monitor, _share(work), work.path("log")
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(mode=0o700)

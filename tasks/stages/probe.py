@@ -32,9 +32,7 @@ Item = tuple[str, Source, int]  # id, place and row of an image
 
 def probe(work: Work, model: Network, weights: Path) -> dict[str, int]:
     """Set the classifier of `model`, which has the given `weights`; the counts of its images.
-
-    Raises UserError: as `check_lost` and `fit_classifier`.
-    """
+    Raises UserError: as `check_lost` and `fit_classifier`."""
     images, run_time = work.images("data/teacher.arrow"), work.recipe.run_time
 
     def process(make: Make) -> Process:

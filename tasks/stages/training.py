@@ -148,10 +148,8 @@ def new_model(work: Work, model: ModelConfig, role: str) -> Network:
 
 
 def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
-    """The network of `model` in eval mode with `weights`, as in `load_state`.
-
-    Raises UserError: the weights are of another architecture or number of classes.
-    """
+    """The network of `model` in eval mode with `weights`, as in `load_state`. Raises UserError: the
+    weights are of another architecture or number of classes."""
     network = new_model(work, model, "trained")
     try:
         load_weights(network, weights)
