@@ -109,11 +109,9 @@ class Dataset:
         return digest_of([digests, counts, truth])
 
     def build(self, out: Path, progress: Progress) -> Splits:
-        """The image sets; nothing is written to `out`. A missing image gets size -1.
-
-        Raises UserError: a list that is absent, empty, repeats a path or lacks a label; a label
-        outside the classes; two sources that disagree about a class; a planted name not there.
-        """
+        """The image sets; nothing is written to `out`. A missing image gets size -1. Raises
+        UserError: a list that is absent, empty, repeats a path or lacks a label; a label outside
+        the classes; two sources that disagree about a class; a planted name not there."""
         contents = Contents(cache_folder())
         count = Counter(progress)
         found = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
@@ -15,10 +15,16 @@ from data_catalog.published import published_weights
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
+from ppcls_core.engine.config import (
+    DistillTraining,
+    FixTraining,
+    LabelTraining,
+    Probe,
+    TeacherTraining,
+)
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
-from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
+from ppcls_core.models.registry import ModelConfig, check_image_size, published_file, spec_of
 from ppcls_core.models.weights.files import find_weights
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -37,14 +43,42 @@ class DataConfig(Config):
     pool_options: dict[str, Any] = Field(default={})
 
 
+PUBLISHED = "published"
+
+
+def _mode(train: Any) -> str:
+    """The tag of a teacher's training."""
+    mode = train.get("mode") if isinstance(train, Mapping) else getattr(train, "mode", None)
+    return "dict[probe]" if mode == "probe" else "dict[training]"
+
+
+_Training = Annotated[TeacherTraining, Tag("dict[training]")]
+_Probe = Annotated[Probe, Tag("dict[probe]")]
+
+
 class TeacherConfig(Config):
-    """The teacher: its `weights` are taken as they are, else it is trained as `train` says."""
+    """The teacher: its `weights` are taken as they are, or adapted or trained as `train` says."""
 
     model: ModelConfig
-    weights: str | None = None  # as in `load_state`, relative to the recipe
+    weights: str | None = None
+    """As in `load_state`, relative to the recipe; PUBLISHED for those published under its name."""
     image_size: int = Field(default_factory=lambda known: _published_size(known), ge=32)
     """Resolution at which it labels; as published by default, else 224."""
-    train: LabelTraining | None = None
+    train: Annotated[_Training | _Probe, Discriminator(_mode)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_mode_needs(self) -> TeacherConfig:
+        if self.train is None and self.weights is None:
+            raise ValueError("give `weights` (a file) or `train` (settings to train it)")
+        mode = self.train and self.train.mode
+        if self.weights is None and mode not in (None, "scratch"):
+            raise ValueError(f"`train.mode: {mode}` needs `weights`, which it adapts")
+        if self.weights is not None and mode == "scratch":
+            raise ValueError(
+                "`weights` and `train` exclude each other, unless `train.mode` is `probe` (a new "
+                "classifier) or `finetune` (all of it)"
+            )
+        return self
 
     @property
     def preprocess(self) -> Preprocess:
@@ -133,10 +167,8 @@ def recipe_path(name: str) -> Path:
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
-
-    Raises UserError: as `load_recipes`, and for several students.
-    """
+    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked. Raises
+    UserError: as `load_recipes`, and for several students."""
     recipes = load_recipes(name, settings)
     if len(recipes) > 1:
         raise UserError(f"{recipe_path(name)}: has `students`, a recipe with one is expected here")
@@ -213,7 +245,7 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 def _check_models(recipe: Recipe, path: Path) -> None:
     sizes = {name: getattr(recipe, name).image_size for name in STUDENTS}
     own = {"teacher": recipe.teacher.image_size}
-    if recipe.teacher.train is not None:
+    if isinstance(recipe.teacher.train, TeacherTraining):
         own["teacher.train"] = recipe.teacher.train.image_size
     models = {"teacher.model": recipe.teacher.model, "student": recipe.student}
     for (key, model), by_section in zip(models.items(), (own, sizes), strict=True):
@@ -222,10 +254,6 @@ def _check_models(recipe: Recipe, path: Path) -> None:
         for name, size in by_section.items():
             with errors_of(f"{path}: {name}.image_size"):
                 check_image_size(model, size)
-    if recipe.teacher.train is None and recipe.teacher.weights is None:
-        raise UserError(
-            f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
-        )
 
 
 def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
@@ -234,7 +262,9 @@ def _resolve_weights(recipe: Recipe, path: Path) -> Recipe:
         return recipe
     given = Path(recipe.teacher.weights)
     with errors_of(f"{path}: teacher.weights"):
-        # A path with a ~ is no relative one.
-        found = find_weights(given if str(given).startswith("~") else path.parent / given)
+        if recipe.teacher.weights == PUBLISHED:
+            found = published_file(recipe.teacher.model.name)
+        else:  # a path with a ~ is no relative one
+            found = find_weights(given if str(given).startswith("~") else path.parent / given)
     teacher = recipe.teacher.model_copy(update={"weights": str(found)})
     return recipe.model_copy(update={"teacher": teacher})

@@ -38,10 +38,8 @@ def write_record(directory: Path, num_images: int) -> None:
 
 
 def int8_files(directory: Path) -> tuple[Path, Path]:
-    """Program and weights of the int8 model in `directory`.
-
-    Raises UserError: there is none, or it is not that of the exported model there.
-    """
+    """Program and weights of the int8 model in `directory`. Raises UserError: there is none, or it
+    is not that of the exported model there."""
     missing = [x for x in (RECORD, PROGRAM, WEIGHTS) if not (directory / x).is_file()]
     if missing:
         raise UserError(

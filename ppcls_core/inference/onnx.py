@@ -80,10 +80,8 @@ def open_onnx(exported: Exported, threads: int) -> Logits:
 
 
 def open_session(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The ONNX model `path` as a function of its one input to its one output.
-
-    Raises UserError: onnxruntime refuses it, as where ONNX cannot say what the network does.
-    """
+    """The ONNX model `path` as a function of its one input to its one output. Raises UserError:
+    onnxruntime refuses it, as where ONNX cannot say what the network does."""
     import onnxruntime
     from onnxruntime.capi import (
         onnxruntime_pybind11_state as errors,  # pyright: ignore[reportAttributeAccessIssue]

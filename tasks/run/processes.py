@@ -37,10 +37,10 @@ Start = Callable[..., Make]  # (number of the child, *arguments), found by name 
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
-    """The settings of each stage that trains; a teacher with given weights does not."""
+    """The settings of each stage that trains by steps."""
     found: dict[str, TrainConfig] = {name: getattr(recipe, name) for name in STUDENTS}
-    teacher = recipe.teacher
-    return found if teacher.weights or not teacher.train else found | {"teacher": teacher.train}
+    own = recipe.teacher.train
+    return found | {"teacher": own} if isinstance(own, TrainConfig) else found
 
 
 def check_devices(recipe: Recipe) -> None:
@@ -64,11 +64,9 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def run_in_processes(stage: Stage, work: Work) -> Outcome:
-    """The outcome of `stage`, run in as many processes as its recipe has devices.
-
-    Raises UserError, OSError, Interrupted: as the stage itself, or a process was killed; Exception:
-    a defect, with the traceback of the process.
-    """
+    """The outcome of `stage`, run in as many processes as its recipe has devices. Raises UserError,
+    OSError, Interrupted: as the stage itself, or a process was killed; Exception: a defect, with
+    the traceback of the process."""
     monitor, own, logs = work.monitor, _share(work), work.path("log")
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(mode=0o700)

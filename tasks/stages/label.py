@@ -64,11 +64,14 @@ def pool_view(work: Work) -> TestView:
 
 
 def augmented_views(work: Work) -> AugmentedViews:
-    """The views that the distillation sees in its first `label.views` epochs."""
+    """The views that the distillation sees in its first `label.views` epochs.
+
+    The teacher sees the same crops at its own resolution.
+    """
     config = work.recipe.distill
     return AugmentedViews(
         augmentation=config.augmentation,
-        image_size=config.image_size,
+        image_size=work.recipe.teacher.image_size,
         root_seed=seed_of(work.recipe.seed, "distill"),
         num=max(1, work.recipe.label.views),
     )

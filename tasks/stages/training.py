@@ -1,7 +1,7 @@
 """The stages that train, a function each, and the networks of a recipe.
 
 Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1, images
-that could not be read; empty for a teacher whose weights are given).
+that could not be read; empty for a teacher whose weights are given, or given and probed).
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json
 from ppcls_core.data.loader import Replay
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
+from ppcls_core.engine.config import DistillTraining, LabelTraining, Probe, TrainConfig
 from ppcls_core.engine.evaluator import EvalData, evaluate
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation, replay
 from ppcls_core.engine.run import HISTORY, Run
@@ -26,29 +26,34 @@ from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
 from tasks.run.stage import Outcome, Work
 from tasks.stages.label import augmented_views, origin_of
+from tasks.stages.probe import probe
 
 WEIGHTS = "model.pdparams"
 FILES = [WEIGHTS, HISTORY]
 
 
 def teacher(work: Work) -> Outcome:
-    """The given weights taken as they are, or a model trained on labelled images."""
-    config = work.recipe.teacher
-    if config.weights is not None:
-        return _adopt(work, Path(config.weights))
-    assert config.train is not None
+    """The given weights as they are or adapted to the classes, or a model trained from none."""
+    config, weights = work.recipe.teacher, Path(work.recipe.teacher.weights or "")
+    if config.train is None:
+        classes = work.images("data/val.arrow").classes
+        check_class_names(weights, classes)  # same number is not same classes
+        return _adopt(work, trained_model(work, config.model, weights), {})
     model = new_model(work, config.model, "teacher")
+    if config.weights is not None:
+        load_weights(model, weights, work.monitor.note)
+    if isinstance(config.train, Probe):
+        return _adopt(work, model, probe(work, model, weights))
     return _on_labels(work, model, "data/teacher.arrow", config.train)
 
 
-def _adopt(work: Work, weights: Path) -> Outcome:
-    data = eval_data(work, work.recipe.teacher.preprocess)
-    check_class_names(weights, data.images.classes)  # same number is not same classes
-    model = trained_model(work, work.recipe.teacher.model, weights)
-    accuracy = evaluate(model, data, work.monitor)
+def _adopt(work: Work, model: Network, counts: dict[str, int]) -> Outcome:
+    """The outcome of a teacher that was not trained by steps: its weights and accuracy."""
+    model.eval()
+    accuracy = evaluate(model, eval_data(work, work.recipe.teacher.preprocess), work.monitor)
     save_state(work.path(WEIGHTS), state_of(model))
     write_json(work.path(HISTORY), [])
-    return Outcome(FILES, accuracy.counts, {"top1": accuracy.top1})
+    return Outcome(FILES, counts or accuracy.counts, {"top1": accuracy.top1})
 
 
 def baseline(work: Work) -> Outcome:
@@ -143,10 +148,8 @@ def new_model(work: Work, model: ModelConfig, role: str) -> Network:
 
 
 def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
-    """The network of `model` in eval mode with `weights`, as in `load_state`.
-
-    Raises UserError: the weights are of another architecture or number of classes.
-    """
+    """The network of `model` in eval mode with `weights`, as in `load_state`. Raises UserError: the
+    weights are of another architecture or number of classes."""
     network = new_model(work, model, "trained")
     try:
         load_weights(network, weights)

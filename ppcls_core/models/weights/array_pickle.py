@@ -88,10 +88,8 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
 
 
 def check_name(name: Any) -> str:
-    """`name` if it can be an entry's: text that UTF-8 can encode, of at most LONGEST_NAME.
-
-    Raises BadPickle: it cannot.
-    """
+    """`name` if it can be an entry's: text that UTF-8 can encode, of at most LONGEST_NAME. Raises
+    BadPickle: it cannot."""
     if type(name) is not str:
         raise BadPickle(f"a name is a {type(name).__name__}, not text")
     if len(name) > LONGEST_NAME:
