@@ -125,7 +125,7 @@ def measure(name: str, size: int, batch_sizes: Sequence[int], threads: int) -> l
 def _engines(
     model: Network, size: int, folder: Path, threads: int
 ) -> dict[str, Callable[[np.ndarray], object]]:
-    """What computes logits of float32 [N, 3, size, size] here; `folder` is for the files."""
+    """The function to logits of float32 [N, 3, size, size]; `folder` is for its files."""
     classes = tuple(map(str, range(num_classes_of(model))))
     sidecar = Sidecar(architecture="any", classes=classes, preprocess=Preprocess(size=size))
     export(model, sidecar, folder)

@@ -56,7 +56,7 @@ def test_given_weights_are_not_trained(tmp_path: Path) -> None:
     weights = tmp_path / "w.pdparams"
     weights.touch()
     assert "teacher" in trainings(recipe())
-    assert "teacher" not in trainings(recipe(f"teacher.weights={weights}"))
+    assert "teacher" not in trainings(recipe(f"teacher.weights={weights}", "teacher.train=null"))
 
 
 class Stopper(SilentMonitor):

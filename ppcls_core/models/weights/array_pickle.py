@@ -321,7 +321,7 @@ class _Makers:
         return array.reshape(shape, order=order)
 
     def storage(self, reference: Any) -> _Storage:
-        """Of PyTorch's reference: ("storage", type, key, device, number of elements, no view)."""
+        """The storage of ("storage", type, key, device, number of elements, no view)."""
         if type(reference) is not tuple or len(reference) not in (5, 6):
             raise BadPickle(f"a storage referred to by a {type(reference).__name__}")
         _, dtype, key, _, num, *view = reference
