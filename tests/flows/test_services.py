@@ -84,6 +84,8 @@ def test_a_stopped_service_is_killed(home: Path) -> None:
     service = stub("meek")
     for pid in service.members():
         os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")  # a SIGTERM that comes before it has stopped would end it
+        assert wait_until(lambda stat=stat: ") T " in stat.read_text(), 60)
     assert service.stop(0.5) == 2
     assert service.members() == []
 
