@@ -32,7 +32,7 @@ NUM_COMPARED = 256  # images, of bf16 with fp32
 
 
 @dataclass(frozen=True)
-class _Resources:
+class Resources:
     """Share of the machine that a child process has, and images that it runs at once."""
 
     threads: int  # of the inference engine on a CPU
@@ -114,13 +114,11 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     labeller.write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
-    config, run_time = work.recipe.label, work.recipe.run_time
+    config = work.recipe.label
     origin = origin_of(work, views)
     header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
-    threads, workers = _threads(work), max(1, run_time.workers // run_time.devices)
-    resources = _Resources(threads, workers, config.batch_size)
-    arguments = (teacher, header, views, resources)
-    with children(run_time.devices, _start_labelling, *arguments) as makers:
+    arguments = (teacher, header, views, resources_of(work))
+    with children(work.recipe.run_time.devices, _start_labelling, *arguments) as makers:
         processes = map(shards_by, makers)
         size, writers = work.recipe.shard_size, {"labels": write_labels}
         return run_shards(work.directory, total, size, work.monitor, *processes, writers=writers)
@@ -145,7 +143,9 @@ def _precision(work: Work, views: Views, sample: Sequence[labeller.Item]) -> Pre
     if work.recipe.label.precision == "fp32":
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
     elif not path.exists():
-        with children(1, _start_comparing, teacher_of(work), views, _threads(work)) as (compare,):
+        with children(1, _start_comparing, teacher_of(work), views, resources_of(work).threads) as (
+            compare,
+        ):
             (row,) = compare(sample, lambda: None)["agreement"].to_pylist()
         if refused := row.pop("refused"):
             work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
@@ -158,9 +158,11 @@ def _precision(work: Work, views: Views, sample: Sequence[labeller.Item]) -> Pre
     return "bf16" if read_json(path)["precision"] == "bf16" else "fp32"
 
 
-def _threads(work: Work) -> int:
-    """Threads of a child on a CPU."""
-    return max(1, int(os.environ["OMP_NUM_THREADS"]) // work.recipe.run_time.devices)
+def resources_of(work: Work) -> Resources:
+    """The share of each child where there is one a device."""
+    run_time, threads = work.recipe.run_time, int(os.environ["OMP_NUM_THREADS"])
+    threads, workers = (max(1, n // run_time.devices) for n in (threads, run_time.workers))
+    return Resources(threads, workers, work.recipe.label.batch_size)
 
 
 def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) -> Make:
@@ -180,7 +182,7 @@ def _start_comparing(number: int, teacher: Teacher, views: Views, threads: int) 
 
 
 def _start_labelling(
-    number: int, teacher: Teacher, header: Header, views: Views, resources: _Resources
+    number: int, teacher: Teacher, header: Header, views: Views, resources: Resources
 ) -> Make:
     precision = "bf16" if header.precision == "bf16" else "fp32"
     predict = teacher.predictor(precision, resources.threads, number)

@@ -4,19 +4,18 @@ What the classifier sees of each labelled image is computed once, by child proce
 inference engine, as in labelling; logistic regression does the rest.
 """
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from data_catalog.images.columns import REJECTED, Source
+from data_catalog.images.columns import REJECTED
 from ppcls_core.data.lost import REJECTED as COUNTED
 from ppcls_core.data.lost import check_lost, lost_text
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.probe import fit_classifier, without_classifier
-from ppcls_core.labels.labeller import batches, rejected_table
+from ppcls_core.labels.labeller import Item, batches, rejected_table
 from ppcls_core.labels.teacher import on_engine
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
@@ -24,10 +23,10 @@ from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards
 from tasks.run.processes import Make, children
 from tasks.run.stage import Work
+from tasks.stages.label import Resources, resources_of
 
 BATCH_SIZE = 16
 FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))])
-Item = tuple[str, Source, int]  # id, place and row of an image
 
 
 def probe(work: Work, model: Network, weights: Path) -> dict[str, int]:
@@ -38,14 +37,13 @@ def probe(work: Work, model: Network, weights: Path) -> dict[str, int]:
     def process(make: Make) -> Process:
         def made(rows: range, advance: Advance) -> dict[str, pa.Table]:
             part = images.take(list(rows))
+            # The number that travels with an image is its row: there is one view.
             return make(list(zip(part.ids, part.sources(), rows, strict=True)), advance)
 
         return made
 
-    threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // run_time.devices)
-    workers = max(1, run_time.workers // run_time.devices)
     view = TestView(preprocess=work.recipe.teacher.preprocess)
-    arguments = (work.recipe.teacher.model, weights, view, threads, workers)
+    arguments = (work.recipe.teacher.model, weights, view, resources_of(work))
     with children(run_time.devices, _start, *arguments) as makers:
         size = work.recipe.shard_size
         num = run_shards(work.directory, len(images), size, work.monitor, *map(process, makers))
@@ -63,16 +61,16 @@ def probe(work: Work, model: Network, weights: Path) -> dict[str, int]:
     return {"in": len(images), "out": len(found), **counts}
 
 
-def _start(  # noqa: PLR0913 - a child has no other way to know
-    number: int, model: ModelConfig, weights: Path, view: TestView, threads: int, workers: int
+def _start(
+    number: int, model: ModelConfig, weights: Path, view: TestView, resources: Resources
 ) -> Make:
     network = build_model(model.name, spec=model.spec, pretrained=weights)
     size = view.preprocess.size
-    predict = on_engine(without_classifier(network), size, "fp32", (threads, number))
+    predict = on_engine(without_classifier(network), size, "fp32", (resources.threads, number))
 
     def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
         tables, rejected = [FEATURES.empty_table()], []
-        for good, pixels, bad in batches(items, view, BATCH_SIZE, workers):
+        for good, pixels, bad in batches(items, view, BATCH_SIZE, resources.workers):
             if good:
                 columns = [[row for _, _, row in good], list(predict(pixels))]
                 tables.append(pa.table(columns, schema=FEATURES))
