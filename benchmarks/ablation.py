@@ -1,6 +1,6 @@
 """What does each part of the recipe bring, beyond chance? Without Prefect.
 
-    OMP_NUM_THREADS=1 python benchmarks/ablation.py configs/ablation/demo.yaml
+    OMP_NUM_THREADS=1 python benchmarks/ablation.py configs/ablation/clothes.yaml
 
 Prints for each row the mean top-1 over the seeds, and its mean difference from the first row of the
 same seeds, with the 95 % interval of that mean (Student's t). Results are cached as always.

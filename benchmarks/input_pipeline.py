@@ -38,7 +38,8 @@ from ppcls_core.data.augment import Operator, RandomCrop, RandomFlip
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import TrainLoader
-from ppcls_core.data.transforms import MEAN, STD, needed, reduction, train_transform
+from ppcls_core.data.transforms import needed, reduction, train_transform
+from ppcls_core.models.specs import MEAN, STD
 from ppcls_core.runtime.randomness import generator
 
 MEANS, DEVIATIONS = np.array(MEAN, np.float32), np.array(STD, np.float32)

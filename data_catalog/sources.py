@@ -20,6 +20,7 @@ from data_catalog.images.classes import (
     Numbers,
     check_agreement,
     check_labels,
+    check_tops,
     class_folders,
     folder_classes,
     folders_of_list,
@@ -108,11 +109,9 @@ class Dataset:
         return digest_of([digests, counts, truth])
 
     def build(self, out: Path, progress: Progress) -> Splits:
-        """The image sets; nothing is written to `out`. A missing image gets size -1.
-
-        Raises UserError: a list that is absent, empty, repeats a path or lacks a label; a label
-        outside the classes; two sources that disagree about a class; a planted name not there.
-        """
+        """The image sets; nothing is written to `out`. A missing image gets size -1. Raises
+        UserError: a list that is absent, empty, repeats a path or lacks a label; a label outside
+        the classes; two sources that disagree about a class; a planted name not there."""
         contents = Contents(cache_folder())
         count = Counter(progress)
         found = {
@@ -183,6 +182,7 @@ class Dataset:
 
     def _names_of(self, split: str, found: Found, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the class folders of a split, in the order of the classes."""
+        check_tops(found)
         names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
         if not names:
             raise UserError(
@@ -214,7 +214,7 @@ class Dataset:
                 f"{found.at(row)}: '{found.images.ids[row]}' has no label ({len(null):,} of "
                 f"{len(found.images):,} lines lack one); `{split}` needs lines of `path label`"
             )
-        if classes:
+        if classes and split != "pool":  # a pool's labels, if any, are not used
             source = "`num_classes`" if self.num_classes else "the training split"
             check_labels(found, len(classes), self.config.classes or source)
 

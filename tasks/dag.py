@@ -55,7 +55,7 @@ _INPUTS = {
 }
 _EXTERNAL = {"data": fingerprints, "teacher": _given_files}
 _LABELLING = "label.batch_size label.encoding label.k label.precision teacher shard_size"
-_VIEWS = "seed label teacher.model distill.augmentation distill.image_size shard_size"
+_VIEWS = "seed label teacher.model teacher.image_size distill.augmentation shard_size"
 _REPORTED = f"name seed shard_size data dedup label select student {' '.join(TRAINED)}"
 STAGES: dict[str, Stage] = {
     name: Stage(name, version, function, settings, _INPUTS.get(name, ""), _EXTERNAL.get(name))
@@ -65,7 +65,7 @@ STAGES: dict[str, Stage] = {
         ("teacher", 4, "tasks.stages.training:teacher", "seed teacher"),
         ("label", 2, "tasks.stages.label:label_pool", _LABELLING),
         ("select", 2, "tasks.stages.select:run", "select"),
-        ("views", 1, "tasks.stages.label:label_views", _VIEWS),
+        ("views", 2, "tasks.stages.label:label_views", _VIEWS),
         ("baseline", 3, "tasks.stages.training:baseline", "seed student baseline"),
         ("distill", 3, "tasks.stages.training:distill", "seed student distill"),
         ("finetune", 3, "tasks.stages.training:finetune", "seed student finetune"),

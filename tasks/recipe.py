@@ -16,12 +16,18 @@ from data_catalog.published import published_weights
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
+from ppcls_core.engine.config import (
+    DistillTraining,
+    FixTraining,
+    LabelTraining,
+    Probe,
+    TeacherTraining,
+)
 from ppcls_core.inference.sidecar import SIDECAR, read_sidecar
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, OnnxPreprocess, Weight
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
-from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
+from ppcls_core.models.registry import ModelConfig, check_image_size, published_file, spec_of
 from ppcls_core.models.weights.files import find_weights
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -40,15 +46,43 @@ class DataConfig(Config):
     pool_options: dict[str, Any] = Field(default={})
 
 
+PUBLISHED = "published"
+
+
+def _mode(train: Any) -> str:
+    """The tag of a teacher's training."""
+    mode = train.get("mode") if isinstance(train, Mapping) else getattr(train, "mode", None)
+    return "dict[probe]" if mode == "probe" else "dict[training]"
+
+
+_Training = Annotated[TeacherTraining, Tag("dict[training]")]
+_Probe = Annotated[Probe, Tag("dict[probe]")]
+
+
 class TeacherConfig(Config):
-    """The teacher: its `weights` are taken as they are, else it is trained as `train` says."""
+    """The teacher: its `weights` are taken as they are, or adapted or trained as `train` says."""
 
     model: ModelConfig
-    weights: str | None = None  # as in `load_state`, relative to the recipe
+    weights: str | None = None
+    """As in `load_state`, relative to the recipe; PUBLISHED for those published under its name."""
     image_size: int = Field(default_factory=lambda known: _published_size(known), ge=32)
     """Resolution at which it labels; as published by default, else 224."""
-    train: LabelTraining | None = None
+    train: Annotated[_Training | _Probe, Discriminator(_mode)] | None = None
     weight: Weight = None
+
+    @model_validator(mode="after")
+    def _has_what_its_mode_needs(self) -> TeacherConfig:
+        if self.train is None and self.weights is None:
+            raise ValueError("give `weights` (a file) or `train` (settings to train it)")
+        mode = self.train and self.train.mode
+        if self.weights is None and mode not in (None, "scratch"):
+            raise ValueError(f"`train.mode: {mode}` needs `weights`, which it adapts")
+        if self.weights is not None and mode == "scratch":
+            raise ValueError(
+                "`weights` and `train` exclude each other, unless `train.mode` is `probe` (a new "
+                "classifier) or `finetune` (all of it)"
+            )
+        return self
 
     @property
     def preprocess(self) -> Preprocess:
@@ -58,7 +92,7 @@ class TeacherConfig(Config):
 
     @property
     def title(self) -> str:
-        """What it is called in a report."""
+        """Its name in a report."""
         return self.model.name
 
 
@@ -194,10 +228,8 @@ def recipe_path(name: str) -> Path:
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked.
-
-    Raises UserError: as `load_recipes`, and for several students.
-    """
+    """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked. Raises
+    UserError: as `load_recipes`, and for several students."""
     recipes = load_recipes(name, settings)
     if len(recipes) > 1:
         raise UserError(f"{recipe_path(name)}: has `students`, a recipe with one is expected here")
@@ -272,29 +304,25 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:
-    student = {name: getattr(recipe, name) for name in STUDENTS}
-    models: dict[str, tuple[ModelConfig, Mapping[str, Any]]] = {
-        "student": (recipe.student, student)
-    }
+    sizes = {name: getattr(recipe, name).image_size for name in STUDENTS}
+    models = {"student": (recipe.student, sizes)}
     for place, teacher in recipe.teachers.items():
-        if not isinstance(teacher, TeacherConfig):
-            continue
-        models[f"{place}.model"] = teacher.model, {place: teacher, f"{place}.train": teacher.train}
-        if recipe.network is None and teacher.weights is None:
-            raise UserError(
-                f"{path}: {place}: one of several teachers is not trained: give weights"
-            )
-        if teacher.train is None and teacher.weights is None:
-            raise UserError(
-                f"{path}: teacher: give weights (a .pdparams file) or train (settings to train it)"
-            )
-    for key, (model, sections) in models.items():
+        if isinstance(teacher, TeacherConfig):
+            own = {place: teacher.image_size}
+            if isinstance(teacher.train, TeacherTraining):
+                own[f"{place}.train"] = teacher.train.image_size
+            models[f"{place}.model"] = teacher.model, own
+            if teacher.train and recipe.network is None:
+                raise UserError(
+                    f"{path}: {place}.train: one of several teachers is not trained; train it by a "
+                    "recipe of its own, and give the weights"
+                )
+    for key, (model, by_section) in models.items():
         with errors_of(f"{path}: {key}"):
             spec_of(model.name, model.spec)
-        for name, section in sections.items():
+        for name, size in by_section.items():
             with errors_of(f"{path}: {name}.image_size"):
-                if section is not None:
-                    check_image_size(model, section.image_size)
+                check_image_size(model, size)
 
 
 def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:
@@ -310,8 +338,10 @@ def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:
     for key, find in {"weights": find_weights, **dict.fromkeys(GIVEN, _is_file)}.items():
         if given := getattr(teacher, key, None):
             with errors_of(f"{path}: {place}.{key}"):
-                # A path with a ~ is no relative one.
-                files[key] = str(find(Path(given) if given[0] == "~" else path.parent / given))
+                if isinstance(teacher, TeacherConfig) and given == PUBLISHED:
+                    files[key] = str(published_file(teacher.model.name))
+                else:  # a path with a ~ is no relative one
+                    files[key] = str(find(Path(given) if given[0] == "~" else path.parent / given))
     teacher = teacher.model_copy(update=files)
     if not isinstance(teacher, OnnxConfig):
         return teacher

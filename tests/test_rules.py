@@ -65,7 +65,7 @@ KNOWN_TWINS: set[str] = set()
 KNOWN_NAMES: set[str] = set()
 KNOWN_LAZY = 9
 KNOWN_UNDOCUMENTED = 0
-KNOWN_BEGINNINGS = 28
+KNOWN_BEGINNINGS = 0
 
 
 def floor_of(module: str) -> str:

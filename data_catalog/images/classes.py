@@ -97,6 +97,19 @@ def folder_classes(found: Found) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_tops(found: Found) -> None:
+    """Refuse a tar or folder at the top that cannot be read: without its class the others would be
+    numbered otherwise. Raises UserError."""
+    top = text_of(os.fsencode(os.path.relpath(found.source, found.images.roots[ROOT])))
+    for row in found.images.damaged.to_pylist():
+        path = Path(row["image_id"])
+        if path.parent == Path(top) and path.name not in found.tops:
+            raise UserError(
+                f"{found.source}: '{row['image_id']}' {row['detail']}: the images of a class would "
+                "be missing, and later classes get other numbers"
+            )
+
+
 def class_folders(found: Found) -> set[str]:
     """Names of the folders at the top of a folder or tar, and of the tars without .tar."""
     return set(map(_class_of, found.tops))

@@ -302,10 +302,8 @@ def _one_dictionary(column: pa.ChunkedArray) -> pa.Array:
 
 
 def read_images(path: Path, roots: Roots) -> Images:
-    """The images in `path`, memory-mapped, whose roots lie as `roots` says.
-
-    Raises UserError: not an Arrow file with SCHEMA's columns.
-    """
+    """The images in `path`, memory-mapped, whose roots lie as `roots` says. Raises UserError: not
+    an Arrow file with SCHEMA's columns."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowInvalid) as error:

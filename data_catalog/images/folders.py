@@ -206,11 +206,12 @@ class _Files:
 
     def one_name_each(self) -> tuple[pa.Table, np.ndarray, dict[int, bytes]]:
         """(rows, times of change, tars) without further names of a file, which are counted."""
-        states = np.concatenate(self.states)
-        sizes, changed = states[:, 0], states[:, 1].copy()
-        table, identity = self._table(sizes), states[:, 2:]
+        states, self.states = self.states, []  # 32 bytes a file, which are not held any longer
+        sizes, changed = (np.concatenate([part[:, i] for part in states]) for i in (0, 1))
+        table = self._table(sizes)
         if not self.walk.links and not self.is_linked:
             return table, changed, self.tars
+        identity = np.concatenate([part[:, 2:] for part in states])
         _, first, group = np.unique(identity, axis=0, return_index=True, return_inverse=True)
         first = first[group.ravel()]  # by row: the first row of the same file
         others = (first < np.arange(self.num)) & (sizes >= 0)

@@ -39,7 +39,7 @@ class FileState(NamedTuple):
 @dataclass(frozen=True)
 class Found:
     """`images` without contents of whole files; `changed` (int64 [rows], ns) as in FileState, 0 for
-    an image within a tar. `lines` (int64 [rows], from 1): where the rows stand in the list
+    an image within a tar. `lines` (int32 [rows], from 1): where the rows stand in the list
     `source`; None for a folder or tar, of which `tops` names the folders and tars at its top."""
 
     source: Path

@@ -186,17 +186,20 @@ class _Reading:
         num, sizes = len(self.known), self.found.images.table["size"].to_numpy()
         keys = np.concatenate([self.known["key"], self.keys[fresh]])
         order = np.argsort(keys, kind="stable")
-        order = order[np.append(keys[order[1:]] != keys[order[:-1]], True)]
-        out = np.lib.format.open_memmap(temporary, "w+", ENTRY, (len(order),))
-        for start in range(0, len(order), 1 << 20):
-            places = order[start : start + (1 << 20)]
-            part, is_old = out[start : start + len(places)], places < num
-            part[is_old] = self.known[places[is_old]]
-            rows = fresh[places[~is_old] - num]
-            columns = (self.keys, sizes, self.found.changed, self.contents)
-            for name, column in zip(ENTRY.names or (), columns, strict=True):
-                part[name][~is_old] = column[rows]
-        out.flush()
+        keys = keys[order]
+        order = order[np.append(keys[1:] != keys[:-1], True)]
+        head = {"descr": np.lib.format.dtype_to_descr(ENTRY), "fortran_order": False}
+        with temporary.open("wb") as file:  # mapped, it would count as memory of this process
+            np.lib.format.write_array_header_1_0(file, head | {"shape": order.shape})
+            for start in range(0, len(order), 1 << 20):
+                places = order[start : start + (1 << 20)]
+                part, is_old = np.empty(len(places), ENTRY), places < num
+                part[is_old] = self.known[places[is_old]]
+                rows = fresh[places[~is_old] - num]
+                columns = (self.keys, sizes, self.found.changed, self.contents)
+                for name, column in zip(ENTRY.names or (), columns, strict=True):
+                    part[name][~is_old] = column[rows]
+                part.tofile(file)
 
 
 def _file_content(path: bytes) -> bytes | None:

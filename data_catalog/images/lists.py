@@ -1,6 +1,7 @@
 """List files: `path label` a line, as PaddleClas has them."""
 # pyright: reportAttributeAccessIssue=false
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,9 +74,10 @@ def _parse(
         number = pc.if_else(pc.equal(pc.binary_length(number), 0), None, number)
         paths.append(path.filter(filled))
         labels.append(number.filter(filled).cast(pa.string()).cast(pa.int32()))
-        lines.append(np.flatnonzero(filled.to_numpy(zero_copy_only=False)) + start)
+        numbers = np.flatnonzero(filled.to_numpy(zero_copy_only=False)) + start
+        lines.append(numbers.astype(np.int32))
         start += len(text)
-    every = np.concatenate(lines) if lines else np.empty(0, np.int64)
+    every = np.concatenate([np.empty(0, np.int32), *lines])
     return pa.chunked_array(paths, pa.binary()), pa.chunked_array(labels, pa.int32()), every
 
 
@@ -117,6 +119,8 @@ def _check_relative(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> 
 
 def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:
     """Refuse a path that stands there twice; 8 bytes a path are held."""
+    if pc.any(pc.match_substring_regex(paths, r"//|(^|/)\.\.?/")).as_py():  # `a//b` is `a/b`
+        paths = pa.chunked_array([list(map(os.path.normpath, _each(paths)))], pa.binary())
     hashes = np.fromiter(map(hash, _each(paths)), np.int64, len(paths))
     in_order = np.sort(hashes)
     again = in_order[1:][in_order[1:] == in_order[:-1]]

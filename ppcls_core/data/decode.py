@@ -86,11 +86,8 @@ class BadImage(Exception):
 
 
 def read_bytes(source: Source) -> bytes:
-    """The bytes of an image file, wherever it is.
-
-    Raises BadImage: `missing`, `empty`, `truncated` (a tar that ends within it),
-    `decompression_bomb`.
-    """
+    """The bytes of an image file, wherever it is. Raises BadImage: `missing`, `empty`, `truncated`
+    (a tar that ends within it), `decompression_bomb`."""
     if isinstance(source, Made):
         return source.make()
     path = source if isinstance(source, Path) else source.archive

@@ -28,6 +28,10 @@ class TestView(Config):
         """uint8 [3, S, S], whatever the number: Fix knows no other view. Raises BadImage."""
         return self.preprocess(read_image(source))
 
+    def at(self, preprocess: Preprocess) -> "TestView":
+        """The view of a network that sees images so."""
+        return TestView(preprocess=preprocess)
+
     def seed(self, image_id: str, number: int) -> int:
         """0: nothing is random."""
         return 0
@@ -54,6 +58,15 @@ class AugmentedViews(Config):
                 "a CenterCrop, of that size"
             )
         return pixels
+
+    def at(self, preprocess: Preprocess) -> "AugmentedViews":
+        """The same crops at the resolution of a network that is tested so."""
+        return AugmentedViews(
+            augmentation=self.augmentation,
+            image_size=preprocess.size,
+            root_seed=self.root_seed,
+            num=self.num,
+        )
 
     def seed(self, image_id: str, number: int) -> int:
         """Seed of the generator that all operators draw from."""

@@ -50,9 +50,7 @@ class State:
 
 def save(directory: Path, state: State) -> None:
     """Write `state` atomically as the newest checkpoint; the newest so far becomes the previous.
-
-    Raises UserError: a weight is not finite; the checkpoints stay as they are.
-    """
+    Raises UserError: a weight is not finite; the checkpoints stay as they are."""
     require_finite(state)
     with world().together():  # none may end, and have the others ended, before the file is whole
         if world().is_first:

@@ -54,6 +54,19 @@ class LabelTraining(TrainConfig):
     mix: BatchOperator | None = None  # pairs of images of a batch mixed into one
 
 
+class TeacherTraining(LabelTraining):
+    """Training of the teacher on labels: from random weights, or of all given weights."""
+
+    mode: Literal["scratch", "finetune"] = "scratch"
+
+
+class Probe(Config):
+    """A new classifier on the given weights' features: logistic regression, its L2 chosen by
+    cross-validation; all else stays as it is."""
+
+    mode: Literal["probe"]
+
+
 class DistillTraining(TrainConfig):
     """Training on the teacher's outputs, labels unused: distill and finetune."""
 

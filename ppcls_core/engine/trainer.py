@@ -140,10 +140,8 @@ class Trainer(checkpoint.State):
         return self.training.loader.batches(epoch, first, self.config.epochs - epoch, part)
 
     def step(self, batches: Iterator[Batch]) -> None:
-        """One update, by the next batch.
-
-        Raises UserError: the loss is not finite, or the batch cannot be loaded.
-        """
+        """One update, by the next batch. Raises UserError: the loss is not finite, or the batch
+        cannot be loaded."""
         lr, parts = self._lr(self.position.step), self.config.accumulate * world().size
         statistics = RunningStatistics(self.model, parts)
         with world().together():

@@ -39,9 +39,7 @@ def time_stages(
     classifier: Classifier, found: Iterator[Picture], batch_size: int
 ) -> tuple[int, dict[str, np.ndarray]]:
     """(size of the batch, milliseconds that each stage of predicting it takes, float64 [times]).
-
-    Raises UserError: none of them can be read.
-    """
+    Raises UserError: none of them can be read."""
     batch = list(islice(found, batch_size))
     pixels = _readable(batch, classifier.preprocess)
     logits = classifier.predict(pixels)
@@ -92,10 +90,8 @@ class Measured:
 
 
 def resolve_size(name: str, image_size: int | None) -> int:
-    """`image_size`, by default the one with which the model was published.
-
-    Raises UserError: unknown name, or an image too small for the network.
-    """
+    """`image_size`, by default the one with which the model was published. Raises UserError:
+    unknown name, or an image too small for the network."""
     row = published_of(name)
     size = image_size or (row.crop if row else 224)
     check_image_size(ModelConfig(name=name), size)
@@ -129,7 +125,7 @@ def measure(name: str, size: int, batch_sizes: Sequence[int], threads: int) -> l
 def _engines(
     model: Network, size: int, folder: Path, threads: int
 ) -> dict[str, Callable[[np.ndarray], object]]:
-    """What computes logits of float32 [N, 3, size, size] here; `folder` is for the files."""
+    """The function to logits of float32 [N, 3, size, size]; `folder` is for its files."""
     classes = tuple(map(str, range(num_classes_of(model))))
     sidecar = Sidecar(architecture="any", classes=classes, preprocess=Preprocess(size=size))
     export(model, sidecar, folder)

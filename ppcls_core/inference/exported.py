@@ -44,9 +44,7 @@ class Exported:
 
     def on_training_engine(self) -> Logits:
         """The model in Paddle's dygraph, unlike the engine without effect on later trainings.
-
-        Raises UserError: Paddle cannot read the files.
-        """
+        Raises UserError: Paddle cannot read the files."""
         import paddle
 
         try:

@@ -57,7 +57,7 @@ class Given:
 
     @property
     def lost(self) -> str:
-        """What was met and is no image, in words; "" if there is nothing."""
+        """Files met that are no image, in words; "" if there is nothing."""
         tally = Tally()
         for folder, images in self.sets:
             tally.add_all(images.passed_over, "" if folder == Path() else f"{folder}/")

@@ -18,15 +18,15 @@ from ppcls_core.inference import sidecar
 
 PROGRAM, WEIGHTS, RECORD = "int8.pdmodel", "int8.pdiparams", "int8.json"
 OPERATORS = frozenset({"conv2d", "depthwise_conv2d", "fused_conv2d", "fc"})
-"""What the engine computes in int8. Of its others oneDNN cannot pool small maps, and the rest gain
-nothing."""
+"""Operations that the engine computes in int8. Of its others oneDNN cannot pool small maps, and the
+rest gain nothing."""
 
 
 class Record(Config):
     """Where an int8 model comes from."""
 
     digest: str
-    """Of its own two files and of the float model's two."""
+    """Digest of its own two files and of the float model's two."""
     num_images: int
     """That it was calibrated with."""
 
@@ -38,10 +38,8 @@ def write_record(directory: Path, num_images: int) -> None:
 
 
 def int8_files(directory: Path) -> tuple[Path, Path]:
-    """Program and weights of the int8 model in `directory`.
-
-    Raises UserError: there is none, or it is not that of the exported model there.
-    """
+    """Program and weights of the int8 model in `directory`. Raises UserError: there is none, or it
+    is not that of the exported model there."""
     missing = [x for x in (RECORD, PROGRAM, WEIGHTS) if not (directory / x).is_file()]
     if missing:
         raise UserError(

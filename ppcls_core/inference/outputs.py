@@ -127,10 +127,8 @@ _BY_SUFFIX: dict[str, Format] = {".json": "json", ".jsonl": "json", ".csv": "csv
 
 
 def format_of(form: str | None, out: Path | None) -> Format:
-    """The form asked for, else the one that the suffix of `out` says, else a table.
-
-    Raises UserError: `out` is a folder.
-    """
+    """The form asked for, else the one that the suffix of `out` says, else a table. Raises
+    UserError: `out` is a folder."""
     if out and out.is_dir():
         raise UserError(f"--out {out}: is a folder; give the name of a file")
     for known in get_args(Format):

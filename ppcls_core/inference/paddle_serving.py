@@ -68,7 +68,7 @@ def _run(stem: Path, images: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _message(size: int, output: str, num_classes: int) -> Message:
-    """What goes in and what comes out, without the batch's axis."""
+    """Shapes of the input and the output, without the batch's axis."""
     message = _message_class()()
     ends = [("feed", INPUT, INPUT, [3, size, size]), ("fetch", output, OUTPUT, [num_classes])]
     for kind, name, alias, shape in ends:

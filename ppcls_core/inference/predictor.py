@@ -31,9 +31,10 @@ class EngineOptions(Config):
     """How the engine runs a model."""
 
     precision: Precision = "fp32"
-    """Of convolutions and linear layers; logits are float32. int8 needs `quantize` before."""
+    """Number format of convolutions and linear layers; logits are float32. int8 needs `quantize`
+    before."""
     threads: int = Field(default=1, ge=1, le=256)
-    """Of the CPU."""
+    """Threads of the CPU."""
     device: Literal["cpu", "gpu"] | None = None
     """None: a GPU where there is one."""
     gpu: int = Field(default=0, ge=0)

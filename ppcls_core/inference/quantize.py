@@ -103,7 +103,7 @@ def save_former(model: Network, size: int, stem: Path) -> None:
 
 
 def _quantize(folder: Path, calibration: Calibration, sidecar: Sidecar) -> None:
-    """Of the program SOURCE in `folder` the int8 one, there too."""
+    """Make the int8 program of the program SOURCE in `folder`, there too."""
 
     def images() -> Iterator[dict[str, np.ndarray]]:
         return ({INPUT: sidecar.normalized(batch)} for batch in calibration.batches)

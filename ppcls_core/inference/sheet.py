@@ -78,7 +78,7 @@ def _tile(
 
 
 def _color(row: Row, guess: Guess) -> str:
-    """Of a class: whether it is the label; of others than the best and the label, none."""
+    """Colour of a class: by whether it is the label; plain but for the best and the label."""
     if row.picture.label is None:
         return INK
     if guess.number == row.picture.label:

@@ -61,10 +61,8 @@ def variants_of(directory: Path, aware: Path | None) -> list[Variant]:
 
 
 def compare(variants: Sequence[Variant], images: Images | None, threads: int) -> list[Compared]:
-    """A row for each variant, on the CPU with `threads` threads.
-
-    Raises UserError: no image, or too few, can be read.
-    """
+    """A row for each variant, on the CPU with `threads` threads. Raises UserError: no image, or too
+    few, can be read."""
     opened = [Exported(x.directory) for x in variants]
     options = [
         EngineOptions(precision=x.precision, threads=threads, device="cpu") for x in variants

@@ -78,9 +78,8 @@ class Job(Config):
 
 def load_job(path: Path, settings: list[str]) -> Job:
     """The job of the YAML file `path`, ours or PaddleClas's, with `settings` (a.b=value) over it.
-
-    Raises UserError: unknown keys, wrong values, unknown models, sizes below the models' smallest.
-    """
+    Raises UserError: unknown keys, wrong values, unknown models, sizes below the models'
+    smallest."""
     repeated: list[str] = []
     data = load_yaml(path, repeated.append)
     if paddleclas.is_paddleclas(data):

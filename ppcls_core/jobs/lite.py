@@ -51,10 +51,8 @@ def check_out(path: Path) -> None:
 
 
 def convert(optimizer: str, trained: Trained, out: Path, target: str) -> None:
-    """Write `trained` to `out` for `target` (arm, x86 ...), atomically; float32.
-
-    Raises UserError: the weights do not fit, or the optimiser fails.
-    """
+    """Write `trained` to `out` for `target` (arm, x86 ...), atomically; float32. Raises UserError:
+    the weights do not fit, or the optimiser fails."""
     save_former = pkgutil.resolve_name("ppcls_core.inference.quantize:save_former")
     with tempfile.TemporaryDirectory() as folder:
         stem = Path(folder) / "model"

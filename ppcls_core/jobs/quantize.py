@@ -59,11 +59,8 @@ class Quantization:
 
 
 def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
-    """Write the exported and the int8 model, and TABLE: the rows returned, one a variant.
-
-    Raises UserError: no images to calibrate with, or a training asked for that the job does not
-    have.
-    """
+    """Write the exported and the int8 model, and TABLE: the rows returned, one a variant. Raises
+    UserError: no images to calibrate with, or a training asked for that the job does not have."""
     job, trained = asked.job, asked.trained
     if asked.epochs:
         if job is None:
@@ -109,9 +106,7 @@ def _described(images: Calibration, asked: int) -> str:
 
 def qat_training(job: Job, epochs: int) -> LabelTraining:
     """The job's training as it goes on with rounding: fp32, at LR_SHARE, along a cosine to 0.
-
-    Raises UserError: the job does not train on labels, or names no images.
-    """
+    Raises UserError: the job does not train on labels, or names no images."""
     if job.training is None or job.train is None or job.val is None:
         raise UserError(
             "quantisation-aware training goes on with a training on labels: expected a YAML file "

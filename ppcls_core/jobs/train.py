@@ -142,11 +142,9 @@ def try_out(job: Job, log: Log) -> None:
 
 
 def images_of(job: Job, *splits: Literal["train", "val"]) -> list[Images]:
-    """The images of `splits`, which the job has: those of its list files or class folders.
-
-    Raises UserError: no such list, a line without a label, a label outside the classes, or splits
-    that number one class differently.
-    """
+    """The images of `splits`, which the job has: those of its list files or class folders. Raises
+    UserError: no such list, a line without a label, a label outside the classes, or splits that
+    number one class differently."""
     sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
     lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
     roots = {split: Path(source.root).absolute() for split, source in sources.items()}
@@ -174,9 +172,7 @@ def _of_first(log: Log) -> Log:
 
 def _is_done(job: Job, images: Images, val: Images) -> bool:
     """Whether the folder holds this training's result; if it is empty it becomes this training's.
-
-    Raises UserError: it holds a training with other settings, images, labels or weights.
-    """
+    Raises UserError: it holds a training with other settings, images, labels or weights."""
     settings = job.model_dump(mode="json", exclude=RUN_TIME)
     settings["inputs"] = _inputs_of(job, images, val)
     path = job.folder / SETTINGS

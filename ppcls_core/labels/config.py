@@ -45,7 +45,7 @@ class OnnxConfig(Config):
 
     @property
     def title(self) -> str:
-        """What it is called in a report."""
+        """Its name in a report."""
         return Path(self.onnx).name
 
 
@@ -60,7 +60,7 @@ class LabelFileConfig(Config):
 
     @property
     def title(self) -> str:
-        """What it is called in a report."""
+        """Its name in a report."""
         return Path(self.labels).name
 
 

@@ -5,7 +5,7 @@ says whether the teacher still gives them.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +48,13 @@ def label(
             tables.append(label_table(ids, logits, header, (numbers, seeds)))
         for _ in range(len(good) + len(bad)):
             advance()
-    columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
-    return pa.concat_tables(tables).combine_chunks(), pa.table(columns, schema=REJECTED)
+    return pa.concat_tables(tables).combine_chunks(), rejected_table(rejected)
+
+
+def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """REJECTED of (image id, reason, detail)."""
+    columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(REJECTED))]
+    return pa.table(columns, schema=REJECTED)
 
 
 class LabelSource(Config):
@@ -102,11 +107,8 @@ class Drift:
 
 
 def check_labels(folder: Path, num: int, workers: int) -> Drift:
-    """Label `num` of the views in `folder` again.
-
-    Raises UserError: the labels are of other weights, preprocessing or augmentation code than
-    what is there now; nothing can be compared.
-    """
+    """Label `num` of the views in `folder` again. Raises UserError: the labels are of other
+    weights, preprocessing or augmentation code than what is there now; nothing can be compared."""
     source = read_source(folder)
     try:
         origin = source.origin()

@@ -39,8 +39,7 @@ def image_classifier(
         if any(side not in (None, pixels.shape[-1]) for side in sides):
             raise UserError(
                 f"{session.path}: takes images of {sides[0]} x {sides[1]} pixels, got "
-                f"{pixels.shape[-1]}: set that size (preprocess.size, or distill.image_size for "
-                "views), or export it with open sizes"
+                f"{pixels.shape[-1]}: set that size (preprocess.size), or export it with open sizes"
             )
         images = normalized(pixels, preprocess.mean, preprocess.std)
         images = images[:, ::-1] if config.channels == "BGR" else images

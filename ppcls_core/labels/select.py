@@ -76,11 +76,9 @@ class Selection:
 
 
 def select(shards: Sequence[Shard], config: SelectConfig, monitor: Monitor) -> Selection:
-    """Select among all images of `shards`, of which there is at least one.
-
-    Raises UserError: a damaged shard, fewer classes kept there than `config.p`, or an image
-    that is labelled twice. Interrupted: a stop was requested.
-    """
+    """Select among all images of `shards`, of which there is at least one. Raises UserError: a
+    damaged shard, fewer classes kept there than `config.p`, or an image that is labelled twice.
+    Interrupted: a stop was requested."""
     num_top, num_classes = shards[0].header.num_top, shards[0].header.num_classes
     if num_top < min(config.p, num_classes):
         raise UserError(
@@ -106,9 +104,7 @@ def select(shards: Sequence[Shard], config: SelectConfig, monitor: Monitor) -> S
 
 def select_store(folder: Path, config: SelectConfig, out: Path, monitor: Monitor) -> Selection:
     """Select from the shards in `folder` into the Parquet file `out`, which is whole or not there.
-
-    Raises UserError: as `select`; no shards in `folder`, or `out` is a folder.
-    """
+    Raises UserError: as `select`; no shards in `folder`, or `out` is a folder."""
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give the name of a file")
     shards = open_shards(folder)

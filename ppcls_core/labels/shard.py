@@ -134,10 +134,8 @@ class Shard:
     metadata: pq.FileMetaData
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Its rows in order, 32,768 at a time, of these columns.
-
-        Raises UserError: the file is damaged.
-        """
+        """Its rows in order, 32,768 at a time, of these columns. Raises UserError: the file is
+        damaged."""
         with (
             _readable(self.path),
             pq.ParquetFile(self.path, page_checksum_verification=True) as file,
@@ -146,10 +144,8 @@ class Shard:
 
 
 def open_shard(path: Path, origin: Origin | None = None) -> Shard:
-    """The shard in `path`.
-
-    Raises UserError: no shard of soft labels, a damaged one, or one of another `origin`.
-    """
+    """The shard in `path`. Raises UserError: no shard of soft labels, a damaged one, or one of
+    another `origin`."""
     with _readable(path), pq.ParquetFile(path) as file:
         metadata, schema = file.metadata, file.schema_arrow
     header = _header(schema, path)
@@ -169,10 +165,8 @@ def open_shard(path: Path, origin: Origin | None = None) -> Shard:
 
 
 def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
-    """All shards of a folder, by name.
-
-    Raises UserError: there is none, or they are not of one header.
-    """
+    """All shards of a folder, by name. Raises UserError: there is none, or they are not of one
+    header."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one that the label stage has written")
     paths = sorted(folder.glob(PATTERN))

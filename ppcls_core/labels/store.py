@@ -112,11 +112,8 @@ class LabelStore:
 
     @staticmethod
     def open(folder: Path, origin: Origin | None = None) -> LabelStore:
-        """The labels in `folder`.
-
-        Raises UserError: no shard there, a damaged one, one of another `origin` or made
-        otherwise than the others, or a view of an image that is there twice.
-        """
+        """The labels in `folder`. Raises UserError: no shard there, a damaged one, one of another
+        `origin` or made otherwise than the others, or a view of an image that is there twice."""
         shards = open_shards(folder, origin)
         blocks = tuple(block for shard in shards for block in _map(shard))
         ends = np.cumsum([0, *(len(block["top_logprob"]) for block in blocks)], dtype=np.int64)
@@ -135,9 +132,7 @@ class LabelStore:
 
     def logprobs(self, ids: Sequence[str], views: Sequence[int] | int = 0) -> np.ndarray:
         """The teacher's log-probabilities float32 [N, C] for image `ids[n]` in view `views[n]`.
-
-        Raises UserError: one of them is not there.
-        """
+        Raises UserError: one of them is not there."""
         wanted = np.broadcast_to(np.asarray(views, np.int64), len(ids))
         rows = self._index.rows(ids, wanted)
         missing = np.flatnonzero(rows < 0)

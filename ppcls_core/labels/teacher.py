@@ -25,7 +25,7 @@ from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.data.views import TestView, Views
+from ppcls_core.data.views import Views
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.onnx_session import OnnxSession, open_session
 from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16, open_predictor
@@ -99,9 +99,8 @@ class _Seeing(Config, ABC):
     def predictor(self, engine: Engine) -> Predict: ...
 
     def answers(self, engine: Engine, views: Views) -> Answers:
-        """Its logits for images as `views` show them; view 0 as in a test."""
-        predict = self.predictor(engine)
-        seen = TestView(preprocess=self.preprocess) if isinstance(views, TestView) else views
+        """Its logits for images as `views` show them, at its own resolution."""
+        predict, seen = self.predictor(engine), views.at(self.preprocess)
 
         def answer(items: Sequence[Item]) -> Batches:
             for good, pixels, bad in batches(items, seen, engine.batch_size, engine.workers):

@@ -27,10 +27,8 @@ class Backbone(nn.Layer):
     """
 
     def __init__(self, model: Network, stages: Sequence[str] | None = None) -> None:
-        """Take the maps `stages` of `model`; by default all that it has.
-
-        Raises UserError: a stage that the model does not have.
-        """
+        """Take the maps `stages` of `model`; by default all that it has. Raises UserError: a stage
+        that the model does not have."""
         super().__init__()
         self.model = model
         shapes = _shapes(model)

@@ -55,10 +55,8 @@ FAMILIES: tuple[Mapping[str, ModelSpec], ...] = tuple(
 
 
 def merged(families: Iterable[Mapping[str, ModelSpec]]) -> dict[str, ModelSpec]:
-    """All variants of `families` by name.
-
-    Raises ValueError: two families have a variant of the same name.
-    """
+    """All variants of `families` by name. Raises ValueError: two families have a variant of the
+    same name."""
     variants: dict[str, ModelSpec] = {}
     for family in families:
         if taken := variants.keys() & family.keys():
@@ -83,10 +81,8 @@ def known_models() -> list[str]:
 
 
 def architecture_of(name: str) -> str:
-    """The architecture of that name, or the one of the published weights of that name.
-
-    Raises UserError: neither, with the closest known names.
-    """
+    """The architecture of that name, or the one of the published weights of that name. Raises
+    UserError: neither, with the closest known names."""
     if name in _VARIANTS:
         return name
     published = published_weights()
@@ -107,11 +103,8 @@ def published_of(name: str) -> PublishedWeights | None:
 
 
 def spec_of(name: str, overrides: Mapping[str, object] | None = None) -> ModelSpec:
-    """The variant's spec with the fields in `overrides` replaced.
-
-    Raises UserError: unknown name or field (with the closest known ones), or a value of the wrong
-    type or range.
-    """
+    """The variant's spec with the fields in `overrides` replaced. Raises UserError: unknown name or
+    field (with the closest known ones), or a value of the wrong type or range."""
     spec = _VARIANTS[architecture_of(name)]
     return parse(type(spec), {**spec.model_dump(), **(overrides or {})}, f"model {name}")
 
@@ -158,7 +151,7 @@ def build_model(
             f"model {name}: got {num_classes} classes, expected 1 to {MAX_CLASSES:,}; "
             "check the number of labels in the manifest or the recipe"
         )
-    path = _published_file(name) if pretrained is True else pretrained
+    path = published_file(name) if pretrained is True else pretrained
     # Not above: Paddle takes seconds to import.
     from paddle.utils import unique_name
 
@@ -173,7 +166,7 @@ def build_model(
     return model
 
 
-def _published_file(name: str) -> Path:
+def published_file(name: str) -> Path:
     """The weights published under `name`: a package's, or downloaded if they are not there yet."""
     published = published_weights().get(name)
     if published is None or not published.url:

@@ -15,10 +15,8 @@ _COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operato
 
 
 def matching(patterns: Sequence[str]) -> list[PublishedWeights]:
-    """Published models whose name matches one of `patterns` (`*` and `?`); all without any.
-
-    Raises UserError: a pattern that no name matches.
-    """
+    """Published models whose name matches one of `patterns` (`*` and `?`); all without any. Raises
+    UserError: a pattern that no name matches."""
     rows = published_weights()
     for pattern in patterns:
         if not fnmatch.filter(rows, pattern):
@@ -39,10 +37,8 @@ def figure(row: PublishedWeights, column: str, device: str) -> float | None:
 def where(
     rows: Iterable[PublishedWeights], conditions: Iterable[str], device: str
 ) -> list[PublishedWeights]:
-    """The rows that meet all `conditions`, such as `top1>=79`; an unknown figure meets none.
-
-    Raises UserError: not of that form, or an unknown column.
-    """
+    """The rows that meet all `conditions`, such as `top1>=79`; an unknown figure meets none. Raises
+    UserError: not of that form, or an unknown column."""
     rows = list(rows)
     for condition in conditions:
         match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*", condition)
@@ -58,10 +54,8 @@ def where(
 
 
 def in_order(rows: Iterable[PublishedWeights], column: str, device: str) -> list[PublishedWeights]:
-    """Accuracies from the highest, all else from the lowest; an unknown figure comes last.
-
-    Raises UserError: an unknown column.
-    """
+    """Accuracies from the highest, all else from the lowest; an unknown figure comes last. Raises
+    UserError: an unknown column."""
     if column not in COLUMNS:
         raise UserError(f"no column '{column}'{closest(column, COLUMNS)}")
     if column == "name":

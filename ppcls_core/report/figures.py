@@ -66,10 +66,8 @@ def stage_colour(name: str) -> str:
 
 
 def accuracy_chart(rows: Sequence[AccuracyRow]) -> bytes:
-    """Top-1 (finite) of each model with its 95 % interval, from top to bottom, as SVG.
-
-    Raises ValueError without a row.
-    """
+    """Top-1 (finite) of each model with its 95 % interval, from top to bottom, as SVG. Raises
+    ValueError without a row."""
     if not rows:
         raise ValueError("an accuracy chart needs at least one row")
     with _settings():
@@ -206,10 +204,8 @@ def _not_recorded(axes: Axes) -> None:
 
 
 def selection_chart(selection: SelectionSummary) -> bytes:
-    """Images of each class, scores of what was selected, entropies over the pool, as SVG.
-
-    Raises ValueError without a class.
-    """
+    """Images of each class, scores of what was selected, entropies over the pool, as SVG. Raises
+    ValueError without a class."""
     if not selection.classes:
         raise ValueError("a selection chart needs at least one class")
     with _settings():
@@ -314,10 +310,8 @@ def _svg(figure: Figure) -> bytes:
 
 
 def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
-    """Contact sheet of pairs, each pool image beside the validation image, as JPEG.
-
-    Raises ValueError without a pair.
-    """
+    """Contact sheet of pairs, each pool image beside the validation image, as JPEG. Raises
+    ValueError without a pair."""
     if not pairs:
         raise ValueError("a pair sheet needs at least one pair")
     rows = []
@@ -333,9 +327,7 @@ def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
 
 def selection_sheet(samples: Sequence[ClassSample]) -> bytes:
     """Contact sheet of the selection, a class a row: best images, gap, borderline ones; as JPEG.
-
-    Raises ValueError without a class.
-    """
+    Raises ValueError without a class."""
     if not samples:
         raise ValueError("a selection sheet needs at least one class")
     rows = []

@@ -39,9 +39,7 @@ def pareto_front(rows: Sequence[PublishedWeights], cost: str) -> list[PublishedW
 
 def draw_pareto(path: Path, rows: Sequence[PublishedWeights], costs: Sequence[str]) -> None:
     """Draw top-1 accuracy against each of `costs`, a panel each, to `path` (.png, .svg or .pdf).
-
-    Raises ValueError: a suffix that matplotlib does not write.
-    """
+    Raises ValueError: a suffix that matplotlib does not write."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5 * len(costs), 6.5), layout="constrained")

@@ -104,10 +104,8 @@ class Child:
 
     def __call__(self, request: object, report: Callable[..., None] = ignore) -> Any:
         """The answer to `request`; each `parent.report(...)` in the child becomes `report(...)`.
-
         Raises UserError: the child's own, or it has died; Exception: whatever else its function
-        raised, with the child's traceback as a note.
-        """
+        raised, with the child's traceback as a note."""
         return gather([self], request, report)[0]
 
     def __enter__(self) -> Self:

@@ -30,10 +30,8 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(file: Path | None, value: str | None) -> str | None:
-    """The token in `file`, else `value`, that of the environment.
-
-    Raises UserError: it is too short, or no text for a header.
-    """
+    """The token in `file`, else `value`, that of the environment. Raises UserError: it is too
+    short, or no text for a header."""
     try:
         token = file.read_text(encoding="utf-8").strip() if file else value
     except UnicodeDecodeError as error:

@@ -50,10 +50,8 @@ class Client:
         return map_threads(lambda one: self.classify(one, top_k), pictures, self._concurrency)
 
     def classify(self, picture: Picture, top_k: int) -> Row:
-        """The best classes of an image, or why it has none.
-
-        Raises UserError: the server cannot be reached, or refuses whatever it is sent.
-        """
+        """The best classes of an image, or why it has none. Raises UserError: the server cannot be
+        reached, or refuses whatever it is sent."""
         try:
             data = read_bytes(picture.source)
         except BadImage as error:

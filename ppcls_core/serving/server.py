@@ -42,10 +42,8 @@ def address_of(bound: socket.socket) -> str:
 
 
 def serve(service: ModelService, bound: socket.socket, say: Callable[[str], None]) -> None:
-    """Serve on `bound` until SIGTERM or SIGINT, then finish what is under way.
-
-    Raises what ended the model, such as that it cannot be loaded.
-    """
+    """Serve on `bound` until SIGTERM or SIGINT, then finish what is under way. Raises what ended
+    the model, such as that it cannot be loaded."""
     cv2.setNumThreads(1)  # the decoders are threads already
     server = Server(service)
     begun, url = time.perf_counter(), address_of(bound)

@@ -67,11 +67,9 @@ class Session:
         self.store.remember(self.recipe.name, result.stage, result.key)
 
     def run(self, stage: Stage, monitor: Monitor) -> Result:
-        """Run `stage`, going on from what a killed run left, and commit its result.
-
-        Raises UserError: a mistake the user can mend, too few devices, a full disk, or the same
-        stage running elsewhere; Interrupted: a stop was requested, what is finished is kept.
-        """
+        """Run `stage`, going on from what a killed run left, and commit its result. Raises
+        UserError: a mistake the user can mend, too few devices, a full disk, or the same stage
+        running elsewhere; Interrupted: a stop was requested, what is finished is kept."""
         check_devices(self.recipe)
         try:
             return self._run_locked(stage, monitor)

@@ -8,6 +8,7 @@ label file as `import_labels` writes it, or model.pdparams.
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     val, run_time = work.images("data/val.arrow"), work.recipe.run_time
     rows = {image_id: row for row, image_id in enumerate(val.ids)}
     items = [(image_id, val.source(row), 0) for image_id, row in rows.items()]
-    engine = Engine(threads=threads_of(work), workers=run_time.workers, batch_size=BATCH_SIZE)
+    engine = replace(engine_of(work), batch_size=BATCH_SIZE)
     hits, lost = np.zeros((3, len(val.classes)), np.int64), Lost()
     for good, logits, bad in teacher.answers(engine, test_view(work))(items):
         check(work.monitor)
@@ -104,9 +105,11 @@ def test_view(work: Work) -> TestView:
     return TestView(preprocess=network.preprocess if network else Preprocess())
 
 
-def threads_of(work: Work) -> int:
-    """Threads of a teacher on a CPU, in each of the processes that label."""
-    return max(1, int(os.environ["OMP_NUM_THREADS"]) // work.recipe.run_time.devices)
+def engine_of(work: Work) -> Engine:
+    """A teacher's share of the machine in each of as many processes as there are devices."""
+    run_time, threads = work.recipe.run_time, int(os.environ["OMP_NUM_THREADS"])
+    threads, workers = (max(1, n // run_time.devices) for n in (threads, run_time.workers))
+    return Engine(threads=threads, workers=workers, batch_size=work.recipe.label.batch_size)
 
 
 def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:
@@ -148,14 +151,9 @@ def _onnx(work: Work, folder: Path, config: OnnxConfig, classes: Sequence[str]) 
     )
     if names is None:
         work.monitor.note(f"teacher {source}: no class names; its order is taken for the data's")
-    engine, opened = Engine(threads=threads_of(work)), found.within(work.directory)
-    session = opened.session(engine)
+    session = found.within(work.directory).session(engine_of(work))
     work.monitor.note(
         f"teacher {source}: onnxruntime's {session.provider}, from {session.inputs[0]} to "
         f"{session.outputs[0]}"
     )
-    predict = opened.predictor(engine)
-    if work.recipe.label.views:  # found out now, not after the pool has been labelled
-        size = work.recipe.distill.image_size
-        predict(np.zeros((1, 3, size, size), np.uint8))
     return found

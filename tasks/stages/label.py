@@ -38,7 +38,7 @@ from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards, shard_files
 from tasks.run.processes import Make, children
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import teacher_of, test_view, threads_of
+from tasks.stages.adopt import engine_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 NUM_COMPARED = 256  # images, of bf16 with fp32
@@ -69,11 +69,14 @@ def replayed_views(work: Work) -> Views:
 
 
 def augmented_views(work: Work) -> AugmentedViews:
-    """The views that the distillation sees in its first `label.views` epochs."""
-    config = work.recipe.distill
+    """The views that the distillation sees in its first `label.views` epochs.
+
+    A teacher sees the same crops at its own resolution.
+    """
+    config, network = work.recipe.distill, work.recipe.network
     return AugmentedViews(
         augmentation=config.augmentation,
-        image_size=config.image_size,
+        image_size=network.image_size if network else config.image_size,
         root_seed=seed_of(work.recipe.seed, "distill"),
         num=max(1, work.recipe.label.views),
     )
@@ -124,13 +127,11 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
     labeller.write_source(work.directory, source)
     total = len(found) * per_image
     precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
-    config, run_time = work.recipe.label, work.recipe.run_time
+    config = work.recipe.label
     origin = origin_of(work, views)
     header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
-    workers = max(1, run_time.workers // run_time.devices)
-    engine = Engine(precision, threads_of(work), workers, config.batch_size)
-    arguments = (teacher_of(work), header, views, engine)
-    with children(run_time.devices, _start_labelling, *arguments) as makers:
+    arguments = (teacher, header, views, replace(engine_of(work), precision=precision))
+    with children(work.recipe.run_time.devices, _start_labelling, *arguments) as makers:
         processes = map(shards_by, makers)
         size, writers = work.recipe.shard_size, {"labels": write_labels}
         return run_shards(work.directory, total, size, work.monitor, *processes, writers=writers)
@@ -152,7 +153,8 @@ def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
     if work.recipe.label.precision == "fp32" or not isinstance(teacher, NetworkTeacher):
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
     elif not path.exists():
-        with children(1, _start_comparing, teacher, views, threads_of(work)) as (compare,):
+        arguments = (teacher, views, engine_of(work))
+        with children(1, _start_comparing, *arguments) as (compare,):
             (row,) = compare(sample, lambda: None)["agreement"].to_pylist()
         if refused := row.pop("refused"):
             work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
@@ -165,12 +167,12 @@ def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
     return "bf16" if read_json(path)["precision"] == "bf16" else "fp32"
 
 
-def _start_comparing(number: int, teacher: NetworkTeacher, views: Views, threads: int) -> Make:
+def _start_comparing(number: int, teacher: NetworkTeacher, views: Views, engine: Engine) -> Make:
     def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        ((_, pixels, _),) = batches(sample, views, len(sample), threads)
+        ((_, pixels, _),) = batches(sample, views, len(sample), engine.workers)
 
         def predictor(precision: Precision) -> Predict:
-            return teacher.predictor(Engine(precision, threads))
+            return teacher.predictor(replace(engine, precision=precision))
 
         precision, found = fastest_precision(predictor, pixels)
         top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)

@@ -6,12 +6,14 @@ nor an image id; of two files with one content the dedup stage knows as far as i
 """
 # pyright: reportAttributeAccessIssue=false
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.files import write_table
 from data_catalog.images.columns import Images, write_images
-from ppcls_core.labels.select import Selection, select
+from ppcls_core.labels.select import SELECTION, Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Work
@@ -32,7 +34,9 @@ def run(work: Work) -> Outcome:
         found = Selection.nothing(0, work.num_classes())
     write_table(work.path("selection.parquet"), found.table)
     labelled, pool = work.images("data/train.arrow"), work.images("dedup/kept.arrow")
-    merged = merge(labelled, pool, found.table["image_id"])
+    is_chosen = pc.is_in(pool.table["image_id"], found.table["image_id"])
+    found = replace(found, table=SELECTION.empty_table())  # it is written, and may be large
+    merged = merge(labelled, pool, is_chosen)
     write_images(work.path("train.arrow"), merged)
     num_added = len(merged) - len(labelled)
     return Outcome(
@@ -51,10 +55,9 @@ def run(work: Work) -> Outcome:
     )
 
 
-def merge(labelled: Images, pool: Images, ids: pa.ChunkedArray) -> Images:
-    """`labelled`, then of `pool` those in `ids`, unlabelled, if neither file nor id is known."""
+def merge(labelled: Images, pool: Images, is_chosen: pa.ChunkedArray) -> Images:
+    """`labelled`, then of `pool` the chosen, unlabelled, if neither file nor id is known."""
     known_places, known_ids = _places(labelled.table), labelled.table["image_id"]
-    is_chosen = pc.is_in(pool.table["image_id"], ids)  # once: it hashes all of `ids`
     pa.default_memory_pool().release_unused()  # else Arrow keeps what selecting took
     added: list[pa.Table] = []
     for first in range(0, len(pool), _PIECE):

@@ -1,7 +1,7 @@
 """The stages that train, a function each, and the networks of a recipe.
 
 Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1, images
-that could not be read; empty for a teacher whose weights are given).
+that could not be read; empty for a teacher whose weights are given, or given and probed).
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import write_json
 from ppcls_core.data.loader import Replay
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
+from ppcls_core.engine.config import DistillTraining, LabelTraining, Probe, TrainConfig
 from ppcls_core.engine.evaluator import EvalData, evaluate
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation, replay
 from ppcls_core.engine.run import HISTORY, Run
@@ -28,30 +28,36 @@ from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
 from tasks.stages.adopt import WEIGHTS, adopt
 from tasks.stages.label import augmented_views, origin_of, replayed_views
+from tasks.stages.probe import probe
 
 FILES = [WEIGHTS, HISTORY]
 
 
 def teacher(work: Work) -> Outcome:
-    """What is given taken as it is, or a model trained on labelled images."""
+    """What is given taken as it is or adapted to the classes, or a model trained from none."""
     config = work.recipe.network
     if config is None:
         return adopt(work)
-    if config.weights is not None:
-        return _adopt(work, config, Path(config.weights))
-    assert config.train is not None
+    weights = Path(config.weights or "")
+    if config.train is None:
+        classes = work.images("data/val.arrow").classes
+        check_class_names(weights, classes)  # same number is not same classes
+        return _adopt(work, config, trained_model(work, config.model, weights), {})
     model = new_model(work, config.model, "teacher")
+    if config.weights is not None:
+        load_weights(model, weights, work.monitor.note)
+    if isinstance(config.train, Probe):
+        return _adopt(work, config, model, probe(work, config, weights, model))
     return _on_labels(work, model, "data/teacher.arrow", config.train)
 
 
-def _adopt(work: Work, config: TeacherConfig, weights: Path) -> Outcome:
-    data = eval_data(work, config.preprocess)
-    check_class_names(weights, data.images.classes)  # same number is not same classes
-    model = trained_model(work, config.model, weights)
-    accuracy = evaluate(model, data, work.monitor)
+def _adopt(work: Work, config: TeacherConfig, model: Network, counts: dict[str, int]) -> Outcome:
+    """The outcome of a teacher that was not trained by steps: its weights and accuracy."""
+    model.eval()
+    accuracy = evaluate(model, eval_data(work, config.preprocess), work.monitor)
     save_state(work.path(WEIGHTS), state_of(model))
     write_json(work.path(HISTORY), [])
-    return Outcome(FILES, accuracy.counts, {"top1": accuracy.top1})
+    return Outcome(FILES, counts or accuracy.counts, {"top1": accuracy.top1})
 
 
 def baseline(work: Work) -> Outcome:
@@ -146,10 +152,8 @@ def new_model(work: Work, model: ModelConfig, role: str) -> Network:
 
 
 def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
-    """The network of `model` in eval mode with `weights`, as in `load_state`.
-
-    Raises UserError: the weights are of another architecture or number of classes.
-    """
+    """The network of `model` in eval mode with `weights`, as in `load_state`. Raises UserError: the
+    weights are of another architecture or number of classes."""
     network = new_model(work, model, "trained")
     try:
         load_weights(network, weights)

@@ -42,7 +42,10 @@ def recipe(tmp_path: Path) -> Path:
         (["data.labelled=clothes", "data.options.trian=1"], ["clothes", "trian", "'train'"]),
         (["data.labelled=clothing", "data.options={}"], ["clothing", "SSLD_CLOTHING_DIR"]),
         (["teacher.train=null"], ["mine.yaml", "teacher", "weights", "train"]),
-        (["teacher.weights=no/such"], ["mine.yaml", "teacher.weights", "no/such", "give the path"]),
+        (
+            ["teacher.weights=no/such", "teacher.train=null"],
+            ["mine.yaml", "teacher.weights", "no/such", "give the path"],
+        ),
         (["name"], ["'name'", "a.b=value"]),
         (["name=a/b"], ["mine.yaml", "name"]),
     ],

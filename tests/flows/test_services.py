@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -80,10 +81,16 @@ def test_a_service_and_all_it_started_end(home: Path, kind: str, killed: int) ->
     assert not service.record.exists()
 
 
+def _has_stopped(stat: Path) -> bool:
+    return ") T " in stat.read_text()
+
+
 def test_a_stopped_service_is_killed(home: Path) -> None:
     service = stub("meek")
     for pid in service.members():
         os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")  # a SIGTERM that comes before it has stopped would end it
+        assert wait_until(partial(_has_stopped, stat), 60)
     assert service.stop(0.5) == 2
     assert service.members() == []
 

@@ -287,10 +287,8 @@ def _strongest(
 
 
 def load_index(path: Path) -> ValIndex:
-    """The index that `build_index` left in the directory `path`.
-
-    Raises UserError: there is no index, or one of another format, or a damaged one.
-    """
+    """The index that `build_index` left in the directory `path`. Raises UserError: there is no
+    index, or one of another format, or a damaged one."""
     head = read_json(path / "index.json")
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise UserError(f"{path}: no index of format {FORMAT}; remove this folder and run again")

@@ -134,10 +134,8 @@ def write_removal(
 
 
 def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
-    """The list `path`, and notes on it: other versions, an alteration.
-
-    Raises UserError: no list of this format there.
-    """
+    """The list `path`, and notes on it: other versions, an alteration. Raises UserError: no list of
+    this format there."""
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise UserError(f"{path}: no removal list of format {FORMAT}; give a removed.json")

@@ -33,11 +33,8 @@ def note(where: str, message: str) -> None:
 
 
 def training(form: PaddleClasConfig, train: Train, where: str) -> dict[str, Any]:
-    """The fields of a LabelTraining, or of a DistillTraining where the model has a teacher.
-
-    Raises UserError: no epochs, image sizes that differ, or a loss or mix that contradicts the
-    rest.
-    """
+    """The fields of a LabelTraining, or of a DistillTraining where the model has a teacher. Raises
+    UserError: no epochs, image sizes that differ, or a loss or mix that contradicts the rest."""
     if form.epochs is None:
         raise UserError(f"{where}: setting 'epochs' is required")
     mix, distills = _mix(form, train, where), "_distill_" in form.ARCHITECTURE.name

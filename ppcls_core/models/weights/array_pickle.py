@@ -88,10 +88,8 @@ def read_named_arrays(stream: BinaryIO) -> dict[str, Any]:
 
 
 def check_name(name: Any) -> str:
-    """`name` if it can be an entry's: text that UTF-8 can encode, of at most LONGEST_NAME.
-
-    Raises BadPickle: it cannot.
-    """
+    """`name` if it can be an entry's: text that UTF-8 can encode, of at most LONGEST_NAME. Raises
+    BadPickle: it cannot."""
     if type(name) is not str:
         raise BadPickle(f"a name is a {type(name).__name__}, not text")
     if len(name) > LONGEST_NAME:
@@ -323,7 +321,7 @@ class _Makers:
         return array.reshape(shape, order=order)
 
     def storage(self, reference: Any) -> _Storage:
-        """Of PyTorch's reference: ("storage", type, key, device, number of elements, no view)."""
+        """The storage of ("storage", type, key, device, number of elements, no view)."""
         if type(reference) is not tuple or len(reference) not in (5, 6):
             raise BadPickle(f"a storage referred to by a {type(reference).__name__}")
         _, dtype, key, _, num, *view = reference

@@ -59,9 +59,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def find_weights(path: Path) -> Path:
     """The file or folder that `path` names, which may lack its `.pdparams` and begin with a `~`.
-
-    Raises UserError: there is none.
-    """
+    Raises UserError: there is none."""
     try:
         path = path.expanduser()
     except RuntimeError as error:

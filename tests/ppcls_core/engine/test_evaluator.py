@@ -10,10 +10,11 @@ from hypothesis.extra.numpy import arrays
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import loose_images
-from ppcls_core.data.transforms import MEAN, STD, Preprocess
+from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine import evaluator
 from ppcls_core.engine.evaluator import EvalData, count_hits, evaluate, predict_logits
 from ppcls_core.models.registry import build_model
+from ppcls_core.models.specs import MEAN, STD
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tests.support.images import image_set

@@ -1,6 +1,7 @@
 """The labelled images and the selected ones make one list, no image twice."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_catalog.images.columns import SCHEMA, Images
 from tasks.stages.select import merge
@@ -20,11 +21,15 @@ def images(*rows):
 LABELLED = images(("a", "train", "a.jpg", 1), ("b", "train", "b.jpg", 0))
 
 
+def chosen(pool, *ids):
+    return pc.is_in(pool.table["image_id"], pa.array(ids, pa.string()))
+
+
 def test_selected_images_follow_without_label_in_the_pool_s_order():
     pool = images(
         ("z", "pool", "z.jpg", 1), ("y", "pool", "y.jpg", 0), ("x", "pool", "x.jpg", None)
     )
-    merged = merge(LABELLED, pool, pa.chunked_array([["x", "z"], ["x"]]))
+    merged = merge(LABELLED, pool, chosen(pool, "x", "z", "x"))
     assert merged.ids == ["a", "b", "z", "x"]
     assert merged.table["label"].to_pylist() == [1, 0, None, None]
     assert merged.classes == LABELLED.classes
@@ -36,10 +41,11 @@ def test_neither_a_file_nor_an_id_is_in_it_twice():
         ("a", "pool", "a.jpg", None),  # a labelled id
         ("c", "pool", "b.jpg", None),  # a labelled path under another root
     )
-    merged = merge(LABELLED, pool, pa.chunked_array([["other name", "a", "c"]]))
+    merged = merge(LABELLED, pool, chosen(pool, "other name", "a", "c"))
     assert merged.ids == ["a", "b", "c"]
 
 
 def test_nothing_selected():
-    merged = merge(LABELLED, images(("z", "pool", "z.jpg", 1)), pa.chunked_array([], pa.string()))
+    pool = images(("z", "pool", "z.jpg", 1))
+    merged = merge(LABELLED, pool, chosen(pool))
     assert merged.table.to_pylist() == LABELLED.table.to_pylist()

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_catalog.photo_patches import photo_folder
 
 from data_catalog.base.config import UserError
-from data_catalog.published import find_published
+from data_catalog.published import published_weights
 from ppcls_core.cli.zoo import models
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import decode
@@ -46,7 +45,8 @@ needs_weights = pytest.mark.skipif(
 
 def photographs(name, photos):
     see = find_trained(name, Choice()).preprocess
-    return np.stack([see(decode((photo_folder() / photo).read_bytes())) for photo in photos])
+    folder = Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    return np.stack([see(decode((folder / photo).read_bytes())) for photo in photos])
 
 
 @needs_weights
@@ -63,7 +63,7 @@ def test_logits_are_those_of_the_original_network(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_size_and_interpolation_are_the_same_wherever_they_stand(name):
-    row, spec = find_published(name), spec_of(name)
+    row, spec = published_weights()[name], spec_of(name)
     short = round(row.crop / 0.875)
     assert (row.crop, row.resize_short) == (spec.resolution, short)
     assert row.interpolation == spec.interpolation == "cubic"
@@ -77,9 +77,9 @@ def test_size_and_interpolation_are_the_same_wherever_they_stand(name):
 
 def test_other_teachers_see_images_as_before():
     for name, size in (("ResNet50_vd", 224), ("InceptionV4", 299), ("unknown", 224)):
-        config = TeacherConfig.model_validate({"model": {"name": name}})
-        assert config.image_size == size
-    given = {"model": {"name": NAMES[2]}, "image_size": 64}
+        given = {"model": {"name": name}, "weights": "w"}
+        assert TeacherConfig.model_validate(given).image_size == size
+    given = {"model": {"name": NAMES[2]}, "weights": "w", "image_size": 64}
     assert TeacherConfig.model_validate(given).image_size == 64
 
 

@@ -1,0 +1,64 @@
+"""Linear probes: a network's classifier learnt by logistic regression, all else as it is."""
+
+import operator
+import os
+
+import numpy as np
+import paddle
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from data_catalog.base.config import UserError
+from ppcls_core.models.networks.layers import Network
+
+STRENGTHS = np.logspace(-4, 1, 11)  # inverse of the L2 penalty, of standardised features
+FOLDS = 5
+
+
+def without_classifier(model: Network) -> Network:
+    """`model`, whose output is now what its classifier would see: float [N, F]. Raises UserError:
+    the classifier is no linear layer."""
+    *path, name = model.classifiers[0].split(".")
+    parent = operator.attrgetter(".".join(path))(model) if path else model
+    if not isinstance(getattr(parent, name), paddle.nn.Linear):
+        raise UserError(
+            f"{model.architecture}: its classifier is no linear layer; take `mode: finetune`"
+        )
+    setattr(parent, name, paddle.nn.Identity())
+    return model
+
+
+def fit_classifier(model: Network, features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    """Set the classifier of `model` to the multinomial logistic regression of `labels` int [N] on
+    `features` float32 [N, F]; the inverse L2 that FOLDS-fold cross-validation chose.
+
+    Raises UserError: a class has fewer than FOLDS images, or there is one class.
+    """
+    num_classes = model.classifier.weight.shape[1]
+    counts = np.bincount(labels, minlength=num_classes)
+    if counts.min() < FOLDS or num_classes < 2:
+        raise UserError(
+            f"class {counts.argmin()} has {counts.min()} labelled images that can be read, a probe "
+            f"needs at least 2 classes of {FOLDS}; take `mode: finetune`, or label more"
+        )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    # Standardised, so that one range of strengths suits every network.
+    mean, deviation = features.mean(0), features.std(0) + 1e-6
+    # Likelihood, not accuracy: soft labels need probabilities that can be believed.
+    search = GridSearchCV(
+        LogisticRegression(max_iter=1000),
+        {"C": STRENGTHS.tolist()},
+        cv=folds,
+        scoring="neg_log_loss",
+    )
+    with threadpool_limits(int(os.environ["OMP_NUM_THREADS"])):  # set by ppcls_core
+        search.fit((features - mean) / deviation, labels)
+    # Of two classes there is one row: the second one's log-odds.
+    weight, bias = search.best_estimator_.coef_, search.best_estimator_.intercept_
+    if num_classes == 2:
+        weight, bias = np.stack([0 * weight[0], weight[0]]), np.array([0.0, bias[0]])
+    weight = weight / deviation
+    model.classifier.weight.set_value(weight.T.astype(np.float32))
+    model.classifier.bias.set_value((bias - weight @ mean).astype(np.float32))
+    return float(search.best_params_["C"])
