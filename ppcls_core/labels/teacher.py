@@ -136,7 +136,7 @@ class NetworkTeacher(_Seeing):
         return on_engine(self.network(), self.preprocess.size, engine.precision, place)
 
     def identity(self, digest: Digest) -> object:
-        """What its answers depend on beside the views, as JSON."""
+        """All that its answers depend on beside the views, as JSON."""
         return [self.model.model_dump(mode="json"), self.num_classes, digest(self.weights)]
 
     def within(self, folder: Path) -> NetworkTeacher:

@@ -34,7 +34,7 @@ FILES = [WEIGHTS, HISTORY]
 
 
 def teacher(work: Work) -> Outcome:
-    """What is given taken as it is or adapted to the classes, or a model trained from none."""
+    """A given teacher as it is or adapted to the classes, or a model trained from none."""
     config = work.recipe.network
     if config is None:
         return adopt(work)
