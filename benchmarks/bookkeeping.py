@@ -34,6 +34,7 @@ from selection import NUM_CLASSES, T, synthetic_shard
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import IDS, REJECTED, read_images
 from ppcls_core.labels.shard import Header, label_table
+from ppcls_core.labels.teacher import Item
 from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.shards import Advance
 from tasks.dag import STAGES
@@ -175,11 +176,11 @@ def label(folder: Path) -> None:
 
     @contextmanager
     def children(num: int, start: Callable[..., Any], *arguments: Any) -> Iterator[list[Any]]:
-        header, numbers = arguments[1], count()
+        numbers = count()
 
-        def make(items: Sequence[tuple[str, object, int]], _: Advance) -> dict[str, pa.Table]:
-            ids = [image_id for image_id, _, _ in items]
-            labels = _random_labels(next(numbers), ids, header)
+        def make(task: tuple[Header, Sequence[Item]], _: Advance) -> dict[str, pa.Table]:
+            header, items = task
+            labels = _random_labels(next(numbers), [item[0] for item in items], header)
             return {"labels": labels, "rejected": REJECTED.empty_table()}
 
         yield [make]

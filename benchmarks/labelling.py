@@ -27,9 +27,9 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.predictor import Precision, has_fast_bf16
-from ppcls_core.labels.labeller import Item, batches, label
+from ppcls_core.labels.labeller import label
 from ppcls_core.labels.shard import Header, Origin, write_labels
-from ppcls_core.labels.teacher import Predict, on_engine
+from ppcls_core.labels.teacher import Item, Predict, batches, on_engine
 from ppcls_core.models.registry import build_model
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
@@ -47,7 +47,8 @@ def label_files(items: list[Item], predict: Predict, precision: Precision, folde
     view = TestView(preprocess=Preprocess())
     header = Header(Origin("teacher", "view"), NUM_CLASSES, "int8", precision)
     loaded = batches(items, view, BATCH_SIZE, THREADS)
-    labels, _ = label(loaded, view, predict, header, lambda: None)
+    answered = ((good, predict(pixels), bad) for good, pixels, bad in loaded)
+    labels, _ = label(answered, view, header, lambda: None)
     write_labels(labels, folder / "shard-00000.labels.parquet")
 
 

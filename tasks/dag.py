@@ -38,7 +38,7 @@ _INPUTS = {
     "teacher": "data/teacher.arrow data/val.arrow",
     "label": "dedup/kept.arrow teacher/model*",
     "select": "label/shard-*.labels.parquet dedup/kept.arrow data/train.arrow",
-    "views": "select/train.arrow teacher/model*",
+    "views": "select/train.arrow teacher/model* label/engine*",
     "baseline": "data/train.arrow data/val.arrow",
     "distill": "select/train.arrow data/val.arrow teacher/model* views/*",
     "finetune": ("distill/model.pdparams data/train.arrow data/val.arrow teacher/model* views/*"),

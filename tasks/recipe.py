@@ -115,7 +115,7 @@ _Network = Annotated[TeacherConfig, Tag("dict[model]")]
 _Onnx = Annotated[OnnxConfig, Tag("dict[onnx]")]
 _Labels = Annotated[LabelFileConfig, Tag("dict[labels]")]
 _One = Annotated[_Network | _Onnx | _Labels, Discriminator(_kind)]
-_Several = Annotated[tuple[_One, ...], Field(min_length=1), Tag("list[teachers]")]
+_Several = Annotated[tuple[_One, ...], Tag("list[teachers]")]
 
 
 class LabelConfig(Config):
@@ -180,6 +180,8 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _views_are_there(self) -> Recipe:
         """Views that are replayed are labelled, and under the same augmentation."""
+        if not self.teachers:
+            raise ValueError("`teacher`: got an empty list, expected at least one teacher")
         trainings = {"distill": self.distill, "finetune": self.finetune}
         replayed = {n: t for n, t in trainings.items() if t.teacher == "replay"}
         if self.network is None:

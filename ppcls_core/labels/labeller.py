@@ -16,6 +16,7 @@ from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
 from data_catalog.images.columns import REJECTED, read_images
 from ppcls_core.data.augment import VERSION
+from ppcls_core.data.lost import Lost
 from ppcls_core.data.views import Views
 from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.shard import Header, Origin, label_table, open_shards
@@ -55,6 +56,12 @@ def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     """REJECTED of (image id, reason, detail)."""
     columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(REJECTED))]
     return pa.table(columns, schema=REJECTED)
+
+
+def lost_of(rejected: pa.Table) -> Lost:
+    """The reason and detail of each image of a table REJECTED."""
+    ids, reasons, details = (column.to_pylist() for column in rejected.columns)
+    return dict(zip(ids, zip(reasons, details, strict=True), strict=True))
 
 
 class LabelSource(Config):

@@ -135,6 +135,11 @@ class NetworkTeacher(_Seeing):
         place = (engine.threads, engine.device)
         return on_engine(self.network(), self.preprocess.size, engine.precision, place)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return self.weights.stat().st_size
+
     def identity(self, digest: Digest) -> object:
         """All that its answers depend on beside the views, as JSON."""
         return [self.model.model_dump(mode="json"), self.num_classes, digest(self.weights)]
@@ -167,6 +172,11 @@ class OnnxTeacher(_Seeing):
         except BadRow as bad:
             name = items[bad.row][0]
             raise UserError(f"{self.config.onnx}: what it gives for image {name} {bad}") from None
+
+    @property
+    def size(self) -> int:
+        """As NetworkTeacher's."""
+        return sum(path.stat().st_size for path in (self.path, *self.data))
 
     def identity(self, digest: Digest) -> object:
         """As NetworkTeacher's."""
@@ -203,6 +213,11 @@ class FileTeacher(Config):
 
         return answer
 
+    @property
+    def size(self) -> int:
+        """As NetworkTeacher's."""
+        return self.path.stat().st_size
+
     def identity(self, digest: Digest) -> object:
         """As NetworkTeacher's."""
         return digest(self.path)
@@ -235,6 +250,11 @@ class MeanTeacher(Config):
         logprobs = [log_softmax(own) for own in logits]
         shares = np.log(self.weights).reshape(-1, 1, 1)
         return np.logaddexp.reduce(np.stack(logprobs) + shares).astype(np.float32)
+
+    @property
+    def size(self) -> int:
+        """As NetworkTeacher's."""
+        return sum(teacher.size for teacher in self.teachers)
 
     def identity(self, digest: Digest) -> object:
         """As NetworkTeacher's, and how each teacher sees an image in a test."""
@@ -276,17 +296,18 @@ def on_engine(
 
 
 def fastest_precision(
-    open_in: Callable[[Precision], Predict], pixels: np.ndarray
+    logits_in: Callable[[Precision], np.ndarray],
 ) -> tuple[Precision, Agreement | UserError | None]:
-    """bf16 where the device computes in it and agrees with fp32 on uint8 `pixels`, else fp32.
+    """bf16 where the device computes in it and its float [N, C] logits agree with fp32's, else
+    fp32.
 
     With it how they agree, or with what error the engine refuses bf16 (None: nothing was tried).
     """
-    if not has_fast_bf16() or not len(pixels):
+    if not has_fast_bf16():
         return "fp32", None
-    fp32 = _in_batches(open_in("fp32"), pixels)
+    fp32 = logits_in("fp32")
     try:
-        found = agreement(fp32, _in_batches(open_in("bf16"), pixels))
+        found = agreement(fp32, logits_in("bf16"))
     except UserError as refused:
         return "fp32", refused
     return ("bf16" if found.is_close else "fp32"), found
@@ -301,8 +322,3 @@ class _OfPixels(paddle.nn.Layer):
 
     def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
         return self.model(normalize(pixels, self.model))
-
-
-def _in_batches(predict: Predict, pixels: np.ndarray, size: int = 32) -> np.ndarray:
-    parts = [predict(pixels[start : start + size]) for start in range(0, len(pixels), size)]
-    return np.concatenate(parts)

@@ -33,14 +33,15 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
     *processes: Process,
     writers: Mapping[str, Write] = MappingProxyType({}),
     unit: str = "images",
+    piece: int | None = None,
 ) -> int:
     """Make every shard of `shard_size` of `num_rows` rows that is not whole in `directory` yet, and
     return the number of shards.
 
-    `process(rows, advance)` gives the tables of one shard and calls `advance()` once a row. Several
-    work at once, each in a thread, the first in this one. `writers` write the tables of a name that
-    are not to be written as usual. `unit` names the rows to the monitor. Raises Interrupted: a stop
-    was requested; finished shards are kept.
+    `process(rows, advance)` gives the tables of at most `piece` rows of a shard (None: of all) and
+    calls `advance()` once a row. Several work at once, each in a thread, the first in this one.
+    `writers` write the tables of a name that are not to be written as usual. `unit` names the rows
+    to the monitor. Raises Interrupted: a stop was requested; finished shards are kept.
     """
     shards = shard_ranges(num_rows, shard_size)
     missing = [n for n in range(len(shards)) if not _is_whole(directory, n)]
@@ -49,15 +50,19 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
     if len(missing) < len(shards):
         finished = len(shards) - len(missing)
         monitor.note(f"{finished} of {len(shards)} shards of {unit} are already finished")
-    rest = iter(missing)  # which the threads share: `next` of a list's iterator is atomic
+    rest, lock = _pieces({n: shards[n] for n in missing}, piece or shard_size), Lock()
+
+    def take() -> tuple[_Begun, range] | None:
+        with lock:
+            return next(rest, None)
 
     def work_off(process: Process) -> None:
         with progress.stopping_all():
-            for number in rest:
+            for shard, rows in iter(take, None):
                 progress.check()
-                tables = process(shards[number], progress.advance).items()
-                written = {n: (table, writers.get(n, _write_table)) for n, table in tables}
-                _write(directory, number, written)
+                if whole := shard.add(rows, process(rows, progress.advance)):
+                    named = {n: (t, writers.get(n, _write_table)) for n, t in whole.items()}
+                    _write(directory, shard.number, named)
 
     first, *others = processes
     with ThreadPoolExecutor(max(1, len(others))) as threads:
@@ -72,6 +77,34 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
 def shard_ranges(num_rows: int, shard_size: int) -> list[range]:
     """The rows of each shard; the last has fewer."""
     return [range(s, min(s + shard_size, num_rows)) for s in range(0, num_rows, shard_size)]
+
+
+@dataclass
+class _Begun:
+    """A shard of which pieces are made, in any order and by any thread."""
+
+    number: int
+    pieces: list[range]
+    _made: dict[range, Mapping[str, pa.Table]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, rows: range, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table] | None:
+        """The tables of the whole shard with its last piece."""
+        with self._lock:
+            self._made[rows] = tables
+            if len(self._made) < len(self.pieces):
+                return None
+        if len(self.pieces) == 1:
+            return dict(tables)
+        parts = [self._made[piece] for piece in self.pieces]
+        return {n: pa.concat_tables([p[n] for p in parts]).combine_chunks() for n in tables}
+
+
+def _pieces(shards: Mapping[int, range], size: int) -> Iterator[tuple[_Begun, range]]:
+    """Pieces of at most `size` rows of the shards, one shard after the other."""
+    for number, rows in shards.items():
+        shard = _Begun(number, [rows[start : start + size] for start in range(0, len(rows), size)])
+        yield from ((shard, piece) for piece in shard.pieces)
 
 
 @dataclass

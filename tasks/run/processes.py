@@ -15,10 +15,11 @@ and so the bits of a later training; a GPU each needs a process each. The parent
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -27,13 +28,14 @@ from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
-from ppcls_core.runtime.shards import Advance
+from ppcls_core.runtime.shards import Advance, Process, Write, run_shards
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
 # glibc gives memory back after each batch of an engine, and clearing it anew takes half the time.
 _HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 _CUDA = "paddle.device.cuda"  # imports Paddle
+_PIECE = 256  # images of a child's task, about
 Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
 Start = Callable[..., Make]  # (number of the child, *arguments), found by name in the child
 
@@ -192,6 +194,32 @@ def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]
             )
             for n in range(num)
         ]
+
+
+def make_shards(  # noqa: PLR0913 - as `run_shards`
+    work: Work,
+    folder: str,
+    num_rows: int,
+    tasks: Callable[[range], Any],
+    makers: Sequence[Make],
+    writers: Mapping[str, Write] = MappingProxyType({}),
+) -> int:
+    """Make the shards of `num_rows` rows in `folder` of a stage; the number of shards.
+
+    A task of `tasks(rows)` is a piece of a shard, so that few shards keep all `makers` busy.
+    """
+
+    def by(make: Make) -> Process:
+        return lambda rows, advance: make(tasks(rows), advance)
+
+    directory, size = work.path(folder), work.recipe.shard_size
+    directory.mkdir(exist_ok=True)
+    batch = work.recipe.label.batch_size
+    whole = max(1, _PIECE // batch) * batch  # batches, whose size may decide the last bit
+    processes = map(by, makers)
+    return run_shards(
+        directory, num_rows, size, work.monitor, *processes, writers=writers, piece=whole
+    )
 
 
 def _maker(child: Child) -> Make:

@@ -10,23 +10,28 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
+import pyarrow as pa
 
 from data_catalog.base.config import parse
 from data_catalog.base.files import atomic_path, read_json, write_json
-from ppcls_core.data.lost import Lost, check_lost, counts_of
+from data_catalog.images.columns import REJECTED
+from ppcls_core.data.lost import check_lost, counts_of
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
-from ppcls_core.engine.evaluator import BATCH_SIZE, Accuracy, count_hits
+from ppcls_core.engine.evaluator import Accuracy, count_hits
 from ppcls_core.engine.run import HISTORY
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, class_order, read_names
+from ppcls_core.labels.labeller import lost_of, rejected_table
 from ppcls_core.labels.table import import_labels
 from ppcls_core.labels.teacher import (
     Engine,
     FileTeacher,
+    Item,
     MeanTeacher,
     Member,
     NetworkTeacher,
@@ -35,12 +40,16 @@ from ppcls_core.labels.teacher import (
 )
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
-from ppcls_core.runtime.monitor import check
-from tasks.recipe import AnyTeacher
+from ppcls_core.runtime.shards import Advance, read_shards
+from tasks.recipe import AnyTeacher, TeacherConfig
+from tasks.run.processes import Make, children, make_shards
 from tasks.run.stage import Outcome, Work
 
+HITS = pa.schema([("images", pa.int64()), ("top1", pa.int64()), ("top5", pa.int64())])
+"""A row a class, of one piece of the images after the other."""
 WEIGHTS = "model.pdparams"
 ADOPTED = "model.json"
+_PROCESS, _COPIES = 1 << 30, 4  # bytes of a process, and copies of the weights that it holds
 
 
 def adopt(work: Work) -> Outcome:
@@ -68,35 +77,61 @@ def teacher_of(work: Work) -> Teacher:
     if network is None:
         path = result.path(ADOPTED)
         return parse(MeanTeacher, read_json(path), str(path)).within(result.directory)
+    return network_teacher(work, network, result.directory)
+
+
+def network_teacher(work: Work, config: TeacherConfig, folder: Path) -> NetworkTeacher:
+    """The teacher `config` with the weights that the stage of that folder has made."""
     return NetworkTeacher(
-        model=network.model,
+        model=config.model,
         num_classes=work.num_classes(),
-        weights=result.path(WEIGHTS),
-        preprocess=network.preprocess,
+        weights=folder / WEIGHTS,
+        preprocess=config.preprocess,
     )
 
 
 def measure(work: Work, teacher: Teacher) -> Accuracy:
     """Accuracy on the validation images; of a label file on those that it has.
 
-    Raises Interrupted, UserError: as `ppcls_core.engine.evaluator.evaluate_each`.
+    Raises Interrupted: a stop was requested; UserError: as `check_lost`, or a file of the teacher
+    is not as it should be.
     """
-    val, run_time = work.images("data/val.arrow"), work.recipe.run_time
-    rows = {image_id: row for row, image_id in enumerate(val.ids)}
-    items = [(image_id, val.source(row), 0) for image_id, row in rows.items()]
-    engine = replace(engine_of(work), batch_size=BATCH_SIZE)
-    hits, lost = np.zeros((3, len(val.classes)), np.int64), Lost()
-    for good, logits, bad in teacher.answers(engine, test_view(work))(items):
-        check(work.monitor)
-        lost.update({item[0]: (error.reason, error.detail) for item, error in bad})
-        if good:
-            hits += count_hits(logits, val.labels[[rows[item[0]] for item in good]])
-    counts = counts_of(lost)
+    val = work.images("data/val.arrow")
+
+    def tasks(rows: range) -> list[Item]:
+        part = val.take(list(rows))  # there is one view: the class travels as its number
+        return list(zip(part.ids, part.sources(), part.labels.tolist(), strict=True))
+
+    num, engine = share_of(work, teacher.size)
+    arguments = (teacher, test_view(work), len(val.classes), engine)
+    with children(num, _start_measuring, *arguments) as makers:
+        num_shards = make_shards(work, "val", len(val), tasks, makers)
+    found = read_shards(work.path("val"), "hits", num_shards, HITS)
+    hits = [found[name].to_numpy().reshape(-1, len(val.classes)).sum(0) for name in HITS.names]
+    counts = counts_of(lost_of(read_shards(work.path("val"), "rejected", num_shards, REJECTED)))
     unreadable = {reason: n for reason, n in counts.items() if reason != "unlabelled"}
-    check_lost("validation", unreadable, len(val), run_time.max_lost)
+    check_lost("validation", unreadable, len(val), work.recipe.run_time.max_lost)
     if not hits[0].any():
         work.monitor.note("the teacher has no label of a validation image: its accuracy is unknown")
-    return Accuracy(hits, counts)
+    return Accuracy(np.array(hits), counts)
+
+
+def _start_measuring(
+    number: int, teacher: Teacher, view: TestView, num_classes: int, engine: Engine
+) -> Make:
+    answer = teacher.answers(replace(engine, device=number), view)
+
+    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
+        hits, rejected = np.zeros((3, num_classes), np.int64), []
+        for good, logits, bad in answer(items):
+            if good:
+                hits += count_hits(logits, np.array([label for _, _, label in good]))
+            rejected += [(item[0], error.reason, error.detail) for item, error in bad]
+            for _ in range(len(good) + len(bad)):
+                advance()
+        return {"hits": pa.table(list(hits), schema=HITS), "rejected": rejected_table(rejected)}
+
+    return make
 
 
 def test_view(work: Work) -> TestView:
@@ -105,11 +140,23 @@ def test_view(work: Work) -> TestView:
     return TestView(preprocess=network.preprocess if network else Preprocess())
 
 
-def engine_of(work: Work) -> Engine:
-    """A teacher's share of the machine in each of as many processes as there are devices."""
-    run_time, threads = work.recipe.run_time, int(os.environ["OMP_NUM_THREADS"])
-    threads, workers = (max(1, n // run_time.devices) for n in (threads, run_time.workers))
-    return Engine(threads=threads, workers=workers, batch_size=work.recipe.label.batch_size)
+def share_of(work: Work, size: int) -> tuple[int, Engine]:
+    """The number of processes that run a teacher of `size` bytes, and each one's share of the
+    machine.
+
+    One a GPU; else one a core as far as memory goes, each with one thread: that is faster than one
+    process with as many threads, and the labels are the same on any number of cores.
+    """
+    run_time, config = work.recipe.run_time, work.recipe.label
+    if num := resolve_name("paddle.device.cuda:device_count")():
+        num, threads = min(num, run_time.devices), int(os.environ["OMP_NUM_THREADS"])
+        share = max(1, threads // num)
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        fitting = memory // 2 // (_PROCESS + _COPIES * size)
+        num, share = max(1, min(fitting, int(os.environ["OMP_NUM_THREADS"]))), 1
+    workers = max(1, run_time.workers // num)
+    return num, Engine("fp32", share, workers, config.batch_size)
 
 
 def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:
@@ -151,7 +198,7 @@ def _onnx(work: Work, folder: Path, config: OnnxConfig, classes: Sequence[str]) 
     )
     if names is None:
         work.monitor.note(f"teacher {source}: no class names; its order is taken for the data's")
-    session = found.within(work.directory).session(engine_of(work))
+    session = found.within(work.directory).session(Engine())
     work.monitor.note(
         f"teacher {source}: onnxruntime's {session.provider}, from {session.inputs[0]} to "
         f"{session.outputs[0]}"

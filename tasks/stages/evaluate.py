@@ -14,9 +14,11 @@ import pyarrow as pa
 from data_catalog.base.files import write_json, write_table
 from ppcls_core.data.lost import lost_text
 from ppcls_core.engine.evaluator import Accuracy, evaluate
+from ppcls_core.labels.teacher import NetworkTeacher
+from ppcls_core.models.complexity import count_parameters
 from tasks.recipe import TRAINED, Recipe
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import measure, teacher_of
+from tasks.stages.adopt import WEIGHTS, measure, teacher_of
 from tasks.stages.training import eval_data, trained_model
 
 _TYPES = {"model": pa.string(), "class_id": pa.int32(), "class": pa.string()}
@@ -53,33 +55,33 @@ def run(work: Work) -> Outcome:
 
 
 def _measure(work: Work, stage: str) -> tuple[dict[str, Any], Accuracy]:
-    if stage == "teacher" and work.recipe.network is None:
-        accuracy, about = measure(work, teacher_of(work)), _about(work.recipe)
+    if stage == "teacher":
+        teacher = teacher_of(work)
+        model = teacher.network() if isinstance(teacher, NetworkTeacher) else None
+        accuracy, (title, size) = measure(work, teacher), _about(work.recipe)
     else:
-        section = getattr(work.recipe, stage)
-        config = section.model if stage == "teacher" else work.recipe.student
-        model = trained_model(work, config, work.inputs[stage].path("model.pdparams"))
-        accuracy = evaluate(model, eval_data(work, section.preprocess), work.monitor)
-        parameters = sum(p.size for p in model.parameters() if p.trainable)
-        about = (config.name, section.preprocess.size, parameters)
+        title, size = work.recipe.student.name, getattr(work.recipe, stage).preprocess.size
+        model = trained_model(work, work.recipe.student, work.inputs[stage].path(WEIGHTS))
+        data = eval_data(work, getattr(work.recipe, stage).preprocess)
+        accuracy = evaluate(model, data, work.monitor)
     row = {
         "label": stage,
-        "architecture": about[0],
-        "resolution": about[1],
+        "architecture": title,
+        "resolution": size,
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "num_images": accuracy.num_images,
         "rejected": accuracy.lost,
-        "parameters": about[2],
+        "parameters": model and count_parameters(model),
     }
     return row, accuracy
 
 
-def _about(recipe: Recipe) -> tuple[str, int | None, None]:
+def _about(recipe: Recipe) -> tuple[str, int | None]:
     """Titles of the teachers, and the size of the images if all see the same."""
     teachers = recipe.teachers.values()
     sizes = {t.preprocess and t.preprocess.size for t in teachers}
-    return " + ".join(t.title for t in teachers), sizes.pop() if len(sizes) == 1 else None, None
+    return " + ".join(t.title for t in teachers), sizes.pop() if len(sizes) == 1 else None
 
 
 def _by_class(model: str, accuracy: Accuracy, names: Sequence[str]) -> pa.Table:

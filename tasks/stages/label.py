@@ -10,10 +10,13 @@ source.json (ppcls_core.labels.labeller).
 """
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,19 +29,18 @@ from ppcls_core.labels import labeller
 from ppcls_core.labels.shard import Header, Origin, write_labels
 from ppcls_core.labels.teacher import (
     Agreement,
+    Answers,
     Engine,
     Item,
     NetworkTeacher,
-    Predict,
     Teacher,
-    batches,
     fastest_precision,
 )
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards, shard_files
-from tasks.run.processes import Make, children
+from ppcls_core.runtime.shards import Advance, read_shards, shard_files
+from tasks.run.processes import Make, children, make_shards
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import engine_of, teacher_of, test_view
+from tasks.stages.adopt import share_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 NUM_COMPARED = 256  # images, of bf16 with fp32
@@ -119,22 +121,22 @@ def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
         wanted = (numbers[number] for _, number in places)
         return list(zip(images.ids, images.sources(), wanted, strict=True))
 
-    def shards_by(make: Make) -> Process:
-        return lambda rows, advance: make(items(rows), advance)
-
     teacher, images, roots = teacher_of(work), work.input(name), work.roots()
     source = labeller.LabelSource(teacher=teacher, views=views, images=images, roots=roots)
     labeller.write_source(work.directory, source)
-    total = len(found) * per_image
-    precision = _precision(work, views, items(range(0, total, -(-total // NUM_COMPARED))))
-    config = work.recipe.label
-    origin = origin_of(work, views)
-    header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
-    arguments = (teacher, header, views, replace(engine_of(work), precision=precision))
-    with children(work.recipe.run_time.devices, _start_labelling, *arguments) as makers:
-        processes = map(shards_by, makers)
-        size, writers = work.recipe.shard_size, {"labels": write_labels}
-        return run_shards(work.directory, total, size, work.monitor, *processes, writers=writers)
+    total, config = len(found) * per_image, work.recipe.label
+    num, engine = share_of(work, teacher.size)
+    with children(num, _start_labelling, teacher, views, engine) as makers:
+
+        def compare() -> dict[str, Any]:
+            sample = items(range(0, total, -(-total // NUM_COMPARED)))
+            return makers[0]((None, sample), lambda: None)["agreement"].to_pylist()[0]
+
+        precision = _precision(work, teacher, compare)
+        origin = origin_of(work, views)
+        header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
+        writers = {"labels": write_labels}
+        return make_shards(work, ".", total, lambda r: (header, items(r)), makers, writers)
 
 
 def origin_of(work: Work, views: Views) -> Origin:
@@ -147,49 +149,48 @@ def origin_of(work: Work, views: Views) -> Origin:
     return labeller.fingerprints(teacher_of(work), digest, views)
 
 
-def _precision(work: Work, views: Views, sample: Sequence[Item]) -> Precision:
-    """Precision in which the teacher runs, chosen on `sample` when the stage first began."""
-    path, teacher = work.path(ENGINE), teacher_of(work)
-    if work.recipe.label.precision == "fp32" or not isinstance(teacher, NetworkTeacher):
+def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any]]) -> Precision:
+    """Precision in which the teacher runs, chosen by what `compare` gives when the stage first
+    began; for the views it is that of the labels."""
+    path, chosen = work.path(ENGINE), work.inputs.get("label")
+    if chosen and ENGINE in chosen.files:
+        write_json(path, read_json(chosen.path(ENGINE)))
+    elif work.recipe.label.precision == "fp32" or not isinstance(teacher, NetworkTeacher):
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
     elif not path.exists():
-        arguments = (teacher, views, engine_of(work))
-        with children(1, _start_comparing, *arguments) as (compare,):
-            (row,) = compare(sample, lambda: None)["agreement"].to_pylist()
+        row = compare()
         if refused := row.pop("refused"):
             work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
         write_json(path, row)
         if row["top1"] is not None:
             work.monitor.note(
                 f"teacher in {row['precision']}: bf16 gives the class of fp32 to {row['top1']:.1%} "
-                f"of {len(sample)} images, KL {row['kl']:.1e}"
+                f"of {row['images']} images, KL {row['kl']:.1e}"
             )
     return "bf16" if read_json(path)["precision"] == "bf16" else "fp32"
 
 
-def _start_comparing(number: int, teacher: NetworkTeacher, views: Views, engine: Engine) -> Make:
-    def compare(sample: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        ((_, pixels, _),) = batches(sample, views, len(sample), engine.workers)
+def _start_labelling(number: int, teacher: Teacher, views: Views, engine: Engine) -> Make:
+    @cache
+    def answers_in(precision: Precision) -> Answers:
+        return teacher.answers(replace(engine, precision=precision, device=number), views)
 
-        def predictor(precision: Precision) -> Predict:
-            return teacher.predictor(replace(engine, precision=precision))
+    def compare(items: Sequence[Item]) -> pa.Table:
+        def logits_in(precision: Precision) -> np.ndarray:
+            return np.concatenate([logits for _, logits, _ in answers_in(precision)(items)])
 
-        precision, found = fastest_precision(predictor, pixels)
+        precision, found = fastest_precision(logits_in)
         top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
         refused = str(found) if isinstance(found, UserError) else None
-        columns = {"precision": precision, "top1": top1, "kl": kl, "refused": refused}
-        return {"agreement": pa.table({name: [value] for name, value in columns.items()})}
+        row = {"precision": precision, "top1": top1, "kl": kl, "refused": refused}
+        return pa.Table.from_pylist([row | {"images": len(items)}])
 
-    return compare
-
-
-def _start_labelling(
-    number: int, teacher: Teacher, header: Header, views: Views, engine: Engine
-) -> Make:
-    answer = teacher.answers(replace(engine, device=number), views)
-
-    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        labels, rejected = labeller.label(answer(items), views, header, advance)
+    def make(task: tuple[Header | None, Sequence[Item]], advance: Advance) -> dict[str, pa.Table]:
+        header, items = task
+        if header is None:
+            return {"agreement": compare(items)}
+        answered = answers_in("bf16" if header.precision == "bf16" else "fp32")(items)
+        labels, rejected = labeller.label(answered, views, header, advance)
         return {"labels": labels, "rejected": rejected}
 
     return make

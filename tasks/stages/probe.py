@@ -4,7 +4,6 @@ What the classifier sees of each labelled image is computed once, by child proce
 inference engine, as in labelling; logistic regression does the rest.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +12,20 @@ import pyarrow as pa
 
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.lost import REJECTED as COUNTED
-from ppcls_core.data.lost import check_lost, lost_text
+from ppcls_core.data.lost import check_lost, counts_of, lost_text
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.probe import fit_classifier, without_classifier
-from ppcls_core.labels.labeller import rejected_table
+from ppcls_core.labels.labeller import lost_of, rejected_table
 from ppcls_core.labels.teacher import Engine, Item, batches, on_engine
+from ppcls_core.models.complexity import count_parameters
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.shards import Advance, Process, read_shards, run_shards
+from ppcls_core.runtime.shards import Advance, read_shards
 from tasks.recipe import TeacherConfig
-from tasks.run.processes import Make, children
+from tasks.run.processes import Make, children, make_shards
 from tasks.run.stage import Work
-from tasks.stages.adopt import engine_of
+from tasks.stages.adopt import share_of
 
 BATCH_SIZE = 16
 FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))])
@@ -34,25 +34,20 @@ FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))]
 def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> dict[str, int]:
     """Set the classifier of `model`, which has the given `weights`; the counts of its images.
     Raises UserError: as `check_lost` and `fit_classifier`."""
-    images, run_time = work.images("data/teacher.arrow"), work.recipe.run_time
+    images = work.images("data/teacher.arrow")
 
-    def process(make: Make) -> Process:
-        def made(rows: range, advance: Advance) -> dict[str, pa.Table]:
-            part = images.take(list(rows))
-            # The number that travels with an image is its row: there is one view.
-            return make(list(zip(part.ids, part.sources(), rows, strict=True)), advance)
+    def tasks(rows: range) -> list[Item]:
+        part = images.take(list(rows))  # there is one view: the row travels as its number
+        return list(zip(part.ids, part.sources(), rows, strict=True))
 
-        return made
-
-    view, engine = TestView(preprocess=config.preprocess), engine_of(work)
-    arguments = (config.model, weights, view, replace(engine, batch_size=BATCH_SIZE))
-    with children(run_time.devices, _start, *arguments) as makers:
-        size = work.recipe.shard_size
-        num = run_shards(work.directory, len(images), size, work.monitor, *map(process, makers))
-    found = read_shards(work.directory, "features", num, FEATURES)
-    reasons = read_shards(work.directory, "rejected", num, REJECTED)["reason"].to_pylist()
-    lost = dict(sorted(Counter(reasons).items()))
-    check_lost("training", lost, len(images), run_time.max_lost)
+    num, engine = share_of(work, 4 * count_parameters(model))
+    engine, view = replace(engine, batch_size=BATCH_SIZE), TestView(preprocess=config.preprocess)
+    with children(num, _start, config.model, weights, view, engine) as makers:
+        num_shards = make_shards(work, "probe", len(images), tasks, makers)
+    folder = work.path("probe")
+    found = read_shards(folder, "features", num_shards, FEATURES)
+    lost = counts_of(lost_of(read_shards(folder, "rejected", num_shards, REJECTED)))
+    check_lost("training", lost, len(images), work.recipe.run_time.max_lost)
     if text := lost_text("training", lost, len(images)):
         work.monitor.note(text)
     features = found["features"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)

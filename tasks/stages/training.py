@@ -13,7 +13,7 @@ from data_catalog.base.files import write_json
 from ppcls_core.data.loader import Replay
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining, Probe, TrainConfig
-from ppcls_core.engine.evaluator import EvalData, evaluate
+from ppcls_core.engine.evaluator import EvalData
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation, replay
 from ppcls_core.engine.run import HISTORY, Run
 from ppcls_core.engine.run import train as train_model
@@ -26,7 +26,7 @@ from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
 from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import WEIGHTS, adopt
+from tasks.stages.adopt import WEIGHTS, adopt, measure, network_teacher
 from tasks.stages.label import augmented_views, origin_of, replayed_views
 from tasks.stages.probe import probe
 
@@ -53,10 +53,9 @@ def teacher(work: Work) -> Outcome:
 
 def _adopt(work: Work, config: TeacherConfig, model: Network, counts: dict[str, int]) -> Outcome:
     """The outcome of a teacher that was not trained by steps: its weights and accuracy."""
-    model.eval()
-    accuracy = evaluate(model, eval_data(work, config.preprocess), work.monitor)
     save_state(work.path(WEIGHTS), state_of(model))
     write_json(work.path(HISTORY), [])
+    accuracy = measure(work, network_teacher(work, config, work.directory))
     return Outcome(FILES, counts or accuracy.counts, {"top1": accuracy.top1})
 
 

@@ -208,7 +208,12 @@ def test_what_a_label_file_has_wrong_is_said(made, store, change, message):
         ({"onnx": "few.yaml"}, ["distill.teacher=online"], "`label: {views: 30}`"),
         ({"onnx": "few.yaml"}, ["label.views=1"], r"teacher.preprocess: is required"),
         ({"onnx": "none.onnx"}, ["label.views=1"], r"teacher.onnx: .*none.onnx: no such file"),
-        ([{"model": {"name": "ResNet18_vd"}}], ["label.views=1"], "teacher.0: .*give weights"),
+        (
+            [{"model": {"name": "ResNet18_vd"}}],
+            ["label.views=1"],
+            r"teacher\.0: give `weights`.*\)$",
+        ),
+        ([], ["label.views=1"], "`teacher`: got an empty list"),
         ([{"labels": "none.csv"}], [], r"teacher.0.labels: .*no such file"),
         ({"onnx": "x", "layuot": "NHWC"}, [], "'teacher.layuot'; did you mean 'layout'"),
     ],

@@ -34,7 +34,7 @@ want = predict_logits(model, pixels)
 fp32 = on_engine(model, 48, "fp32", (1, 0))
 assert np.abs(fp32(pixels) - want).max() < 1e-4 * np.abs(want).max()
 assert np.array_equal(fp32(pixels[:3]), fp32(pixels[:3]))
-precision, found = fastest_precision(lambda dtype: on_engine(model, 48, dtype, (1, 0)), pixels)
+precision, found = fastest_precision(lambda dtype: on_engine(model, 48, dtype, (1, 0))(pixels))
 assert (precision == "bf16") == (found is not None and found.is_close), (precision, found)
 print("same")
 """
@@ -69,12 +69,10 @@ def test_bf16_is_taken_when_it_agrees(monkeypatch, noise, precision):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1, (64, 10)).astype(np.float32)
 
-    def open_in(dtype):
-        added = noise * rng.normal(0, 1, logits.shape) if dtype == "bf16" else 0
-        answers = iter(np.split(logits + added, 2))
-        return lambda pixels: next(answers)
+    def logits_in(dtype):
+        return logits + (noise * rng.normal(0, 1, logits.shape) if dtype == "bf16" else 0)
 
-    got, found = fastest_precision(open_in, np.zeros((64, 3, 32, 32), np.uint8))
+    got, found = fastest_precision(logits_in)
     assert got == precision
     assert isinstance(found, Agreement)
 
@@ -83,22 +81,17 @@ def test_fp32_is_taken_when_the_engine_refuses_bf16(monkeypatch):
     monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)
     refused = UserError("Paddle cannot run it in bf16")
 
-    def open_in(dtype):
-        def predict(pixels):
-            if dtype == "bf16":
-                raise refused
-            return np.zeros((len(pixels), 3), np.float32)
+    def logits_in(dtype):
+        if dtype == "bf16":
+            raise refused
+        return np.zeros((4, 3), np.float32)
 
-        return predict
-
-    pixels = np.zeros((4, 3, 32, 32), np.uint8)
-    assert fastest_precision(open_in, pixels) == ("fp32", refused)
+    assert fastest_precision(logits_in) == ("fp32", refused)
 
 
 def test_without_bf16_there_is_nothing_to_compare(monkeypatch):
     monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: False)
-    pixels = np.zeros((4, 3, 32, 32), np.uint8)
-    assert fastest_precision(lambda dtype: pytest.fail("opened"), pixels) == ("fp32", None)
+    assert fastest_precision(lambda dtype: pytest.fail("opened")) == ("fp32", None)
 
 
 def test_a_mean_is_another_where_a_teacher_sees_images_otherwise():

@@ -34,6 +34,20 @@ def test_every_shard_is_made_once(tmp_path, num):
     assert len(made) == 8
 
 
+@pytest.mark.parametrize("num", [1, 3])
+def test_a_shard_is_the_same_from_pieces_made_by_several(tmp_path, num):
+    made: list[int] = []
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    for folder in (whole, pieces):
+        folder.mkdir()
+    run_shards(whole, 30, 8, SilentMonitor(), counting([]))
+    assert run_shards(pieces, 30, 8, SilentMonitor(), *[counting(made)] * num, piece=3) == 4
+    assert sorted(made) == [0, 3, 6, 8, 11, 14, 16, 19, 22, 24, 27]
+    for number in range(4):
+        name = shard_file(number, "x")
+        assert (pieces / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_a_failure_stops_the_others_and_is_the_one_told(tmp_path):
     failed, made = threading.Event(), []
 
