@@ -1,6 +1,7 @@
 """Objectives, which a training step minimises: from (model, batch) to the loss and the logits."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,8 +14,19 @@ from ppcls_core.engine.losses import LOSSES, LossName
 from ppcls_core.models.networks.layers import normalize
 
 AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)
-Objective = Callable[[paddle.nn.Layer, Batch], tuple[Tensor, Tensor]]
-"""To a scalar to minimise and the logits float32 [N, C], which carry no gradient."""
+_Function = Callable[[paddle.nn.Layer, Batch], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """From a model and a batch to a scalar to minimise, and the logits float32 [N, C], which carry
+    no gradient. It asks the `teachers` in each step."""
+
+    _function: _Function
+    teachers: tuple[paddle.nn.Layer, ...] = ()
+
+    def __call__(self, model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self._function(model, batch)
 
 
 def cross_entropy(smoothing: float) -> Objective:
@@ -34,7 +46,7 @@ def cross_entropy(smoothing: float) -> Objective:
 
         return _of_outputs(loss, model(normalize(batch.pixels, model)))
 
-    return objective
+    return Objective(objective)
 
 
 def distillation(
@@ -68,7 +80,7 @@ def distillation(
 
         return _of_outputs(mean_divergence, model(normalize(batch.pixels, model)))
 
-    return objective
+    return Objective(objective, tuple(teachers))
 
 
 def replay(loss: LossName) -> Objective:
@@ -82,7 +94,7 @@ def replay(loss: LossName) -> Objective:
             lambda logits: divergence(logits, target), model(normalize(batch.pixels, model))
         )
 
-    return objective
+    return Objective(objective)
 
 
 def _cross_entropies(logits: Tensor, labels: np.ndarray, smoothing: float) -> Tensor:

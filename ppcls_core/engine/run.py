@@ -14,6 +14,7 @@ from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
 from ppcls_core.engine.objectives import Objective
+from ppcls_core.engine.threads import max_threads, on_threads, threads_of_step
 from ppcls_core.engine.trainer import Row, StepReport, Trainer, Training
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
@@ -70,10 +71,12 @@ class TrainingResult:
 
     `counts` are the training images `in`, those `out` that could be read, by reason the others
     ("rejected: REASON") and the validation images that could not be read ("val rejected: REASON").
+    `threads` are those of the CPU that each process computed on.
     """
 
     history: list[Row]
     counts: dict[str, int]
+    threads: int
 
 
 def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Trainer:
@@ -103,7 +106,13 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingRes
         for kind, images in (("training", run.images), ("validation", run.val.images)):
             check_lost(kind, missing_of(images), len(images), run.val.max_lost)
         trainer = trainer_of(model, objective, run)
-    history = trainer.fit()
+    config = run.config
+    num_images = config.batch_size // (config.accumulate * world().size)
+    threads = threads_of_step(model, objective.teachers, config.image_size, num_images)
+    if threads < max_threads() and world().is_first:
+        run.monitor.note(f"threads: {threads} of {max_threads()}, as the steps are small")
+    with on_threads(threads):
+        history = trainer.fit()
     if world().is_first:
         save_state(run.directory / run.weights, state_of(model))
         write_json(run.directory / HISTORY, history)
@@ -117,4 +126,4 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingRes
 
     counts = {"in": len(run.images), "out": tell("training", REJECTED, len(run.images))}
     tell("validation", VAL, len(run.val.images))
-    return TrainingResult(history, counts | rejected)
+    return TrainingResult(history, counts | rejected, threads)

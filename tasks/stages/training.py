@@ -135,7 +135,8 @@ def run_of(work: Work, name: str, config: TrainConfig, stored: Replay | None = N
 def train(model: Network, objective: Objective, run: Run) -> Outcome:
     """Train to the end; of several processes each calls this and the first writes the files."""
     trained = train_model(model, objective, run)
-    return Outcome(FILES, trained.counts, {"top1": trained.history[-1]["top1"]})
+    metrics = {"top1": trained.history[-1]["top1"], "threads": trained.threads}
+    return Outcome(FILES, trained.counts, metrics)
 
 
 def stored_outputs(work: Work) -> Replay:
