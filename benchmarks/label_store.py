@@ -86,7 +86,7 @@ def measure(folder: Path, num_images: int, header: Header) -> list[str]:
     for path in paths:
         forget(path)
     begun = time.perf_counter()
-    store = LabelStore.open(folder, header.origin)
+    store = LabelStore.open(folder, origin=header.origin)
     opening = time.perf_counter() - begun
     order = np.random.default_rng(1).permutation(num_images)[: 400 * BATCH].reshape(-1, BATCH)
     batches = [[name(row) for row in rows] for rows in order.tolist()]

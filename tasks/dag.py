@@ -38,7 +38,7 @@ _INPUTS = {
     "teacher": "data/teacher.arrow data/val.arrow",
     "label": "dedup/kept.arrow teacher/model*",
     "select": "label/shard-*.labels.parquet dedup/kept.arrow data/train.arrow",
-    "views": "select/train.arrow teacher/model* label/engine*",
+    "views": "select/train.arrow teacher/model* label/engine* label/shard-*.labels.parquet",
     "baseline": "data/train.arrow data/val.arrow",
     "distill": "select/train.arrow data/val.arrow teacher/model* views/*",
     "finetune": ("distill/model.pdparams data/train.arrow data/val.arrow teacher/model* views/*"),
@@ -55,7 +55,10 @@ _INPUTS = {
 }
 _EXTERNAL = {"data": fingerprints, "teacher": _given_files}
 _LABELLING = "label.batch_size label.encoding label.k label.precision teacher shard_size"
-_VIEWS = "seed label teacher.model teacher.image_size distill.augmentation shard_size"
+_VIEWS = (
+    "seed label teacher.model teacher.image_size distill.augmentation distill.teacher "
+    "finetune.teacher shard_size"
+)
 _REPORTED = f"name seed shard_size data dedup label select student {' '.join(TRAINED)}"
 STAGES: dict[str, Stage] = {
     name: Stage(name, version, function, settings, _INPUTS.get(name, ""), _EXTERNAL.get(name))

@@ -125,7 +125,9 @@ class LabelConfig(Config):
     encoding: EncodingName = "int8"  # see ppcls_core.labels.encoding
     k: int = Field(default=NUM_TOP, gt=0)  # classes that the encoding `topk` keeps
     precision: Literal["auto", "fp32"] = "auto"  # auto: bf16 where it is fast and agrees with fp32
-    views: int = Field(default=0, ge=0)  # augmented views of each training image, for replay
+    views: int = Field(default=0, ge=0)
+    """Augmented views of each training image, for `teacher: replay`; 0: one label an image, as it
+    is seen in a test, serves for all its views."""
 
 
 class RunTime(Config):
@@ -173,9 +175,9 @@ class Recipe(Config):
         return self.teacher if isinstance(self.teacher, TeacherConfig) else None
 
     @property
-    def has_views(self) -> bool:
-        """Whether the teacher sees images, and so may see augmented views of them."""
-        return not any(isinstance(one, LabelFileConfig) for one in self.teachers.values())
+    def is_replayed(self) -> bool:
+        """Whether a student is trained from the teacher's stored outputs."""
+        return "replay" in (self.distill.teacher, self.finetune.teacher)
 
     @model_validator(mode="after")
     def _views_are_there(self) -> Recipe:
@@ -187,20 +189,16 @@ class Recipe(Config):
         if self.network is None:
             for name in (n for n in trainings if n not in replayed):
                 raise ValueError(self._remedy(name))
-        if not self.has_views and self.label.views:
+        sees = not any(isinstance(one, LabelFileConfig) for one in self.teachers.values())
+        if self.label.views and not sees:
             raise ValueError(
                 "`label.views`: a file of `labels` has one row an image and none of its views; "
                 "leave `label.views` out: `teacher: replay` then takes the image's one label for "
                 "each of its views"
             )
         if self.label.views and not replayed:
-            raise ValueError("`label.views` is for `distill.teacher: replay`: give both or neither")
-        for name, training in replayed.items() if self.has_views else ():
-            if not self.label.views:
-                raise ValueError(
-                    f"`{name}.teacher: replay` needs `label.views`, how many augmented views of "
-                    "each image are labelled; a few less than the epochs are enough"
-                )
+            raise ValueError("`label.views` is for `distill.teacher: replay`: set that too")
+        for name, training in replayed.items() if self.label.views else ():
             seen = [(t.augmentation, t.image_size) for t in (training, self.distill)]
             if seen[0] != seen[1]:
                 raise ValueError(
@@ -210,11 +208,10 @@ class Recipe(Config):
         return self
 
     def _remedy(self, name: str) -> str:
-        views = ", and `label: {views: 30}` or so" if self.has_views else ""
         return (
             f"`{name}.teacher: online` asks the teacher in each step, which one network of Paddle "
             f"(`teacher.model`) alone can answer: set `{name}: {{teacher: replay, "
-            f"teacher_batch_norm: running}}`{views}, to train from its stored outputs"
+            "teacher_batch_norm: running}`, to train from its stored outputs"
         )
 
 

@@ -37,8 +37,8 @@ class _Sample:
 class TeacherOutputs(Protocol):
     """Stored outputs of a teacher, such as `ppcls_core.labels.store` reads."""
 
-    def has(self, image_id: str, view: int, /) -> bool:
-        """Whether this view of the image was labelled."""
+    def has(self, ids: Sequence[str], view: int, /) -> np.ndarray:
+        """bool [N]: whether this view of each image was labelled."""
         ...
 
     def logprobs(self, ids: Sequence[str], view: int, /) -> np.ndarray:
@@ -180,7 +180,7 @@ class TrainLoader:
     def _require_label(self, image_id: str, epoch: int) -> None:
         """Raise BadImage if it could not be read when it should have been labelled, or had no
         label."""
-        if self.replay and not self.replay.store.has(image_id, self._stored(epoch)):
+        if self.replay and not self.replay.store.has([image_id], self._stored(epoch))[0]:
             raise BadImage("missing", "the teacher has no output for it")
 
 

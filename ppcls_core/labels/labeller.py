@@ -123,7 +123,7 @@ def check_labels(folder: Path, num: int, workers: int) -> Drift:
         raise UserError(
             f"{error.filename}: this file of the teacher is gone; put it back or label again"
         ) from None
-    store = LabelStore.open(folder, origin)
+    store = LabelStore.open(folder, origin=origin)
     items = _sample(folder, source, num)
     answer, stored, made = source.teacher.answers(Engine(workers=workers), source.views), [], []
     for good, logits, _ in answer(items):

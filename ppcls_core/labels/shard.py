@@ -164,17 +164,10 @@ def open_shard(path: Path, origin: Origin | None = None) -> Shard:
     return Shard(path, header, metadata)
 
 
-def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
-    """All shards of a folder, by name. Raises UserError: there is none, or they are not of one
-    header."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the one that the label stage has written")
-    paths = sorted(folder.glob(PATTERN))
-    if not paths:
-        below = sorted({path.parent for path in folder.glob(f"*/{PATTERN}")})
-        remedy = f"give one below, such as {below[-1]}" if below else "run the label stage first"
-        raise UserError(f"{folder}: holds no soft labels ({PATTERN}); {remedy}")
-    shards = [open_shard(path, origin) for path in paths]
+def open_shards(*folders: Path, origin: Origin | None = None) -> list[Shard]:
+    """All shards of the folders, by name. Raises UserError: a folder has none, or they are not of
+    one header."""
+    shards = [open_shard(path, origin) for folder in folders for path in _paths(folder)]
     for shard in shards:
         if shard.header != shards[0].header:
             raise UserError(
@@ -182,6 +175,17 @@ def open_shards(folder: Path, origin: Origin | None = None) -> list[Shard]:
                 f"{shards[0].header}\nrun the label stage again"
             )
     return shards
+
+
+def _paths(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the one that the label stage has written")
+    paths = sorted(folder.glob(PATTERN))
+    if not paths:
+        below = sorted({path.parent for path in folder.glob(f"*/{PATTERN}")})
+        remedy = f"give one below, such as {below[-1]}" if below else "run the label stage first"
+        raise UserError(f"{folder}: holds no soft labels ({PATTERN}); {remedy}")
+    return paths
 
 
 @contextmanager

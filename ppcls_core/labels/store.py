@@ -103,7 +103,7 @@ def _hashes(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 class LabelStore:
     """Random access to the soft labels in a folder of shards."""
 
-    folder: Path
+    folders: str
     header: Header
     shards: tuple[Shard, ...]
     _index: Index
@@ -111,17 +111,18 @@ class LabelStore:
     _starts: np.ndarray  # int64: the number of each block's first row, counted over all shards
 
     @staticmethod
-    def open(folder: Path, origin: Origin | None = None) -> LabelStore:
-        """The labels in `folder`. Raises UserError: no shard there, a damaged one, one of another
+    def open(*folders: Path, origin: Origin | None = None) -> LabelStore:
+        """The labels in `folders`. Raises UserError: no shard in one, a damaged one, one of another
         `origin` or made otherwise than the others, or a view of an image that is there twice."""
-        shards = open_shards(folder, origin)
+        shards = open_shards(*folders, origin=origin)
         blocks = tuple(block for shard in shards for block in _map(shard))
         ends = np.cumsum([0, *(len(block["top_logprob"]) for block in blocks)], dtype=np.int64)
         index = Index.of(b for shard in shards for b in shard.batches(["image_id", "view"]))
         again = index.first_repeated()
         if again is not None:
             raise _repeated(shards, again)
-        return LabelStore(folder, shards[0].header, tuple(shards), index, blocks, ends[:-1])
+        names = ", ".join(map(str, folders))
+        return LabelStore(names, shards[0].header, tuple(shards), index, blocks, ends[:-1])
 
     def __len__(self) -> int:
         """Number of labels: of images times views."""
@@ -139,7 +140,7 @@ class LabelStore:
         if len(missing):
             first = missing[0]
             raise UserError(
-                f"{self.folder}: {len(missing):,} of {len(ids):,} soft labels asked for are not "
+                f"{self.folders}: {len(missing):,} of {len(ids):,} soft labels asked for are not "
                 f"there, the first: image {ids[first]}, view {wanted[first]}; label these images "
                 "in these views"
             )
@@ -152,9 +153,9 @@ class LabelStore:
                 columns[name][position] = self._blocks[block][name][row]
         return decode(columns, self.header.encoding, self.header.num_classes)
 
-    def has(self, image_id: str, view: int) -> bool:
-        """Whether this view of the image is labelled."""
-        return bool(self._index.rows([image_id], np.array([view]))[0] >= 0)
+    def has(self, ids: Sequence[str], view: int) -> np.ndarray:
+        """bool [N]: whether this view of each image is labelled."""
+        return self._index.rows(ids, np.full(len(ids), view)) >= 0
 
 
 def _repeated(shards: Sequence[Shard], row: int) -> UserError:

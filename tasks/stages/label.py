@@ -1,4 +1,4 @@
-"""label and views: the teacher's soft labels of pool images, and of augmented training images.
+"""label and views: the teacher's soft labels of pool images, and of those that students see.
 
 The teacher runs in child processes: Paddle's inference engine would give later trainings of this
 process other bits.
@@ -6,7 +6,8 @@ process other bits.
 Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
 detail: images that could not be read any more, once a view; `unlabelled`: which a label file
 lacks), engine.json (precision in which the teacher ran; top1 and kl: how bf16 agrees with fp32),
-source.json (ppcls_core.labels.labeller).
+source.json (ppcls_core.labels.labeller); of views, where they add to the labels of the stage label,
+beside.json (the digest of those).
 """
 # pyright: reportAttributeAccessIssue=false
 
@@ -22,11 +23,12 @@ import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
-from data_catalog.images.columns import REJECTED
+from data_catalog.images.columns import REJECTED, Images
 from ppcls_core.data.views import AugmentedViews, Views
 from ppcls_core.inference.predictor import Precision
 from ppcls_core.labels import labeller
 from ppcls_core.labels.shard import Header, Origin, write_labels
+from ppcls_core.labels.store import LabelStore
 from ppcls_core.labels.teacher import (
     Agreement,
     Answers,
@@ -43,31 +45,51 @@ from tasks.run.stage import Outcome, Work
 from tasks.stages.adopt import share_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
+BESIDE = "beside.json"
 NUM_COMPARED = 256  # images, of bf16 with fp32
 
 
 def label_pool(work: Work) -> Outcome:
     """The labels of every kept pool image, as in a test (view 0)."""
-    outcome = _label(work, "dedup/kept.arrow", test_view(work), range(1))
+    kept = work.images("dedup/kept.arrow")
+    outcome = _label(work, "dedup/kept.arrow", kept, test_view(work), range(1))
     if not outcome.counts["in"]:
         work.monitor.note("no pool image is left to label: students see the labelled images alone")
     return outcome
 
 
 def label_views(work: Work) -> Outcome:
-    """The labels of `label.views` augmented views of the student's images.
+    """The labels that a student with `teacher: replay` needs beside those of the pool.
 
-    A student with `teacher: replay` is trained from them, in epoch e on view e modulo
-    `label.views`, augmented as `distill` says. Without views the stage makes nothing; but of a
-    teacher that has none, the labels of the images as in a test, for all views of theirs.
+    Of `label.views` augmented views of each of its images, and it is trained in epoch e on view e
+    modulo `label.views`, augmented as `distill` says. Or, without views, of those images that the
+    stage `label` has not labelled, as in a test; a label then serves all views of its image.
+    Nothing where no teacher is replayed.
     """
-    numbers = range(1, work.recipe.label.views + 1) if work.recipe.has_views else range(1)
-    return _label(work, "select/train.arrow", replayed_views(work), numbers)
+    name, num_views, label = "select/train.arrow", work.recipe.label.views, work.inputs["label"]
+    images, about = work.images(name), work.path(BESIDE)
+    if num_views or not work.recipe.is_replayed:
+        return _label(work, name, images, replayed_views(work), range(1, num_views + 1))
+    if label.metrics["shards"]:
+        is_there = LabelStore.open(label.directory).has(images.ids, 0)
+        images = images.take(np.flatnonzero(~is_there))
+    outcome = _label(work, name, images, test_view(work), range(1))
+    # What reads this stage's files then depends on the labels of the pool too.
+    write_json(about, {"label": label.digest_of("shard-*.labels.parquet")})
+    return replace(outcome, files=[*outcome.files, BESIDE])
 
 
 def replayed_views(work: Work) -> Views:
     """The views whose labels are replayed."""
-    return augmented_views(work) if work.recipe.has_views else test_view(work)
+    return augmented_views(work) if work.recipe.label.views else test_view(work)
+
+
+def replayed_labels(work: Work) -> LabelStore:
+    """The labels that `label_views` says. Raises UserError: of another teacher, seed or code."""
+    views, label = work.inputs["views"], work.inputs["label"]
+    parts = [views] if work.recipe.label.views else [label, views]
+    folders = [part.directory for part in parts if part.metrics["shards"]]
+    return LabelStore.open(*folders, origin=origin_of(work, replayed_views(work)))
 
 
 def augmented_views(work: Work) -> AugmentedViews:
@@ -84,16 +106,16 @@ def augmented_views(work: Work) -> AugmentedViews:
     )
 
 
-def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
-    """Label the views `numbers` of every image of `stage/file`, shard by shard."""
-    total = len(work.images(name)) * len(numbers)
-    num_shards = _label_shards(work, name, views, numbers) if total else 0
+def _label(work: Work, name: str, found: Images, views: Views, numbers: range) -> Outcome:
+    """Label the views `numbers` of every image of `found`, all of `stage/file`, shard by shard."""
+    total = len(found) * len(numbers)
+    num_shards = _label_shards(work, name, found, views, numbers) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, labeller.FILE] if total else []
     unlabelled = pc.sum(pc.equal(rejected["reason"], "unlabelled")).as_py() or 0
-    if total and unlabelled == total:
-        first = work.images(name).ids[0]
+    if total and unlabelled == total and not _has_labels(work):
+        first = found.ids[0]
         raise UserError(
             f"the teacher's label file has none of the {total:,} images of {name}, the first: "
             f"{first}; its image_id must be written like this"
@@ -111,8 +133,13 @@ def _label(work: Work, name: str, views: Views, numbers: range) -> Outcome:
     )
 
 
-def _label_shards(work: Work, name: str, views: Views, numbers: range) -> int:
-    found, per_image = work.images(name), len(numbers)
+def _has_labels(work: Work) -> bool:
+    """Whether the stage `label` has already found some."""
+    return "label" in work.inputs and work.inputs["label"].counts["out"] > 0
+
+
+def _label_shards(work: Work, name: str, found: Images, views: Views, numbers: range) -> int:
+    per_image = len(numbers)
 
     def items(rows: range) -> list[Item]:
         # A part at once: looked up one by one, 14 million images take a quarter of an hour.

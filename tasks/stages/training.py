@@ -18,7 +18,6 @@ from ppcls_core.engine.objectives import Objective, cross_entropy, distillation,
 from ppcls_core.engine.run import HISTORY, Run
 from ppcls_core.engine.run import train as train_model
 from ppcls_core.inference.sidecar import check_class_names
-from ppcls_core.labels.store import LabelStore
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model, classifier_parameters
 from ppcls_core.models.weights.files import save_state
@@ -27,7 +26,7 @@ from ppcls_core.runtime.randomness import seed_of
 from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
 from tasks.stages.adopt import WEIGHTS, adopt, measure, network_teacher
-from tasks.stages.label import augmented_views, origin_of, replayed_views
+from tasks.stages.label import augmented_views, replayed_labels
 from tasks.stages.probe import probe
 
 FILES = [WEIGHTS, HISTORY]
@@ -140,9 +139,8 @@ def train(model: Network, objective: Objective, run: Run) -> Outcome:
 
 
 def stored_outputs(work: Work) -> Replay:
-    """The outputs for the labelled views. Raises UserError: of another teacher, seed or code."""
-    store = LabelStore.open(work.inputs["views"].directory, origin_of(work, replayed_views(work)))
-    return Replay(store, work.recipe.label.views)
+    """The teacher's outputs to train from. Raises UserError: as `replayed_labels`."""
+    return Replay(replayed_labels(work), work.recipe.label.views)
 
 
 def new_model(work: Work, model: ModelConfig, role: str) -> Network:

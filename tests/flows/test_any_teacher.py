@@ -205,7 +205,11 @@ def test_what_a_label_file_has_wrong_is_said(made, store, change, message):
             ["distill.teacher=online"],
             r"online.*`distill: \{teacher: replay",
         ),
-        ({"onnx": "few.yaml"}, ["distill.teacher=online"], "`label: {views: 30}`"),
+        (
+            {"onnx": "few.yaml"},
+            ["distill.teacher=online"],
+            r"running\}`, to train from its stored outputs",
+        ),
         ({"onnx": "few.yaml"}, ["label.views=1"], r"teacher.preprocess: is required"),
         ({"onnx": "none.onnx"}, ["label.views=1"], r"teacher.onnx: .*none.onnx: no such file"),
         (

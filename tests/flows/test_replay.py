@@ -103,6 +103,24 @@ def test_labels_of_other_code_are_refused(replayed: Path, monkeypatch: pytest.Mo
         check_labels(done["views"].directory, 4, 1)
 
 
+def test_one_label_an_image_serves_all_its_views(replayed: Path) -> None:
+    settings = [*REPLAY, "label.views=0"]
+    done, ran = run_stages(replayed, settings, until="finetune")
+    assert ran == ["views", "distill", "finetune"]
+    images = list(read_images(done["select"].path("train.arrow"), {}).ids)
+    # Those of the pool have their labels already.
+    own = LabelStore.open(done["views"].directory)
+    num_there = int(LabelStore.open(done["label"].directory).has(images, 0).sum())
+    assert len(own) == done["views"].counts["out"] == len(images) - num_there
+    assert 0 < num_there < len(images)
+    work = Work("distill", load_recipe(str(TINY), settings), replayed, "", done, SilentMonitor())
+    run = run_of(work, "select/train.arrow", work.recipe.distill, stored_outputs(work))
+    assert run.replay
+    known = {row.tobytes() for row in run.replay.store.logprobs(images, 0)}
+    batches = list(run.loader.batches(0, 0, 2))
+    assert all(row.tobytes() in known for batch in batches for row in batch.targets)
+
+
 def test_other_learning_rates_use_the_same_labels(replayed: Path) -> None:
     _, ran = run_stages(replayed, [*REPLAY, "distill.lr=0.01"], until="distill")
     assert ran == ["distill"]
@@ -111,7 +129,6 @@ def test_other_learning_rates_use_the_same_labels(replayed: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["distill.teacher=replay", *RUNNING], "needs `label.views`"),
         (["distill.teacher=replay", "label.views=2"], "needs `teacher_batch_norm: running`"),
         ([*REPLAY, "distill.mix={name: Mixup}"], "exclude each other"),
         ([*REPLAY, "finetune.image_size=48"], "needs the augmentation and image_size of"),

@@ -86,5 +86,5 @@ def test_a_mistake_names_its_student(family):
 
 
 def test_views_that_nobody_replays_are_refused():
-    with pytest.raises(UserError, match=r"give both or neither$"):
+    with pytest.raises(UserError, match=r"`distill.teacher: replay`: set that too$"):
         load_recipe(str(TINY), ["label.views=2"])

@@ -241,8 +241,8 @@ def test_an_image_without_a_stored_output_is_replaced(good: Images) -> None:
     class Store:
         """Outputs of all images but one."""
 
-        def has(self, image_id: str, view: int) -> bool:
-            return image_id != good.ids[0]
+        def has(self, ids: list[str], view: int) -> np.ndarray:
+            return np.array(ids) != good.ids[0]
 
         def logprobs(self, ids: list[str], view: int) -> np.ndarray:
             assert good.ids[0] not in ids

@@ -56,7 +56,7 @@ def test_every_view_is_found_in_any_order(tmp_path_factory, encoding, shards, da
         ids, views = [image_id for image_id, _ in rows], [view for _, view in rows]
         values = np.concatenate([np.empty((0, 20), np.float32), *(logits[row] for row in rows)])
         tables.append(label_table(ids, values, header, (views, [7 * view for view in views])))
-    store = LabelStore.open(write(tmp_path_factory.mktemp("store"), tables), ORIGIN)
+    store = LabelStore.open(write(tmp_path_factory.mktemp("store"), tables), origin=ORIGIN)
     assert len(store) == len(logits)
     assert store.header == header
     wanted = data.draw(
@@ -183,9 +183,9 @@ def test_empty_shard(tmp_path, classes, encoding):
 def test_labels_of_another_origin_are_refused(tmp_path):
     write(tmp_path, [label_table(["x"], logits_of(1), Header(ORIGIN, 20))])
     with pytest.raises(UserError, match=r"teacher 0123456789ab, expected fffff.*run the label"):
-        LabelStore.open(tmp_path, replace(ORIGIN, teacher="f" * 64))
+        LabelStore.open(tmp_path, origin=replace(ORIGIN, teacher="f" * 64))
     with pytest.raises(UserError, match="preprocessing fedcba987654, expected 1111"):
-        LabelStore.open(tmp_path, replace(ORIGIN, preprocessing="1" * 64))
+        LabelStore.open(tmp_path, origin=replace(ORIGIN, preprocessing="1" * 64))
 
 
 @pytest.mark.parametrize(
