@@ -72,7 +72,7 @@ STAGES: dict[str, Stage] = {
         ("baseline", 3, "tasks.stages.training:baseline", "seed student baseline"),
         ("distill", 3, "tasks.stages.training:distill", "seed student distill"),
         ("finetune", 3, "tasks.stages.training:finetune", "seed student finetune"),
-        ("fix", 3, "tasks.stages.training:fix", "seed student fix"),
+        ("fix", 4, "tasks.stages.training:fix", "seed student fix"),
         ("evaluate", 2, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
         ("export", 3, "tasks.stages.export:run", "student fix"),
         ("report", 4, "tasks.stages.report:run", _REPORTED),

@@ -95,7 +95,9 @@ class DistillTraining(TrainConfig):
 class FixTraining(TrainConfig):
     """FixRes: the classifier alone, on labels, at a larger resolution, unaugmented."""
 
-    short: int | None = Field(default=None, ge=32)  # as in Preprocess
+    short: int | None = Field(default=None, ge=32)
+    """As in Preprocess, but None: `image_size`, as published; larger would show things larger yet
+    than the training did, which is what Fix is to undo."""
 
     @field_validator("short")
     @classmethod
@@ -107,4 +109,4 @@ class FixTraining(TrainConfig):
     @property
     def preprocess(self) -> Preprocess:
         """How the model is tested, and how it sees the training images."""
-        return Preprocess(size=self.image_size, short=self.short)
+        return Preprocess(size=self.image_size, short=self.short or self.image_size)
