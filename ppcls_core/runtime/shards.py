@@ -7,6 +7,7 @@ is listing the JSON files whose Parquet files are as they say.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,8 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
     first, *others = processes
     with ThreadPoolExecutor(max(1, len(others))) as threads:
         for process in others:
-            threads.submit(work_off, process)
+            # The monitor may report to whom this thread's context says, as Prefect's does.
+            threads.submit(copy_context().run, work_off, process)
         work_off(first)
     if progress.cause is not None:
         raise progress.cause

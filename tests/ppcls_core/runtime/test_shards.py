@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +47,26 @@ def test_a_shard_is_the_same_from_pieces_made_by_several(tmp_path, num):
     for number in range(4):
         name = shard_file(number, "x")
         assert (pieces / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_all_threads_report_in_the_callers_context(tmp_path):
+    server: ContextVar[str] = ContextVar("server", default="another")
+    seen: list[tuple[int, str]] = []
+    together = threading.Barrier(2, timeout=60)
+
+    class Reports(SilentMonitor):
+        def progress(self, done: int, total: int, unit: str) -> None:
+            seen.append((threading.get_ident(), server.get()))
+
+    def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
+        together.wait()
+        advance()
+        return {}
+
+    server.set("ours")
+    run_shards(tmp_path, 2, 1, Reports(), process, process)
+    assert len({thread for thread, _ in seen}) == 2
+    assert {name for _, name in seen} == {"ours"}
 
 
 def test_a_failure_stops_the_others_and_is_the_one_told(tmp_path):
