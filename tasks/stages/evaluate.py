@@ -18,7 +18,7 @@ from ppcls_core.labels.teacher import NetworkTeacher
 from ppcls_core.models.complexity import count_parameters
 from tasks.recipe import TRAINED, Recipe
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import WEIGHTS, measure, teacher_of
+from tasks.stages.teachers import WEIGHTS, measure, teacher_of
 from tasks.stages.training import eval_data, trained_model
 
 _TYPES = {"model": pa.string(), "class_id": pa.int32(), "class": pa.string()}

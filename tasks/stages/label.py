@@ -42,7 +42,7 @@ from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, read_shards, shard_files
 from tasks.run.processes import Make, children, make_shards
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import share_of, teacher_of, test_view
+from tasks.stages.teachers import share_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 BESIDE = "beside.json"

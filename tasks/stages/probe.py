@@ -25,7 +25,7 @@ from ppcls_core.runtime.shards import Advance, read_shards
 from tasks.recipe import TeacherConfig
 from tasks.run.processes import Make, children, make_shards
 from tasks.run.stage import Work
-from tasks.stages.adopt import share_of
+from tasks.stages.teachers import share_of
 
 BATCH_SIZE = 16
 FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))])

@@ -17,8 +17,8 @@ from ppcls_core.labels.select import SELECTION, Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import test_view
 from tasks.stages.label import origin_of
+from tasks.stages.teachers import test_view
 
 _PIECE = 1 << 18  # rows of the pool at a time: bounds the memory
 

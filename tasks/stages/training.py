@@ -25,9 +25,9 @@ from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
 from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
-from tasks.stages.adopt import WEIGHTS, adopt, measure, network_teacher
 from tasks.stages.label import augmented_views, replayed_labels
 from tasks.stages.probe import probe
+from tasks.stages.teachers import WEIGHTS, adopt, measure, network_teacher
 
 FILES = [WEIGHTS, HISTORY]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -101,6 +102,17 @@ def test_labels_of_other_code_are_refused(replayed: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("ppcls_core.labels.labeller.VERSION", 99)
     with pytest.raises(UserError, match="labelled with preprocessing"):
         check_labels(done["views"].directory, 4, 1)
+
+
+def test_labels_are_the_same_from_any_number_of_processes(
+    replayed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = run_stages(replayed, REPLAY, until="label")
+    shutil.rmtree(before["label"].directory)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(1 + int(os.environ["OMP_NUM_THREADS"])))
+    again, ran = run_stages(replayed, REPLAY, until="label")
+    assert ran == ["label"]
+    assert again["label"].digest == before["label"].digest
 
 
 def test_one_label_an_image_serves_all_its_views(replayed: Path) -> None:

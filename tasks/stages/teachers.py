@@ -1,8 +1,8 @@
-"""A teacher that is no network of Paddle, or the mean of several, as the teacher stage's result.
+"""Teachers as stages open and measure them, and those that are no network of Paddle taken over.
 
-Files, beside history.json: model.json (a `MeanTeacher` whose files are relative to the stage's
-folder); model/N/... of the N-th teacher: the ONNX file with those that hold its tensors, or the
-label file as `import_labels` writes it, or model.pdparams.
+Files of the latter, beside history.json: model.json (a `MeanTeacher` whose files are relative to
+the stage's folder); model/N/... of the N-th teacher: the ONNX file with those that hold its
+tensors, or the label file as `import_labels` writes it, or model.pdparams.
 """
 
 import os
@@ -23,6 +23,7 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.evaluator import Accuracy, count_hits
 from ppcls_core.engine.run import HISTORY
+from ppcls_core.engine.threads import max_threads
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, class_order, read_names
@@ -149,12 +150,14 @@ def share_of(work: Work, size: int) -> tuple[int, Engine]:
     """
     run_time, config = work.recipe.run_time, work.recipe.label
     if num := resolve_name("paddle.device.cuda:device_count")():
-        num, threads = min(num, run_time.devices), int(os.environ["OMP_NUM_THREADS"])
-        share = max(1, threads // num)
+        num = min(num, run_time.devices)
+        share = max(1, max_threads() // num)
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         fitting = memory // 2 // (_PROCESS + _COPIES * size)
-        num, share = max(1, min(fitting, int(os.environ["OMP_NUM_THREADS"]))), 1
+        num, share = max(1, min(fitting, max_threads())), 1
+        if num < max_threads():
+            work.monitor.note(f"the teacher in {num} processes: half of the memory holds no more")
     workers = max(1, run_time.workers // num)
     return num, Engine("fp32", share, workers, config.batch_size)
 
