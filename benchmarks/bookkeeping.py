@@ -126,6 +126,7 @@ def run_stage(folder: Path, name: str, *finished: str) -> Result:
         found = session.store.load(other, last[other])
         assert found
         session.done[other] = found
+    (folder / "model.pdparams").touch()  # its size decides how many processes label
     weights = {"model.pdparams": FileEntry(0, "0" * 64, 0)}
     session.done["teacher"] = Result("teacher", 1, "0" * 64, folder, {}, {}, weights)
     return session.run(STAGES[name], SilentMonitor())
