@@ -19,10 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ppcls_core.engine.threads import max_threads, on_threads, threads_of_step
+from ppcls_core.engine.threads import on_threads, threads_of_step
 from ppcls_core.models.complexity import count_operations
 from ppcls_core.models.registry import build_model
 from ppcls_core.runtime.paddle import import_paddle
+from ppcls_core.runtime.threads import max_threads
 
 BATCH_SIZE, SIZE = 32, 56
 

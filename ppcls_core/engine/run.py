@@ -14,11 +14,12 @@ from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
 from ppcls_core.engine.objectives import Objective
-from ppcls_core.engine.threads import max_threads, on_threads, threads_of_step
+from ppcls_core.engine.threads import on_threads, threads_of_step
 from ppcls_core.engine.trainer import Row, StepReport, Trainer, Training
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Monitor
+from ppcls_core.runtime.threads import max_threads
 
 HISTORY = "history.json"
 VAL = f"val {REJECTED}"  # before a reason: of validation images, in the last validation

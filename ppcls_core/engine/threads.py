@@ -4,13 +4,13 @@ Paddle's threads spin while they wait for each other: beside another busy progra
 two threads takes four times as long as on one, and on idle cores no less (benchmarks/threads.py).
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import paddle
 
 from ppcls_core.models.complexity import count_operations
+from ppcls_core.runtime.threads import max_threads
 
 OPERATIONS = 6e9  # of a step for each thread; as `count_operations`, backward twice as many
 
@@ -25,11 +25,6 @@ def threads_of_step(
     forward = sum(count_operations(teacher, size) for teacher in teachers)
     operations = num_images * (3 * count_operations(model, size) + forward)
     return max(1, min(max_threads(), int(operations // OPERATIONS)))
-
-
-def max_threads() -> int:
-    """The number of threads that this process may use."""
-    return int(os.environ["OMP_NUM_THREADS"])  # set by ppcls_core, or by who started the process
 
 
 @contextmanager

@@ -39,23 +39,33 @@ def label(
     answered: Batches, views: Views, header: Header, advance: Callable[[], None]
 ) -> tuple[pa.Table, pa.Table]:
     """(`label_table`, REJECTED rows) of batches with logits; `advance` is called once an item."""
-    tables = [label_table([], np.empty((0, header.num_classes), np.float32), header)]
-    rejected: list[tuple[str, str, str]] = []
-    for good, logits, bad in answered:
+
+    def rows(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
+        ids, numbers = [item[0] for item in good], [item[2] for item in good]
+        seeds = [views.seed(image_id, n) for image_id, n in zip(ids, numbers, strict=True)]
+        return label_table(ids, logits, header, (numbers, seeds))
+
+    empty = label_table([], np.empty((0, header.num_classes), np.float32), header)
+    return collect(answered, rows, empty, advance)
+
+
+def collect(
+    found: Batches,
+    rows: Callable[[Sequence[Item], np.ndarray], pa.Table],
+    empty: pa.Table,
+    advance: Callable[[], None],
+) -> tuple[pa.Table, pa.Table]:
+    """(`empty` and what `rows` makes of each batch, REJECTED rows of the other items); `advance` is
+    called once an item."""
+    tables, rejected = [empty], []
+    for good, values, bad in found:
         rejected += [(item[0], error.reason, error.detail) for item, error in bad]
         if good:
-            ids, numbers = [item[0] for item in good], [item[2] for item in good]
-            seeds = [views.seed(image_id, n) for image_id, n in zip(ids, numbers, strict=True)]
-            tables.append(label_table(ids, logits, header, (numbers, seeds)))
+            tables.append(rows(good, values))
         for _ in range(len(good) + len(bad)):
             advance()
-    return pa.concat_tables(tables).combine_chunks(), rejected_table(rejected)
-
-
-def rejected_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
-    """REJECTED of (image id, reason, detail)."""
-    columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(len(REJECTED))]
-    return pa.table(columns, schema=REJECTED)
+    columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
+    return pa.concat_tables(tables).combine_chunks(), pa.table(columns, schema=REJECTED)
 
 
 def lost_of(rejected: pa.Table) -> Lost:

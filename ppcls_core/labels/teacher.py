@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import paddle
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError
-from data_catalog.images.columns import Source
+from data_catalog.images.columns import Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
 from ppcls_core.data.transforms import Preprocess
@@ -65,6 +65,13 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     log_p, log_q = log_softmax(first), log_softmax(second)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
     return Agreement(float((log_p.argmax(1) == log_q.argmax(1)).mean()), float(kl))
+
+
+def items_of(images: Images, rows: Sequence[int], numbers: Iterable[int]) -> list[Item]:
+    """The images in these rows, each with its number. They are taken at once: looked up one by one,
+    14 million take a quarter of an hour."""
+    part = images.take(list(rows))
+    return list(zip(part.ids, part.sources(), numbers, strict=True))
 
 
 def batches(items: Sequence[Item], views: Views, batch_size: int, workers: int) -> Batches:

@@ -1,5 +1,6 @@
 """Ordered work on threads: OpenCV, numpy, faiss and the network release Python's lock meanwhile."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,6 +15,11 @@ from data_catalog.base import threads
 T = TypeVar("T")
 R = TypeVar("R")
 BATCHES_AHEAD = 2
+
+
+def max_threads() -> int:
+    """The number of threads that this process may use."""
+    return int(os.environ["OMP_NUM_THREADS"])  # set by ppcls_core, or by who started the process
 
 
 def map_threads(

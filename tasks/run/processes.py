@@ -12,7 +12,6 @@ Shards are made by `children`: Paddle's inference engine sets the number of thre
 and so the bits of a later training; a GPU each needs a process each. The parent alone writes them.
 """
 
-import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from ppcls_core.engine.config import TrainConfig
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
 from ppcls_core.runtime.shards import Advance, Process, Write, run_shards
+from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
@@ -116,7 +116,7 @@ def _environments(devices: int) -> list[dict[str, str]]:
     on_gpu = device_count() > 0
     if on_gpu:
         empty_cache()  # the first process needs the memory that this one's stages have had
-    threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // devices)  # set by ppcls_core
+    threads = max(1, max_threads() // devices)
     master, *endpoints = _free_addresses(devices + 1)
     common = {
         "OMP_NUM_THREADS": str(threads),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from data_catalog.images.columns import REJECTED
@@ -15,8 +16,8 @@ from ppcls_core.data.lost import REJECTED as COUNTED
 from ppcls_core.data.lost import check_lost, counts_of, lost_text
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.probe import fit_classifier, without_classifier
-from ppcls_core.labels.labeller import lost_of, rejected_table
-from ppcls_core.labels.teacher import Engine, Item, batches, on_engine
+from ppcls_core.labels.labeller import collect, lost_of
+from ppcls_core.labels.teacher import Engine, Item, batches, items_of, on_engine
 from ppcls_core.models.complexity import count_parameters
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
@@ -37,8 +38,7 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
     images = work.images("data/teacher.arrow")
 
     def tasks(rows: range) -> list[Item]:
-        part = images.take(list(rows))  # there is one view: the row travels as its number
-        return list(zip(part.ids, part.sources(), rows, strict=True))
+        return items_of(images, rows, rows)  # there is one view: the row travels as its number
 
     num, engine = share_of(work, 4 * count_parameters(model))
     engine, view = replace(engine, batch_size=BATCH_SIZE), TestView(preprocess=config.preprocess)
@@ -63,15 +63,12 @@ def _start(number: int, model: ModelConfig, weights: Path, view: TestView, engin
     size = view.preprocess.size
     predict = on_engine(without_classifier(network), size, "fp32", (engine.threads, number))
 
+    def rows(good: Sequence[Item], pixels: np.ndarray) -> pa.Table:
+        return pa.table([[row for _, _, row in good], list(predict(pixels))], schema=FEATURES)
+
     def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        tables, rejected = [FEATURES.empty_table()], []
-        for good, pixels, bad in batches(items, view, engine.batch_size, engine.workers):
-            if good:
-                columns = [[row for _, _, row in good], list(predict(pixels))]
-                tables.append(pa.table(columns, schema=FEATURES))
-            rejected += [(item[0], error.reason, error.detail) for item, error in bad]
-            for _ in range(len(good) + len(bad)):
-                advance()
-        return {"features": pa.concat_tables(tables), "rejected": rejected_table(rejected)}
+        loaded = batches(items, view, engine.batch_size, engine.workers)
+        features, rejected = collect(loaded, rows, FEATURES.empty_table(), advance)
+        return {"features": features, "rejected": rejected}
 
     return make

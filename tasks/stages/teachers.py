@@ -23,11 +23,10 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.evaluator import Accuracy, count_hits
 from ppcls_core.engine.run import HISTORY
-from ppcls_core.engine.threads import max_threads
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, class_order, read_names
-from ppcls_core.labels.labeller import lost_of, rejected_table
+from ppcls_core.labels.labeller import collect, lost_of
 from ppcls_core.labels.table import import_labels
 from ppcls_core.labels.teacher import (
     Engine,
@@ -38,16 +37,18 @@ from ppcls_core.labels.teacher import (
     NetworkTeacher,
     OnnxTeacher,
     Teacher,
+    items_of,
 )
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.shards import Advance, read_shards
+from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import AnyTeacher, TeacherConfig
 from tasks.run.processes import Make, children, make_shards
 from tasks.run.stage import Outcome, Work
 
 HITS = pa.schema([("images", pa.int64()), ("top1", pa.int64()), ("top5", pa.int64())])
-"""A row a class, of one piece of the images after the other."""
+"""A row a class, of one batch of the images after the other."""
 WEIGHTS = "model.pdparams"
 ADOPTED = "model.json"
 _PROCESS, _COPIES = 1 << 30, 4  # bytes of a process, and copies of the weights that it holds
@@ -100,11 +101,11 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     val = work.images("data/val.arrow")
 
     def tasks(rows: range) -> list[Item]:
-        part = val.take(list(rows))  # there is one view: the class travels as its number
-        return list(zip(part.ids, part.sources(), part.labels.tolist(), strict=True))
+        # There is one view: the class travels as its number.
+        return items_of(val, rows, val.labels[rows.start : rows.stop].tolist())
 
     num, engine = share_of(work, teacher.size)
-    arguments = (teacher, test_view(work), len(val.classes), engine)
+    arguments = (teacher, test_view(work), engine)
     with children(num, _start_measuring, *arguments) as makers:
         num_shards = make_shards(work, "val", len(val), tasks, makers)
     found = read_shards(work.path("val"), "hits", num_shards, HITS)
@@ -117,20 +118,16 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     return Accuracy(np.array(hits), counts)
 
 
-def _start_measuring(
-    number: int, teacher: Teacher, view: TestView, num_classes: int, engine: Engine
-) -> Make:
+def _start_measuring(number: int, teacher: Teacher, view: TestView, engine: Engine) -> Make:
     answer = teacher.answers(replace(engine, device=number), view)
 
+    def rows(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
+        hits = count_hits(logits, np.array([label for _, _, label in good]))
+        return pa.table(list(hits), schema=HITS)
+
     def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        hits, rejected = np.zeros((3, num_classes), np.int64), []
-        for good, logits, bad in answer(items):
-            if good:
-                hits += count_hits(logits, np.array([label for _, _, label in good]))
-            rejected += [(item[0], error.reason, error.detail) for item, error in bad]
-            for _ in range(len(good) + len(bad)):
-                advance()
-        return {"hits": pa.table(list(hits), schema=HITS), "rejected": rejected_table(rejected)}
+        hits, rejected = collect(answer(items), rows, HITS.empty_table(), advance)
+        return {"hits": hits, "rejected": rejected}
 
     return make
 

@@ -37,7 +37,8 @@ def test_a_teacher_that_is_asked_counts_its_forward_pass(layer):
 THREADS = """
 import os, threading
 import ppcls_core
-from ppcls_core.engine.threads import max_threads, on_threads
+from ppcls_core.engine.threads import on_threads
+from ppcls_core.runtime.threads import max_threads
 import paddle
 
 def product():
