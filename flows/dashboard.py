@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,13 +13,7 @@ from prefect import artifacts
 
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
-from ppcls_core.runtime.monitor import (
-    Interrupted,
-    Monitor,
-    SilentMonitor,
-    StopFlag,
-    stop_on_signals,
-)
+from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Result
@@ -34,7 +28,7 @@ class _StageMonitor:
     """The Monitor of a stage that runs under Prefect; rate-limits what it shows."""
 
     logger: Logger
-    stop: StopFlag
+    stops: Callable[[], bool]
     _start: float = field(default_factory=time.monotonic)
     _first: int | None = None  # where this attempt began
     _unit: str = ""
@@ -44,7 +38,7 @@ class _StageMonitor:
 
     @property
     def stop_requested(self) -> bool:
-        return self.stop.is_set
+        return self.stops()
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
@@ -75,18 +69,13 @@ class _StageMonitor:
 
 
 @contextmanager
-def stage_monitor(logger: Logger) -> Iterator[Monitor]:
-    """A Monitor whose `stop_requested` follows SIGTERM and SIGINT.
-
-    The signal that stopped the stage is raised again once it has committed what it had, so that
-    Prefect (or the shell) sees a process stopped by that signal.
-    """
-    with stop_on_signals(raise_again=True) as stop:
-        try:
-            yield _StageMonitor(logger, stop)
-        except Interrupted:
-            logger.warning("stopped on request; what is done is saved, run again to go on")
-            raise
+def stage_monitor(logger: Logger, stops: Callable[[], bool]) -> Iterator[Monitor]:
+    """The Monitor of a stage, which has to stop once `stops()`."""
+    try:
+        yield _StageMonitor(logger, stops)
+    except Interrupted:
+        logger.warning("stopped on request; what is done is saved, run again to go on")
+        raise
 
 
 def publish(session: Session, result: Result) -> None:

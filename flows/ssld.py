@@ -2,25 +2,36 @@
 
 A stage whose inputs, settings and code version are unchanged ends as Cached; the store alone
 decides that, so a run from the command line and a deployment share their results.
+
+A training that leaves a core free runs in a process of its own, beside the stages that do not wait
+for it: the baseline beside the duplicate search, the labels and the distillation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from data_catalog.base.config import UserError
 from flows.dashboard import publish, stage_monitor
+from ppcls_core.engine.config import LabelTraining
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor, stop_on_signals
 from ppcls_core.runtime.paddle import import_paddle
 from tasks.dag import OF_STUDENT, needed_for
 from tasks.recipe import load_recipes
+from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Result, Store
+
+_LEAVES_A_CORE = "tasks.stages.training:leaves_a_core"  # imports Paddle
 
 
 @flow(name="ssld", flow_run_name="{recipe}", validate_parameters=True)
@@ -47,63 +58,116 @@ def ssld(
         recipes = load_recipes(recipe, settings or ())
     except UserError as error:
         return _failure(error)
-    common = [stage for stage in stages if stage.name not in OF_STUDENT]
-    rest = [stage for stage in stages if stage.name in OF_STUDENT]
-    session = Session(recipes[0], Store.default(), again)
-    states: dict[str, State] = {}
-    failure, shared = _run_stages(session, common, states), dict(session.done)
+    made, shared = set[str](), dict[str, tuple[Result, State]]()
     for each in recipes:
-        session = Session(each, session.store, again, made=session.made)
-        for result in shared.values():
-            session.accept(result)
         of = f" of {each.name}" if len(recipes) > 1 else ""
-        failure = failure or _run_stages(session, rest, dict(states), of)
-    if failure:
-        return Failed(message=failure)
+        run = _Run(Session(each, Store.default(), again, made=made), of)
+        for result, state in shared.values():
+            run.session.accept(result)
+            run.states[result.stage] = state
+        if failure := run.all([stage for stage in stages if stage.name not in shared]):
+            return Failed(message=failure)
+        common = run.states.keys() - OF_STUDENT
+        shared = {name: (run.session.done[name], run.states[name]) for name in common}
     return Completed(message=f"{recipe}: {until} is done")
 
 
-def _run_stages(
-    session: Session, stages: Sequence[Stage], states: dict[str, State], of: str = ""
-) -> str | None:
-    """Run `stages` in turn, their states into `states`; the message of the one that failed."""
-    for stage in stages:
-        state = _as_task(session, stage, of)([states[name] for name in stage.upstream])
-        if state.is_failed():
-            return state.message
-        states[stage.name] = state
-    return None
+@dataclass
+class _Run:
+    """A run of one recipe's stages; `of` follows the name of those that each student has."""
 
+    session: Session
+    of: str
+    states: dict[str, State] = field(default_factory=dict)  # of the stages that are done
+    _beside: tuple[Stage, PrefectFuture[Any]] | None = None
+    _stops: Callable[[], bool] = bool
 
-def _as_task(session: Session, stage: Stage, of: str) -> Any:
-    """`stage` as a Prefect task; `upstream` draws the arrows of the dashboard's graph."""
-    title = stage.name + of
+    def all(self, stages: list[Stage]) -> str | None:
+        """Run `stages`, each after those that it reads from; the message of one that failed."""
+        todo, gave_up = list(stages), False
+        with stop_on_signals(raise_again=True) as stop:
+            self._stops = lambda: stop.is_set or gave_up
+            try:
+                while todo or self._beside:
+                    if failure := self._go_on(todo):
+                        return failure
+                    if stop.is_set:
+                        raise Interrupted
+            finally:
+                gave_up = True
+                if self._beside:
+                    self._beside[1].wait()  # until it has saved its work
+        return None
 
-    @task(name=stage.name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
-    def run(upstream: list[Any]) -> Any:
+    def _go_on(self, todo: list[Stage]) -> str | None:
+        """Start a stage beside, or wait for it, or run one; the message of one that failed."""
+        ready = [one for one in todo if self.states.keys() >= set(one.upstream)]
+        if self._beside and (not ready or self._beside[1].state.is_final()):
+            stage, future = self._beside
+            future.wait()
+            self._beside = None
+            return self._ended(stage, future.state)
+        others = ready if len(ready) > 1 and not self._beside else []
+        if stage := next(filter(self._fits_beside, others), None):
+            todo.remove(stage)
+            self._beside = stage, self._task(stage, apart=True).submit(self._arrows(stage))
+            return None
+        stage = ready[0]
+        todo.remove(stage)
+        return self._ended(stage, self._task(stage)(self._arrows(stage)))
+
+    def _fits_beside(self, stage: Stage) -> bool:
+        """Whether `stage` is a training on labels that has to run and leaves a core to others."""
+        session, config = self.session, trainings(self.session.recipe).get(stage.name)
+        if not isinstance(config, LabelTraining) or session.recipe.run_time.devices > 1:
+            return False
         try:
-            return _run(session, stage)
-        except UserError as error:
-            return _failure(error)
+            result, _ = session.find(stage)
+        except UserError:  # which its task will tell
+            return False
+        if result and not session.must_run(stage, result):
+            return False
+        import_paddle()  # now, in silence
+        return resolve_name(_LEAVES_A_CORE)(session.work(stage, SilentMonitor()), config)
 
-    return run
+    def _ended(self, stage: Stage, state: State) -> str | None:
+        """The message of a `state` that is a failure."""
+        if not state.is_completed():
+            return state.message or state.name
+        self.states[stage.name] = state
+        return None
 
+    def _arrows(self, stage: Stage) -> list[State]:
+        """The states that the dashboard's graph draws arrows from."""
+        return [self.states[name] for name in stage.upstream]
 
-def _run(session: Session, stage: Stage) -> State:
-    logger = get_run_logger()
-    result, reason = session.find(stage)
-    if result and not session.must_run(stage, result):
-        session.accept(result)
-        return Completed(
-            name="Cached", message=f"unchanged: {result.directory}", data=_link(result)
-        )
-    logger.info("starts: %s", "asked for" if result else reason)
-    import_paddle()  # now, in silence; a cached run does without its 3 s
-    with stage_monitor(logger) as monitor:
-        result = session.run(stage, monitor)
-    publish(session, result)
-    seconds = result.record["seconds"]
-    return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
+    def _task(self, stage: Stage, apart: bool = False) -> Any:
+        """`stage` as a Prefect task; `apart`: it runs in a process of its own."""
+        title = stage.name + (self.of if stage.name in OF_STUDENT else "")
+
+        @task(name=stage.name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
+        def run(upstream: list[Any]) -> Any:
+            try:
+                return self._result(stage, apart)
+            except UserError as error:
+                return _failure(error)
+
+        return run
+
+    def _result(self, stage: Stage, apart: bool) -> State:
+        logger = get_run_logger()
+        result, reason = self.session.find(stage)
+        if result and not self.session.must_run(stage, result):
+            self.session.accept(result)
+            message = f"unchanged: {result.directory}"
+            return Completed(name="Cached", message=message, data=_link(result))
+        logger.info("starts: %s", "asked for" if result else reason)
+        import_paddle()  # now, in silence; a cached run does without its 3 s
+        with stage_monitor(logger, self._stops) as monitor:
+            result = self.session.run(stage, monitor, apart)
+        publish(self.session, result)
+        seconds = result.record["seconds"]
+        return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
 
 
 def _link(result: Result) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Session:
     done: dict[str, Result] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)  # keys of the results that this run has made
     _outside: dict[str, dict[str, str]] = field(default_factory=dict)  # digests, by stage
+    _accepting: threading.Lock = field(default_factory=threading.Lock)
 
     def inputs_of(self, stage: Stage) -> dict[str, str]:
         """Digest of each input, those outside the store included; what it reads must be done."""
@@ -63,16 +65,24 @@ class Session:
 
     def accept(self, result: Result) -> None:
         """Count `result` as done."""
-        self.done[result.stage] = result
-        self.store.remember(self.recipe.name, result.stage, result.key)
+        with self._accepting:  # a file that is read and written again
+            self.done[result.stage] = result
+            self.store.remember(self.recipe.name, result.stage, result.key)
 
-    def run(self, stage: Stage, monitor: Monitor) -> Result:
-        """Run `stage`, going on from what a killed run left, and commit its result. Raises
+    def work(self, stage: Stage, monitor: Monitor) -> Work:
+        """The argument of the function of `stage`; what it reads must be done."""
+        key = self.key(stage)
+        directory = self.store.directory(stage.name, key)
+        return Work(stage.name, self.recipe, directory, key, dict(self.done), monitor)
+
+    def run(self, stage: Stage, monitor: Monitor, apart: bool = False) -> Result:
+        """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in a
+        process of its own, so that other stages may run meanwhile. Raises
         UserError: a mistake the user can mend, too few devices, a full disk, or the same stage
         running elsewhere; Interrupted: a stop was requested, what is finished is kept."""
         check_devices(self.recipe)
         try:
-            return self._run_locked(stage, monitor)
+            return self._run_locked(stage, monitor, apart)
         except (OSError, RuntimeError) as error:  # NumPy and FAISS do not say ENOSPC
             if getattr(error, "errno", None) not in _STORAGE_ERRORS and not self.store.is_full():
                 raise
@@ -83,7 +93,7 @@ class Session:
                 "finished work is kept"
             ) from error
 
-    def _run_locked(self, stage: Stage, monitor: Monitor) -> Result:
+    def _run_locked(self, stage: Stage, monitor: Monitor, apart: bool) -> Result:
         key = self.key(stage)
         with self.store.lock(stage.name, key):
             if stage.name in self.refresh and self.store.load(stage.name, key):
@@ -93,8 +103,8 @@ class Session:
             (directory / MANIFEST).unlink(missing_ok=True)  # damaged, or it would not be run
             before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
             clock = _Clock(monitor, directory / PROGRESS, before)
-            work = Work(stage.name, self.recipe, directory, key, self.done, clock)
-            is_spread = self._devices(stage) > 1
+            work = self.work(stage, clock)
+            is_spread = apart or self._devices(stage) > 1
             outcome = run_in_processes(stage, work) if is_spread else stage.run(work)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)

@@ -17,12 +17,14 @@ from ppcls_core.engine.evaluator import EvalData
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation, replay
 from ppcls_core.engine.run import HISTORY, Run
 from ppcls_core.engine.run import train as train_model
+from ppcls_core.engine.threads import threads_of_step
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model, classifier_parameters
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
+from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
 from tasks.stages.label import augmented_views, replayed_labels
@@ -61,6 +63,14 @@ def _adopt(work: Work, config: TeacherConfig, model: Network, counts: dict[str, 
 def baseline(work: Work) -> Outcome:
     """The student trained on the labelled set alone, by which distillation is measured."""
     return _on_labels(work, new_student(work), "data/train.arrow", work.recipe.baseline)
+
+
+def leaves_a_core(work: Work, config: LabelTraining) -> bool:
+    """Whether the training on labels of the stage `work` has a core to spare."""
+    network = work.recipe.network if work.stage == "teacher" else None
+    model = new_model(work, network.model, "teacher") if network else new_student(work)
+    num_images = config.batch_size // config.accumulate
+    return threads_of_step(model, [], config.image_size, num_images) < max_threads()
 
 
 def _on_labels(work: Work, model: Network, name: str, config: LabelTraining) -> Outcome:
