@@ -215,12 +215,17 @@ class Recipe(Config):
         )
 
 
+def known_recipes() -> dict[str, Path]:
+    """The recipes in configs/ssld and below, by name."""
+    return {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
+
+
 def recipe_path(name: str) -> Path:
     """The file of a recipe given as a path, or as the name of one in configs/ssld or below."""
     direct = Path(name)
     if direct.suffix in (".yaml", ".yml") or direct.is_file():
         return direct.resolve()
-    known = {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
+    known = known_recipes()
     if name in known:
         return known[name]
     raise UserError(f"recipe '{name}': no such file and no such recipe{closest(name, known)}")
