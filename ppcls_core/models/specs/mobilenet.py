@@ -85,7 +85,7 @@ class InvertedResidual(NamedTuple):
     expanded: PositiveInt
     out: PositiveInt
     squeeze_excite: bool
-    activation: Literal["relu", "hardswish"]
+    activation: Literal["relu", "hardswish"]  # after its convolutions
     stride: Literal[1, 2]
 
 
@@ -94,7 +94,7 @@ class MobileNetV3Spec(ModelSpec):
 
     network: ClassVar[str] = "ppcls_core.models.networks.mobilenet:MobileNetV3"
 
-    blocks: NotEmpty[InvertedResidual]
+    blocks: NotEmpty[InvertedResidual]  # block by block
     last_width: PositiveInt
     """Channels of the last convolution before pooling, at scale 1."""
     scale: PositiveFloat = 1.0
