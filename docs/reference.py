@@ -38,12 +38,17 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 PROGRAMS = {"ssld": ssld, "ppcls": ppcls}
-ROOTS: dict[str, tuple[type[Config], str]] = {
-    "recipe": (Recipe, "A recipe: what `ssld run FILE` reads. `--set a.b=value` overrides."),
-    "data": (FilesConfig, "A data set: the YAML file that `data.labelled` and `data.pool` name."),
-    "job": (Job, "A training by itself: what `ppcls train -c FILE` and `ppcls eval` read."),
-    "serve": (ServeConfig, "The limits of `ppcls serve`, each set by `-o NAME=VALUE`."),
+ROOTS: dict[str, tuple[type[Config], str, str]] = {
+    "recipe": (Recipe, "Recipe", "What `ssld run FILE` reads; `--set a.b=value` overrides it."),
+    "data": (
+        FilesConfig,
+        "Data set",
+        "The file that `data.labelled` or `data.pool` of a recipe names.",
+    ),
+    "job": (Job, "Training job", "What `ppcls train -c FILE` and `ppcls eval -c FILE` read."),
+    "serve": (ServeConfig, "Server", "The limits of `ppcls serve`, each set by `-o NAME=VALUE`."),
 }
+_SUPPLIED = {(Recipe, "name"): "the file's name"}  # by who reads the file
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _WORDS |= {type(None): "none", Any: "anything", Path: "path"}
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
@@ -53,8 +58,8 @@ def pages() -> dict[str, str]:
     """Markdown of each page, by its path below docs/."""
     found = {"reference/commands.md": commands_page(), "reference/errors.md": errors_page()}
     seen: dict[type[Config], str] = {}
-    for name, (root, text) in ROOTS.items():
-        found[f"reference/{name}.md"] = settings_page(name, root, text, seen)
+    for name in ROOTS:
+        found[f"reference/{name}.md"] = settings_page(name, seen)
     found["reference/models.md"] = models_page(seen)
     return found
 
@@ -86,11 +91,11 @@ def commands_page() -> str:
 
 def _options(command: Any, context: Any) -> str:
     rows = [
-        (_spelling(option), _type_of(option), _given(option), _cell(option.help))
+        (_spelling(option), _cell(option.help), _given(option), _type_of(option))
         for option in command.get_params(context)
         if option.name != "help"
     ]
-    return table(("option", "type", "default", "meaning"), rows)
+    return table(("option", "meaning", "default", "type"), rows)
 
 
 def _spelling(option: Any) -> str:
@@ -120,11 +125,12 @@ def _given(option: Any) -> str:
 # ---- settings
 
 
-def settings_page(name: str, root: type[Config], text: str, seen: dict[type[Config], str]) -> str:
-    """`root` and the sections below it, each as a table; those in `seen` stand on other pages."""
+def settings_page(name: str, seen: dict[type[Config], str]) -> str:
+    """The root `name` and the sections below it, each as a table; those in `seen` have a page."""
+    root, title, text = ROOTS[name]
     sections = list(_below(root, seen))
     seen |= dict.fromkeys(sections, f"{name}.md")
-    parts = [f"# {root.__name__ if name != 'data' else 'Data set'}", text]
+    parts = [f"# {title}", text]
     for section in sections:
         heading = [] if section is root else [f"## {section.__name__}"]
         parts += [*heading, inspect.cleandoc(section.__doc__ or ""), _fields(section, name, seen)]
@@ -154,13 +160,13 @@ def _fields(section: type[Config], page: str, seen: dict[type[Config], str]) -> 
     rows = [
         (
             f"`{field.alias or name}`",
-            _kind(field.annotation, page, seen) + _bounds(field),
-            _default(field),
             said.get(name, "") or _implied(field),
+            _SUPPLIED.get((section, name)) or _default(field),
+            _kind(field.annotation, page, seen) + _bounds(field),
         )
         for name, field in section.model_fields.items()
     ]
-    return table(("setting", "type", "default", "meaning"), rows)
+    return table(("setting", "meaning", "default", "type"), rows)
 
 
 def _implied(field: FieldInfo) -> str:

@@ -151,18 +151,18 @@ class Recipe(Config):
     """Of its runs and results; by default that of the file."""
     seed: int = 0  # of weights, order and augmentation: equal seeds give equal bits
     shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
-    data: DataConfig
-    dedup: DedupConfig = DedupConfig()
+    data: DataConfig  # what images there are
+    dedup: DedupConfig = DedupConfig()  # the search of the pool for validation images
     teacher: Annotated[_Network | _Onnx | _Labels | _Several, Discriminator(_kind)]
     """Of several the mean of their probabilities, weighted by `weight`."""
-    label: LabelConfig = LabelConfig()
-    select: SelectConfig = SelectConfig()
+    label: LabelConfig = LabelConfig()  # the teacher's outputs for the pool
+    select: SelectConfig = SelectConfig()  # the images that the student learns from
     student: ModelConfig  # the network that learns
-    distill: DistillTraining
-    finetune: DistillTraining
-    fix: FixTraining
-    baseline: LabelTraining
-    run_time: RunTime = RunTime()
+    distill: DistillTraining  # the student learns the outputs for the selected images
+    finetune: DistillTraining  # then for the labelled images alone
+    fix: FixTraining  # then its classifier, at a larger resolution
+    baseline: LabelTraining  # the student trained on labels alone, to compare
+    run_time: RunTime = RunTime()  # what changes speed alone
 
     @property
     def teachers(self) -> dict[str, AnyTeacher]:
