@@ -51,7 +51,7 @@ down: $(READY) ## stop them
 
 docs: $(READY) ## build the documentation into site/; a dead link fails
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
-	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lock: ## resolve requirements.lock anew (needs uv)
 	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra dev --python-version 3.11 \

@@ -173,9 +173,10 @@ def _implied(field: FieldInfo) -> str:
     """The meaning of what the source need not say: a kind's own name, a section."""
     if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
         return "names this kind"
-    classes = list(_classes(field.annotation))
-    lines = inspect.cleandoc(classes[0].__doc__ or "").split("\n\n") if classes else [""]
-    return _cell(lines[0].partition(": ")[0] if len(classes) == 1 else "a section of that kind")
+    classes = [t for t in _types(field.annotation) if issubclass(t, Config) or _is_row(t)]
+    if len(classes) != 1:
+        return "a section of one of these kinds" if classes else ""
+    return _cell(inspect.cleandoc(classes[0].__doc__ or "").split("\n\n")[0])
 
 
 def _below(root: type[Config], seen: dict[type[Config], str]) -> Iterator[type[Config]]:
@@ -187,15 +188,21 @@ def _below(root: type[Config], seen: dict[type[Config], str]) -> Iterator[type[C
             continue
         found[section] = None
         yield section
-        kinds = [k for f in section.model_fields.values() for k in _classes(f.annotation)]
-        waiting = [*kinds, *waiting]
+        kinds = (kind for f in section.model_fields.values() for kind in _types(f.annotation))
+        waiting = [*(kind for kind in kinds if issubclass(kind, Config)), *waiting]
 
 
-def _classes(annotation: Any) -> Iterator[type[Config]]:
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+def _types(annotation: Any) -> Iterator[type]:
+    """The types that `annotation` is made of."""
+    if isinstance(annotation, type):
         yield annotation
     for part in get_args(annotation):
-        yield from _classes(part)
+        yield from _types(part)
+
+
+def _is_row(kind: type) -> bool:
+    """Whether it is a named tuple, which a recipe writes as a list."""
+    return hasattr(kind, "_fields")
 
 
 def _kind(annotation: Any, page: str, seen: dict[type[Config], str]) -> str:
@@ -215,6 +222,8 @@ def _kind(annotation: Any, page: str, seen: dict[type[Config], str]) -> str:
         return "`key: value` lines"
     if annotation in _WORDS:
         return _WORDS[annotation]
+    if _is_row(annotation):
+        return f"`[{', '.join(annotation._fields)}]`"
     name = annotation.__name__
     there = seen.get(annotation, "")
     return f"[{name}]({'' if there == f'{page}.md' else there}#{name.lower()})"
@@ -243,10 +252,10 @@ def _value(value: Any) -> str:
         return ", ".join(map(_value, value))
     if value is None or isinstance(value, bool):
         return f"`{str(value).lower()}`" if value is not None else ""
-    if isinstance(value, tuple) and len(value) > 5:
-        return f"`{value[0]}` and {len(value) - 1} more"
     if isinstance(value, tuple):
-        return f"`{list(value)}`"
+        items = [list(item) if isinstance(item, tuple) else item for item in value]
+        more = f" and {len(items) - 1} more" if len(items) > 5 else ""
+        return f"`{items[0]}`{more}" if more else f"`{items}`"
     return f"`{value}`"
 
 
@@ -300,7 +309,7 @@ def errors_page() -> str:
     ]
     for module, texts in messages().items():
         title = (ast.get_docstring(tree_of(module)) or module).split("\n\n")[0]
-        title = " ".join(title.split()).rstrip(".")
+        title = " ".join(title.split()).rstrip(".").replace("<", "&lt;")
         parts += [f"## {title}", f"`{module}`"]
         parts += ["\n".join(f"- {_code(text)}" for text in dict.fromkeys(texts))]
     return "\n\n".join(parts) + "\n"

@@ -15,7 +15,7 @@ from ppcls_core.cli.app import app as ppcls
 from ppcls_core.jobs.job import load_job
 from tasks.recipe import load_recipe
 from tests.conftest import PROJECT
-from tests.support.documents import PAGES, all_blocks, blocks
+from tests.support.documents import PAGES, all_blocks, anchor_of, blocks
 
 PROGRAMS = {"ssld": ssld, "ppcls": ppcls}
 GROUP_OPTIONS = {"--help", "--version", "--install-completion", "--show-completion"}
@@ -99,11 +99,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """Anchors of a page's headings, as GitHub and MkDocs both make them."""
-    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
-    return {
-        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
-    }
+    """Anchors of a page's headings."""
+    return set(map(anchor_of, re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)))
 
 
 def test_every_page_is_in_the_navigation() -> None:

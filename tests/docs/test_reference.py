@@ -2,7 +2,12 @@
 
 import ast
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +16,9 @@ import typer
 
 from data_catalog.base.config import Config
 from tests.conftest import PROJECT
+from tests.support.documents import PAGES, anchor_of
+
+PATH = os.environ.get("PYTHONPATH", "")
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +97,34 @@ def literals(node: Any) -> list[str]:
     parts = [p for t in texts for p in (t.values if isinstance(t, ast.JoinedStr) else [t])]
     words = (" ".join(str(p.value).split()) for p in parts if isinstance(p, ast.Constant))
     return [word for word in words if re.search(r"[a-z]{3}", word)]
+
+
+def test_links_lead_into_the_reference_and_within_it(pages) -> None:
+    texts = {f"docs/{name}": text for name, text in pages.items()}
+    texts |= {str(p.relative_to(PROJECT)): p.read_text() for p in PAGES if p.parent.name == "docs"}
+    for page, text in texts.items():
+        for file, anchor in re.findall(r"\]\(([\w./]*)#([\w-]+)\)", text):
+            target = os.path.normpath(Path(page).parent / file) if file else page
+            headings = re.findall(r"^#+ (.*)$", texts[target], re.MULTILINE)
+            assert anchor in map(anchor_of, headings), f"{page}: {file}#{anchor}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("added", "code"), [("", 0), ("[dead](nowhere.md)", 1)])
+def test_dead_links_fail_the_build_and_nothing_comes_from_the_network(
+    tmp_path: Path, added: str, code: int
+) -> None:
+    pytest.importorskip("mkdocs", reason="`make docs` installs it")
+    shutil.copytree(PROJECT / "docs", tmp_path / "docs")
+    shutil.copy(PROJECT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / "gpu.md").open("a") as file:
+        file.write(added)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", "site"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), PATH]))}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = r'<(?:script|link|img)[^>]*(?:src|href)="?(?:https?:)?//'
+        assert not re.search(loaded, page.read_text()), page

@@ -35,3 +35,8 @@ def blocks(page: Path) -> Iterator[Block]:
 def all_blocks(language: str) -> list[Block]:
     """The blocks of all pages in `language`."""
     return [block for page in PAGES for block in blocks(page) if block.language == language]
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor of a page's heading, as GitHub and MkDocs both make it."""
+    return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")

@@ -94,7 +94,7 @@ class MobileNetV3Spec(ModelSpec):
 
     network: ClassVar[str] = "ppcls_core.models.networks.mobilenet:MobileNetV3"
 
-    blocks: NotEmpty[InvertedResidual]  # block by block
+    blocks: NotEmpty[InvertedResidual]
     last_width: PositiveInt
     """Channels of the last convolution before pooling, at scale 1."""
     scale: PositiveFloat = 1.0
