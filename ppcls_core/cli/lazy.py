@@ -39,7 +39,8 @@ def lazy_app(text: str, commands: Mapping[str, str]) -> typer.Typer:
 def _show_version(is_asked: bool) -> None:
     if is_asked:
         versions = pkgutil.resolve_name("ppcls_core.runtime.versions:installed_versions")
-        typer.echo(" ".join(*versions(()).items()))
+        ((name, number),) = versions(()).items()
+        typer.echo(f"{name} {number}")
         raise typer.Exit
 
 
