@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint fmt acknowledge lock up down
+.PHONY: help setup demo test test-all lint fmt acknowledge docs lock up down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,12 @@ up: $(READY) ## start Prefect's server, worker and deployments
 down: $(READY) ## stop them
 	@$(BIN)/ssld down
 
+docs: $(READY) ## build the documentation into site/; a dead link fails
+	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lock: ## resolve requirements.lock anew (needs uv)
 	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --annotation-style line --upgrade -o requirements.lock
+	@uv pip compile pyproject.toml --extra docs --constraint requirements.lock --python-version 3.11 \
+	  --no-emit-index-url --no-header --annotation-style line -o requirements-docs.lock

@@ -62,11 +62,11 @@ class FilesConfig(Config):
     labels.
     """
 
-    kind: Literal["files"] = "files"
-    root: str
-    train: str | None = None
-    val: str | None = None
-    pool: str | None = None
+    kind: Literal["files"] = "files"  # the one kind that there is
+    root: str  # folder in which all else lies; a relative one starts from this file
+    train: str | None = None  # labelled images to learn from
+    val: str | None = None  # labelled images to measure with
+    pool: str | None = None  # unlabelled images
     teacher: str | None = None  # what the teacher learns from, where that is not train
     classes: str | None = None  # one name a line or `number name`; else folder names, else numbers
     delimiter: str | None = None  # between path and label in lists, where it is no white space

@@ -2,7 +2,7 @@
 
 import atexit
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -14,8 +14,8 @@ from data_catalog.base.errors import UserError
 from flows import services
 from flows.status import statuses
 from ppcls_core.runtime.processes import Child
-from tasks.dag import OF_STUDENT, following, needed_for, stage_named
-from tasks.recipe import RECIPES, load_recipes, recipe_path
+from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
+from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path
 from tasks.run.session import Session
 from tasks.run.store import Store
 
@@ -29,7 +29,27 @@ TEMPORARY = {
 _FLOW = "flows.ssld:ssld"  # imports Prefect
 console = Console(highlight=False, soft_wrap=True)
 
-Recipe = Annotated[str, typer.Argument(help="A recipe in configs/ssld, or the path of one.")]
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    """What the shell offers for a word that begins so."""
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _recipes(incomplete: str) -> list[str]:
+    return _beginning(incomplete, known_recipes())
+
+
+def _stages(incomplete: str) -> list[str]:
+    return _beginning(incomplete, STAGES)
+
+
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe in configs/ssld, or the path of one.",
+        autocompletion=_recipes,
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")
 ]
@@ -38,10 +58,16 @@ Settings = Annotated[
 def run(
     recipe: Recipe,
     only: Annotated[
-        str | None, typer.Option(help="Run this stage again, and before it what it needs.")
+        str | None,
+        typer.Option(
+            help="Run this stage again, and before it what it needs.", autocompletion=_stages
+        ),
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="Run this stage and all that follow again.")
+        str | None,
+        typer.Option(
+            "--from", help="Run this stage and all that follow again.", autocompletion=_stages
+        ),
     ] = None,
     settings: Settings = None,
 ) -> None:

@@ -25,6 +25,7 @@ from data_catalog.base.files import read_json, write_json
 from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
+DEPLOYMENTS = "configs/prefect.yaml"
 _STATE = "flows.prefect_state"  # imports Prefect, which reads the environment
 POOL, PROFILE, PREVIOUS = "ssld", "ssld", "previous_profile"
 MARK = "SSLD_SERVICE"  # variable of a service's processes: its name and the folder of its record
@@ -250,7 +251,7 @@ def up(port: int, say: Callable[[str], None]) -> str:
 
 
 def _deploy(say: Callable[[str], None]) -> None:
-    command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"]
+    command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS]
     try:
         done = subprocess.run(
             [sys.executable, "-m", *command],

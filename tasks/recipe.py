@@ -40,10 +40,10 @@ STUDENT_SECTIONS = ("student", *STUDENTS)
 class DataConfig(Config):
     """The labelled set (train, val) and the pool: names of the catalog, or YAML files."""
 
-    labelled: str
-    pool: str
+    labelled: str  # images with labels: train and val
+    pool: str  # images without labels
     options: dict[str, Any] = Field(default={})  # overrides of the labelled entry's fields
-    pool_options: dict[str, Any] = Field(default={})
+    pool_options: dict[str, Any] = Field(default={})  # the same of the pool
 
 
 PUBLISHED = "published"
@@ -62,13 +62,13 @@ _Probe = Annotated[Probe, Tag("dict[probe]")]
 class TeacherConfig(Config):
     """The teacher: its `weights` are taken as they are, or adapted or trained as `train` says."""
 
-    model: ModelConfig
+    model: ModelConfig  # its network
     weights: str | None = None
     """As in `load_state`, relative to the recipe; PUBLISHED for those published under its name."""
     image_size: int = Field(default_factory=lambda known: _published_size(known), ge=32)
     """Resolution at which it labels; as published by default, else 224."""
     train: Annotated[_Training | _Probe, Discriminator(_mode)] | None = None
-    weight: Weight = None
+    weight: Weight = None  # its share in the mean of several; none: 1
 
     @model_validator(mode="after")
     def _has_what_its_mode_needs(self) -> TeacherConfig:
@@ -121,7 +121,7 @@ _Several = Annotated[tuple[_One, ...], Tag("list[teachers]")]
 class LabelConfig(Config):
     """How the teacher's outputs are made and kept."""
 
-    batch_size: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=64, gt=0)  # images that the teacher is asked at a time
     encoding: EncodingName = "int8"  # see ppcls_core.labels.encoding
     k: int = Field(default=NUM_TOP, gt=0)  # classes that the encoding `topk` keeps
     precision: Literal["auto", "fp32"] = "auto"  # auto: bf16 where it is fast and agrees with fp32
@@ -138,7 +138,8 @@ class RunTime(Config):
     """
 
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), gt=0)
-    checkpoint_seconds: float = Field(default=60, gt=0)
+    """Threads that decode; by default one a core."""
+    checkpoint_seconds: float = Field(default=60, gt=0)  # between checkpoints of a training
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
     max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
 
@@ -147,20 +148,21 @@ class Recipe(Config):
     """A resolved recipe; each section belongs to the stage of its name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = 0
+    """Of its runs and results; by default that of the file."""
+    seed: int = 0  # of weights, order and augmentation: equal seeds give equal bits
     shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
-    data: DataConfig
-    dedup: DedupConfig = DedupConfig()
+    data: DataConfig  # what images there are
+    dedup: DedupConfig = DedupConfig()  # the search of the pool for validation images
     teacher: Annotated[_Network | _Onnx | _Labels | _Several, Discriminator(_kind)]
     """Of several the mean of their probabilities, weighted by `weight`."""
-    label: LabelConfig = LabelConfig()
-    select: SelectConfig = SelectConfig()
-    student: ModelConfig
-    distill: DistillTraining
-    finetune: DistillTraining
-    fix: FixTraining
-    baseline: LabelTraining
-    run_time: RunTime = RunTime()
+    label: LabelConfig = LabelConfig()  # the teacher's outputs for the pool
+    select: SelectConfig = SelectConfig()  # the images that the student learns from
+    student: ModelConfig  # the network that learns
+    distill: DistillTraining  # the student learns the outputs for the selected images
+    finetune: DistillTraining  # then for the labelled images alone
+    fix: FixTraining  # then its classifier, at a larger resolution
+    baseline: LabelTraining  # the student trained on labels alone, to compare
+    run_time: RunTime = RunTime()  # what changes speed alone
 
     @property
     def teachers(self) -> dict[str, AnyTeacher]:
@@ -215,12 +217,17 @@ class Recipe(Config):
         )
 
 
+def known_recipes() -> dict[str, Path]:
+    """The recipes in configs/ssld and below, by name."""
+    return {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
+
+
 def recipe_path(name: str) -> Path:
     """The file of a recipe given as a path, or as the name of one in configs/ssld or below."""
     direct = Path(name)
     if direct.suffix in (".yaml", ".yml") or direct.is_file():
         return direct.resolve()
-    known = {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
+    known = known_recipes()
     if name in known:
         return known[name]
     raise UserError(f"recipe '{name}': no such file and no such recipe{closest(name, known)}")

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import locked, read_json, sha256_file, write_json
+from data_catalog.base.files import locked, read_json, sha256_file, user_folder, write_json
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
@@ -26,11 +26,7 @@ def weights_folder() -> Path:
     """Where downloaded weights are kept: `$SSLD_HOME/weights`, by default in the user's cache."""
     if home := os.environ.get("SSLD_HOME"):
         return Path(home).absolute() / "weights"
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:  # no HOME, and a user whom the machine does not know
-        raise UserError("no folder for downloaded weights is known; set SSLD_HOME") from error
-    return Path(cache) / "ssld" / "weights"
+    return user_folder("XDG_CACHE_HOME", ".cache") / "weights"
 
 
 def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:

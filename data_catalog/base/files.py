@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from data_catalog.base.errors import UserError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -113,3 +115,13 @@ def sha256_file(path: Path) -> str:
     """sha256 (hex) of the content of `path`, read in constant memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """The folder `ssld` for files of a kind (XDG's base directories): in `$variable`, by default in
+    `below_home` of the user's. Raises UserError: no home folder is known."""
+    try:
+        base = os.environ.get(variable) or Path.home() / below_home
+    except RuntimeError as error:  # no HOME, and a user whom the machine does not know
+        raise UserError("no folder of yours is known: HOME is unset; set SSLD_HOME") from error
+    return Path(base) / "ssld"

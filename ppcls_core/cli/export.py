@@ -168,8 +168,8 @@ def lite_benchmark(
     threads: Annotated[
         str, typer.Option(help="Numbers of threads, with commas between them.")
     ] = "1,2,4",
-    warmup: Annotated[int, typer.Option(min=0, max=10_000)] = 10,
-    repeats: Annotated[int, typer.Option(min=1, max=100_000)] = 30,
+    warmup: Annotated[int, typer.Option(min=0, max=10_000, help="Runs before the clock.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, max=100_000, help="Runs that count.")] = 30,
     precision: Annotated[
         Literal["fp32", "bf16", "int8"], typer.Option(help="int8 needs `ppcls quantize`.")
     ] = "fp32",

@@ -14,7 +14,7 @@ from dataclasses import is_dataclass
 from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -30,11 +30,27 @@ def lazy_app(text: str, commands: Mapping[str, str]) -> typer.Typer:
         cls=Commands,
         help=text,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
-    app.callback()(lambda: None)
+    app.callback()(_options)
     return app
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        versions = pkgutil.resolve_name("ppcls_core.runtime.versions:installed_versions")
+        ((name, number),) = versions(()).items()
+        typer.echo(f"{name} {number}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options of a program, before those of its commands."""
 
 
 class _LazyGroup(TyperGroup):

@@ -27,7 +27,7 @@ class DedupConfig(Config):
        brick wall agree well and match anyhow.
     """
 
-    rule: Rule = "balanced"
+    rule: Rule = "balanced"  # how much of the texture has to agree, see above
 
     side: int = Field(default=256, ge=64, le=2048)  # longest short side before extraction, pixels
     min_side: int = Field(default=160, ge=32, le=2048)  # smaller pictures are enlarged to this
@@ -48,11 +48,11 @@ class DedupConfig(Config):
 
     match_ratio: float = Field(default=0.95, gt=0, le=1)  # Lowe's ratio within one pair of images
     tolerance: float = Field(default=4.0, gt=0)  # pixels of the reduced image
-    min_inliers: int = Field(default=5, ge=3)
-    min_overlap: float = Field(default=0.5, gt=0, le=1)
+    min_inliers: int = Field(default=5, ge=3)  # keypoints that obey one map, at least
+    min_overlap: float = Field(default=0.5, gt=0, le=1)  # area in common, of one of both pictures
 
     hash_distance: int = Field(default=10, ge=0, le=32)  # bits of 64
-    hash_agreement: float = Field(default=0.93, gt=0, le=1)
+    hash_agreement: float = Field(default=0.93, gt=0, le=1)  # of the thumbnails' texture
 
     canaries: int = Field(default=200, ge=0)  # altered images planted to estimate the recall
 

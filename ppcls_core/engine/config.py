@@ -20,17 +20,18 @@ CLASSIC: tuple[Operator, ...] = (RandomCrop(), RandomFlip())
 class TrainConfig(Config):
     """One training: by default the published recipe's form, momentum SGD under CosineWarmup."""
 
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(default=64, gt=0)
-    image_size: int = Field(default=224, ge=32)
+    epochs: int = Field(gt=0)  # passes over the training images
+    batch_size: int = Field(default=64, gt=0)  # images a step, of all devices together
+    image_size: int = Field(default=224, ge=32)  # side of what the network sees, pixels
     lr: float = Field(default=0.1, gt=0)  # base of the schedule, for this batch size
-    schedule: Schedule = CosineWarmup()
-    optimizer: Optimizer = Momentum()
-    regularizer: Regularizer = Regularizer()
+    schedule: Schedule = CosineWarmup()  # of the learning rate
+    optimizer: Optimizer = Momentum()  # how gradients become steps
+    regularizer: Regularizer = Regularizer()  # weight decay
     clip_norm: float | None = Field(default=None, gt=0)  # 2-norm of the whole gradient
     accumulate: int = Field(default=1, gt=0)  # parts of a batch; batch norm sees one of them
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    precision: Precision = Precision()
+    """Of averaged weights; none: no average."""
+    precision: Precision = Precision()  # in which it is computed, on GPUs
     eval_every: int = Field(default=10, gt=0)  # epochs between validations; the last has one
 
     @property
@@ -50,31 +51,32 @@ class LabelTraining(TrainConfig):
     """Training on labels: the teacher and the baseline."""
 
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    augmentation: tuple[Operator, ...] = CLASSIC
+    """Share of a label spread over all classes."""
+    augmentation: tuple[Operator, ...] = CLASSIC  # of single images, in this order
     mix: BatchOperator | None = None  # pairs of images of a batch mixed into one
 
 
 class TeacherTraining(LabelTraining):
     """Training of the teacher on labels: from random weights, or of all given weights."""
 
-    mode: Literal["scratch", "finetune"] = "scratch"
+    mode: Literal["scratch", "finetune"] = "scratch"  # random weights, or the given ones
 
 
 class Probe(Config):
     """A new classifier on the given weights' features: logistic regression, its L2 chosen by
     cross-validation; all else stays as it is."""
 
-    mode: Literal["probe"]
+    mode: Literal["probe"]  # tells it from a training
 
 
 class DistillTraining(TrainConfig):
     """Training on the teacher's outputs, labels unused: distill and finetune."""
 
-    loss: LossName = "ssld"
+    loss: LossName = "ssld"  # ssld: half the Jeffreys divergence, as published; js: the true one
     # Asked in each step, as published; or its stored outputs, see `label.views` of a recipe.
     teacher: Literal["online", "replay"] = "online"
     teacher_batch_norm: Literal["batch", "running"] = "batch"  # published: batch statistics
-    augmentation: tuple[Operator, ...] = CLASSIC
+    augmentation: tuple[Operator, ...] = CLASSIC  # of single images, in this order
     mix: BatchOperator | None = None  # pairs of images of a batch mixed into one
 
     @model_validator(mode="after")

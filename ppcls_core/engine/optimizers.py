@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 class Regularizer(Config):
     """L1 adds factor * sign(w) to the gradient, L2 factor * w."""
 
-    name: Literal["L1", "L2"] = "L2"
-    factor: float = Field(default=1e-4, ge=0)
+    name: Literal["L1", "L2"] = "L2"  # which norm
+    factor: float = Field(default=1e-4, ge=0)  # how strong
 
 
 class Momentum(Config):
     """v = momentum v + g; w = w - lr v."""
 
     name: Literal["Momentum"] = "Momentum"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # share of the last step that is kept
 
 
 class RMSProp(Config):
     """s = rho s + (1 - rho) g^2; v = momentum v + lr g / sqrt(s + epsilon); w = w - v."""
 
     name: Literal["RMSProp"] = "RMSProp"
-    rho: float = Field(default=0.9, ge=0, lt=1)
-    epsilon: float = Field(default=1e-3, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    rho: float = Field(default=0.9, ge=0, lt=1)  # decay of the mean of squares
+    epsilon: float = Field(default=1e-3, gt=0)  # keeps the divisor from 0
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # share of the last step that is kept
 
 
 class Adam(Config):
     """Kingma and Ba 2014; the regularizer acts through the gradient, unlike AdamW's."""
 
     name: Literal["Adam"] = "Adam"
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)  # decay of the mean gradient
+    beta2: float = Field(default=0.999, ge=0, lt=1)  # decay of the mean square
+    epsilon: float = Field(default=1e-8, gt=0)  # keeps the divisor from 0
 
 
 Optimizer = Annotated[Momentum | RMSProp | Adam, Field(discriminator="name")]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Precision(Config):
     """O1 computes convolutions and matrix products in `dtype`, O2 all but the batch norm's part."""
 
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"  # bf16 and fp16 for GPUs alone
+    level: Literal["O1", "O2"] = "O1"  # how much of the network, see above
     loss_scale: float = Field(default=65536.0, gt=0)  # fp16 alone: the scale at the start
     dynamic: bool = True  # fp16 alone: halve it after an overflow, double it after 2,000 good steps
 

@@ -31,7 +31,7 @@ class Linear(Config):
 
     name: Literal["Linear"] = "Linear"
     steps: int | None = Field(default=None, gt=0)  # None: the whole training
-    end_lr: float = Field(default=0.0, ge=0)
+    end_lr: float = Field(default=0.0, ge=0)  # the rate at the end
 
     def __call__(self, step: int, lr: float, length: Length) -> float:
         end = self.steps or length.steps
@@ -51,8 +51,8 @@ class Piecewise(Config):
     """The base rate, multiplied by `gamma` at the start of each of `decay_epochs` (from 0)."""
 
     name: Literal["Piecewise"] = "Piecewise"
-    decay_epochs: tuple[int, ...] = (30, 60, 90)
-    gamma: float = Field(default=0.1, gt=0)
+    decay_epochs: tuple[int, ...] = (30, 60, 90)  # at whose start it falls, from 0
+    gamma: float = Field(default=0.1, gt=0)  # the factor
 
     @field_validator("decay_epochs")
     @classmethod
@@ -73,7 +73,7 @@ class CosineWarmup(Config):
     """
 
     name: Literal["CosineWarmup"] = "CosineWarmup"
-    warmup_epochs: float = Field(default=5.0, ge=0)
+    warmup_epochs: float = Field(default=5.0, ge=0)  # epochs in which it rises from 0
 
     def __call__(self, step: int, lr: float, length: Length) -> float:
         warmup = min(self.warmup_epochs, length.epochs) * length.steps_per_epoch
@@ -89,7 +89,7 @@ class ExponentialWarmup(Config):
     """
 
     name: Literal["ExponentialWarmup"] = "ExponentialWarmup"
-    warmup_epochs: float = Field(default=5.0, ge=0)
+    warmup_epochs: float = Field(default=5.0, ge=0)  # epochs in which it rises from 0
 
     def __call__(self, step: int, lr: float, length: Length) -> float:
         warmup = self.warmup_epochs * length.steps_per_epoch

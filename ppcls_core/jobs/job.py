@@ -23,32 +23,32 @@ MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywher
 class ImageList(Config):
     """Labelled images: `path label` a line in `list`, the paths relative to `root`."""
 
-    list: str
-    root: str
+    list: str  # the list file
+    root: str  # the folder from which its paths start
 
 
 class JobTeacher(Config):
     """The network whose outputs the model learns."""
 
-    model: ModelConfig
+    model: ModelConfig  # the network
     weights: str | None = None  # as for `build_model`; a job without can only be tried
 
 
 class Job(Config):
     """A training, an evaluation, or both. Paths are relative to the current folder."""
 
-    model: ModelConfig
-    num_classes: int = Field(default=1000, gt=0, le=100_000)
+    model: ModelConfig  # the network
+    num_classes: int = Field(default=1000, gt=0, le=100_000)  # width of its classifier
     weights: str | None = None  # to start from; a classifier for other classes starts anew
-    teacher: JobTeacher | None = None
-    train: ImageList | None = None
+    teacher: JobTeacher | None = None  # whose outputs it learns, with `distill`
+    train: ImageList | None = None  # images to learn from
     training: LabelTraining | None = None  # how it learns from labels; or instead
     distill: DistillTraining | None = None  # from the outputs of `teacher`
-    val: ImageList | None = None
+    val: ImageList | None = None  # images to measure with
     preprocess: Preprocess = Preprocess()  # of the validation images
     output: str = "output"  # all files go to the folder `output`/NAME OF THE MODEL
-    seed: int = 0
-    workers: int = Field(default=4, gt=0, le=256)
+    seed: int = 0  # of weights, order and augmentation
+    workers: int = Field(default=4, gt=0, le=256)  # threads that decode
     log_every: int = Field(default=10, gt=0)  # steps between lines of the log
     max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
     # Epochs, counted from 0, between copies of the weights, `folder`/EPOCH/ppcls.pdparams.

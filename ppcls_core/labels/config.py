@@ -27,8 +27,8 @@ Weight = Annotated[
 class OnnxPreprocess(Preprocess):
     """Test-time preprocessing, and the normalisation of RGB values in [0, 1]."""
 
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = STD
+    mean: tuple[float, float, float] = MEAN  # subtracted; ImageNet's by default
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = STD  # divides the difference
 
 
 class OnnxConfig(Config):
@@ -37,11 +37,11 @@ class OnnxConfig(Config):
     onnx: str  # relative to the recipe
     preprocess: OnnxPreprocess | None = None
     """None: that of the sidecar.json beside the file, as `ppcls export --onnx` writes it."""
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    channels: Literal["RGB", "BGR"] = "RGB"
-    outputs: Outputs = "logits"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"  # of the input
+    channels: Literal["RGB", "BGR"] = "RGB"  # order of the input's colours
+    outputs: Outputs = "logits"  # what the numbers are
     classes: str | None = None  # a name a line; None: those of the sidecar.json, if there is one
-    weight: Weight = None
+    weight: Weight = None  # its share in the mean of several; none: 1
 
     @property
     def title(self) -> str:
@@ -53,9 +53,9 @@ class LabelFileConfig(Config):
     """A teacher whose outputs were computed elsewhere: a Parquet or CSV file by image id."""
 
     labels: str  # relative to the recipe; see `ppcls_core.labels.table`
-    outputs: Outputs = "logits"
+    outputs: Outputs = "logits"  # what the numbers are
     classes: str | None = None  # of Parquet with one column of lists; other columns have names
-    weight: Weight = None
+    weight: Weight = None  # its share in the mean of several; none: 1
     preprocess: ClassVar[None] = None
 
     @property

@@ -71,8 +71,8 @@ _VARIANTS = merged(FAMILIES)
 class ModelConfig(Config):
     """A model of the registry, `spec` overriding fields of its variant."""
 
-    name: str
-    spec: dict[str, Any] = Field(default={})
+    name: str  # an architecture, or published weights: `ppcls models`
+    spec: dict[str, Any] = Field(default={})  # fields of its spec, to make it narrower or shallower
 
 
 def known_models() -> list[str]:

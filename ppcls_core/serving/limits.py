@@ -26,7 +26,7 @@ class ServeConfig(Config):
     max_pixels: int = Field(default=25_000_000, ge=1, le=MAX_PIXELS)  # of an image
     max_body_bytes: int = Field(default=16 * MIB, ge=1)  # of a request
     max_held_bytes: int = Field(default=256 * MIB, ge=1)  # of all requests under way
-    max_connections: int = Field(default=256, ge=1)
+    max_connections: int = Field(default=256, ge=1)  # open at a time
     header_seconds: float = Field(default=10, gt=0)  # for a request's head; idle connections too
     body_seconds: float = Field(default=30, gt=0)  # for its body
     stop_seconds: int = Field(default=10, ge=1)  # for what is under way at a stop

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import LockHeld, digest_of, locked, read_json, sha256_file, write_json
+from data_catalog.base.files import (
+    LockHeld,
+    digest_of,
+    locked,
+    read_json,
+    sha256_file,
+    user_folder,
+    write_json,
+)
+from tasks.recipe import PROJECT
 
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
 
@@ -70,6 +79,12 @@ class Result:
         return self.directory / name
 
 
+def _clone_or_user() -> Path:
+    if (PROJECT / "pyproject.toml").is_file():
+        return PROJECT / "work"
+    return user_folder("XDG_DATA_HOME", ".local/share")
+
+
 @dataclass(frozen=True)
 class Store:
     """The folder that holds every stage's results."""
@@ -78,8 +93,8 @@ class Store:
 
     @staticmethod
     def default() -> Store:
-        """$SSLD_HOME/store, by default in the folder `work` of the project."""
-        home = os.environ.get("SSLD_HOME") or Path(__file__).resolve().parents[2] / "work"
+        """$SSLD_HOME/store, by default in the folder `work` of a clone, else in the user's data."""
+        home = os.environ.get("SSLD_HOME") or _clone_or_user()
         return Store(Path(home).expanduser().resolve() / "store")
 
     def is_full(self) -> bool:

@@ -3,11 +3,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_catalog.base.errors import UserError
 from data_catalog.base.files import (
     LockHeld,
     atomic_path,
@@ -15,6 +17,7 @@ from data_catalog.base.files import (
     locked,
     read_json,
     sha256_file,
+    user_folder,
     write_bytes,
     write_json,
 )
@@ -106,3 +109,21 @@ def test_a_lock_is_its_holders_until_it_is_killed(tmp_path):
         pass
     with locked(path, wait=True):
         pass
+
+
+def test_a_folder_of_the_users_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert user_folder("XDG_DATA_HOME", ".local/share") == tmp_path / "ssld"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_folder("XDG_DATA_HOME", ".local/share") == tmp_path / ".local" / "share" / "ssld"
+
+
+def test_without_a_home_the_remedy_is_told(monkeypatch):
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(UserError, match="set SSLD_HOME"):
+        user_folder("XDG_DATA_HOME", ".local/share")

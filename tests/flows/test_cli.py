@@ -1,5 +1,6 @@
 """What a user types and reads: mistakes are told with file, key and remedy, never a traceback."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,33 @@ def test_batch_larger_than_the_data_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"batch_size is 64, but there are only 30 images"):
         run_stages(tmp_path, ["teacher.train.batch_size=64"], until="teacher")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("ssld st", {"status"}),
+        ("ssld run de", {"demo"}),
+        ("ssld run demo --only di", {"distill"}),
+        ("ssld run --se", {"--set"}),
+    ],
+)
+def test_shells_complete(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    offered: set[str],
+) -> None:
+    monkeypatch.setenv("_SSLD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    _, printed = ssld(monkeypatch, capsys)
+    assert set(printed.split()) == offered
+
+
+def test_the_version_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, printed = ssld(monkeypatch, capsys, "--version")
+    assert code == 0
+    assert printed == f"ssld {version('ssld')}\n"

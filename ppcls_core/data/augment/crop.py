@@ -33,7 +33,7 @@ class RandomCrop(Config):
     size: Size | None = None  # None: the training's image size
     scale: Shares = (0.08, 1.0)  # of the image's area
     ratio: Interval = (3 / 4, 4 / 3)  # width / height
-    interpolation: Interpolation = "linear"
+    interpolation: Interpolation = "linear"  # of the resize
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:
         assert self.size is not None, "see `sized`"
@@ -62,7 +62,7 @@ class CenterCrop(Config):
     """The middle box of `size`, a view of the image. Raises UserError: the image is smaller."""
 
     name: Literal["CenterCrop"] = "CenterCrop"
-    size: Size = 224
+    size: Size = 224  # side, or height and width, pixels
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:
         (height, width), (h, w) = image.shape[:2], sides(self.size)
@@ -82,9 +82,9 @@ class Resize(Config):
     """
 
     name: Literal["Resize"] = "Resize"
-    short: Side | None = None
-    size: Size | None = None
-    interpolation: Interpolation = "linear"
+    short: Side | None = None  # length of the short side, pixels; or instead
+    size: Size | None = None  # side, or height and width, pixels
+    interpolation: Interpolation = "linear"  # of the resize
 
     @model_validator(mode="after")
     def _one(self) -> Resize:
@@ -113,8 +113,8 @@ class RandomFlip(Config):
     """Mirror left and right (`horizontal`), top and bottom (`vertical`), or turn by 180 degrees."""
 
     name: Literal["RandomFlip"] = "RandomFlip"
-    prob: Probability = 0.5
-    axis: Literal["horizontal", "vertical", "both"] = "horizontal"
+    prob: Probability = 0.5  # of each image
+    axis: Literal["horizontal", "vertical", "both"] = "horizontal"  # both: a half turn
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:
         if rng.random() >= self.prob:

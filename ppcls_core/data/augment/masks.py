@@ -29,9 +29,9 @@ class Cutout(Config):
     """Squares about any pixel, cut off at the border, are hidden; DeVries, Taylor 2017."""
 
     name: Literal["Cutout"] = "Cutout"
-    num_holes: int = Field(default=1, ge=0)
-    length: Side = 112
-    fill: Colour = MEAN_COLOUR
+    num_holes: int = Field(default=1, ge=0)  # squares an image
+    length: Side = 112  # side of a square, pixels
+    fill: Colour = MEAN_COLOUR  # RGB of what is hidden
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:
         height, width = image.shape[:2]
@@ -49,11 +49,11 @@ class RandomErasing(Config):
     """
 
     name: Literal["RandomErasing"] = "RandomErasing"
-    prob: Probability = 0.5
+    prob: Probability = 0.5  # of being hidden
     area: Shares = (0.02, 0.4)  # of the image's
     aspect: Interval = (0.3, 1 / 0.3)  # height / width
-    attempts: int = Field(default=100, gt=0)
-    fill: Colour = MEAN_COLOUR
+    attempts: int = Field(default=100, gt=0)  # draws before an image stays whole
+    fill: Colour = MEAN_COLOUR  # RGB of what is hidden
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:
         chance, down, right = rng.random(3).tolist()
@@ -76,9 +76,9 @@ class HideAndSeek(Config):
     """Cells of a grid (side drawn from `grid_sizes`, 0: none) hidden by `prob`: Singh, Lee 2017."""
 
     name: Literal["HideAndSeek"] = "HideAndSeek"
-    grid_sizes: Sides = (0, 16, 32, 44, 56)
-    prob: Probability = 0.5
-    fill: Colour = MEAN_COLOUR
+    grid_sizes: Sides = (0, 16, 32, 44, 56)  # sides of a cell, pixels; 0: nothing is hidden
+    prob: Probability = 0.5  # of being hidden
+    fill: Colour = MEAN_COLOUR  # RGB of what is hidden
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:
         which, seed = rng.random(2).tolist()
@@ -108,9 +108,9 @@ class GridMask(Config):
     ratio: float = Field(default=0.5, gt=0, lt=1)  # width of a stripe / d
     rotate: int = Field(default=1, ge=1, le=360)  # turned by 0 to `rotate` - 1 whole degrees
     mode: Literal[0, 1] = 0  # 0: stripes are hidden, squares stay; 1: the other way, as the paper's
-    prob: Probability = 1.0
-    ramp: Probability = 0.8
-    fill: Colour = MEAN_COLOUR
+    prob: Probability = 1.0  # of an image, at the end of the ramp
+    ramp: Probability = 0.8  # share of the training over which it rises
+    fill: Colour = MEAN_COLOUR  # RGB of what is hidden
 
     @model_validator(mode="after")
     def _ascending(self) -> GridMask:

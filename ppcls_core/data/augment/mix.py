@@ -26,7 +26,7 @@ class Mixup(Config):
     """
 
     name: Literal["Mixup"] = "Mixup"
-    alpha: Positive = 0.2
+    alpha: Positive = 0.2  # of the Beta distribution
 
     def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Batch:
         order = rng.permutation(len(pixels))
@@ -46,7 +46,7 @@ class CutMix(Config):
     """
 
     name: Literal["CutMix"] = "CutMix"
-    alpha: Positive = 0.2
+    alpha: Positive = 0.2  # of the Beta distribution
 
     def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Batch:
         order = rng.permutation(len(pixels))
@@ -71,7 +71,7 @@ class FMix(Config):
     """
 
     name: Literal["FMix"] = "FMix"
-    alpha: Positive = 1.0
+    alpha: Positive = 1.0  # of the Beta distribution
     decay: Positive = 3.0  # amplitudes fall with the frequency to this power
 
     def __call__(self, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Batch:

@@ -75,8 +75,8 @@ class RandAugment(Config):
     """
 
     name: Literal["RandAugment"] = "RandAugment"
-    num_layers: int = Field(default=2, ge=0)
-    magnitude: float = Field(default=5, ge=0, le=MAX_MAGNITUDE)
+    num_layers: int = Field(default=2, ge=0)  # operations an image
+    magnitude: float = Field(default=5, ge=0, le=MAX_MAGNITUDE)  # strength of each
     fill: Colour = (128, 128, 128)  # of what enters from outside the picture
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, progress: float) -> np.ndarray:

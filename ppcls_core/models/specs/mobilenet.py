@@ -85,7 +85,7 @@ class InvertedResidual(NamedTuple):
     expanded: PositiveInt
     out: PositiveInt
     squeeze_excite: bool
-    activation: Literal["relu", "hardswish"]
+    activation: Literal["relu", "hardswish"]  # after its convolutions
     stride: Literal[1, 2]
 
 

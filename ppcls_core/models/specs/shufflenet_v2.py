@@ -22,7 +22,7 @@ class ShuffleNetV2Spec(ModelSpec):
     """Blocks of each stage."""
     stem_width: PositiveInt = 24
     """Channels of the first convolution."""
-    activation: Literal["relu", "swish"] = "relu"
+    activation: Literal["relu", "swish"] = "relu"  # after its convolutions
 
 
 VARIANTS = {
