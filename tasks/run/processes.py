@@ -14,7 +14,6 @@ and so the bits of a later training; a GPU each needs a process each. The parent
 """
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,8 +28,8 @@ from ppcls_core.engine.config import TrainConfig
 from ppcls_core.runtime.gpu import num_gpus, own_gpu, release_memory
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
+from ppcls_core.runtime.ranks import rank_environments
 from ppcls_core.runtime.shards import Advance, Process, Write, run_shards
-from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
@@ -90,7 +89,8 @@ def run_in_processes(stage: Stage, work: Work) -> Outcome:
 
     try:
         with ExitStack() as stack:
-            environments = enumerate(_environments(work.recipe.run_time.devices))
+            release_memory()  # the first process needs what this one's stages have had
+            environments = enumerate(rank_environments(work.recipe.run_time.devices))
             processes = [stack.enter_context(start(*each)) for each in environments]
             outcome, *_ = gather(processes, None, report, lambda: monitor.stop_requested)
     except UserError:
@@ -108,44 +108,6 @@ def _share(work: Work) -> Work:
     workers = max(1, run_time.workers // run_time.devices)
     own = {"run_time": run_time.model_copy(update={"workers": workers})}
     return replace(work, recipe=work.recipe.model_copy(update=own), monitor=SilentMonitor())
-
-
-def _environments(devices: int) -> list[dict[str, str]]:
-    """The variables of each process, as `paddle.distributed.launch` sets them."""
-    on_gpu = num_gpus() > 0
-    release_memory()  # the first process needs what this one's stages have had
-    threads = max(1, max_threads() // devices)
-    master, *endpoints = _free_addresses(devices + 1)
-    common = {
-        "OMP_NUM_THREADS": str(threads),
-        "PADDLE_MASTER": master,
-        "PADDLE_TRAINERS_NUM": str(devices),
-        "PADDLE_GLOBAL_SIZE": str(devices),
-        "PADDLE_LOCAL_SIZE": str(devices),
-        "PADDLE_NNODES": "1",
-        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
-    }
-    return [
-        {
-            **common,
-            "PADDLE_TRAINER_ID": str(rank),
-            "PADDLE_GLOBAL_RANK": str(rank),
-            "PADDLE_LOCAL_RANK": str(rank),
-            "PADDLE_RANK_IN_NODE": str(rank),
-            "PADDLE_CURRENT_ENDPOINT": endpoint,
-            **({"FLAGS_selected_gpus": str(rank)} if on_gpu else {"PADDLE_DISTRI_BACKEND": "gloo"}),
-        }
-        for rank, endpoint in enumerate(endpoints)
-    ]
-
-
-def _free_addresses(num: int) -> list[str]:
-    """Addresses of ports of this machine that nobody listens on at the moment."""
-    with ExitStack() as stack:
-        bound = [stack.enter_context(socket.socket()) for _ in range(num)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]
 
 
 @dataclass(frozen=True)

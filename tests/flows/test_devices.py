@@ -38,6 +38,15 @@ def test_one_device_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     check_devices(recipe())
 
 
+def test_a_training_on_a_gpu_has_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session = Session(recipe(), Store(tmp_path))
+    for num, apart in ((0, set[str]()), (1, set(trainings(session.recipe)))):
+        monkeypatch.setattr("paddle.device.cuda.device_count", lambda num=num: num)
+        assert {name for name, stage in STAGES.items() if session._runs_apart(stage)} == apart
+
+
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddle.device.cuda.device_count", lambda: 2)
     check_devices(recipe("run_time.devices=2"))
