@@ -554,9 +554,7 @@ def test_an_index_that_cannot_be_read_now_is_not_called_damaged(
         raise OSError(24, "Too many open files", "images.parquet")
 
     monkeypatch.setattr("ppcls_core.dedup.match.index.pq.read_table", fail)
-    with pytest.raises(
-        UserError, match="cannot be read .*Too many open files.*; run again"
-    ) as told:
+    with pytest.raises(UserError, match=r"cannot be read .*Too many open .*run again") as told:
         load_index(tmp_path / "i")
     assert "damaged" not in str(told.value)
     assert "remove" not in str(told.value)
