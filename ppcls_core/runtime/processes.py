@@ -106,10 +106,19 @@ class Child:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End it, whatever it does."""
-        self.pipe.close()
+    @property
+    def has_ended(self) -> bool:
+        """Whether it answers no more."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End it, whatever it does: a request that it works on fails with its death."""
         self._process.kill()  # not SIGTERM, upon which Paddle prints its stack
+
+    def close(self) -> None:
+        """As `kill`; nothing can be received any more."""
+        self.pipe.close()
+        self.kill()
         self._process.wait()
 
     def send(self, request: object) -> None:
