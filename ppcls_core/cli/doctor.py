@@ -1,4 +1,4 @@
-"""What works on this machine."""
+"""The command that tries what works on this machine."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What works on this machine: each path tried small, and compared with the CPU.
+"""Trials of what works on this machine: each path small, and compared with the CPU.
 
 A device has a child process, which sees that device alone. A trial that crashes it, or takes too
 long, is a cell of the table; the next one has a new child.
