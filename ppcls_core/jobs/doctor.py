@@ -52,7 +52,7 @@ BLOCK = 1 << 26  # float32 numbers, 256 MiB
 TWO = "two processes as one"
 Format = Literal["fp32", "bf16", "fp16"]
 Call = Callable[[], np.ndarray]
-"""What a child computes; it travels there by its name."""
+"""Work of a child; it travels there by its name."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cell:
 
 
 class Absent(UserError):
-    """What is tried is not there, which is no fault."""
+    """The path is not there to be tried, which is no fault."""
 
 
 def devices(all_gpus: bool) -> dict[str, dict[str, str]]:
@@ -109,7 +109,7 @@ class _Host:
     child: Child | None = field(default=None, init=False)
 
     def ask(self, call: Call) -> np.ndarray:
-        """What `call` gives there. Raises what it raises; UserError: the process has ended."""
+        """The result of `call` there. Raises what it raises; UserError: the process has ended."""
         if self.child is None:
             self.child = Child(f"{__name__}:start", environment=self.environment, log=self.log)
         timer = threading.Timer(SECONDS, self.child.kill)
@@ -295,7 +295,7 @@ def kept_memory() -> np.ndarray:
 
 
 def exchange() -> np.ndarray:
-    """What two processes have together, a one from each: float64 [2]."""
+    """The sums of the numbers of two processes, a one from each: float64 [2]."""
     world = join()
     return world.sum(np.eye(2)[world.rank])
 

@@ -254,6 +254,8 @@ def test_the_command_line_is_stopped_and_goes_on(tmp_path, backend):
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", *backend, str(script)]
     train = ["train", "-c", "job.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    if backend:  # Paddle's launcher takes "" for one device, unless it is told that these are CPUs
+        environment["CUDA_VISIBLE_DEVICES"] = ""
 
     def start(*command):
         return subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment)
