@@ -25,7 +25,9 @@ from ppcls_core.runtime.threads import max_threads
 
 # Until a process that has not ended by itself tells of a killed one; the launcher needs 3 or more.
 TELL_SECONDS = 1.0
-HANG_SECONDS = 5.0  # of an exchange with a process that is gone, until this one ends
+# Until this one ends: of an exchange with a process that is gone, and of whatever else it does
+# after another was killed, as to write a checkpoint.
+HANG_SECONDS, ALONE_SECONDS = 5.0, 30.0
 _POLL_SECONDS = 0.02
 # What whoever stops a training sends to all of its processes: they say so themselves.
 _ASKED = (-signal.SIGTERM, -signal.SIGINT)
@@ -80,8 +82,9 @@ def process_place() -> tuple[str, int]:
 class Peers:
     """The other processes of this machine, by rank, and the one that started this one.
 
-    Those that are killed are told of on standard error. In an `exchange` this process ends with
-    status 2, and says why, HANG_SECONDS after one of them has ended.
+    Those that are killed are told of on standard error. This process ends with status 2, and says
+    why, HANG_SECONDS after one of them has ended if it is in an `exchange`, ALONE_SECONDS after one
+    was killed wherever it is.
     """
 
     def __init__(self, pids: Mapping[int, int]) -> None:
@@ -148,7 +151,8 @@ class Peers:
                 is_told = True
                 _say(f"another process of this training has ended: {self.text()}")
             began = self._exchange_began
-            if began is not None and now - max(began, lost_at) > HANG_SECONDS:
+            hangs = began is not None and now - max(began, lost_at) > HANG_SECONDS
+            if hangs or (killed and now - lost_at > ALONE_SECONDS):
                 who = self.text() or "the launcher"
                 _say(
                     f"this process of the training waits in vain for one that has ended ({who}), "

@@ -43,6 +43,29 @@ def test_a_check_computes_without_tf32_and_what_follows_with_it(tf32: object) ->
     assert (core.get_cublas_switch(), core.get_cudnn_switch()) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("visible", "theirs"), [("4,GPU-5", ["4", "GPU-5", "4"]), (None, ["0", "1", "0"])]
+)
+def test_a_process_gets_one_of_the_visible_gpus(
+    visible: str | None, theirs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: 2)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = [gpu.own_gpu(number) for number in range(3)]
+    assert [one.pop("CUDA_VISIBLE_DEVICES") for one in found] == theirs
+    assert found == 3 * [{"FLAGS_selected_gpus": "0", "NVIDIA_TF32_OVERRIDE": "0"}]
+
+
+def test_without_gpus_nothing_is_set_or_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("paddle.device.cuda.empty_cache", None)
+    gpu.release_memory()
+    assert gpu.own_gpu(1) == {}
+
+
 def test_the_driver_names_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "_DRIVER", tmp_path)
     assert gpu.gpu_names() == []

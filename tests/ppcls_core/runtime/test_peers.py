@@ -121,17 +121,21 @@ def test_an_exchange_ends_with_the_launcher(tmp_path: Path):
     assert "has ended (the launcher)" in (tmp_path / "said").read_text()
 
 
-def test_outside_an_exchange_nothing_ends(tmp_path: Path):
-    """A checkpoint may be written at the time."""
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGTERM, "done\n"), (signal.SIGKILL, "")], ids=["asked", "killed"]
+)
+def test_outside_an_exchange_it_may_save_its_work(number: int, said: str):
+    """As when all are asked to stop; for a while, where another was killed."""
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     code = EXCHANGES.replace("time.sleep(100)", "pass") + "time.sleep(3)\nprint('done')\n"
+    code = code.replace("HANG_SECONDS = 0.5", "ALONE_SECONDS = 0.5")
     with sleeper() as process:
         command = [sys.executable, "-c", code, str(process.pid)]
         pipes = {"stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, env=environment, **pipes) as other:
             assert other.stdout.readline() == "ready\n"
-            process.kill()
-            assert other.communicate()[0] == "done\n"
+            process.send_signal(number)
+            assert other.communicate()[0] == said
 
 
 def test_the_place_of_a_process_holds_its_machine_and_id():
