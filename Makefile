@@ -1,26 +1,41 @@
 # make demo: install what is locked and run the whole pipeline on the embedded photographs.
 # make test: the test suite. Both need Python 3.11 and the package index, nothing else.
+# make setup GPU=cu126: for NVIDIA's cards instead, with Paddle's build for CUDA 12.6, which Paddle's
+# own index alone has. Its address is pip's affair: PIP_EXTRA_INDEX_URL, or `pip config`.
 
 PYTHON ?= python3
-EXTRAS ?= cpu,demo,onnx,dev
 BIN := .venv/bin
 READY := .venv/ready
+INSTALLED := $(shell cat $(READY) 2>/dev/null)
+GPU ?= $(INSTALLED)
+BUILD := $(if $(GPU),gpu,cpu)
+EXTRAS ?= $(BUILD),demo,onnx,dev
+LOCK := requirements$(if $(GPU),-gpu).lock
+# Two builds of Paddle would overwrite one another: another one than is there begins anew.
+OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
+
+# No comma: it would end an argument of make's.
+HINT := echo "Paddle's builds for GPUs are on its own index alone. Name the one for $(GPU):"; \
+  echo "PIP_EXTRA_INDEX_URL=ADDRESS make setup GPU=$(GPU)   (docs/gpu.md)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint fmt acknowledge docs lock up down
+.PHONY: help setup demo test test-all lint fmt acknowledge docs lock up down another-build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY) ## install the locked dependencies into .venv
+setup: $(READY) ## install the locked dependencies into .venv (GPU=cu126: for CUDA 12.6)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): $(LOCK) pyproject.toml $(if $(OTHER),another-build)
+	@echo '$(GPU)' | grep -Eqx '(cu[0-9]{3})?' || { echo "GPU: got $(GPU), expected such as cu126"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
+	$(PYTHON) -m venv $(if $(OTHER),--clear) .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement $(LOCK) \
+	  || { $(if $(GPU),$(HINT);) exit 2; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable '.[$(EXTRAS)]'
-	@touch $@
+	@$(BIN)/python -m ppcls_core.runtime.versions $(GPU)
+	@echo '$(GPU)' > $@
 
 demo: $(READY) ## run the whole pipeline on the embedded photographs
 	@$(BIN)/ssld run demo
@@ -53,8 +68,13 @@ docs: $(READY) ## build the documentation into site/; a dead link fails
 	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
 	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-lock: ## resolve requirements.lock anew (needs uv)
+# No index that uv knows has Paddle's build for GPUs. It pins NVIDIA's libraries itself.
+requirements-gpu.lock: requirements.lock
+	@sed 's/^paddlepaddle==\([^ ]*\)    /paddlepaddle-gpu==\1/' $< > $@
+
+lock: ## resolve the locks anew (needs uv)
 	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --annotation-style line --upgrade -o requirements.lock
+	@$(MAKE) --no-print-directory requirements-gpu.lock
 	@uv pip compile pyproject.toml --extra docs --constraint requirements.lock --python-version 3.11 \
 	  --no-emit-index-url --no-header --annotation-style line -o requirements-docs.lock

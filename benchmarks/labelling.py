@@ -61,7 +61,7 @@ def main() -> None:
     network = build_model(arguments.model, num_classes=NUM_CLASSES)
     network.eval()
     precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16() else ["fp32"]
-    engines = {p: on_engine(network, 224, p, (THREADS, 0)) for p in precisions}
+    engines = {p: on_engine(network, 224, p, THREADS) for p in precisions}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files, _ = write_images(folder, arguments.images)

@@ -124,7 +124,7 @@ class LabelConfig(Config):
     batch_size: int = Field(default=64, gt=0)  # images that the teacher is asked at a time
     encoding: EncodingName = "int8"  # see ppcls_core.labels.encoding
     k: int = Field(default=NUM_TOP, gt=0)  # classes that the encoding `topk` keeps
-    precision: Literal["auto", "fp32"] = "auto"  # auto: bf16 where it is fast and agrees with fp32
+    precision: Literal["auto", "fp32"] = "auto"  # auto: 16 bits where they are fast and agree
     views: int = Field(default=0, ge=0)
     """Augmented views of each training image, for `teacher: replay`; 0: one label an image, as it
     is seen in a test, serves for all its views."""

@@ -7,6 +7,7 @@ COMMANDS = {
     "models": "ppcls_core.cli.zoo:models",
     "benchmark": "ppcls_core.cli.zoo:benchmark",
     "convert": "ppcls_core.cli.zoo:convert",
+    "doctor": "ppcls_core.cli.doctor:doctor",
     "train": "ppcls_core.cli.training:train",
     "eval": "ppcls_core.cli.training:evaluate",
     "augment-gallery": "ppcls_core.cli.training:augment_gallery",

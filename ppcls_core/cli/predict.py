@@ -92,7 +92,6 @@ def predict(  # noqa: PLR0913 - a command's options
     asked: PredictOptions,
     precision: Precision = "fp32",
     device: Device = None,
-    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="On a GPU.")] = False,
     no_onednn: Annotated[
         bool, typer.Option("--no-onednn", help="Without Intel's kernels.")
     ] = False,
@@ -113,10 +112,8 @@ def predict(  # noqa: PLR0913 - a command's options
         "precision": precision,
         "threads": num_threads,
         "device": device,
-        "tensorrt": tensorrt,
         "onednn": not no_onednn,
         "ir_optim": not no_ir_optim,
-        "max_batch": asked.batch_size,
     }
     options = parse(late("ppcls_core.inference.predictor:EngineOptions"), settings, "ppcls predict")
     run = _benchmark if benchmark else _run

@@ -51,7 +51,6 @@ def serve(  # noqa: PLR0913 - a command's options
 
     cores = len(os.sched_getaffinity(0))
     settings = {"precision": precision, "threads": threads or cores, "device": device}
-    settings["max_batch"] = config.max_batch
     served = ServedModel(exported.sidecar, lambda: engine(model, settings))
     with server.listen(host, port) as bound:
         service = ModelService(served, config, access, cores)

@@ -9,7 +9,7 @@ that does something else.
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,7 +20,9 @@ from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_
 
 from data_catalog.base.config import UserError
 from ppcls_core.runtime.monitor import ignore_sigterm_when
-from ppcls_core.runtime.processes import PeerEnded, Peers, process_place
+from ppcls_core.runtime.paddle import ERRORS, reason_of
+from ppcls_core.runtime.processes import PeerEnded
+from ppcls_core.runtime.ranks import Peers, process_place
 
 PEER_SECONDS = 2.0  # for a process to end whose connection is broken
 T = TypeVar("T")
@@ -36,8 +38,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    launcher: int = 0  # id of the process that started them
-    peers: Peers | None = None  # those on this machine
+    peers: Peers | None = None  # those on this machine, in a world of several
 
     @property
     def is_first(self) -> bool:
@@ -47,7 +48,7 @@ class World:
     @property
     def is_abandoned(self) -> bool:
         """Whether the launcher has died: it ends without a word to its processes when killed."""
-        return self.size > 1 and os.getppid() != self.launcher
+        return self.peers is not None and self.peers.are_abandoned
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """The sums over the processes of `values`, which have one shape in all; in float64."""
@@ -113,12 +114,20 @@ class World:
 
     @contextmanager
     def _connection(self) -> Iterator[None]:
+        """Around what needs all processes, up to where its result has been read."""
+        peers = self.peers  # None while they are not known yet
         try:
-            yield
-        except RuntimeError as error:
+            with peers.exchange() if peers is not None else nullcontext():
+                yield
+        except ERRORS as error:
             # The connection of a process that is killed breaks before the process has ended.
-            ended = self.peers.text(PEER_SECONDS) if self.peers else ""
-            reason = " ".join(str(error).strip().splitlines()[-1:])
+            ended = peers.text(PEER_SECONDS) if peers is not None else ""
+            reason = reason_of(error)
+            if not ended and peers is not None and peers.num == self.size - 1:
+                raise UserError(
+                    f"the processes of this training cannot exchange what they know: {reason}. "
+                    "None of them has ended; `ppcls doctor` tries the connection between devices"
+                ) from error
             raise PeerEnded(
                 f"another process of this training has ended{': ' if ended else ''}{ended}, and so "
                 "does this one; where the other says no reason it was killed, or memory was "
@@ -145,10 +154,11 @@ def join() -> World:
     if size > 1:
         with redirect_stderr(io.StringIO()):  # Paddle lists flags that nobody has set
             dist.init_parallel_env()
-        _world = World(dist.get_rank(), size, os.getppid())
+        _world = World(dist.get_rank(), size)
         places, here = _world.gather(process_place()), process_place()
         near = {r: pid for r, (place, pid) in enumerate(places) if (place, pid) != here}
-        peers = Peers({r: pid for r, pid in near.items() if places[r][0] == here[0]})
+        near = {r: pid for r, pid in near.items() if places[r][0] == here[0]}
+        peers = Peers(near)
         _world = replace(_world, peers=peers)
         ignore_sigterm_when(lambda: bool(peers.ended()))
     return _world

@@ -22,6 +22,7 @@ from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.sidecar import PROGRAM, Sidecar
 from ppcls_core.models.registry import num_classes_of
+from ppcls_core.runtime.gpu import exact_float32
 
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
@@ -71,7 +72,8 @@ def save_program(model: paddle.nn.Layer, size: int, stem: Path) -> None:
 def check(predict: Logits, model: paddle.nn.Layer, size: int) -> float:
     """`deviation` of `predict` from `model` in eval mode, on two random images."""
     pixels = random_pixels(size)
-    return deviation(predict(pixels), predict_logits(model, pixels))
+    with exact_float32():
+        return deviation(predict(pixels), predict_logits(model, pixels))
 
 
 def random_pixels(size: int) -> np.ndarray:

@@ -62,10 +62,10 @@ class OnnxSession:
             return np.asarray(self.session.run(None, {self.inputs[0].name: images})[0])
 
 
-def open_session(path: Path, threads: int, gpu: int | None = None) -> OnnxSession:
-    """The ONNX model `path` with `threads` threads of the CPU, or on GPU number `gpu`.
+def open_session(path: Path, threads: int, on_gpu: bool = False) -> OnnxSession:
+    """The ONNX model `path` with `threads` threads of the CPU, or else on the first GPU.
 
-    The GPU is used where onnxruntime's package has CUDA, and can use it; see `provider`.
+    That is used where onnxruntime's package has CUDA, and can use it; see `provider`.
 
     Raises UserError: as `external_data`, or onnxruntime is not installed or refuses the file, as
     where it has operators that are none of ONNX's: no library of others is loaded.
@@ -77,9 +77,9 @@ def open_session(path: Path, threads: int, gpu: int | None = None) -> OnnxSessio
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # fatal: it warns of unused constants, and raises its errors
     providers: list[Any] = [CPU]
-    if gpu is not None and CUDA in onnxruntime.get_available_providers():
+    if on_gpu and CUDA in onnxruntime.get_available_providers():
         # By default it computes float32 in TF32, with 10 bits of mantissa.
-        providers.insert(0, (CUDA, {"device_id": gpu, "use_tf32": 0}))
+        providers.insert(0, (CUDA, {"device_id": 0, "use_tf32": 0}))
     with _refusals(path, "use"):
         session = onnxruntime.InferenceSession(
             str(path), options, providers, enable_fallback=len(providers) > 1

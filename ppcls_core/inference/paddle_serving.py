@@ -22,6 +22,7 @@ from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.export import INPUT, TOLERANCE, check_classes, deviation, random_pixels
 from ppcls_core.inference.quantize import save_former
 from ppcls_core.inference.sidecar import SIDECAR, Sidecar
+from ppcls_core.runtime.gpu import exact_float32
 
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
@@ -46,7 +47,8 @@ def export_serving(model: Network, sidecar: Sidecar, directory: Path) -> float:
     save_former(model, size, server / STEM)
     pixels = random_pixels(size)
     got, name = _run(server / STEM, sidecar.normalized(pixels))
-    found = deviation(got, predict_logits(model, pixels))
+    with exact_float32():
+        found = deviation(got, predict_logits(model, pixels))
     if not found <= TOLERANCE:
         raise RuntimeError(f"exported logits deviate by {found:.2e}, over {TOLERANCE}")
     message = _message(size, name, len(sidecar.classes))

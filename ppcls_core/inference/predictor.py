@@ -14,17 +14,22 @@ from pydantic import Field
 from data_catalog.base.config import Config, UserError
 from ppcls_core.inference.int8 import OPERATORS, int8_files, quiet
 from ppcls_core.inference.sidecar import PROGRAM, WEIGHTS
+from ppcls_core.runtime.gpu import num_gpus
+from ppcls_core.runtime.paddle import ERRORS, reason_of
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 GPU_MEMORY_MB = 256  # taken at the start; the pool grows with need
-TENSORRT_WORKSPACE = 1 << 30  # bytes
-TENSORRT_MIN_OPERATORS = 3  # smaller pieces of the program stay with Paddle
 # Rewritings of Paddle 3.3.1 that fail, by an operation of the program that is a sign of it.
 FAILING_PASSES = {
     b"leaky_relu": "conv_activation_onednn_fuse_pass",  # CSPResNet50: a segmentation fault
     b"nearest_interp": "onednn_placement_pass",  # HRNet: oneDNN's form of it cannot be run
     b"add_n": "onednn_placement_pass",  # ResNeSt: cannot be run for more than one image
 }
+# On a GPU these give operations that have kernels for fp32 and fp16 alone; in bf16 they would stay
+# in fp32, between casts.
+NOT_IN_BF16 = ("conv2d_add_act_fuse_pass", "conv2d_add_fuse_pass")
+# The operations of `normalize`, which no network has: in 16 bits they would round the pixels.
+NORMALIZING = {"scale", "subtract", "divide"}
 
 
 class EngineOptions(Config):
@@ -37,15 +42,10 @@ class EngineOptions(Config):
     """Threads of the CPU."""
     device: Literal["cpu", "gpu"] | None = None
     """None: a GPU where there is one."""
-    gpu: int = Field(default=0, ge=0)
-    """Its number, where there are several."""
-    tensorrt: bool = False
     onednn: bool = True
     """Intel's kernels on the CPU, which fuse and are several times as fast."""
     ir_optim: bool = True
     """The engine's rewriting of the program."""
-    max_batch: int = Field(default=32, ge=1)
-    """Images at a time that TensorRT prepares for."""
 
     @property
     def on_gpu(self) -> bool:
@@ -56,12 +56,6 @@ class EngineOptions(Config):
         """Raise UserError if this machine cannot do it."""
         if self.on_gpu and not has_gpu():
             raise UserError("device gpu: Paddle sees no GPU here; leave it out or take cpu")
-        if self.tensorrt and not self.on_gpu:
-            raise UserError(
-                "tensorrt: runs on NVIDIA's GPUs alone, and this is a CPU; leave it out"
-            )
-        if self.tensorrt and inference.get_trt_compile_version() == (0, 0, 0):
-            raise UserError("tensorrt: this build of Paddle has none; install one that has it")
         if self.precision == "fp16" and not self.on_gpu:
             raise UserError("precision fp16: for GPUs alone; take bf16 or fp32 on a CPU")
         if self.precision == "bf16" and not has_fast_bf16(self.on_gpu):
@@ -76,7 +70,7 @@ class EngineOptions(Config):
 
 def has_gpu() -> bool:
     """Whether Paddle computes on a GPU here."""
-    return paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    return num_gpus() > 0
 
 
 def has_fast_bf16(on_gpu: bool | None = None) -> bool:
@@ -87,6 +81,17 @@ def has_fast_bf16(on_gpu: bool | None = None) -> bool:
     if has_gpu() if on_gpu is None else on_gpu:
         return paddle.amp.is_bfloat16_supported()
     return core.supports_bfloat16_fast_performance()
+
+
+def fast_precisions() -> tuple[Precision, ...]:
+    """Formats of 16 bits that are faster than fp32 on the device that Paddle takes here, the
+    fastest first.
+
+    On a GPU that is fp16: every card that Paddle's builds are for has it, and the engine has all
+    its kernels in it.
+    """
+    bf16: tuple[Precision, ...] = ("bf16",) if has_fast_bf16() else ()
+    return ("fp16", *bf16) if has_gpu() else bf16
 
 
 def open_predictor(directory: Path, options: EngineOptions) -> Callable[[np.ndarray], np.ndarray]:
@@ -113,23 +118,23 @@ def open_predictor(directory: Path, options: EngineOptions) -> Callable[[np.ndar
     try:
         with quiet() if is_int8 else nullcontext():
             predictor = inference.create_predictor(config)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+    except ERRORS as error:
+        reason = reason_of(error)
         raise UserError(f"{directory}: Paddle cannot open it ({reason}); export it again") from None
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     target = predictor.get_output_handle(predictor.get_output_names()[0])
 
     def predict(images: np.ndarray) -> np.ndarray:
-        source.copy_from_cpu(images)
         try:
+            source.copy_from_cpu(images)
             predictor.run()
-        except RuntimeError as error:  # as where oneDNN has no form of an operation
-            reason = str(error).strip().splitlines()[0]
+            return target.copy_to_cpu()
+        except ERRORS as error:  # as where oneDNN has no form of an operation
+            remedy = "fewer images at a time" if options.on_gpu else "go without oneDNN"
             raise UserError(
-                f"{directory}: Paddle cannot run it in {options.precision} ({reason}); take "
-                "another precision, or go without oneDNN"
+                f"{directory}: Paddle cannot run it in {options.precision} ({reason_of(error)}); "
+                f"take another precision, or {remedy}"
             ) from None
-        return target.copy_to_cpu()
 
     return predict
 
@@ -148,8 +153,7 @@ def _use_cpu(config: inference.Config, options: EngineOptions) -> None:
 def _use_gpu(config: inference.Config, options: EngineOptions) -> None:
     kinds = inference.PrecisionType
     kind = {"fp32": kinds.Float32, "bf16": kinds.Bfloat16, "fp16": kinds.Half}[options.precision]
-    config.enable_use_gpu(GPU_MEMORY_MB, options.gpu, kind)
-    if options.tensorrt:
-        config.enable_tensorrt_engine(
-            TENSORRT_WORKSPACE, options.max_batch, TENSORRT_MIN_OPERATORS, kind
-        )
+    config.enable_use_gpu(GPU_MEMORY_MB, 0, kind)
+    config.exp_disable_mixed_precision_ops(NORMALIZING)
+    for rewriting in NOT_IN_BF16 if options.precision == "bf16" else ():
+        config.delete_pass(rewriting)

@@ -131,7 +131,7 @@ def try_out(job: Job, log: Log) -> None:
     config = job.learning.model_copy(update={**small, "precision": _precision(job, log)})
     teacher = job.teacher and job.teacher.model_copy(update={"weights": None})
     with tempfile.TemporaryDirectory() as name, _console(log) as monitor:
-        images = _noise_images(Path(name), config.batch_size, job.num_classes)
+        images = noise_images(Path(name), config.batch_size, job.num_classes)
         objective = _objective(job.model_copy(update={"teacher": teacher}), images)
         data, seed = EvalData(images, job.preprocess, job.workers), seed_of(job.seed, "train")
         report = _StepLog(1, 1, log, None)
@@ -230,7 +230,7 @@ def _noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (375, 500, 3), np.uint8)
 
 
-def _noise_images(folder: Path, num: int, num_classes: int) -> Images:
+def noise_images(folder: Path, num: int, num_classes: int) -> Images:
     """Images of noise written to `folder`, their labels in turn."""
     names = [f"{row}.png" for row in range(num)]
     for row, name in enumerate(names):

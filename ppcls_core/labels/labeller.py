@@ -30,6 +30,7 @@ from ppcls_core.labels.teacher import (
     Teacher,
     agreement,
 )
+from ppcls_core.runtime.gpu import exact_float32
 from ppcls_core.runtime.randomness import seed_of
 
 FILE = "source.json"
@@ -123,6 +124,7 @@ class Drift:
     largest: float
 
 
+@exact_float32()
 def check_labels(folder: Path, num: int, workers: int) -> Drift:
     """Label `num` of the views in `folder` again. Raises UserError: the labels are of other
     weights, preprocessing or augmentation code than what is there now; nothing can be compared."""

@@ -1,6 +1,6 @@
 """Teachers: a network of Paddle, an ONNX file, outputs computed elsewhere, the mean of several.
 
-A network runs on Paddle's inference engine, on uint8 pixels, in bfloat16 where its answers allow
+A network runs on Paddle's inference engine, on uint8 pixels, in 16 bits where its answers allow
 that. Once that engine has run, trainings of the process give other bits than before: run it in a
 process of its own.
 """
@@ -28,7 +28,12 @@ from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import Views
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.onnx_session import OnnxSession, open_session
-from ppcls_core.inference.predictor import EngineOptions, Precision, has_fast_bf16, open_predictor
+from ppcls_core.inference.predictor import (
+    EngineOptions,
+    Precision,
+    fast_precisions,
+    open_predictor,
+)
 from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.config import BadRow, OnnxConfig, as_logits
 from ppcls_core.labels.onnx_images import image_classifier
@@ -37,7 +42,7 @@ from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
 
-MIN_TOP1, MAX_KL = 0.98, 0.001  # of bf16 with fp32
+MIN_TOP1, MAX_KL = 0.98, 0.001  # of 16 bits with fp32
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C] logits
 Digest = Callable[[Path], str]  # sha256 of a file's content
 Item = tuple[str, Source, int]  # id and place of an image, number of its view
@@ -94,7 +99,6 @@ class Engine:
     threads: int = 1  # of the CPU
     workers: int = 1  # threads that load images
     batch_size: int = 16
-    device: int = 0  # number of the GPU, if any
 
 
 class _Seeing(Config, ABC):
@@ -139,8 +143,8 @@ class NetworkTeacher(_Seeing):
         """On the inference engine, or as the network itself."""
         if engine.precision is None:
             return partial(predict_logits, self.network())
-        place = (engine.threads, engine.device)
-        return on_engine(self.network(), self.preprocess.size, engine.precision, place)
+        size = self.preprocess.size
+        return on_engine(self.network(), size, engine.precision, engine.threads)
 
     @property
     def size(self) -> int:
@@ -171,7 +175,7 @@ class OnnxTeacher(_Seeing):
 
     def session(self, engine: Engine) -> OnnxSession:
         """The file, opened by onnxruntime."""
-        return open_session(self.path, engine.threads, engine.device)
+        return open_session(self.path, engine.threads, on_gpu=True)
 
     def _logits(self, outputs: np.ndarray, items: Sequence[Item]) -> np.ndarray:
         try:
@@ -288,36 +292,36 @@ Member = Annotated[NetworkTeacher | OnnxTeacher | FileTeacher, Field(discriminat
 MeanTeacher.model_rebuild()
 
 
-def on_engine(
-    model: paddle.nn.Layer, size: int, precision: Precision, place: tuple[int, int]
-) -> Predict:
-    """`model` in eval mode on images of `size` pixels; `place` is (threads, number of the GPU)."""
+def on_engine(model: paddle.nn.Layer, size: int, precision: Precision, threads: int) -> Predict:
+    """`model` in eval mode on images of `size` pixels, with `threads` threads of the CPU."""
     model.eval()
     spec = paddle.static.InputSpec([None, 3, size, size], "uint8", name="image")
     with tempfile.TemporaryDirectory() as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             paddle.jit.save(_OfPixels(model), f"{folder}/inference", input_spec=[spec])
-        options = EngineOptions(precision=precision, threads=place[0], gpu=place[1])
+        options = EngineOptions(precision=precision, threads=threads)
         return open_predictor(Path(folder), options)
 
 
 def fastest_precision(
     logits_in: Callable[[Precision], np.ndarray],
 ) -> tuple[Precision, Agreement | UserError | None]:
-    """bf16 where the device computes in it and its float [N, C] logits agree with fp32's, else
-    fp32.
+    """The first of `fast_precisions` whose float [N, C] logits agree with fp32's, else fp32.
 
-    With it how they agree, or with what error the engine refuses bf16 (None: nothing was tried).
+    With it how the last one tried agrees, or with what error the engine refuses it (None: nothing
+    was tried).
     """
-    if not has_fast_bf16():
-        return "fp32", None
-    fp32 = logits_in("fp32")
-    try:
-        found = agreement(fp32, logits_in("bf16"))
-    except UserError as refused:
-        return "fp32", refused
-    return ("bf16" if found.is_close else "fp32"), found
+    found = None
+    for precision in fast_precisions():
+        try:
+            found = agreement(logits_in("fp32"), logits_in(precision))
+        except UserError as refused:
+            found = refused
+            continue
+        if found.is_close:
+            return precision, found
+    return "fp32", found
 
 
 class _OfPixels(paddle.nn.Layer):

@@ -1,14 +1,29 @@
-"""Paddle's import, which takes three seconds and has side effects that are undone here."""
+"""Paddle's import, which takes three seconds and has side effects, and its errors."""
 
 import contextlib
 import importlib
 import io
+import re
 import signal
 import sys
 import threading
 
+# What Paddle raises, beside Python's own meanings: OSError for an error of CUDA, cuDNN or NCCL,
+# MemoryError for want of a GPU's memory, RuntimeError for most of the rest.
+ERRORS = (RuntimeError, OSError, MemoryError)
+# Lines of its messages that are no reason: rules, a heading, a frame of the stack in C++.
+_NO_REASON = re.compile(r"-*|C\+\+ Traceback.*|Error Message Summary:|\d+ .*")
 # Two lines of advice that it prints where OMP_NUM_THREADS is more than 1.
 _ADVICE = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason that an error of Paddle gives, on a line, without stack and source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if not _NO_REASON.fullmatch(line)]
+    if said and re.fullmatch(r"\(\w+\)", said[0]):  # the kind alone, as before "Out of memory"
+        return " ".join(said[:2])
+    return said[0] if said else type(error).__name__
 
 
 def import_paddle() -> None:

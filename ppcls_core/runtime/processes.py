@@ -6,16 +6,11 @@
 In the child `start(argument)` runs once. It returns the function `answer(request, parent)` that
 computes an answer for each request, one after another. Requests, answers, reports of progress and
 exceptions go through a socket pair, pickled. Either process reads its end when the other dies.
-
-`Peers` are the other processes of a training on this machine. One that is killed takes the others
-with it: their exchange fails, or waits for ever, and Paddle's launcher ends them within seconds.
-They have to say before that what has happened.
 """
 
 import os
 import pickle
 import pkgutil
-import select
 import signal
 import socket
 import subprocess
@@ -35,13 +30,10 @@ from data_catalog.base.config import UserError
 from ppcls_core.runtime.paddle import import_paddle
 
 POLL_SECONDS = 0.2  # between two looks at a request to stop
-PATIENCE_SECONDS = 60.0  # for the other children after the first has failed: one may save its work
+# For the other children after one has failed: after a request to stop they may save their work.
+END_SECONDS, SAVE_SECONDS = 10.0, 60.0
 LAST_WORDS = 2000  # characters of the log of a child that has died
 _STOP = "stop"
-# Until a process that has not ended by itself tells of a killed one; the launcher needs 3 or more.
-TELL_SECONDS = 1.0
-# What whoever stops a training sends to all of its processes: they say so themselves.
-_ASKED = (-signal.SIGTERM, -signal.SIGINT)
 
 
 class PeerEnded(UserError):
@@ -114,10 +106,19 @@ class Child:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End it, whatever it does."""
-        self.pipe.close()
+    @property
+    def has_ended(self) -> bool:
+        """Whether it answers no more."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End it, whatever it does: a request that it works on fails with its death."""
         self._process.kill()  # not SIGTERM, upon which Paddle prints its stack
+
+    def close(self) -> None:
+        """As `kill`; nothing can be received any more."""
+        self.pipe.close()
+        self.kill()
         self._process.wait()
 
     def send(self, request: object) -> None:
@@ -156,7 +157,7 @@ def gather(
 
     When one fails while others work it is ended, which those who wait for it notice; when a stop
     was requested, which is passed on to all, it is not: others may still save their work. They have
-    PATIENCE_SECONDS to end. What is raised is the first error that is no PeerEnded.
+    END_SECONDS, or SAVE_SECONDS, to end. What is raised is the first error that is no PeerEnded.
     """
     answers: dict[Child, Any] = {}
     errors: list[BaseException] = []
@@ -180,7 +181,8 @@ def gather(
                 answers[child] = value
                 continue
             errors.append(value)
-            deadline = min(deadline, time.monotonic() + PATIENCE_SECONDS)
+            patience = SAVE_SECONDS if stopped else END_SECONDS
+            deadline = min(deadline, time.monotonic() + patience)
             if pending and not stopped:
                 child.close()
     if errors:
@@ -258,67 +260,3 @@ def _portable(error: BaseException) -> BaseException:
     except Exception:  # noqa: BLE001 - whatever a class of exceptions does there
         return RuntimeError("".join(traceback.format_exception(error)))
     return error
-
-
-def process_place() -> tuple[str, int]:
-    """(what tells machines and containers apart, id of this process there)."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {Path('/proc/self/ns/pid').readlink()}", os.getpid()
-
-
-class Peers:
-    """Processes of this machine by rank; those that are killed are told of on standard error."""
-
-    def __init__(self, pids: Mapping[int, int]) -> None:
-        self._ended: dict[int, int | None] = {}
-        self._running: dict[int, tuple[int, int]] = {}  # descriptor -> (rank, pid)
-        self._lock = threading.Lock()
-        for rank, pid in pids.items():
-            try:
-                self._running[os.pidfd_open(pid)] = rank, pid
-            except ProcessLookupError:
-                self._ended[rank] = None
-            except OSError:  # an old kernel
-                continue
-        threading.Thread(target=self._tell, daemon=True).start()
-
-    def ended(self, seconds: float = 0.0) -> dict[int, int | None]:
-        """Exit status of each that has ended, -N by signal N, None where it is not known.
-
-        Waits at most `seconds` for the first to end.
-        """
-        with self._lock:
-            poll = select.poll()
-            for descriptor in self._running:
-                poll.register(descriptor, select.POLLIN)
-            for descriptor, _ in poll.poll(0 if self._ended else 1000 * seconds):
-                rank, pid = self._running.pop(descriptor)
-                os.close(descriptor)
-                self._ended[rank] = _exit_status(pid)
-            return dict(self._ended)
-
-    def text(self, seconds: float = 0.0) -> str:
-        """Who has ended, in words; empty when nobody has."""
-        return ", ".join(
-            f"rank {rank} with {'unknown exit status' if status is None else exit_text(status)}"
-            for rank, status in sorted(self.ended(seconds).items())
-        )
-
-    def _tell(self) -> None:
-        killed = False
-        while not killed and self._running:
-            statuses = self.ended().values()
-            killed = any(s is not None and s < 0 and s not in _ASKED for s in statuses)
-            time.sleep(0.02)
-        if killed:
-            time.sleep(TELL_SECONDS)
-            print(f"another process of this training has ended: {self.text()}", file=sys.stderr)
-
-
-def _exit_status(pid: int) -> int | None:
-    """Status of a process that has ended; None when its parent has asked for it already."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from data_catalog.base.errors import UserError
 from ppcls_core.runtime.monitor import Interrupted
+from ppcls_core.runtime.paddle import reason_of
 
 
 def escaped(text: str) -> str:
@@ -21,10 +22,13 @@ def run_app(app: Callable[[], object]) -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
+        if error.errno is None:  # no file: of CUDA, cuDNN or NCCL, as Paddle raises it
+            _fail(f"{reason_of(error)}; `ppcls doctor` tries what works on this machine")
         path = f"{error.filename}: " if error.filename else ""
         _fail(f"{path}{error.strerror or error}; check the path, its rights and the free space")
     except MemoryError as error:
-        _fail(f"not enough memory ({error}); ask for less")
+        reason = reason_of(error)
+        _fail(f"not enough memory ({reason}); ask for less, as by a smaller batch or `accumulate`")
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)

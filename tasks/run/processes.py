@@ -1,6 +1,7 @@
 """Work of a stage in child processes, which share neither memory nor engines with this one.
 
-A training stage runs whole in several processes, one a device:
+A training stage runs whole in several processes, one a device, and on a single GPU in one, so that
+its memory is free afterwards and an error of the card ends no other stage:
 
     this process --+-- process 0, which reports its progress
                    +-- process 1 ...
@@ -13,7 +14,6 @@ and so the bits of a later training; a GPU each needs a process each. The parent
 """
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -25,19 +25,19 @@ import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
+from ppcls_core.runtime.gpu import num_gpus, own_gpu, release_memory
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
+from ppcls_core.runtime.ranks import rank_environments
 from ppcls_core.runtime.shards import Advance, Process, Write, run_shards
-from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
 # glibc gives memory back after each batch of an engine, and clearing it anew takes half the time.
 _HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-_CUDA = "paddle.device.cuda"  # imports Paddle
 _PIECE = 256  # images of a child's task, about
 Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
-Start = Callable[..., Make]  # (number of the child, *arguments), found by name in the child
+Start = Callable[..., Make]  # found by name in the child
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
@@ -52,10 +52,9 @@ def check_devices(recipe: Recipe) -> None:
     devices = recipe.run_time.devices
     if devices == 1:
         return
-    device_count = resolve_name(f"{_CUDA}:device_count")
-    if 0 < device_count() < devices:
+    if 0 < num_gpus() < devices:
         raise UserError(
-            f"run_time.devices: got {devices}, but there are only {device_count()} GPUs; take at "
+            f"run_time.devices: got {devices}, but there are only {num_gpus()} GPUs; take at "
             "most that number"
         )
     for name, config in trainings(recipe).items():
@@ -90,7 +89,8 @@ def run_in_processes(stage: Stage, work: Work) -> Outcome:
 
     try:
         with ExitStack() as stack:
-            environments = enumerate(_environments(work.recipe.run_time.devices))
+            release_memory()  # the first process needs what this one's stages have had
+            environments = enumerate(rank_environments(work.recipe.run_time.devices))
             processes = [stack.enter_context(start(*each)) for each in environments]
             outcome, *_ = gather(processes, None, report, lambda: monitor.stop_requested)
     except UserError:
@@ -108,46 +108,6 @@ def _share(work: Work) -> Work:
     workers = max(1, run_time.workers // run_time.devices)
     own = {"run_time": run_time.model_copy(update={"workers": workers})}
     return replace(work, recipe=work.recipe.model_copy(update=own), monitor=SilentMonitor())
-
-
-def _environments(devices: int) -> list[dict[str, str]]:
-    """The variables of each process, as `paddle.distributed.launch` sets them."""
-    device_count, empty_cache = map(resolve_name, (f"{_CUDA}:device_count", f"{_CUDA}:empty_cache"))
-    on_gpu = device_count() > 0
-    if on_gpu:
-        empty_cache()  # the first process needs the memory that this one's stages have had
-    threads = max(1, max_threads() // devices)
-    master, *endpoints = _free_addresses(devices + 1)
-    common = {
-        "OMP_NUM_THREADS": str(threads),
-        "PADDLE_MASTER": master,
-        "PADDLE_TRAINERS_NUM": str(devices),
-        "PADDLE_GLOBAL_SIZE": str(devices),
-        "PADDLE_LOCAL_SIZE": str(devices),
-        "PADDLE_NNODES": "1",
-        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
-    }
-    return [
-        {
-            **common,
-            "PADDLE_TRAINER_ID": str(rank),
-            "PADDLE_GLOBAL_RANK": str(rank),
-            "PADDLE_LOCAL_RANK": str(rank),
-            "PADDLE_RANK_IN_NODE": str(rank),
-            "PADDLE_CURRENT_ENDPOINT": endpoint,
-            **({"FLAGS_selected_gpus": str(rank)} if on_gpu else {"PADDLE_DISTRI_BACKEND": "gloo"}),
-        }
-        for rank, endpoint in enumerate(endpoints)
-    ]
-
-
-def _free_addresses(num: int) -> list[str]:
-    """Addresses of ports of this machine that nobody listens on at the moment."""
-    with ExitStack() as stack:
-        bound = [stack.enter_context(socket.socket()) for _ in range(num)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]
 
 
 @dataclass(frozen=True)
@@ -184,16 +144,15 @@ def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
 
 @contextmanager
 def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]:
-    """`num` processes that make what `start(number, *arguments)` makes; they end with the block."""
+    """`num` processes that make what `start(*arguments)` makes, on a GPU each where there are some;
+    they end with the block."""
+    release_memory()
     with ExitStack() as stack:
-        yield [
-            _maker(
-                stack.enter_context(
-                    Child(f"{__name__}:open_maker", (start, n, *arguments), environment=_HEAP)
-                )
-            )
+        hosts = (
+            Child(f"{__name__}:open_maker", (start, *arguments), environment=_HEAP | own_gpu(n))
             for n in range(num)
-        ]
+        )
+        yield [_maker(stack.enter_context(host)) for host in hosts]
 
 
 def make_shards(  # noqa: PLR0913 - as `run_shards`
@@ -230,11 +189,9 @@ def _maker(child: Child) -> Make:
     return make
 
 
-def open_maker(
-    start: Start, number: int, *arguments: object
-) -> Callable[[Any, Parent], dict[str, pa.Buffer]]:
+def open_maker(start: Start, *arguments: object) -> Callable[[Any, Parent], dict[str, pa.Buffer]]:
     """The child's function: it makes the tables of a shard, packed, and reports once an item."""
-    make = start(number, *arguments)
+    make = start(*arguments)
 
     def answer(task: Any, parent: Parent) -> dict[str, pa.Buffer]:
         return {name: _packed(table) for name, table in make(task, parent.report).items()}

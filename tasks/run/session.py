@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
+from ppcls_core.runtime.gpu import gpu_names, num_gpus
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.versions import installed_versions
 from tasks.recipe import Recipe
@@ -104,8 +105,8 @@ class Session:
             before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
             clock = _Clock(monitor, directory / PROGRESS, before)
             work = self.work(stage, clock)
-            is_spread = apart or self._devices(stage) > 1
-            outcome = run_in_processes(stage, work) if is_spread else stage.run(work)
+            apart = apart or self._runs_apart(stage)
+            outcome = run_in_processes(stage, work) if apart else stage.run(work)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)
@@ -115,6 +116,9 @@ class Session:
 
     def _devices(self, stage: Stage) -> int:
         return self.recipe.run_time.devices if stage.name in trainings(self.recipe) else 1
+
+    def _runs_apart(self, stage: Stage) -> bool:
+        return stage.name in trainings(self.recipe) and (self._devices(stage) > 1 or num_gpus() > 0)
 
     def _result(self, stage: Stage, work: Work, outcome: Outcome, clock: _Clock) -> Result:
         names, volatile = sorted(outcome.files), outcome.volatile
@@ -133,6 +137,7 @@ class Session:
                 "seconds": round(clock.seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "devices": self._devices(stage),
+                **({"gpus": names} if (names := gpu_names()) else {}),
                 "versions": installed_versions(MODULES),
                 "source": source_hash(stage.module),
             },

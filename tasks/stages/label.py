@@ -5,7 +5,7 @@ process other bits.
 
 Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
 detail: images that could not be read any more, once a view; `unlabelled`: which a label file
-lacks), engine.json (precision in which the teacher ran; top1 and kl: how bf16 agrees with fp32),
+lacks), engine.json (precision in which the teacher ran; top1 and kl: how 16 bits agree with fp32),
 source.json (ppcls_core.labels.labeller); of views, where they add to the labels of the stage label,
 beside.json (the digest of those).
 """
@@ -47,7 +47,7 @@ from tasks.stages.teachers import share_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 BESIDE = "beside.json"
-NUM_COMPARED = 256  # images, of bf16 with fp32
+NUM_COMPARED = 256  # images, of 16 bits with fp32
 
 
 def label_pool(work: Work) -> Outcome:
@@ -174,7 +174,7 @@ def origin_of(work: Work, views: Views) -> Origin:
     return labeller.fingerprints(teacher_of(work), digest, views)
 
 
-def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any]]) -> Precision:
+def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any]]) -> str:
     """Precision in which the teacher runs, chosen by what `compare` gives when the stage first
     began; for the views it is that of the labels."""
     path, chosen = work.path(ENGINE), work.inputs.get("label")
@@ -185,20 +185,20 @@ def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any
     elif not path.exists():
         row = compare()
         if refused := row.pop("refused"):
-            work.monitor.note(f"teacher in fp32: the engine refuses bf16 ({refused})")
+            work.monitor.note(f"teacher in fp32: the engine refuses 16 bits ({refused})")
         write_json(path, row)
         if row["top1"] is not None:
             work.monitor.note(
-                f"teacher in {row['precision']}: bf16 gives the class of fp32 to {row['top1']:.1%} "
+                f"teacher in {row['precision']}: 16 bits give fp32's class to {row['top1']:.1%} "
                 f"of {row['images']} images, KL {row['kl']:.1e}"
             )
-    return "bf16" if read_json(path)["precision"] == "bf16" else "fp32"
+    return read_json(path)["precision"]
 
 
-def _start_labelling(number: int, teacher: Teacher, views: Views, engine: Engine) -> Make:
+def _start_labelling(teacher: Teacher, views: Views, engine: Engine) -> Make:
     @cache
-    def answers_in(precision: Precision) -> Answers:
-        return teacher.answers(replace(engine, precision=precision, device=number), views)
+    def answers_in(precision: str) -> Answers:
+        return teacher.answers(replace(engine, precision=precision), views)
 
     def compare(items: Sequence[Item]) -> pa.Table:
         def logits_in(precision: Precision) -> np.ndarray:
@@ -214,7 +214,7 @@ def _start_labelling(number: int, teacher: Teacher, views: Views, engine: Engine
         header, items = task
         if header is None:
             return {"agreement": compare(items)}
-        answered = answers_in("bf16" if header.precision == "bf16" else "fp32")(items)
+        answered = answers_in(header.precision)(items)
         labels, rejected = labeller.label(answered, views, header, advance)
         return {"labels": labels, "rejected": rejected}
 

@@ -58,10 +58,10 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
     return {"in": len(images), "out": len(found), **counts}
 
 
-def _start(number: int, model: ModelConfig, weights: Path, view: TestView, engine: Engine) -> Make:
+def _start(model: ModelConfig, weights: Path, view: TestView, engine: Engine) -> Make:
     network = build_model(model.name, spec=model.spec, pretrained=weights)
     size = view.preprocess.size
-    predict = on_engine(without_classifier(network), size, "fp32", (engine.threads, number))
+    predict = on_engine(without_classifier(network), size, "fp32", engine.threads)
 
     def rows(good: Sequence[Item], pixels: np.ndarray) -> pa.Table:
         return pa.table([[row for _, _, row in good], list(predict(pixels))], schema=FEATURES)

@@ -8,9 +8,7 @@ tensors, or the label file as `import_labels` writes it, or model.pdparams.
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from pkgutil import resolve_name
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +39,7 @@ from ppcls_core.labels.teacher import (
 )
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
+from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.shards import Advance, read_shards
 from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import AnyTeacher, TeacherConfig
@@ -118,8 +117,8 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     return Accuracy(np.array(hits), counts)
 
 
-def _start_measuring(number: int, teacher: Teacher, view: TestView, engine: Engine) -> Make:
-    answer = teacher.answers(replace(engine, device=number), view)
+def _start_measuring(teacher: Teacher, view: TestView, engine: Engine) -> Make:
+    answer = teacher.answers(engine, view)
 
     def rows(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
         hits = count_hits(logits, np.array([label for _, _, label in good]))
@@ -146,7 +145,7 @@ def share_of(work: Work, size: int) -> tuple[int, Engine]:
     process with as many threads, and the labels are the same on any number of cores.
     """
     run_time, config = work.recipe.run_time, work.recipe.label
-    if num := resolve_name("paddle.device.cuda:device_count")():
+    if num := num_gpus():
         num = min(num, run_time.devices)
         share = max(1, max_threads() // num)
     else:

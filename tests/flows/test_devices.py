@@ -11,6 +11,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
+from ppcls_core.runtime.versions import _provided
 from tasks.dag import STAGES
 from tasks.recipe import load_recipe
 from tasks.run.processes import check_devices, trainings
@@ -20,6 +21,7 @@ from tests.conftest import PROJECT, TINY
 from tests.flows.conftest import run_stages
 from tests.support.processes import wait_until
 
+BUILDS = {"paddle": ["paddlepaddle-gpu"], "faiss": ["faiss-cpu"]}
 LONG = ["baseline.epochs=60", "baseline.eval_every=100", "run_time.checkpoint_seconds=0.2"]
 RUN_BASELINE = """
 import sys
@@ -36,6 +38,27 @@ def recipe(*settings: str):
 def test_one_device_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddle.device.cuda.device_count", None)
     check_devices(recipe())
+
+
+def test_a_training_on_a_gpu_has_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session = Session(recipe(), Store(tmp_path))
+    for num, apart in ((0, set[str]()), (1, set(trainings(session.recipe)))):
+        monkeypatch.setattr("paddle.device.cuda.device_count", lambda num=num: num)
+        assert {name for name, stage in STAGES.items() if session._runs_apart(stage)} == apart
+
+
+def test_a_manifest_names_the_cards_and_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tasks.run.session.gpu_names", lambda: ["NVIDIA H100", "Tesla T4"])
+    monkeypatch.setattr("ppcls_core.runtime.versions._distributions", lambda: BUILDS)
+    monkeypatch.setattr("ppcls_core.runtime.versions.version", lambda name: f"{name} 1")
+    monkeypatch.setattr("ppcls_core.runtime.versions._provided", _provided.__wrapped__)
+    record = Session(recipe(), Store(tmp_path)).run(STAGES["data"], SilentMonitor()).record
+    assert record["gpus"] == ["NVIDIA H100", "Tesla T4"]
+    assert {"paddlepaddle-gpu", "faiss-cpu"} <= record["versions"].keys()
 
 
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

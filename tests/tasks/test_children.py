@@ -18,7 +18,7 @@ from tests.conftest import PROJECT
 from tests.support.processes import is_running, wait_until
 
 
-def squares(number: int, power: int) -> Make:
+def squares(power: int) -> Make:
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
         for _ in rows:
             advance()
@@ -26,8 +26,8 @@ def squares(number: int, power: int) -> Make:
             raise UserError("13 is not wanted; leave it out")
         if 99 in rows:
             os.kill(os.getpid(), signal.SIGKILL)
-        columns = {"x": [x**power for x in rows], "child": [number] * len(rows)}
-        return {"powers": pa.table({**columns, "pid": [os.getpid()] * len(rows)})}
+        columns = {"x": [x**power for x in rows], "pid": [os.getpid()] * len(rows)}
+        return {"powers": pa.table(columns)}
 
     return process
 
@@ -46,7 +46,7 @@ def test_a_child_makes_shard_after_shard():
     assert first["pid"][0] == second["pid"][0] != os.getpid()
 
 
-def lists(number: int) -> Make:
+def lists() -> Make:
     item = pa.field("item", pa.int8(), nullable=False)
     schema = pa.schema([pa.field("x", pa.list_(item, 2), nullable=False)], {"made by": "a child"})
     return lambda rows, advance: {"lists": pa.table({"x": [[r, 2] for r in rows]}, schema=schema)}
@@ -54,15 +54,47 @@ def lists(number: int) -> Make:
 
 def test_a_table_comes_with_its_whole_schema():
     with children(1, lists) as (make,):
-        got, want = (make_(range(3), nothing)["lists"] for make_ in (make, lists(0)))
+        got, want = (make_(range(3), nothing)["lists"] for make_ in (make, lists()))
     assert got.equals(want, check_metadata=True)
     assert got.schema.equals(want.schema, check_metadata=True)
 
 
-def test_each_child_knows_its_number():
-    with children(2, squares, 1) as processes:
-        numbers = [p(range(1), nothing)["powers"]["child"][0].as_py() for p in processes]
-    assert numbers == [0, 1]
+def seen() -> Make:
+    names = ("CUDA_VISIBLE_DEVICES", "FLAGS_selected_gpus", "NVIDIA_TF32_OVERRIDE")
+    return lambda rows, advance: {"seen": pa.table({n: [os.environ.get(n)] for n in names})}
+
+
+@pytest.mark.parametrize(
+    ("visible", "theirs"), [("4,GPU-5", ["4", "GPU-5", "4"]), (None, ["0", "1", "0"])]
+)
+def test_each_child_sees_one_gpu_and_finds_its_memory_free(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, theirs: list[str]
+):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("FLAGS_selected_gpus", "1")  # as in a process of a launcher
+    emptied: list[None] = []
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("paddle.device.cuda.empty_cache", lambda: emptied.append(None))
+    with children(3, seen) as processes:
+        assert emptied
+        rows = [process(range(1), nothing)["seen"].to_pylist()[0] for process in processes]
+    assert [row.pop("CUDA_VISIBLE_DEVICES") for row in rows] == theirs
+    assert rows == 3 * [{"FLAGS_selected_gpus": "0", "NVIDIA_TF32_OVERRIDE": "0"}]
+
+
+def test_without_gpus_a_child_has_the_environment_of_its_parent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("paddle.device.cuda.empty_cache", None)
+    with children(1, seen) as (process,):
+        row = process(range(1), nothing)["seen"].to_pylist()[0]
+    assert row == {
+        "CUDA_VISIBLE_DEVICES": "",
+        "FLAGS_selected_gpus": None,
+        "NVIDIA_TF32_OVERRIDE": None,
+    }
 
 
 def test_a_mistake_of_the_user_comes_through_and_the_child_goes_on():

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -381,23 +380,19 @@ def test_below_the_floor_sift_finds_nothing_whoever_asks(tmp_path: Path) -> None
     assert judge(crop, index)[0] == []
 
 
-def test_a_gpu_searches_all_descriptors(
-    index: ValIndex, pool: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_changes_nothing_that_is_found(
+    pool: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The key of a stage does not say on which machine it ran."""
     import faiss
 
-    large = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], DedupConfig(max_exact=100))
-    fakes = {
-        "get_num_gpus": lambda: 1,
-        "StandardGpuResources": object,
-        "GpuClonerOptions": SimpleNamespace,
-        "index_cpu_to_gpu": lambda resources, device, on_cpu, options: on_cpu,
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(faiss, name, fake, raising=False)
-    on_gpu = load_index(tmp_path / "i")
-    assert search(pool, on_gpu).pairs == search(pool, index).pairs
-    assert large.ids == on_gpu.ids
+    inverted = make_index(
+        tmp_path, [picture(i) for i in range(NUM_VAL)], DedupConfig(max_exact=100)
+    )
+    want = search(pool, inverted).pairs
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", None, raising=False)
+    assert search(pool, load_index(tmp_path / "i")).pairs == want
 
 
 def test_a_picture_of_several_val_images_gives_several_pairs(
@@ -547,6 +542,22 @@ def test_planted_copies_of_clothing_photographs_are_found(tmp_path: Path) -> Non
     result = scan(images, [path.name for path in images], load_index(tmp_path), 2, lambda: None)
     pairs = list(zip(*(result.pairs[c].to_pylist() for c in ("pool_id", "val_id")), strict=True))
     assert pairs == [(row["pool_image"], row["val_image"]) for row in planted]
+
+
+def test_an_index_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody shall remove it: it may have cost hours."""
+    make_index(tmp_path, [picture(0)])
+
+    def fail(*_: object) -> None:
+        raise OSError(24, "Too many open files", "images.parquet")
+
+    monkeypatch.setattr("ppcls_core.dedup.match.index.pq.read_table", fail)
+    with pytest.raises(UserError, match=r"cannot be read .*Too many open .*run again") as told:
+        load_index(tmp_path / "i")
+    assert "damaged" not in str(told.value)
+    assert "remove" not in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["search.faiss", "images.parquet", "points.bin", "greys.bin"])

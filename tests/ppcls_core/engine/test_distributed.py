@@ -6,13 +6,17 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from paddle.distributed.launch.context.device import Device
 
 from data_catalog.base.config import UserError
 from ppcls_core.engine.distributed import World, join, world
 from ppcls_core.models.weights.files import load_state
+from ppcls_core.runtime.processes import Child, PeerEnded, gather
+from ppcls_core.runtime.ranks import Peers, rank_environments
 from tests.conftest import PROJECT
 from tests.support import two_processes as two
 from tests.support.images import image_set
@@ -153,6 +157,77 @@ def test_a_world_of_one_says_nothing(monkeypatch):
         raise UserError("own")
 
 
+@pytest.mark.slow
+def test_a_peer_that_is_lost_in_silence_is_told_and_ends_the_other(tmp_path):
+    """As over NCCL, whose exchange with a lost process neither fails nor ends."""
+    with ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                Child(
+                    "tests.support.silent_peer:start",
+                    (rank,),
+                    name=f"process {rank}",
+                    environment=environment,
+                    log=tmp_path / str(rank),
+                )
+            )
+            for rank, environment in enumerate(rank_environments(2))
+        ]
+        with pytest.raises(UserError, match=r"process 1 has ended with -9 \(SIGKILL"):
+            gather(ranks, None)
+    assert "waits in vain for one that has ended (rank 1" in (tmp_path / "0").read_text()
+
+
+def world_of(peers, monkeypatch, error):
+    def fail(tensor):
+        raise error
+
+    monkeypatch.setattr("paddle.distributed.all_reduce", fail)
+    return World(0, 2, peers)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("(External) NCCL error(1)"), RuntimeError("(Fatal) NCCL error(1)")]
+)
+def test_an_exchange_that_fails_says_why_and_blames_nobody_who_lives(monkeypatch, error):
+    monkeypatch.setattr("ppcls_core.engine.distributed.PEER_SECONDS", 0.0)
+    with subprocess.Popen(["sleep", "100"]) as other:
+        world = world_of(Peers({1: other.pid}), monkeypatch, error)
+        with pytest.raises(UserError, match=r"NCCL error\(1\). None of them has ended") as own:
+            world.sum(np.ones(1))
+        assert not isinstance(own.value, PeerEnded)
+        other.kill()
+        other.wait()
+        with pytest.raises(PeerEnded, match=r"has ended: rank 1 .*NCCL error\(1\)"):
+            world.sum(np.ones(1))
+    elsewhere = world_of(Peers({}), monkeypatch, error)
+    with pytest.raises(PeerEnded, match="has ended, and so does this one"):
+        elsewhere.sum(np.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("visible", "theirs"), [("2,3", ["2", "3"]), (None, ["0", "1"]), ("", ["", ""])]
+)
+def test_each_process_has_a_device_of_its_own(monkeypatch, visible, theirs):
+    """As Paddle's launcher numbers them; without GPUs, where that one fails on "", by gloo."""
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    num = 2 if visible != "" else 0
+    monkeypatch.setattr("paddle.device.cuda.device_count", lambda: num)
+    monkeypatch.setattr("paddle.base.core.is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr("paddle.base.core.get_cuda_device_count", lambda: num, raising=False)
+    environments = rank_environments(2)
+    if not num:
+        assert [e["PADDLE_DISTRI_BACKEND"] for e in environments] == ["gloo", "gloo"]
+        return
+    device = Device.parse_device()
+    assert device.labels == theirs
+    chosen = [environment["FLAGS_selected_gpus"] for environment in environments]
+    assert chosen == device.get_selected_devices() == ["0", "1"]
+
+
 JOB = """
 model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}
 num_classes: 3
@@ -179,6 +254,8 @@ def test_the_command_line_is_stopped_and_goes_on(tmp_path, backend):
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", *backend, str(script)]
     train = ["train", "-c", "job.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    if backend:  # Paddle's launcher takes "" for one device, unless it is told that these are CPUs
+        environment["CUDA_VISIBLE_DEVICES"] = ""
 
     def start(*command):
         return subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment)

@@ -31,10 +31,10 @@ model = build_model("ResNet18_vd", num_classes=7, spec={"depths": [1, 1, 1, 1], 
 model.eval()
 pixels = np.random.default_rng(0).integers(0, 256, (40, 3, 48, 48), np.uint8)
 want = predict_logits(model, pixels)
-fp32 = on_engine(model, 48, "fp32", (1, 0))
+fp32 = on_engine(model, 48, "fp32", 1)
 assert np.abs(fp32(pixels) - want).max() < 1e-4 * np.abs(want).max()
 assert np.array_equal(fp32(pixels[:3]), fp32(pixels[:3]))
-precision, found = fastest_precision(lambda dtype: on_engine(model, 48, dtype, (1, 0))(pixels))
+precision, found = fastest_precision(lambda dtype: on_engine(model, 48, dtype, 1)(pixels))
 assert (precision == "bf16") == (found is not None and found.is_close), (precision, found)
 print("same")
 """
@@ -65,7 +65,7 @@ def test_agreement_is_the_mean_divergence():
     [(0.0, "bf16"), (0.01, "bf16"), (0.1, "fp32"), (0.5, "fp32"), (np.nan, "fp32")],
 )
 def test_bf16_is_taken_when_it_agrees(monkeypatch, noise, precision):
-    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ("bf16",))
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1, (64, 10)).astype(np.float32)
 
@@ -77,8 +77,18 @@ def test_bf16_is_taken_when_it_agrees(monkeypatch, noise, precision):
     assert isinstance(found, Agreement)
 
 
+@pytest.mark.parametrize(
+    ("overflows", "chosen"), [((), "fp16"), (("fp16",), "bf16"), (("fp16", "bf16"), "fp32")]
+)
+def test_on_a_gpu_fp16_is_tried_before_bf16(monkeypatch, overflows, chosen):
+    monkeypatch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ("fp16", "bf16"))
+    logits = np.random.default_rng(0).normal(0, 1, (64, 10)).astype(np.float32)
+    found = fastest_precision(lambda dtype: logits * (np.nan if dtype in overflows else 1))
+    assert found[0] == chosen
+
+
 def test_fp32_is_taken_when_the_engine_refuses_bf16(monkeypatch):
-    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ("bf16",))
     refused = UserError("Paddle cannot run it in bf16")
 
     def logits_in(dtype):
@@ -90,7 +100,7 @@ def test_fp32_is_taken_when_the_engine_refuses_bf16(monkeypatch):
 
 
 def test_without_bf16_there_is_nothing_to_compare(monkeypatch):
-    monkeypatch.setattr("ppcls_core.labels.teacher.has_fast_bf16", lambda: False)
+    monkeypatch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ())
     assert fastest_precision(lambda dtype: pytest.fail("opened")) == ("fp32", None)
 
 

@@ -1,21 +1,20 @@
 """The others of a training notice at once when a process has ended, and say how."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ppcls_core.runtime.processes import Peers, process_place
+from ppcls_core.runtime.ranks import Peers, process_place
 from tests.conftest import PROJECT
 
 # One whose main thread hangs, as in an exchange with a process that is gone.
 HANGS = """
 import sys, time
-from ppcls_core.runtime.processes import Peers
+from ppcls_core.runtime.ranks import Peers
 peers = Peers({1: int(sys.argv[1])})
 print("ready", flush=True)
 time.sleep(float(sys.argv[2]))
@@ -71,6 +70,72 @@ def test_an_asked_for_end_is_not_told():
             assert other.stdout.readline() == "ready\n"
             process.terminate()
             assert other.communicate()[1] == ""
+
+
+# One in an exchange that nothing ends, as NCCL's with a process that is gone.
+EXCHANGES = """
+import sys, time
+from ppcls_core.runtime import ranks
+ranks.HANG_SECONDS = 0.5
+peers = ranks.Peers({rank: int(pid) for rank, pid in enumerate(sys.argv[1:], 1)})
+with peers.exchange():
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+def exchanging(*peers: int) -> list[str]:
+    return [sys.executable, "-c", EXCHANGES, *map(str, peers)]
+
+
+def test_an_exchange_with_a_lost_process_ends_this_one_and_says_why():
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with (
+        sleeper() as process,
+        subprocess.Popen(exchanging(process.pid), env=environment, **pipes) as waiting,
+    ):
+        assert waiting.stdout.readline() == "ready\n"
+        process.kill()
+        said = waiting.communicate(timeout=20)[1]
+        assert waiting.returncode == 2
+    assert "waits in vain for one that has ended (rank 1 with -9 (SIGKILL" in said
+
+
+def test_an_exchange_ends_with_the_launcher(tmp_path: Path):
+    """Which was killed: those that it started have then nobody who ends them."""
+    code = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen(sys.argv[1:], stdout=sys.stdout, stderr=open('said', 'w'))\n"
+        "time.sleep(100)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with sleeper() as other:  # a process of the training that lives, and is silent
+        command = [sys.executable, "-c", code, *exchanging(other.pid)]
+        pipes = {"stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as launcher:
+            assert launcher.stdout.readline() == "ready\n"
+            launcher.kill()
+            assert launcher.stdout.read() == ""  # until the last that has it open ends
+        other.kill()
+    assert "has ended (the launcher)" in (tmp_path / "said").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGTERM, "done\n"), (signal.SIGKILL, "")], ids=["asked", "killed"]
+)
+def test_outside_an_exchange_it_may_save_its_work(number: int, said: str):
+    """As when all are asked to stop; for a while, where another was killed."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    code = EXCHANGES.replace("time.sleep(100)", "pass") + "time.sleep(3)\nprint('done')\n"
+    code = code.replace("HANG_SECONDS = 0.5", "ALONE_SECONDS = 0.5")
+    with sleeper() as process:
+        command = [sys.executable, "-c", code, str(process.pid)]
+        pipes = {"stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as other:
+            assert other.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            assert other.communicate()[0] == said
 
 
 def test_the_place_of_a_process_holds_its_machine_and_id():

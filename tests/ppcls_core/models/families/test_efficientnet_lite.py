@@ -92,7 +92,7 @@ def test_engine_export_and_teacher_normalise_as_the_network(tmp_path):
     export(model, trained.sidecar(), tmp_path)
     exported = Exported(tmp_path).on_engine(EngineOptions(threads=1))
     np.testing.assert_allclose(exported(pixels), want, rtol=0, atol=1e-3)
-    taught = on_engine(model, 224, "fp32", (1, 0))(pixels)
+    taught = on_engine(model, 224, "fp32", 1)(pixels)
     np.testing.assert_allclose(taught, want, rtol=0, atol=1e-3)
 
 
