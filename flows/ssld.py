@@ -51,13 +51,14 @@ def ssld(
     rest = [stage for stage in stages if stage.name in OF_STUDENT]
     session = Session(recipes[0], Store.default(), again)
     states: dict[str, State] = {}
-    failure, shared = _run_stages(session, common, states), dict(session.done)
-    for each in recipes:
-        session = Session(each, session.store, again, made=session.made)
-        for result in shared.values():
-            session.accept(result)
-        of = f" of {each.name}" if len(recipes) > 1 else ""
-        failure = failure or _run_stages(session, rest, dict(states), of)
+    with session.engines.kept():
+        failure, shared = _run_stages(session, common, states), dict(session.done)
+        for each in recipes:
+            session = session.of(each)
+            for result in shared.values():
+                session.accept(result)
+            of = f" of {each.name}" if len(recipes) > 1 else ""
+            failure = failure or _run_stages(session, rest, dict(states), of)
     if failure:
         return Failed(message=failure)
     return Completed(message=f"{recipe}: {until} is done")

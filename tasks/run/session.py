@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
+from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.versions import installed_versions
 from tasks.recipe import Recipe
@@ -32,7 +33,12 @@ class Session:
     deep: bool = False  # read every file of every result again
     done: dict[str, Result] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)  # keys of the results that this run has made
+    engines: Engines = field(default_factory=Engines)  # for stages that follow one another
     _outside: dict[str, dict[str, str]] = field(default_factory=dict)  # digests, by stage
+
+    def of(self, recipe: Recipe) -> Session:
+        """The same run with another recipe, of which nothing is done yet."""
+        return replace(self, recipe=recipe, done={}, _outside={})
 
     def inputs_of(self, stage: Stage) -> dict[str, str]:
         """Digest of each input, those outside the store included; what it reads must be done."""
@@ -93,7 +99,9 @@ class Session:
             (directory / MANIFEST).unlink(missing_ok=True)  # damaged, or it would not be run
             before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
             clock = _Clock(monitor, directory / PROGRESS, before)
-            work = Work(stage.name, self.recipe, directory, key, self.done, clock)
+            if stage.name in trainings(self.recipe):
+                self.engines.close()  # it needs the memory
+            work = Work(stage.name, self.recipe, directory, key, self.done, clock, self.engines)
             is_spread = self._devices(stage) > 1
             outcome = run_in_processes(stage, work) if is_spread else stage.run(work)
             result = self._result(stage, work, outcome, clock)
