@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +24,7 @@ from data_catalog.base.config import Config, UserError
 from data_catalog.images.columns import Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
+from ppcls_core.data.pace import Pace
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import Views
 from ppcls_core.engine.evaluator import predict_logits
@@ -97,6 +98,7 @@ class Engine:
     batch_size: int = 16
     device: int = 0  # number of the GPU, if any
     process: EngineProcess | None = None  # where the teacher runs; None: in this one
+    pace: Pace = field(default_factory=Pace, compare=False)
 
     def opened(self, seeing: Seeing) -> Predict:
         """The outputs for pixels, as `Seeing.predictor`."""
@@ -123,7 +125,8 @@ class Seeing(Config, ABC):
         predict, seen = engine.opened(self), views.at(self.preprocess)
 
         def answer(items: Sequence[Item]) -> Batches:
-            for good, pixels, bad in batches(items, seen, engine.batch_size, engine.workers):
+            loaded = batches(items, seen, engine.batch_size, engine.workers)
+            for good, pixels, bad in engine.pace.of(loaded, lambda batch: len(batch[1])):
                 yield good, self._logits(predict(pixels), good) if good else pixels, bad
 
         return answer

@@ -174,6 +174,8 @@ def engines_of(work: Work, size: int) -> Iterator[list[Engine]]:
             replace(engine, device=number % max(gpus, 1), process=process)
             for number, process in enumerate(processes)
         ]
+    if text := engine.pace.text(engine.workers * num, "the teacher", num):
+        work.monitor.note(text)
 
 
 def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:
