@@ -215,7 +215,12 @@ class Parent:
     def _listen(self) -> None:
         try:
             while True:
-                message = self._pipe.recv()
+                data = self._pipe.recv_bytes()
+                try:
+                    message = pickle.loads(data)
+                except Exception as error:  # noqa: BLE001 - whatever unpickling a class does
+                    self.send("error", _portable(error))  # else both would wait for ever
+                    continue
                 if message == _STOP:
                     self.stop_requested = True
                 else:
