@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -33,13 +34,17 @@ from selection import NUM_CLASSES, T, synthetic_shard
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import IDS, REJECTED, read_images
+from ppcls_core.data.views import Views
+from ppcls_core.inference.engines import EngineProcess
 from ppcls_core.labels.shard import Header, label_table
-from ppcls_core.labels.teacher import Item
+from ppcls_core.labels.teacher import Answers, Engine, Item
 from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.shards import Advance
 from tasks.dag import STAGES
 from tasks.recipe import load_recipe
+from tasks.run.processes import Make
 from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import FileEntry, Result, Store
 
 PER_TAR, PER_FOLDER = 100_000, 1000
@@ -175,18 +180,21 @@ def label(folder: Path) -> None:
     """The stage `label`, whose teacher is quick: its labels are random numbers."""
     from tasks.stages import label as label_stage
 
-    @contextmanager
-    def children(num: int, start: Callable[..., Any], *arguments: Any) -> Iterator[list[Any]]:
-        numbers = count()
+    numbers = count()
 
-        def make(task: tuple[Header, Sequence[Item]], _: Advance) -> dict[str, pa.Table]:
-            header, items = task
+    @contextmanager
+    def engines_of(work: Work, size: int) -> Iterator[list[Engine]]:
+        yield [Engine(process=cast(EngineProcess, SimpleNamespace(predictor=lambda *_: None)))]
+
+    def labelling(answer: Answers, views: Views, header: Header) -> Make:
+        def make(items: Sequence[Item], _: Advance) -> dict[str, pa.Table]:
             labels = _random_labels(next(numbers), [item[0] for item in items], header)
             return {"labels": labels, "rejected": REJECTED.empty_table()}
 
-        yield [make]
+        return make
 
-    label_stage.children = children
+    label_stage.engines_of = engines_of
+    label_stage._labelling = labelling  # pyright: ignore[reportPrivateUsage]
     run_stage(folder, "label", "data", "dedup")
 
 

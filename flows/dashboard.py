@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from tasks.run.store import Result
 from tasks.stages import report
 
 LOG_SECONDS, ARTIFACT_SECONDS = 10.0, 3.0
+RATE_SECONDS = 2.0  # before which a rate means nothing
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
@@ -29,10 +30,11 @@ class _StageMonitor:
 
     logger: Logger
     stops: Callable[[], bool]
-    _start: float = field(default_factory=time.monotonic)
-    _first: int | None = None  # where this attempt began
-    _unit: str = ""
-    _logged: float = field(default_factory=time.monotonic)
+    _start: float = 0.0
+    _phase: tuple[int, str] = (0, "")  # total and unit
+    _first: int = 0  # where this attempt began with them, and when:
+    _last: int = 0
+    _logged: float = 0.0
     _sent: float = 0.0
     _artifact: Any = None  # UUID of the progress artifact
 
@@ -42,8 +44,10 @@ class _StageMonitor:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if self._first is None or unit != self._unit:
-            self._first, self._unit, self._start = done - 1, unit, now
+        if (total, unit) != self._phase or done < self._last:
+            # What led to the first report, such as the start of processes, says nothing of a rate.
+            self._phase, self._first, self._start, self._logged = (total, unit), done, now, now
+        self._last = done
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
             self.logger.info(self._line(done, total, unit))
@@ -62,10 +66,12 @@ class _StageMonitor:
         self.logger.info("%s", message)
 
     def _line(self, done: int, total: int, unit: str) -> str:
-        rate = (done - (self._first or 0)) / max(time.monotonic() - self._start, 1e-3)
-        left = (total - done) / rate if rate > 0 else 0
         share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
-        return f"{share}, {rate:,.1f} {unit}/s, {timedelta(seconds=round(left))} left"
+        seconds, new = time.monotonic() - self._start, done - self._first
+        if new <= 0 or seconds < RATE_SECONDS:
+            return share
+        left = timedelta(seconds=round((total - done) * seconds / new))
+        return f"{share}, {new / seconds:,.1f} {unit}/s, {left} left"
 
 
 @contextmanager

@@ -58,17 +58,18 @@ def ssld(
         recipes = load_recipes(recipe, settings or ())
     except UserError as error:
         return _failure(error)
-    made, shared = set[str](), dict[str, tuple[Result, State]]()
-    for each in recipes:
-        of = f" of {each.name}" if len(recipes) > 1 else ""
-        run = _Run(Session(each, Store.default(), again, made=made), of)
-        for result, state in shared.values():
-            run.session.accept(result)
-            run.states[result.stage] = state
-        if failure := run.all([stage for stage in stages if stage.name not in shared]):
-            return Failed(message=failure)
-        common = run.states.keys() - OF_STUDENT
-        shared = {name: (run.session.done[name], run.states[name]) for name in common}
+    session, shared = Session(recipes[0], Store.default(), again), dict[str, tuple[Result, State]]()
+    with session.engines.kept():
+        for each in recipes:
+            of = f" of {each.name}" if len(recipes) > 1 else ""
+            run = _Run(session.of(each), of)
+            for result, state in shared.values():
+                run.session.accept(result)
+                run.states[result.stage] = state
+            if failure := run.all([stage for stage in stages if stage.name not in shared]):
+                return Failed(message=failure)
+            common = run.states.keys() - OF_STUDENT
+            shared = {name: (run.session.done[name], run.states[name]) for name in common}
     return Completed(message=f"{recipe}: {until} is done")
 
 

@@ -44,7 +44,7 @@ _INPUTS = {
     "finetune": ("distill/model.pdparams data/train.arrow data/val.arrow teacher/model* views/*"),
     "fix": "finetune/model.pdparams data/train.arrow data/val.arrow",
     "evaluate": " ".join(
-        ["data/val.arrow teacher/model*", *(f"{n}/model.pdparams" for n in STUDENTS)]
+        ["data/val.arrow teacher/m*", *(f"{name}/model.pdparams" for name in STUDENTS)]
     ),
     "export": "fix/model.pdparams data/train.arrow",
     "report": (

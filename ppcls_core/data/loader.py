@@ -4,7 +4,7 @@ What a batch holds depends only on (seed, epoch, image id), never on the number 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -17,6 +17,7 @@ from ppcls_core.data.augment import BatchOperator, Operator
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.lost import Lost
+from ppcls_core.data.pace import Pace
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import AugmentedViews, TestView
 from ppcls_core.runtime.randomness import generator, seed_of
@@ -74,6 +75,7 @@ class TrainLoader:
     mix: BatchOperator | None = None
     epochs: int = 1  # of the whole training, for what changes with its progress
     replay: Replay | None = None
+    pace: Pace = field(default_factory=Pace, compare=False)
 
     def __post_init__(self) -> None:
         assert not (self.replay and self.mix)
@@ -117,8 +119,9 @@ class TrainLoader:
         """
         places = self._places(epoch, first_step, num_epochs, part)
         first = epoch * self.steps_per_epoch + first_step
-        for step, samples in enumerate(map_batches(self._load, places, self.workers), first):
-            yield self._batch(samples, step)
+        loaded = enumerate(map_batches(self._load, places, self.workers), first)
+        found = (self._batch(samples, step) for step, samples in loaded)
+        yield from self.pace.of(found, lambda batch: len(batch.labels))
 
     def _batch(self, samples: Sequence[_Sample], step: int) -> Batch:
         """The batch of one step, counted over all epochs."""

@@ -1,9 +1,6 @@
 """Linear probes: a network's classifier learnt by logistic regression, all else as it is."""
 
-import operator
-
 import numpy as np
-import paddle
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from threadpoolctl import threadpool_limits
@@ -13,19 +10,6 @@ from ppcls_core.models.networks.layers import Network
 
 STRENGTHS = np.logspace(-4, 1, 11)  # inverse of the L2 penalty, of standardised features
 FOLDS = 5
-
-
-def without_classifier(model: Network) -> Network:
-    """`model`, whose output is now what its classifier would see: float [N, F]. Raises UserError:
-    the classifier is no linear layer."""
-    *path, name = model.classifiers[0].split(".")
-    parent = operator.attrgetter(".".join(path))(model) if path else model
-    if not isinstance(getattr(parent, name), paddle.nn.Linear):
-        raise UserError(
-            f"{model.architecture}: its classifier is no linear layer; take `mode: finetune`"
-        )
-    setattr(parent, name, paddle.nn.Identity())
-    return model
 
 
 def fit_classifier(model: Network, features: np.ndarray, labels: np.ndarray, seed: int) -> float:

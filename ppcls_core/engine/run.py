@@ -115,6 +115,9 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingRes
     with on_threads(threads):
         history = trainer.fit()
     if world().is_first:
+        processes, pace = world().size, trainer.training.loader.pace
+        if text := pace.text(run.val.workers * processes, "the step", processes):
+            run.monitor.note(text)
         save_state(run.directory / run.weights, state_of(model))
         write_json(run.directory / HISTORY, history)
     rejected = {name: int(n) for name, n in history[-1].items() if REJECTED in name}

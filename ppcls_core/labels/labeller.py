@@ -32,14 +32,15 @@ from ppcls_core.labels.teacher import (
 )
 from ppcls_core.runtime.gpu import exact_float32
 from ppcls_core.runtime.randomness import seed_of
+from ppcls_core.runtime.shards import Advance
 
 FILE = "source.json"
 
 
 def label(
-    answered: Batches, views: Views, header: Header, advance: Callable[[], None]
+    answered: Batches, views: Views, header: Header, advance: Advance
 ) -> tuple[pa.Table, pa.Table]:
-    """(`label_table`, REJECTED rows) of batches with logits; `advance` is called once an item."""
+    """(`label_table`, REJECTED rows) of batches with logits; each is told to `advance`."""
 
     def rows(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
         ids, numbers = [item[0] for item in good], [item[2] for item in good]
@@ -54,17 +55,16 @@ def collect(
     found: Batches,
     rows: Callable[[Sequence[Item], np.ndarray], pa.Table],
     empty: pa.Table,
-    advance: Callable[[], None],
+    advance: Advance,
 ) -> tuple[pa.Table, pa.Table]:
-    """(`empty` and what `rows` makes of each batch, REJECTED rows of the other items); `advance` is
-    called once an item."""
+    """(`empty` and what `rows` makes of each batch, REJECTED rows of the other items); each batch
+    is told to `advance`."""
     tables, rejected = [empty], []
     for good, values, bad in found:
         rejected += [(item[0], error.reason, error.detail) for item, error in bad]
         if good:
             tables.append(rows(good, values))
-        for _ in range(len(good) + len(bad)):
-            advance()
+        advance(len(good) + len(bad))
     columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
     return pa.concat_tables(tables).combine_chunks(), pa.table(columns, schema=REJECTED)
 

@@ -22,16 +22,19 @@ Any Parquet reader can read it. The columns that `raw_columns` names are one pla
 not compressed, so that a row can be found in the mapped file without reading any other; the others
 are compressed.
 """
+# pyright: reportAttributeAccessIssue=false
 
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError
@@ -42,7 +45,8 @@ FORMAT = "1"
 PATTERN = "shard-*.labels.parquet"  # names of the shards in a folder
 LIBRARIES = ("paddle", "numpy", "pyarrow")  # modules
 _ENCODINGS: dict[str, EncodingName] = {name: name for name in get_args(EncodingName)}
-_BATCH_ROWS = 1 << 15  # read at once
+_BATCH_ROWS, _BATCHES = 1 << 15, 32  # read at once; whose ids are compared at once
+_ID = "image_id"
 _GROUP_BYTES, _GROUP_ROWS = 1 << 24, 1 << 14  # of `rest`; Arrow ends a page after 20,000 rows
 
 
@@ -175,6 +179,17 @@ def open_shards(*folders: Path, origin: Origin | None = None) -> list[Shard]:
                 f"{shards[0].header}\nrun the label stage again"
             )
     return shards
+
+
+def is_labelled(ids: pa.ChunkedArray, folder: Path) -> np.ndarray:
+    """bool [N]: which of the images `ids` have a row in the shards of `folder`. One pass over their
+    ids; no index is made, whose making takes a second a million rows and 100 bytes each."""
+    found = np.zeros(len(ids), bool)
+    rows = (batch for shard in open_shards(folder) for batch in shard.batches([_ID]))
+    while part := list(islice(rows, _BATCHES)):
+        known = pa.concat_arrays([batch[_ID] for batch in part])
+        found |= pc.is_in(ids, known).to_numpy()
+    return found
 
 
 def _paths(folder: Path) -> list[Path]:

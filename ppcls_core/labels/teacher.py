@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,9 +24,11 @@ from data_catalog.base.config import Config, UserError
 from data_catalog.images.columns import Images, Source
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.loader import read_batches
+from ppcls_core.data.pace import Pace
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import Views
 from ppcls_core.engine.evaluator import predict_logits
+from ppcls_core.inference.engines import EngineProcess, Predict
 from ppcls_core.inference.onnx_session import OnnxSession, open_session
 from ppcls_core.inference.predictor import (
     EngineOptions,
@@ -38,12 +40,12 @@ from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.config import BadRow, OnnxConfig, as_logits
 from ppcls_core.labels.onnx_images import image_classifier
 from ppcls_core.labels.table import LabelRows
+from ppcls_core.models.features import without_classifier
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
 
 MIN_TOP1, MAX_KL = 0.98, 0.001  # of 16 bits with fp32
-Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C] logits
 Digest = Callable[[Path], str]  # sha256 of a file's content
 Item = tuple[str, Source, int]  # id and place of an image, number of its view
 Batches = Iterator[tuple[list[Item], np.ndarray, list[tuple[Item, BadImage]]]]
@@ -99,22 +101,36 @@ class Engine:
     threads: int = 1  # of the CPU
     workers: int = 1  # threads that load images
     batch_size: int = 16
+    process: EngineProcess | None = None  # where the teacher runs; None: in this one
+    pace: Pace = field(default_factory=Pace, compare=False)
+
+    def opened(self, seeing: Seeing) -> Predict:
+        """The outputs for pixels, as `Seeing.predictor`."""
+        if self.process is None:
+            return seeing.predictor(self)
+        return self.process.predictor(_open, seeing, replace(self, process=None))
 
 
-class _Seeing(Config, ABC):
-    """A teacher that sees images, in a test as `preprocess` says."""
+def _open(seeing: Seeing, engine: Engine) -> Predict:
+    return seeing.predictor(engine)
+
+
+class Seeing(Config, ABC):
+    """What computes outputs of images, in a test seen as `preprocess` says."""
 
     preprocess: Preprocess
 
     @abstractmethod
-    def predictor(self, engine: Engine) -> Predict: ...
+    def predictor(self, engine: Engine) -> Predict:
+        """Its outputs for pixels, computed in this process."""
 
     def answers(self, engine: Engine, views: Views) -> Answers:
         """Its logits for images as `views` show them, at its own resolution."""
-        predict, seen = self.predictor(engine), views.at(self.preprocess)
+        predict, seen = engine.opened(self), views.at(self.preprocess)
 
         def answer(items: Sequence[Item]) -> Batches:
-            for good, pixels, bad in batches(items, seen, engine.batch_size, engine.workers):
+            loaded = batches(items, seen, engine.batch_size, engine.workers)
+            for good, pixels, bad in engine.pace.of(loaded, lambda batch: len(batch[1])):
                 yield good, self._logits(predict(pixels), good) if good else pixels, bad
 
         return answer
@@ -123,7 +139,7 @@ class _Seeing(Config, ABC):
         return outputs
 
 
-class NetworkTeacher(_Seeing):
+class NetworkTeacher(Seeing):
     """A network of Paddle."""
 
     kind: Literal["network"] = "network"
@@ -160,7 +176,20 @@ class NetworkTeacher(_Seeing):
         return self.model_copy(update={"weights": folder / self.weights})
 
 
-class OnnxTeacher(_Seeing):
+class NetworkFeatures(Seeing):
+    """What the classifier of a network with these weights sees."""
+
+    model: ModelConfig
+    weights: Path
+
+    def predictor(self, engine: Engine) -> Predict:
+        """Float32 [N, F] on the inference engine."""
+        network = build_model(self.model.name, spec=self.model.spec, pretrained=self.weights)
+        size, precision = self.preprocess.size, engine.precision or "fp32"
+        return on_engine(without_classifier(network), size, precision, engine.threads)
+
+
+class OnnxTeacher(Seeing):
     """A network in an ONNX file."""
 
     kind: Literal["onnx"] = "onnx"

@@ -6,6 +6,7 @@ vectors = embed(model, images)      # [N, 2048]
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import paddle
@@ -66,3 +67,16 @@ def embed(model: Network, x: paddle.Tensor) -> paddle.Tensor:
         hook.remove()
     features = seen[0]
     return features.mean([2, 3]) if features.ndim == 4 else features
+
+
+def without_classifier(model: Network) -> Network:
+    """`model`, whose output is now what its classifier would see: float [N, F]. Raises UserError:
+    the classifier is no linear layer."""
+    *path, name = model.classifiers[0].split(".")
+    parent = operator.attrgetter(".".join(path))(model) if path else model
+    if not isinstance(getattr(parent, name), nn.Linear):
+        raise UserError(
+            f"{model.architecture}: its classifier is no linear layer; take `mode: finetune`"
+        )
+    setattr(parent, name, nn.Identity())
+    return model

@@ -63,6 +63,7 @@ class Child:
         environment: variables beside those of this process.
         log: file for its standard output and error, which are this process's by default.
         with_paddle: whether the child imports Paddle first, as pickled arguments may do otherwise.
+        descriptors: open files of this process that the child has under the same numbers.
     """
 
     target: str
@@ -72,6 +73,7 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     with_paddle: bool = True
+    descriptors: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -85,7 +87,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **self.environment, "PYTHONPATH": path},
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *self.descriptors],
                 process_group=0,  # a terminal's Ctrl-C is for this process alone, which decides
             )
         if output:
@@ -215,7 +217,12 @@ class Parent:
     def _listen(self) -> None:
         try:
             while True:
-                message = self._pipe.recv()
+                data = self._pipe.recv_bytes()
+                try:
+                    message = pickle.loads(data)
+                except Exception as error:  # noqa: BLE001 - whatever unpickling a class does
+                    self.send("error", _portable(error))  # else both would wait for ever
+                    continue
                 if message == _STOP:
                     self.stop_requested = True
                 else:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,13 @@ import pyarrow.parquet as pq
 from data_catalog.base.files import atomic_path, read_json, sha256_file, write_json
 from ppcls_core.runtime.monitor import Interrupted, Monitor, check
 
-Advance = Callable[[], None]  # call once an item
+
+class Advance(Protocol):
+    """Call it when `num` more rows are done."""
+
+    def __call__(self, num: int = 1, /) -> None: ...
+
+
 Process = Callable[[range, Advance], Mapping[str, pa.Table]]  # rows of a shard -> its named tables
 Write = Callable[[pa.Table, Path], None]
 _write_table: Write = partial(pq.write_table, compression="zstd")
@@ -40,7 +47,7 @@ def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who
     return the number of shards.
 
     `process(rows, advance)` gives the tables of at most `piece` rows of a shard (None: of all) and
-    calls `advance()` once a row. Several work at once, each in a thread, the first in this one.
+    calls `advance` as it goes on. Several work at once, each in a thread, the first in this one.
     `writers` write the tables of a name that are not to be written as usual. `unit` names the rows
     to the monitor. Raises Interrupted: a stop was requested; finished shards are kept.
     """
@@ -120,9 +127,9 @@ class _Progress:
     cause: BaseException | None = None
     _lock: Lock = field(default_factory=Lock)
 
-    def advance(self) -> None:
+    def advance(self, num: int = 1, /) -> None:
         with self._lock:
-            self.done += 1
+            self.done += num
             self.monitor.progress(self.done, self.total, self.unit)
         self.check()
 

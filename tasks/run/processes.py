@@ -1,7 +1,7 @@
-"""Work of a stage in child processes, which share neither memory nor engines with this one.
+"""A training stage in processes of its own, one a device; and the shards of the stages that label.
 
-A training stage runs whole in several processes, one a device, and on a single GPU in one, so that
-its memory is free afterwards and an error of the card ends no other stage:
+A training runs on a single GPU in one process too, so that its memory is free afterwards and an
+error of the card ends no other stage:
 
     this process --+-- process 0, which reports its progress
                    +-- process 1 ...
@@ -9,13 +9,13 @@ its memory is free afterwards and an error of the card ends no other stage:
 They find each other by the variables that Paddle's launcher sets; this process takes the launcher's
 place, so that it knows what each of them has died of.
 
-Shards are made by `children`: Paddle's inference engine sets the number of threads of its process
-and so the bits of a later training; a GPU each needs a process each. The parent alone writes them.
+Shards are made and written by threads of this process, each with a process that runs the network
+(`ppcls_core.inference.engines`).
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 from types import MappingProxyType
@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
-from ppcls_core.runtime.gpu import num_gpus, own_gpu, release_memory
+from ppcls_core.inference.engines import Engines
+from ppcls_core.runtime.gpu import num_gpus, release_memory
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
 from ppcls_core.runtime.ranks import rank_environments
@@ -33,11 +34,8 @@ from ppcls_core.runtime.shards import Advance, Process, Write, run_shards
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
-# glibc gives memory back after each batch of an engine, and clearing it anew takes half the time.
-_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-_PIECE = 256  # images of a child's task, about
+_PIECE, _BATCHES = 256, 4  # images of a maker's task, about, and batches at least
 Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
-Start = Callable[..., Make]  # found by name in the child
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
@@ -107,7 +105,8 @@ def _share(work: Work) -> Work:
     run_time = work.recipe.run_time
     workers = max(1, run_time.workers // run_time.devices)
     own = {"run_time": run_time.model_copy(update={"workers": workers})}
-    return replace(work, recipe=work.recipe.model_copy(update=own), monitor=SilentMonitor())
+    recipe = work.recipe.model_copy(update=own)
+    return replace(work, recipe=recipe, monitor=SilentMonitor(), engines=Engines())
 
 
 @dataclass(frozen=True)
@@ -142,19 +141,6 @@ def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
     return answer
 
 
-@contextmanager
-def children(num: int, start: Start, *arguments: object) -> Iterator[list[Make]]:
-    """`num` processes that make what `start(*arguments)` makes, on a GPU each where there are some;
-    they end with the block."""
-    release_memory()
-    with ExitStack() as stack:
-        hosts = (
-            Child(f"{__name__}:open_maker", (start, *arguments), environment=_HEAP | own_gpu(n))
-            for n in range(num)
-        )
-        yield [_maker(stack.enter_context(host)) for host in hosts]
-
-
 def make_shards(  # noqa: PLR0913 - as `run_shards`
     work: Work,
     folder: str,
@@ -174,34 +160,9 @@ def make_shards(  # noqa: PLR0913 - as `run_shards`
     directory, size = work.path(folder), work.recipe.shard_size
     directory.mkdir(exist_ok=True)
     batch = work.recipe.label.batch_size
-    whole = max(1, _PIECE // batch) * batch  # batches, whose size may decide the last bit
+    # Whole batches, whose size may decide the last bit; more than one, as the next is loaded ahead.
+    whole = max(_BATCHES, _PIECE // batch) * batch
     processes = map(by, makers)
     return run_shards(
         directory, num_rows, size, work.monitor, *processes, writers=writers, piece=whole
     )
-
-
-def _maker(child: Child) -> Make:
-    def make(task: Any, advance: Advance) -> dict[str, pa.Table]:
-        packed = child(task, advance)
-        return {name: pa.ipc.open_stream(table).read_all() for name, table in packed.items()}
-
-    return make
-
-
-def open_maker(start: Start, *arguments: object) -> Callable[[Any, Parent], dict[str, pa.Buffer]]:
-    """The child's function: it makes the tables of a shard, packed, and reports once an item."""
-    make = start(*arguments)
-
-    def answer(task: Any, parent: Parent) -> dict[str, pa.Buffer]:
-        return {name: _packed(table) for name, table in make(task, parent.report).items()}
-
-    return answer
-
-
-def _packed(table: pa.Table) -> pa.Buffer:
-    """The table in Arrow's stream format: pickling forgets which fields cannot be null."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()

@@ -6,11 +6,12 @@ import errno
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
+from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.gpu import gpu_names, num_gpus
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.versions import installed_versions
@@ -34,8 +35,13 @@ class Session:
     deep: bool = False  # read every file of every result again
     done: dict[str, Result] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)  # keys of the results that this run has made
+    engines: Engines = field(default_factory=Engines)  # for stages that follow one another
     _outside: dict[str, dict[str, str]] = field(default_factory=dict)  # digests, by stage
     _accepting: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, recipe: Recipe) -> Session:
+        """The same run with another recipe, of which nothing is done yet."""
+        return replace(self, recipe=recipe, done={}, _outside={})
 
     def inputs_of(self, stage: Stage) -> dict[str, str]:
         """Digest of each input, those outside the store included; what it reads must be done."""
@@ -74,7 +80,7 @@ class Session:
         """The argument of the function of `stage`; what it reads must be done."""
         key = self.key(stage)
         directory = self.store.directory(stage.name, key)
-        return Work(stage.name, self.recipe, directory, key, dict(self.done), monitor)
+        return Work(stage.name, self.recipe, directory, key, dict(self.done), monitor, self.engines)
 
     def run(self, stage: Stage, monitor: Monitor, apart: bool = False) -> Result:
         """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in a
@@ -104,8 +110,10 @@ class Session:
             (directory / MANIFEST).unlink(missing_ok=True)  # damaged, or it would not be run
             before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
             clock = _Clock(monitor, directory / PROGRESS, before)
-            work = self.work(stage, clock)
+            if stage.name in trainings(self.recipe) and not apart:
+                self.engines.close()  # it needs the memory
             apart = apart or self._runs_apart(stage)
+            work = self.work(stage, clock)
             outcome = run_in_processes(stage, work) if apart else stage.run(work)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)

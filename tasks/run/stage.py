@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.files import read_json
 from data_catalog.images.columns import Images, Roots, read_images
+from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.monitor import Monitor
 from tasks.recipe import Recipe
 from tasks.run.store import Result
@@ -48,6 +49,7 @@ class Work:
     key: str
     inputs: Mapping[str, Result]  # by stage
     monitor: Monitor
+    engines: Engines = field(default_factory=Engines)  # processes that run networks
 
     def path(self, name: str) -> Path:
         """A file of this stage."""

@@ -18,7 +18,7 @@ from ppcls_core.labels.teacher import NetworkTeacher
 from ppcls_core.models.complexity import count_parameters
 from tasks.recipe import TRAINED, Recipe
 from tasks.run.stage import Outcome, Work
-from tasks.stages.teachers import WEIGHTS, measure, teacher_of
+from tasks.stages.teachers import WEIGHTS, accuracy_of, teacher_of
 from tasks.stages.training import eval_data, trained_model
 
 _TYPES = {"model": pa.string(), "class_id": pa.int32(), "class": pa.string()}
@@ -58,7 +58,7 @@ def _measure(work: Work, stage: str) -> tuple[dict[str, Any], Accuracy]:
     if stage == "teacher":
         teacher = teacher_of(work)
         model = teacher.network() if isinstance(teacher, NetworkTeacher) else None
-        accuracy, (title, size) = measure(work, teacher), _about(work.recipe)
+        accuracy, (title, size) = accuracy_of(work), _about(work.recipe)
     else:
         title, size = work.recipe.student.name, getattr(work.recipe, stage).preprocess.size
         model = trained_model(work, work.recipe.student, work.inputs[stage].path(WEIGHTS))

@@ -1,8 +1,5 @@
 """label and views: the teacher's soft labels of pool images, and of those that students see.
 
-The teacher runs in child processes: Paddle's inference engine would give later trainings of this
-process other bits.
-
 Files: shard-00000.labels.parquet ... (ppcls_core.labels.shard), rejected.parquet (image_id, reason,
 detail: images that could not be read any more, once a view; `unlabelled`: which a label file
 lacks), engine.json (precision in which the teacher ran; top1 and kl: how 16 bits agree with fp32),
@@ -13,9 +10,8 @@ beside.json (the digest of those).
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -27,12 +23,11 @@ from data_catalog.images.columns import REJECTED, Images
 from ppcls_core.data.views import AugmentedViews, Views
 from ppcls_core.inference.predictor import Precision
 from ppcls_core.labels import labeller
-from ppcls_core.labels.shard import Header, Origin, write_labels
+from ppcls_core.labels.shard import Header, Origin, is_labelled, write_labels
 from ppcls_core.labels.store import LabelStore
 from ppcls_core.labels.teacher import (
     Agreement,
     Answers,
-    Engine,
     Item,
     NetworkTeacher,
     Teacher,
@@ -41,12 +36,14 @@ from ppcls_core.labels.teacher import (
 )
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, read_shards, shard_files
-from tasks.run.processes import Make, children, make_shards
+from ppcls_core.runtime.threads import map_threads
+from tasks.run.processes import Make, make_shards
 from tasks.run.stage import Outcome, Work
-from tasks.stages.teachers import share_of, teacher_of, test_view
+from tasks.stages.teachers import engines_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
 BESIDE = "beside.json"
+_PRECISIONS: dict[str, Precision] = {name: name for name in get_args(Precision)}
 NUM_COMPARED = 256  # images, of 16 bits with fp32
 
 
@@ -72,7 +69,7 @@ def label_views(work: Work) -> Outcome:
     if num_views or not work.recipe.is_replayed:
         return _label(work, name, images, replayed_views(work), range(1, num_views + 1))
     if label.metrics["shards"]:
-        is_there = LabelStore.open(label.directory).has(images.ids, 0)
+        is_there = is_labelled(images.table["image_id"], label.directory)
         images = images.take(np.flatnonzero(~is_there))
     outcome = _label(work, name, images, test_view(work), range(1))
     # What reads this stage's files then depends on the labels of the pool too.
@@ -150,18 +147,29 @@ def _label_shards(work: Work, name: str, found: Images, views: Views, numbers: r
     source = labeller.LabelSource(teacher=teacher, views=views, images=images, roots=roots)
     labeller.write_source(work.directory, source)
     total, config = len(found) * per_image, work.recipe.label
-    num, engine = share_of(work, teacher.size)
-    with children(num, _start_labelling, teacher, views, engine) as makers:
+    with engines_of(work, teacher.size) as engines:
+
+        def answers_in(precision: Precision) -> list[Answers]:
+            chosen = [replace(engine, precision=precision) for engine in engines]
+            return [teacher.answers(engine, views) for engine in chosen]
 
         def compare() -> dict[str, Any]:
-            sample = items(range(0, total, -(-total // NUM_COMPARED)))
-            return makers[0]((None, sample), lambda: None)["agreement"].to_pylist()[0]
+            sample, batch = items(range(0, total, -(-total // NUM_COMPARED))), config.batch_size
+            share = -(-len(sample) // (len(engines) * batch)) * batch  # whole batches each
+            parts = [sample[start : start + share] for start in range(0, len(sample), share)]
+
+            def logits_in(precision: Precision) -> np.ndarray:
+                tasks = zip(answers_in(precision), parts, strict=False)
+                found = map_threads(lambda task: list(task[0](task[1])), tasks, len(engines))
+                return np.concatenate([logits for part in found for _, logits, _ in part])
+
+            return _compared(work, logits_in, len(sample))
 
         precision = _precision(work, teacher, compare)
         origin = origin_of(work, views)
         header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
-        writers = {"labels": write_labels}
-        return make_shards(work, ".", total, lambda r: (header, items(r)), makers, writers)
+        makers = [_labelling(answer, views, header) for answer in answers_in(precision)]
+        return make_shards(work, ".", total, items, makers, {"labels": write_labels})
 
 
 def origin_of(work: Work, views: Views) -> Origin:
@@ -174,7 +182,7 @@ def origin_of(work: Work, views: Views) -> Origin:
     return labeller.fingerprints(teacher_of(work), digest, views)
 
 
-def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any]]) -> str:
+def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any]]) -> Precision:
     """Precision in which the teacher runs, chosen by what `compare` gives when the stage first
     began; for the views it is that of the labels."""
     path, chosen = work.path(ENGINE), work.inputs.get("label")
@@ -183,39 +191,29 @@ def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any
     elif work.recipe.label.precision == "fp32" or not isinstance(teacher, NetworkTeacher):
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
     elif not path.exists():
-        row = compare()
-        if refused := row.pop("refused"):
-            work.monitor.note(f"teacher in fp32: the engine refuses 16 bits ({refused})")
-        write_json(path, row)
-        if row["top1"] is not None:
-            work.monitor.note(
-                f"teacher in {row['precision']}: 16 bits give fp32's class to {row['top1']:.1%} "
-                f"of {row['images']} images, KL {row['kl']:.1e}"
-            )
-    return read_json(path)["precision"]
+        write_json(path, compare())
+    return _PRECISIONS[read_json(path)["precision"]]
 
 
-def _start_labelling(teacher: Teacher, views: Views, engine: Engine) -> Make:
-    @cache
-    def answers_in(precision: str) -> Answers:
-        return teacher.answers(replace(engine, precision=precision), views)
+def _compared(
+    work: Work, logits_in: Callable[[Precision], np.ndarray], num_images: int
+) -> dict[str, Any]:
+    """The faster precision by the logits for `num_images` images, as ENGINE has it."""
+    precision, found = fastest_precision(logits_in)
+    top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
+    if isinstance(found, UserError):
+        work.monitor.note(f"teacher in fp32: the engine refuses 16 bits ({found})")
+    elif found:
+        work.monitor.note(
+            f"teacher in {precision}: 16 bits give fp32's class to {found.top1:.1%} "
+            f"of {num_images} images, KL {found.kl:.1e}"
+        )
+    return {"precision": precision, "top1": top1, "kl": kl, "images": num_images}
 
-    def compare(items: Sequence[Item]) -> pa.Table:
-        def logits_in(precision: Precision) -> np.ndarray:
-            return np.concatenate([logits for _, logits, _ in answers_in(precision)(items)])
 
-        precision, found = fastest_precision(logits_in)
-        top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
-        refused = str(found) if isinstance(found, UserError) else None
-        row = {"precision": precision, "top1": top1, "kl": kl, "refused": refused}
-        return pa.Table.from_pylist([row | {"images": len(items)}])
-
-    def make(task: tuple[Header | None, Sequence[Item]], advance: Advance) -> dict[str, pa.Table]:
-        header, items = task
-        if header is None:
-            return {"agreement": compare(items)}
-        answered = answers_in(header.precision)(items)
-        labels, rejected = labeller.label(answered, views, header, advance)
+def _labelling(answer: Answers, views: Views, header: Header) -> Make:
+    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
+        labels, rejected = labeller.label(answer(items), views, header, advance)
         return {"labels": labels, "rejected": rejected}
 
     return make

@@ -1,13 +1,15 @@
 """Teachers as stages open and measure them, and those that are no network of Paddle taken over.
 
-Files of the latter, beside history.json: model.json (a `MeanTeacher` whose files are relative to
-the stage's folder); model/N/... of the N-th teacher: the ONNX file with those that hold its
-tensors, or the label file as `import_labels` writes it, or model.pdparams.
+Files of the latter, beside history.json and measured.json: model.json (a `MeanTeacher` whose files
+are relative to the stage's folder); model/N/... of the N-th teacher: the ONNX file with those that
+hold its tensors, or the label file as `import_labels` writes it, or model.pdparams.
 """
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, class_order, r
 from ppcls_core.labels.labeller import collect, lost_of
 from ppcls_core.labels.table import import_labels
 from ppcls_core.labels.teacher import (
+    Answers,
     Engine,
     FileTeacher,
     Item,
@@ -43,13 +46,14 @@ from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.shards import Advance, read_shards
 from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import AnyTeacher, TeacherConfig
-from tasks.run.processes import Make, children, make_shards
+from tasks.run.processes import Make, make_shards
 from tasks.run.stage import Outcome, Work
 
 HITS = pa.schema([("images", pa.int64()), ("top1", pa.int64()), ("top5", pa.int64())])
 """A row a class, of one batch of the images after the other."""
 WEIGHTS = "model.pdparams"
-ADOPTED = "model.json"
+ADOPTED, MEASURED = "model.json", "measured.json"
+_PER_GPU = 2
 _PROCESS, _COPIES = 1 << 30, 4  # bytes of a process, and copies of the weights that it holds
 
 
@@ -69,7 +73,7 @@ def adopt(work: Work) -> Outcome:
     files = [path for path in work.path("model").rglob("*") if path.is_file()]
     names = [path.relative_to(work.directory).as_posix() for path in files]
     metrics = {"top1": accuracy.top1} if accuracy.num_images else {}
-    return Outcome([ADOPTED, HISTORY, *names], accuracy.counts, metrics)
+    return Outcome([ADOPTED, HISTORY, MEASURED, *names], accuracy.counts, metrics)
 
 
 def teacher_of(work: Work) -> Teacher:
@@ -91,8 +95,17 @@ def network_teacher(work: Work, config: TeacherConfig, folder: Path) -> NetworkT
     )
 
 
+def accuracy_of(work: Work) -> Accuracy:
+    """The teacher's, as its stage has measured it, or measured now where it was trained."""
+    result = work.inputs["teacher"]
+    if MEASURED not in result.files:
+        return measure(work, teacher_of(work))
+    found = read_json(result.path(MEASURED))
+    return Accuracy(np.array(found["by_class"]), found["lost"])
+
+
 def measure(work: Work, teacher: Teacher) -> Accuracy:
-    """Accuracy on the validation images; of a label file on those that it has.
+    """Accuracy on the validation images, written to MEASURED; of a label file on those that it has.
 
     Raises Interrupted: a stop was requested; UserError: as `check_lost`, or a file of the teacher
     is not as it should be.
@@ -103,9 +116,9 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
         # There is one view: the class travels as its number.
         return items_of(val, rows, val.labels[rows.start : rows.stop].tolist())
 
-    num, engine = share_of(work, teacher.size)
-    arguments = (teacher, test_view(work), engine)
-    with children(num, _start_measuring, *arguments) as makers:
+    view = test_view(work)
+    with engines_of(work, teacher.size) as engines:
+        makers = [_measuring(teacher.answers(engine, view)) for engine in engines]
         num_shards = make_shards(work, "val", len(val), tasks, makers)
     found = read_shards(work.path("val"), "hits", num_shards, HITS)
     hits = [found[name].to_numpy().reshape(-1, len(val.classes)).sum(0) for name in HITS.names]
@@ -114,12 +127,11 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     check_lost("validation", unreadable, len(val), work.recipe.run_time.max_lost)
     if not hits[0].any():
         work.monitor.note("the teacher has no label of a validation image: its accuracy is unknown")
+    write_json(work.path(MEASURED), {"by_class": [hit.tolist() for hit in hits], "lost": counts})
     return Accuracy(np.array(hits), counts)
 
 
-def _start_measuring(teacher: Teacher, view: TestView, engine: Engine) -> Make:
-    answer = teacher.answers(engine, view)
-
+def _measuring(answer: Answers) -> Make:
     def rows(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
         hits = count_hits(logits, np.array([label for _, _, label in good]))
         return pa.table(list(hits), schema=HITS)
@@ -137,16 +149,18 @@ def test_view(work: Work) -> TestView:
     return TestView(preprocess=network.preprocess if network else Preprocess())
 
 
-def share_of(work: Work, size: int) -> tuple[int, Engine]:
-    """The number of processes that run a teacher of `size` bytes, and each one's share of the
-    machine.
+@contextmanager
+def engines_of(work: Work, size: int) -> Iterator[list[Engine]]:
+    """Engines for a network of `size` bytes, a process and a share of the machine each; they stay
+    for the stage that follows.
 
-    One a GPU; else one a core as far as memory goes, each with one thread: that is faster than one
-    process with as many threads, and the labels are the same on any number of cores.
+    Two a GPU, of which one computes while the other is given its next batch; else one a core as far
+    as memory goes, each with one thread: that is faster than one process with as many threads, and
+    the labels are the same on any number of cores.
     """
     run_time, config = work.recipe.run_time, work.recipe.label
-    if num := num_gpus():
-        num = min(num, run_time.devices)
+    if gpus := min(num_gpus(), run_time.devices):
+        num = _PER_GPU * gpus
         share = max(1, max_threads() // num)
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -154,8 +168,11 @@ def share_of(work: Work, size: int) -> tuple[int, Engine]:
         num, share = max(1, min(fitting, max_threads())), 1
         if num < max_threads():
             work.monitor.note(f"the teacher in {num} processes: half of the memory holds no more")
-    workers = max(1, run_time.workers // num)
-    return num, Engine("fp32", share, workers, config.batch_size)
+    engine = Engine("fp32", share, max(1, run_time.workers // num), config.batch_size)
+    with work.engines.take(num, max(1, gpus)) as processes:
+        yield [replace(engine, process=process) for process in processes]
+    if text := engine.pace.text(engine.workers * num, "the teacher", num):
+        work.monitor.note(text)
 
 
 def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:

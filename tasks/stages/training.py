@@ -1,10 +1,12 @@
 """The stages that train, a function each, and the networks of a recipe.
 
 Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1, images
-that could not be read; empty for a teacher whose weights are given, or given and probed).
+that could not be read; empty for a teacher whose weights are given, or given and probed);
+measured.json of such a teacher (by_class and lost of its `Accuracy`).
 """
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import paddle
 
@@ -28,10 +30,10 @@ from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
 from tasks.stages.label import augmented_views, replayed_labels
-from tasks.stages.probe import probe
-from tasks.stages.teachers import WEIGHTS, adopt, measure, network_teacher
+from tasks.stages.teachers import MEASURED, WEIGHTS, adopt, measure, network_teacher
 
 FILES = [WEIGHTS, HISTORY]
+_PROBE = "tasks.stages.probe:probe"  # imports scikit-learn
 
 
 def teacher(work: Work) -> Outcome:
@@ -48,7 +50,7 @@ def teacher(work: Work) -> Outcome:
     if config.weights is not None:
         load_weights(model, weights, work.monitor.note)
     if isinstance(config.train, Probe):
-        return _adopt(work, config, model, probe(work, config, weights, model))
+        return _adopt(work, config, model, resolve_name(_PROBE)(work, config, weights, model))
     return _on_labels(work, model, "data/teacher.arrow", config.train)
 
 
@@ -57,7 +59,7 @@ def _adopt(work: Work, config: TeacherConfig, model: Network, counts: dict[str, 
     save_state(work.path(WEIGHTS), state_of(model))
     write_json(work.path(HISTORY), [])
     accuracy = measure(work, network_teacher(work, config, work.directory))
-    return Outcome(FILES, counts or accuracy.counts, {"top1": accuracy.top1})
+    return Outcome([*FILES, MEASURED], counts or accuracy.counts, {"top1": accuracy.top1})
 
 
 def baseline(work: Work) -> Outcome:

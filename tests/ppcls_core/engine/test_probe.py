@@ -6,7 +6,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from data_catalog.base.config import UserError
-from ppcls_core.engine.probe import fit_classifier, without_classifier
+from ppcls_core.engine.probe import fit_classifier
+from ppcls_core.models.features import without_classifier
 from ppcls_core.models.registry import build_model
 
 SPEC = {"depths": [1, 1, 1, 1], "width": 8}

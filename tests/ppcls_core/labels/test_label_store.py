@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from ppcls_core.labels.encoding import decode, encode
-from ppcls_core.labels.shard import FORMAT, Header, Origin, label_table, open_shard, write_labels
+from ppcls_core.labels.shard import (
+    FORMAT,
+    Header,
+    Origin,
+    is_labelled,
+    label_table,
+    open_shard,
+    write_labels,
+)
 from ppcls_core.labels.store import LabelStore
 
 ORIGIN = Origin("0123456789abcdef" * 4, "fedcba9876543210" * 4)
@@ -56,8 +64,12 @@ def test_every_view_is_found_in_any_order(tmp_path_factory, encoding, shards, da
         ids, views = [image_id for image_id, _ in rows], [view for _, view in rows]
         values = np.concatenate([np.empty((0, 20), np.float32), *(logits[row] for row in rows)])
         tables.append(label_table(ids, values, header, (views, [7 * view for view in views])))
-    store = LabelStore.open(write(tmp_path_factory.mktemp("store"), tables), origin=ORIGIN)
+    folder = write(tmp_path_factory.mktemp("store"), tables)
+    store = LabelStore.open(folder, origin=ORIGIN)
     assert len(store) == len(logits)
+    ids = sorted({image_id for image_id, _ in logits} | {"no such image"})
+    there = is_labelled(pa.chunked_array([ids]), folder)
+    assert there.tolist() == [image_id != "no such image" for image_id in ids]
     assert store.header == header
     wanted = data.draw(
         st.lists(st.sampled_from(list(logits)), max_size=20) if logits else st.just([])

@@ -108,6 +108,20 @@ def test_what_does_not_open_says_why_at_each_request():
                 child(None)
 
 
+class Unreadable:
+    """It pickles, and cannot be read again."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return int, ("no number",)
+
+
+def test_a_request_that_cannot_be_read_there_is_an_error():
+    with start(3) as child:
+        with pytest.raises(ValueError, match="no number"):
+            child(Unreadable())
+        assert child("count") == 3
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [("die", r"it has ended with -9 \(SIGKILL: killed, as for want of memory\); again"),

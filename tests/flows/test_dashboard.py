@@ -1,0 +1,40 @@
+"""What a run says of its progress: no rate before one can be known, and of the phase alone."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from flows import dashboard
+from flows.dashboard import stage_monitor
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(dashboard, "time", SimpleNamespace(monotonic=lambda: found.now))
+    shown = SimpleNamespace(
+        create_progress_artifact=lambda percent, description: "id",
+        update_progress_artifact=lambda name, percent, description: None,
+    )
+    monkeypatch.setattr(dashboard, "artifacts", shown)
+    return found
+
+
+def test_a_rate_is_told_once_it_means_something(clock, caplog):
+    caplog.set_level(logging.INFO)
+    with stage_monitor(logging.getLogger("progress")) as monitor:
+        clock.now += 60  # processes start
+        for done in range(16, 816, 16):  # 32 images a second
+            monitor.progress(done, 800, "images")
+            clock.now += 0.5
+        clock.now += 600  # something else
+        for done in range(16, 388, 16):  # 16 a second
+            monitor.progress(done, 372, "images")
+            clock.now += 1
+    assert caplog.messages == [
+        "336 of 800 images (42%), 32.0 images/s, 0:00:14 left",
+        "656 of 800 images (82%), 32.0 images/s, 0:00:04 left",
+        "176 of 372 images (47%), 16.0 images/s, 0:00:12 left",
+        "336 of 372 images (90%), 16.0 images/s, 0:00:02 left",
+    ]
