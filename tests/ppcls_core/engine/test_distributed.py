@@ -79,14 +79,14 @@ def test_images_are_mixed_within_a_part_and_the_processes_stay_equal(found):
 
 
 def test_a_training_goes_on_with_another_number_of_processes(found, tmp_path):
-    """One process did steps 0 and 1, two did 2 and 3, one does the rest."""
+    """One process did steps 0 and 1, two did 2 to 4, one does the rest."""
     folder, both = found
     for processes in both:
         assert processes["stopped"]["history"] is None  # the first asked, both stopped
-        assert [report[0] for report in processes["stopped"]["reports"]] == [2, 3]
+        assert [report[0] for report in processes["stopped"]["reports"]] == [2, 3, 4]
     rest = two.trained(two.new_training(folder, seed=3), PARTS, folder / "shared")
     whole = two.trained(two.new_training(folder), PARTS, tmp_path / "whole")
-    assert rest["reports"] == whole["reports"][4:]
+    assert rest["reports"] == whole["reports"][5:]
     assert rest["history"] == whole["history"]
     assert rest["rejected"] == whole["rejected"]
     assert_same_state(state(folder / "shared"), state(tmp_path / "whole"))
