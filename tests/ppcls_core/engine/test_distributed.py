@@ -8,10 +8,11 @@ import sys
 import time
 
 import numpy as np
+import paddle
 import pytest
 
 from data_catalog.base.config import UserError
-from ppcls_core.engine.distributed import World, join, world
+from ppcls_core.engine.distributed import Ahead, World, join, world
 from ppcls_core.models.weights.files import load_state
 from tests.conftest import PROJECT
 from tests.support import two_processes as two
@@ -148,9 +149,34 @@ def test_a_world_of_one_says_nothing(monkeypatch):
     assert alone.gather(own) == [own]
     assert alone.any(True, False) == [True, False]
     alone.average_gradients([])
+    alone.add(paddle.ones([2]))
     alone.follow_first([])
     with pytest.raises(UserError, match="own"), alone.together():
         raise UserError("own")
+
+
+def failing_after(num):
+    yield from range(num)
+    raise UserError("no more")
+
+
+def test_a_batch_that_cannot_be_loaded_is_known_two_steps_before():
+    batches = Ahead(failing_after(4), 2)
+    found = [(next(batches), batches.error) for _ in range(4)]
+    assert found == [(0, ""), (1, ""), (2, "no more"), (3, "no more")]
+    with pytest.raises(StopIteration):
+        next(batches)
+    with pytest.raises(UserError, match="no more"):  # before the first step, which all begin alike
+        Ahead(failing_after(1), 2)
+
+
+def test_alone_nothing_is_taken_in_advance():
+    batches = Ahead(failing_after(1), 0)
+    assert next(batches) == 0
+    with pytest.raises(UserError, match="no more"):
+        next(batches)
+    assert list(Ahead(iter(range(3)), 2)) == [0, 1, 2]
+    assert list(Ahead(iter(()), 2)) == []
 
 
 JOB = """
