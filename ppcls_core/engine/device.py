@@ -1,7 +1,8 @@
-"""A training's batch on the device, in one transfer.
+"""Transfers of a training step: all that it needs to the device, and its figures from there.
 
-A copy from the host's memory waits for all that the GPU has yet to do, so each one is a stop: here
-everything that a step needs travels as one vector of bytes.
+A plain copy waits for all that the GPU has yet to do, so each one is a stop. Here everything that a
+step needs travels as one vector of bytes; on a GPU both ways go through pinned memory, from which
+and into which it copies in its turn while the host goes on.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class DeviceBatch:
 
 
 @dataclass(frozen=True)
-class Upload:
+class Uploaded:
     """A batch on the device, in equal `parts`.
 
     `source` has to live until the device has read it: until a result of the step is known.
@@ -38,7 +39,24 @@ class Upload:
     source: Tensor
 
 
-def to_device(batch: Batch, num_parts: int = 1) -> Upload:
+class Download:
+    """A tensor on its way to the host, which begins when this is made."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._event = None
+        self._tensor = tensor
+        if _is_gpu():
+            self._tensor = tensor.pin_memory(blocking=False)
+            self._event = paddle.device.current_stream().record_event()
+
+    def read(self) -> np.ndarray:
+        """The values; waits for what the GPU was given before this, not for what came after."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensor.numpy()
+
+
+def to_device(batch: Batch, num_parts: int = 1) -> Uploaded:
     """`batch` on the device, in order, divided into `num_parts`, which divides its size."""
     given = {name: getattr(batch, name) for name in FIELDS}
     arrays = {name: array for name, array in given.items() if array is not None}
@@ -50,15 +68,19 @@ def to_device(batch: Batch, num_parts: int = 1) -> Upload:
         for piece, (name, array) in zip(pieces, arrays.items(), strict=True)
     }
     if num_parts == 1:
-        return Upload((DeviceBatch(**whole),), source)
+        return Uploaded((DeviceBatch(**whole),), source)
     divided = {name: paddle.split(tensor, num_parts) for name, tensor in whole.items()}
     parts = zip(*divided.values(), strict=True)
-    return Upload(tuple(DeviceBatch(**dict(zip(divided, p, strict=True))) for p in parts), source)
+    return Uploaded(tuple(DeviceBatch(**dict(zip(divided, p, strict=True))) for p in parts), source)
 
 
 def _copied(data: np.ndarray) -> tuple[Tensor, Tensor]:
     """(what is copied from, the copy on the device); pinned memory lets a GPU copy as it works."""
-    if not paddle.device.get_device().startswith("gpu"):
+    if not _is_gpu():
         return (tensor := paddle.to_tensor(data)), tensor
     pinned = paddle.to_tensor(data, place=paddle.CUDAPinnedPlace())
     return pinned, pinned.cuda(blocking=False)
+
+
+def _is_gpu() -> bool:
+    return paddle.device.get_device().startswith("gpu")

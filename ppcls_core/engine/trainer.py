@@ -30,7 +30,7 @@ from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
 from ppcls_core.engine import checkpoint
 from ppcls_core.engine.averages import Average, RunningStatistics
 from ppcls_core.engine.config import TrainConfig
-from ppcls_core.engine.device import DeviceBatch, Upload, to_device
+from ppcls_core.engine.device import DeviceBatch, Download, Uploaded, to_device
 from ppcls_core.engine.distributed import Ahead, world
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
@@ -64,13 +64,13 @@ class StepReport:
 
 @dataclass(frozen=True)
 class _Launched:
-    """A step whose figures have not been read: `sums` over the parts of the batch, float64 on the
-    device; in a world of several processes the flags behind them."""
+    """A step whose figures have not been read: float64 `sums` over the parts of the batch; in a
+    world of several processes the flags behind them."""
 
     step: int
     lr: float
-    sums: paddle.Tensor
-    upload: Upload  # kept until the device has read it
+    sums: Download
+    batch: Uploaded  # kept until the device has read it
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Trainer(checkpoint.State):
         self.optimizer.clear_grad(set_to_zero=False)
         if self.average is not None:
             self.average.update(self.position.step)
-        return _Launched(self.position.step, lr, sums[:kept], upload)
+        return _Launched(self.position.step, lr, Download(sums[:kept]), upload)
 
     def _backward(
         self, parts: tuple[DeviceBatch, ...], statistics: RunningStatistics
@@ -237,7 +237,7 @@ class Trainer(checkpoint.State):
 
     def _read(self, launched: _Launched) -> None:
         """Take note of a step's figures, once the device has them."""
-        values = launched.sums.numpy()
+        values = launched.sums.read()
         if world().size > 1:
             self._told |= values[NUM_FIGURES:] > 0
             if self._told[0]:

@@ -13,7 +13,7 @@ from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import Replay, TrainLoader
 from ppcls_core.engine import distributed
 from ppcls_core.engine.config import CLASSIC, TrainConfig
-from ppcls_core.engine.device import to_device
+from ppcls_core.engine.device import Download, to_device
 from ppcls_core.engine.evaluator import count_hits
 from ppcls_core.engine.objectives import cross_entropy, distillation, replay
 from ppcls_core.engine.optimizers import Adam
@@ -170,6 +170,31 @@ def test_a_gpu_copies_from_pinned_memory_without_waiting(monkeypatch):
     assert upload.parts[0].labels.numpy().tolist() == [0, 1]
 
 
+def test_a_gpu_s_figures_are_waited_for_and_not_what_it_was_given_later(monkeypatch):
+    """With a stand-in for what Paddle without CUDA does not have."""
+    done = []
+
+    class Stream:
+        def record_event(self):
+            done.append("recorded")
+            return self
+
+        def synchronize(self):
+            done.append("waited")
+
+    def pin_memory(self, blocking):
+        done.append(blocking)
+        return self
+
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle.device, "current_stream", Stream)
+    monkeypatch.setattr(paddle.Tensor, "pin_memory", pin_memory)
+    download = Download(paddle.ones([2]))
+    assert done == [False, "recorded"]
+    assert download.read().tolist() == [1, 1]
+    assert done == [False, "recorded", "waited"]
+
+
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_pixels_are_normalised_in_full_precision(level, monkeypatch):
     inner = []
@@ -187,14 +212,14 @@ COPIES = {"numpy", "to_tensor", "item", "tolist", "float", "bool"}
 MAY_COPY = {  # the functions of each file that call one of COPIES
     "averages.py": set(),
     "checkpoint.py": {"_write", "require_finite", "_position_of"},  # at a save or an epoch's end
-    "device.py": {"_copied"},  # the batch
+    "device.py": {"_copied", "read"},  # the batch, the figures
     "distributed.py": {"join", "sum", "any", "follow_first", "set_in_place"},  # not in a step
     "evaluator.py": {"predict_logits"},  # once a batch
     "losses.py": set(),
     "objectives.py": set(),
     "optimizers.py": set(),
     "precision.py": set(),
-    "trainer.py": {"_launch", "_read", "_save_or_stop"},  # flags and figures; numpy's own list
+    "trainer.py": {"_launch", "_read", "_save_or_stop"},  # the flags; numpy's own numbers
 }
 
 
