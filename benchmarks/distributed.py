@@ -31,7 +31,6 @@ BATCH, SIZE, NUM_IMAGES = 32, 64, 64
 
 def work(folder: Path, steps: int, parts: int) -> None:
     """What each process does: train the networks, then time the communication of a step."""
-    from ppcls_core.engine.averages import RunningStatistics
     from ppcls_core.engine.distributed import join, world
 
     join()
@@ -42,7 +41,7 @@ def work(folder: Path, steps: int, parts: int) -> None:
             continue
         told: dict[str, object] = {"losses": losses, "seconds": float(np.median(np.diff(times)))}
         told["communication"] = time_communication(model)
-        told["numbers"] = 3 + len(RunningStatistics(model, 2).read())
+        told["numbers"] = len(figures_of(model))
         (folder / f"{world().size}-{name}.json").write_text(json.dumps(told))
 
 
@@ -93,18 +92,27 @@ def time_communication(model) -> dict[str, float]:  # noqa: ANN001
     """Median seconds of what a step communicates, part by part."""
     import paddle
 
-    from ppcls_core.engine.averages import RunningStatistics
     from ppcls_core.engine.distributed import world
 
     learning = [p for p in model.parameters() if not p.stop_gradient]
     (paddle.add_n([p.sum() for p in learning])).backward()
-    sums = np.zeros(3 + len(RunningStatistics(model, 2).read()))
+    figures = figures_of(model)
     done: dict[str, Callable[[], object]] = {
         "gradient": lambda: world().average_gradients(learning),
-        "sums": lambda: world().sum(sums),
-        "two flags": lambda: world().any(False, False),
+        "figures": lambda: world().add(figures),
     }
     return {name: timed(call) for name, call in done.items()}
+
+
+def figures_of(model):  # noqa: ANN001, ANN201
+    """A vector as long as that which the processes exchange in a step."""
+    import paddle
+
+    from ppcls_core.engine.averages import RunningStatistics
+    from ppcls_core.engine.trainer import NUM_FIGURES, NUM_FLAGS
+
+    plain = paddle.zeros([NUM_FIGURES + NUM_FLAGS], "float64")
+    return paddle.concat([plain, RunningStatistics(model, are_needed=True).read()])
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -146,7 +154,7 @@ def compare(folder: Path, name: str, processes: int) -> None:
     print(f"  step: {one['seconds'] * 1e3:.1f} ms in one process, ", end="")
     print(f"{many['seconds'] * 1e3:.1f} ms in {processes}: {faster:.2f} times as fast")
     for what, seconds in many["communication"].items():
-        size = f" ({many['numbers']:,} numbers)" if what == "sums" else ""
+        size = f" ({many['numbers']:,} numbers)" if what == "figures" else ""
         share = seconds / many["seconds"]
         print(f"  {what}{size}: {seconds * 1e3:.2f} ms, {share:.1%} of a step")
 

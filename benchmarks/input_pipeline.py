@@ -37,6 +37,7 @@ from data_catalog.images.columns import loose_images
 from ppcls_core.data.augment import Operator, RandomCrop, RandomFlip
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
+from ppcls_core.data.kept import KeptImages
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import needed, reduction, train_transform
 from ppcls_core.models.specs import MEAN, STD
@@ -162,6 +163,11 @@ class Alternating(TrainLoader):
     """Even epochs from the files, odd ones from a batch in memory, with no thread beside them."""
 
     waits: list[float] = field(default_factory=list)  # seconds for each batch from the files
+
+    @property
+    def _kept(self) -> KeptImages:
+        """Each epoch decodes, as those of a large data set."""
+        return KeptImages(0)
 
     def batches(
         self, epoch: int, first_step: int, num_epochs: int = 1, part: tuple[int, int] = (0, 1)

@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/replay.py demo
 
 For a recipe whose views are labelled (it is run up to there): epochs of the distillation in turns,
-the time of a step in each, and the bare teacher's and student's share on a batch in memory, which
-say what could be saved at most.
+the time of a step in each, and the bare teacher's and student's share on one batch on the device,
+which say what could be saved at most.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import paddle
 from rich.console import Console
 from rich.table import Table
 
+from ppcls_core.engine.device import to_device
 from ppcls_core.engine.objectives import Objective, distillation, replay
 from ppcls_core.engine.run import Run, trainer_of
 from ppcls_core.runtime.monitor import SilentMonitor
@@ -65,7 +66,7 @@ def epoch(work: Work, objective: Objective, run: Run) -> float:
 
 def bare(work: Work, run: Run) -> tuple[float, float]:
     """(seconds of a teacher's forward pass, of a student's step) on a batch in memory."""
-    batch = next(run.loader.batches(0, 0))
+    batch = to_device(next(run.loader.batches(0, 0))).parts[0]
     teacher, student = teacher_model(work), new_student(work)
     student.train()
     optimizer = paddle.optimizer.Momentum(0.01, parameters=student.parameters())

@@ -1,8 +1,5 @@
 """The images, labels and teacher's outputs of one training step."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +17,3 @@ class Batch:
     weight: np.ndarray | None = None  # float32 [N], in [0, 1]
     targets: np.ndarray | None = None  # float32 [N, C], the teacher's log-probabilities
     lost: Lost = field(default_factory=dict)  # unreadable images that others took the place of
-
-    def split(self, num: int) -> Iterator[Batch]:
-        """`num` batches of N / num images each, in order; `lost` stays with the whole."""
-        fields = (self.pixels, self.labels, self.other_labels, self.weight, self.targets)
-        parts = [[None] * num if field is None else np.split(field, num) for field in fields]
-        yield from (Batch(*part) for part in zip(*parts, strict=True))

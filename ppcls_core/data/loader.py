@@ -16,6 +16,7 @@ from data_catalog.images.columns import Images
 from ppcls_core.data.augment import BatchOperator, Operator
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import BadImage
+from ppcls_core.data.kept import KeptImages
 from ppcls_core.data.lost import Lost
 from ppcls_core.data.pace import Pace
 from ppcls_core.data.transforms import Preprocess
@@ -103,6 +104,10 @@ class TrainLoader:
         )
 
     @cached_property
+    def _kept(self) -> KeptImages:
+        return KeptImages()
+
+    @cached_property
     def _labels(self) -> np.ndarray:
         """int32 [rows], converted once: a table of 14 million takes longer than a batch."""
         return self.images.labels
@@ -170,7 +175,9 @@ class TrainLoader:
             image_id = self.images.ids[row]
             try:
                 self._require_label(image_id, epoch)
-                pixels = self.views.pixels(self.images.source(row), image_id, self._view(epoch))
+                pixels = self.views.pixels(
+                    self.images.source(row), image_id, self._view(epoch), self._kept.read
+                )
                 return _Sample(row, pixels, lost)
             except BadImage as error:
                 lost[image_id] = (error.reason, error.detail)

@@ -14,6 +14,7 @@ from data_catalog.base.config import Config, UserError
 from data_catalog.images.columns import Source
 from ppcls_core.data.augment import Operator, sized
 from ppcls_core.data.decode import read_image
+from ppcls_core.data.kept import Read
 from ppcls_core.data.transforms import Preprocess, needed, train_transform
 from ppcls_core.runtime.randomness import generator, seed_of
 
@@ -24,9 +25,11 @@ class TestView(Config):
     name: Literal["TestView"] = "TestView"
     preprocess: Preprocess
 
-    def pixels(self, source: Source, image_id: str, number: int) -> np.ndarray:
+    def pixels(
+        self, source: Source, image_id: str, number: int, read: Read = read_image
+    ) -> np.ndarray:
         """uint8 [3, S, S], whatever the number: Fix knows no other view. Raises BadImage."""
-        return self.preprocess(read_image(source))
+        return self.preprocess(read(source, None))
 
     def at(self, preprocess: Preprocess) -> "TestView":
         """The view of a network that sees images so."""
@@ -46,10 +49,12 @@ class AugmentedViews(Config):
     root_seed: int
     num: int
 
-    def pixels(self, source: Source, image_id: str, number: int) -> np.ndarray:
-        """uint8 [3, S, S]. Raises BadImage."""
+    def pixels(
+        self, source: Source, image_id: str, number: int, read: Read = read_image
+    ) -> np.ndarray:
+        """uint8 [3, S, S] of what `read` gives. Raises BadImage."""
         fresh = partial(generator, *self._key(image_id, number))
-        image = read_image(source, lambda shape: needed(self.operators, shape, fresh))
+        image = read(source, lambda shape: needed(self.operators, shape, fresh))
         pixels = train_transform(image, self.operators, fresh(), (number - 1) / self.num)
         if pixels.shape[1:] != (self.image_size, self.image_size):
             raise UserError(

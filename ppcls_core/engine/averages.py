@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import paddle
 
 
@@ -19,6 +18,7 @@ class Average:
     def update(self, step: int) -> None:
         """Move towards the model by 1 - decay; by more in the first steps, as in EfficientNet."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
+        share = paddle.full([1], share)  # a number would be copied to the device for each of them
         for name, value in self._model.state_dict().items():
             self.values[name].lerp_(value, share)
 
@@ -48,27 +48,31 @@ def _fill(model: paddle.nn.Layer, values: dict[str, paddle.Tensor]) -> None:
 
 
 class RunningStatistics:
-    """Batch-norm running means and variances as one float64 [n]; empty when a batch is not split.
+    """Batch-norm running means and variances as one float64 [n] on the device.
 
     Each part of a batch moves them from where the step found them, and the step leaves their mean
-    over the parts. So it does not matter which process computes which part.
+    over the parts. So it does not matter which process computes which part. They are followed only
+    where `are_needed`; else n is 0.
     """
 
-    def __init__(self, model: paddle.nn.Layer, parts: int) -> None:
+    def __init__(self, model: paddle.nn.Layer, are_needed: bool) -> None:
         kinds = paddle.nn.BatchNorm2D | paddle.nn.BatchNorm
-        layers = [x for x in model.sublayers() if isinstance(x, kinds)] if parts > 1 else []
+        layers = [x for x in model.sublayers() if isinstance(x, kinds)] if are_needed else []
         self._tensors = [tensor for x in layers if x.training for tensor in (x._mean, x._variance)]
 
-    def read(self) -> np.ndarray:
-        """Current values, float64 [n]; n is 0 when a batch is not split."""
+    @paddle.no_grad()
+    def read(self) -> paddle.Tensor:
+        """Current values, float64 [n]."""
         if not self._tensors:
-            return np.zeros(0)
+            return paddle.zeros([0], "float64")
         joined = paddle.concat([tensor.flatten() for tensor in self._tensors])
-        return joined.numpy().astype(np.float64)  # exact: a mean over parts rounds once
+        return joined.astype("float64")  # exact: a mean over parts rounds once
 
-    def write(self, values: np.ndarray) -> None:
+    @paddle.no_grad()
+    def write(self, values: paddle.Tensor) -> None:
         """Set them to `values`, in the order of `read`."""
-        at = 0
-        for tensor in self._tensors:
-            tensor.set_value(values[at : at + tensor.size].astype(np.float32))
-            at += tensor.size
+        if not self._tensors:
+            return
+        pieces = values.astype("float32").split([tensor.size for tensor in self._tensors])
+        for tensor, piece in zip(self._tensors, pieces, strict=True):
+            paddle.assign(piece.reshape(tensor.shape), output=tensor)

@@ -17,7 +17,7 @@ import paddle
 from data_catalog.base.config import UserError
 from ppcls_core.data.lost import Lost
 from ppcls_core.engine.averages import Average
-from ppcls_core.engine.distributed import world
+from ppcls_core.engine.distributed import set_in_place, world
 from ppcls_core.models.weights.files import load_state, save_state
 from ppcls_core.runtime.monitor import Monitor
 
@@ -35,6 +35,7 @@ class Position:
     loss_sum: float = 0.0  # over the steps of the epoch that has no row yet
     history: list[dict[str, float]] = field(default_factory=list)
     rejected: Lost = field(default_factory=dict)  # training images that could not be read
+    overflows: int = 0  # steps of that epoch that fp16 left out, as their loss was not finite
 
 
 @dataclass
@@ -94,8 +95,10 @@ def _read_newest(directory: Path, state: State, monitor: Monitor) -> None:
 
 def require_finite(state: State) -> None:
     """Raise UserError if a weight or a running statistic of the model is not finite."""
-    for name, tensor in state.model.state_dict().items():
-        if not bool(tensor.isfinite().all()):
+    tensors = state.model.state_dict()
+    are_finite = paddle.stack([tensor.isfinite().all() for tensor in tensors.values()]).numpy()
+    for name, is_finite in zip(tensors, are_finite.tolist(), strict=True):
+        if not is_finite:
             raise UserError(
                 f"{name} of the model is not finite after step {state.position.step - 1}: lower "
                 "lr, lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
@@ -122,7 +125,7 @@ def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
             "(ema_decay); delete it to train from the start"
         )
     for name, tensor in tensors.items():
-        tensor.set_value(arrays[name])
+        set_in_place(tensor, arrays[name])
     _set_position(state, position)
 
 

@@ -8,9 +8,11 @@ that does something else.
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -59,6 +61,19 @@ class World:
             dist.all_reduce(total)
             return total.numpy()
 
+    def add(self, values: paddle.Tensor) -> None:
+        """Make `values` their sums over the processes; on a GPU nothing is waited for."""
+        if self.size > 1:
+            with self._connection():
+                dist.all_reduce(values)
+
+    def read(self, added: Callable[[], T]) -> T:
+        """What `added` gives, which waits for sums that `add` has begun."""
+        if self.size == 1:
+            return added()
+        with self._connection():
+            return added()
+
     def any(self, *flags: bool) -> list[bool]:
         """Whether each flag is true in some process."""
         return (self.sum(np.array(flags, np.float64)) > 0).tolist()
@@ -84,7 +99,7 @@ class World:
             sent = paddle.to_tensor(tensor.numpy())  # on the device: Adam has some on the CPU
             with self._connection():
                 dist.broadcast(sent, 0)
-            tensor.set_value(sent.numpy())
+            set_in_place(tensor, sent.numpy())
 
     def average_gradients(self, parameters: Sequence[paddle.Tensor]) -> None:
         """Make each gradient its mean over the processes.
@@ -133,6 +148,36 @@ class World:
                 "does this one; where the other says no reason it was killed, or memory was "
                 f"short. Run the same command to go on. (Paddle: {reason})"
             ) from error
+
+
+class Ahead(Iterator[T]):
+    """`items`, `num` of them taken before they are asked for.
+
+    With 2 a process knows that it cannot load a batch while it has two in hand, and tells the
+    others beside the figures of a step. They learn of it when they read those, a step later, and
+    none has begun the step that one of them cannot take. With 0 the UserError is raised at once.
+    """
+
+    def __init__(self, items: Iterator[T], num: int) -> None:
+        self._items, self.error = items, ""  # why there are no more
+        self._held = deque(islice(items, num))
+
+    def __next__(self) -> T:
+        try:
+            self._held.extend(islice(self._items, 1))
+        except UserError as error:
+            if not self._held:
+                raise
+            self.error = str(error)
+        if not self._held:
+            raise StopIteration
+        return self._held.popleft()
+
+
+def set_in_place(tensor: paddle.Tensor, values: np.ndarray) -> None:
+    """Set the values of `tensor` where it lies: Paddle keeps Adam's powers of beta on the CPU, and
+    `set_value` of an array would move them to the GPU, where other bits come of them."""
+    tensor.set_value(paddle.to_tensor(values, place=tensor.place))
 
 
 _world = World()

@@ -4,17 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ppcls_core.data.batch import Batch
+from ppcls_core.engine.device import DeviceBatch
 from ppcls_core.engine.losses import LOSSES, LossName
 from ppcls_core.models.networks.layers import normalize
 
 AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's auxiliary classifiers (Szegedy et al. 2014)
-_Function = Callable[[paddle.nn.Layer, Batch], tuple[Tensor, Tensor]]
+_Function = Callable[[paddle.nn.Layer, DeviceBatch], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Objective:
     _function: _Function
     teachers: tuple[paddle.nn.Layer, ...] = ()
 
-    def __call__(self, model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: paddle.nn.Layer, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
         return self._function(model, batch)
 
 
@@ -35,14 +34,13 @@ def cross_entropy(smoothing: float) -> Objective:
     Of a mixed batch, the cross-entropies with both labels in the proportion of the mixture.
     """
 
-    def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+    def objective(model: paddle.nn.Layer, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
         def loss(logits: Tensor) -> Tensor:
             own = _cross_entropies(logits, batch.labels, smoothing)
             if batch.other_labels is None or batch.weight is None:
                 return own.mean()
             other = _cross_entropies(logits, batch.other_labels, smoothing)
-            weight = paddle.to_tensor(batch.weight)
-            return (weight * own + (1 - weight) * other).mean()
+            return (batch.weight * own + (1 - batch.weight) * other).mean()
 
         return _of_outputs(loss, model(normalize(batch.pixels, model)))
 
@@ -71,7 +69,7 @@ def distillation(
             layer._momentum = 1.0  # pyright: ignore[reportPrivateUsage]
     divergence = LOSSES[loss]
 
-    def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
+    def objective(model: paddle.nn.Layer, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
         with paddle.no_grad():
             targets = [t(normalize(batch.pixels, t)).astype("float32") for t in teachers]
 
@@ -87,9 +85,9 @@ def replay(loss: LossName) -> Objective:
     """The student's divergence from the teacher's stored outputs, which the batch holds."""
     divergence = LOSSES[loss]
 
-    def objective(model: paddle.nn.Layer, batch: Batch) -> tuple[Tensor, Tensor]:
-        assert batch.targets is not None
-        target = paddle.to_tensor(batch.targets)
+    def objective(model: paddle.nn.Layer, batch: DeviceBatch) -> tuple[Tensor, Tensor]:
+        target = batch.targets
+        assert target is not None
         return _of_outputs(
             lambda logits: divergence(logits, target), model(normalize(batch.pixels, model))
         )
@@ -97,10 +95,9 @@ def replay(loss: LossName) -> Objective:
     return Objective(objective)
 
 
-def _cross_entropies(logits: Tensor, labels: np.ndarray, smoothing: float) -> Tensor:
+def _cross_entropies(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """float32 [N]: of each image with its label, int64 [N]."""
-    target = paddle.to_tensor(labels)
-    losses = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+    losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
     return losses.flatten()
 
 

@@ -3,6 +3,11 @@
 Randomness is keyed by (seed, epoch, image id) and (seed, step), so a training that was killed and
 resumed from its checkpoint gives the same bits as one that was not.
 
+A step waits for nothing: what it needs goes to the device in one transfer (device.py), and its loss
+is read when the next step is under way. So the host is a step ahead of a GPU. Before anything is
+kept (a row, a checkpoint) what was not read yet is read, and a loss that is not finite ends the
+training then.
+
 P processes (distributed.py) do what one does with P times the `accumulate`: each computes its part
 of the batch, then all take the step of the mean gradient. For two the weights have the same bits,
 for more they are equal within rounding, as the order of a sum differs.
@@ -10,7 +15,7 @@ for more they are equal within rounding, as the order of a sum differs.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +30,8 @@ from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
 from ppcls_core.engine import checkpoint
 from ppcls_core.engine.averages import Average, RunningStatistics
 from ppcls_core.engine.config import TrainConfig
-from ppcls_core.engine.distributed import world
-from ppcls_core.engine.evaluator import count_hits
+from ppcls_core.engine.device import DeviceBatch, Download, Uploaded, to_device
+from ppcls_core.engine.distributed import Ahead, world
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length
@@ -36,9 +41,12 @@ from ppcls_core.runtime.monitor import Interrupted, Monitor
 from ppcls_core.runtime.randomness import seed_of
 
 BEST = "best.pdparams"
+MAX_OVERFLOWS = 10  # of an epoch's steps in fp16 whose loss is not finite; more are no accident
+NUM_FIGURES, NUM_FLAGS = 3, 3  # loss, top-1 and top-5 hits; batch missing, save due, shall stop
 Row = dict[str, float]
 """An epoch of a history: epoch, loss, lr; `top1` where it was validated; "rejected: REASON", number
-of training images that could not be read so far."""
+of training images that could not be read so far; `overflows`, number of steps that fp16 left out,
+as their loss was not finite (`loss` is the mean of the others)."""
 Validate = Callable[[paddle.nn.Layer], Row]
 """The model as it stands to the figures that validation adds to the row, among them `top1`."""
 
@@ -52,6 +60,17 @@ class StepReport:
     lr: float
     top1: float
     top5: float
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A step whose figures have not been read: float64 `sums` over the parts of the batch; in a
+    world of several processes the flags behind them."""
+
+    step: int
+    lr: float
+    sums: Download
+    batch: Uploaded  # kept until the device has read it
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,10 @@ class Trainer(checkpoint.State):
         self.directory, self.monitor = directory, monitor
         self._save_seconds, self._saved = save_seconds, time.monotonic()
         self._length = Length(config.epochs, training.loader.steps_per_epoch)
+        self._parts = parts  # of a batch, over all processes
+        self._launched: _Launched | None = None
+        self._told = np.zeros(NUM_FLAGS, bool)  # by any of several processes, and not yet done
+        self._error = ""  # why this process has no further batch
 
     def fit(self) -> list[Row]:
         """Train to the end, from the checkpoint in the directory if any; the history.
@@ -116,7 +139,8 @@ class Trainer(checkpoint.State):
         checkpoint.restore(self.directory, self, self.monitor)
         if self.position.step:
             self.monitor.note(f"resumes at step {self.position.step:,} of {self._length.steps:,}")
-        batches = self.remaining_batches()
+        with world().together():
+            batches = self.remaining_batches()
         try:
             while (closed := len(self.position.history)) < self.config.epochs:
                 if self.position.step == self._length.steps_per_epoch * (closed + 1):
@@ -132,29 +156,51 @@ class Trainer(checkpoint.State):
             self.average.enter_model()
         return self.position.history
 
-    def remaining_batches(self) -> Iterator[Batch]:
+    def remaining_batches(self) -> Ahead[Batch]:
         """This process's part of the batch of each step from the position to the end."""
         epoch = len(self.position.history)
         first = self.position.step - epoch * self._length.steps_per_epoch
         part = (world().rank, world().size)
-        return self.training.loader.batches(epoch, first, self.config.epochs - epoch, part)
+        batches = self.training.loader.batches(epoch, first, self.config.epochs - epoch, part)
+        return Ahead(batches, 2 if world().size > 1 else 0)
 
-    def step(self, batches: Iterator[Batch]) -> None:
-        """One update, by the next batch. Raises UserError: the loss is not finite, or the batch
-        cannot be loaded."""
-        lr, parts = self._lr(self.position.step), self.config.accumulate * world().size
-        statistics = RunningStatistics(self.model, parts)
-        with world().together():
-            sums = self._backward(next(batches), statistics)
-        loss, *hits = (sums := world().sum(sums))[:3]  # one exchange for all figures of a step
-        loss = float(loss) / parts
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} at step {self.position.step}: lower lr (now {lr:g}), lengthen "
-                "the warm-up or set clip_norm; the checkpoint before it is kept"
-            )
+    def step(self, batches: Ahead[Batch]) -> None:
+        """One update, by the next batch, and the report of the step before.
+
+        Raises UserError: the loss of that one is not finite, or a batch cannot be loaded.
+        """
+        launched = self._launch(batches)
+        self.position.step += 1
+        self.settle()
+        self._launched = launched
+
+    def settle(self) -> None:
+        """Wait for the last step, and report it. Raises UserError: its loss is not finite, or a
+        batch cannot be loaded."""
+        if self._launched is not None:
+            launched, self._launched = self._launched, None
+            self._read(launched)
+
+    def _launch(self, batches: Ahead[Batch]) -> _Launched:
+        """Have the device take a step; its figures, unread."""
+        lr, batch = self._lr(self.position.step), next(batches)
+        self._error = batches.error
+        # As the batch is used, not as it is loaded ahead: what a checkpoint holds must not vary.
+        self.position.rejected.update(batch.lost)
+        upload, is_scaled = to_device(batch, self.config.accumulate), self.scaler.is_enable()
+        statistics = RunningStatistics(self.model, self._parts > 1 or is_scaled)
+        found = statistics.read()
+        sums = self._backward(upload.parts, statistics)
+        if world().size > 1:  # one exchange for all figures of a step
+            flags = paddle.to_tensor([bool(self._error), *self._wishes()], "float64")
+            sums = paddle.concat([sums[:NUM_FIGURES], flags, sums[NUM_FIGURES:]])
+            world().add(sums)
         world().average_gradients(self._learning)
-        statistics.write(sums[3:] / parts)
+        kept = sums.shape[0] - found.shape[0]
+        means = sums[kept:] / self._parts
+        if is_scaled:  # an overflow of the forward pass, whose step the scaler leaves out
+            means = paddle.where(means.isfinite(), means, found)
+        statistics.write(means)
         self.optimizer.set_lr(lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -162,46 +208,74 @@ class Trainer(checkpoint.State):
         self.optimizer.clear_grad(set_to_zero=False)
         if self.average is not None:
             self.average.update(self.position.step)
-        if self.training.on_step is not None:
-            top1, top5 = (float(number) / self.training.loader.batch_size for number in hits)
-            self.training.on_step(StepReport(self.position.step, loss, lr, top1, top5))
-        self.position.loss_sum += loss
-        self.position.step += 1
+        return _Launched(self.position.step, lr, Download(sums[:kept]), upload)
 
-    def _backward(self, batch: Batch, statistics: RunningStatistics) -> np.ndarray:
-        """Leave the gradient of the mean loss over the parts of this process's `batch`.
+    def _backward(
+        self, parts: tuple[DeviceBatch, ...], statistics: RunningStatistics
+    ) -> paddle.Tensor:
+        """Leave the gradient of the mean loss over the parts of this process's batch.
 
-        Gives loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
+        Gives loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts:
+        float64 on the device.
         """
-        # As the batch is used, not as it is loaded ahead: what a checkpoint holds must not vary.
-        self.position.rejected.update(batch.lost)
-        found = statistics.read()
-        sums = np.zeros(3 + len(found))
-        accumulate, first = self.config.accumulate, world().rank * self.config.accumulate
+        found, sums = statistics.read(), None
+        first = world().rank * len(parts)
         seed = seed_of(self.training.loader.seed, self.position.step, "dropout")
-        for number, part in enumerate(batch.split(accumulate)):
+        for number, part in enumerate(parts):
             paddle.seed(seed + first + number)  # by part, whichever process has it
             if number:
                 statistics.write(found)  # each part moves them from where the step began
             with self.config.precision.autocast():
                 loss, logits = self.training.objective(self.model, part)
-            self.scaler.scale(loss / accumulate).backward()
-            known = part.labels >= 0  # of a pool's image no label is known
-            hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
-            sums += np.concatenate([[float(loss)], hits, statistics.read()])
+            self.scaler.scale(loss / len(parts)).backward()
+            with paddle.no_grad():
+                own = loss.reshape([1]).astype("float64")
+                found_here = paddle.concat([own, hits(logits, part.labels), statistics.read()])
+                sums = found_here if sums is None else sums + found_here
+        assert sums is not None, "a batch has a part at least"
         return sums
+
+    def _read(self, launched: _Launched) -> None:
+        """Take note of a step's figures, once the device has them."""
+        values = world().read(launched.sums.read)
+        if world().size > 1:
+            self._told |= values[NUM_FIGURES:] > 0
+            if self._told[0]:
+                raise UserError(next(filter(None, world().gather(self._error))))
+        loss = float(values[0]) / self._parts
+        if math.isfinite(loss):
+            self.position.loss_sum += loss
+        elif self._may_overflow():
+            self.position.overflows += 1
+        else:
+            raise UserError(
+                f"the loss is {loss} at step {launched.step}: lower lr (now {launched.lr:g}), "
+                "lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
+            )
+        if self.training.on_step is not None:
+            top1, top5 = (values[1:NUM_FIGURES] / self.training.loader.batch_size).tolist()
+            self.training.on_step(StepReport(launched.step, loss, launched.lr, top1, top5))
+
+    def _may_overflow(self) -> bool:
+        """Whether the loss of one more step of the epoch may be not finite: in fp16 alone, where
+        the scaler leaves that step out."""
+        most = min(MAX_OVERFLOWS, self._length.steps_per_epoch - 1)
+        return self.scaler.is_enable() and self.position.overflows < most
 
     def _close_epoch(self) -> None:
         """Add the finished epoch's row to the history, with top-1 where it is due."""
+        self.settle()
         checkpoint.require_finite(self)
         epoch = len(self.position.history) + 1
         self.position.rejected = world().union(self.position.rejected)
         rejected = counts_of(self.position.rejected)
         check_lost("training", rejected, len(self.training.loader.images), self.training.max_lost)
+        overflows = self.position.overflows
         row = {
             "epoch": epoch,
-            "loss": self.position.loss_sum / self._length.steps_per_epoch,
+            "loss": self.position.loss_sum / (self._length.steps_per_epoch - overflows),
             "lr": self._lr(self.position.step - 1),
+            **({"overflows": overflows} if overflows else {}),
             **{REJECTED + reason: number for reason, number in rejected.items()},
         }
         if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
@@ -211,24 +285,42 @@ class Trainer(checkpoint.State):
                 if row["top1"] > best and world().is_first:  # the earliest of equals stays
                     save_state(self.directory / BEST, state_of(self.model))
         self.position.history.append(row)
-        self.position.loss_sum = 0.0
+        self.position.loss_sum, self.position.overflows = 0.0, 0
         if self.training.on_epoch is not None:
             self.training.on_epoch(epoch - 1)
         self.monitor.metrics(row)
 
-    def _save_or_stop(self) -> None:
-        """Save the checkpoint if it is due in some process; raise Interrupted if one shall stop."""
+    def _wishes(self) -> tuple[bool, bool]:
+        """Whether this process is to save a checkpoint, and whether it is to stop."""
         is_due = time.monotonic() - self._saved > self._save_seconds
-        must_save, must_stop = world().any(is_due, self.monitor.stop_requested)
+        return is_due, self.monitor.stop_requested
+
+    def _save_or_stop(self) -> None:
+        """Save the checkpoint if it is due in some process; raise Interrupted if one shall stop.
+
+        Of several processes each tells its wish in a step, and all heed it after the next one.
+        """
+        alone = world().size == 1
+        must_save, must_stop = self._wishes() if alone else self._told[1:].tolist()
         if must_save:
             self._save()
-            self._saved = time.monotonic()
+            self._saved, self._told[1] = time.monotonic(), False
         if must_stop:
             raise Interrupted
 
     def _save(self) -> None:
+        self.settle()
         self.position.rejected = world().union(self.position.rejected)
         checkpoint.save(self.directory, self)
 
     def _lr(self, step: int) -> float:
         return self.config.schedule(step, self.config.lr, self._length)
+
+
+def hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """float64 [2] on the device: how many images of known label (int64 [N], else -1) have it as the
+    highest, and among the five highest, of their logits float32 [N, C]; as `count_hits`."""
+    target = paddle.take_along_axis(logits, labels.clip(min=0).unsqueeze(1), 1)
+    rank = (logits < target).logical_not().sum(1) - 1
+    known = labels >= 0
+    return paddle.stack([(known & (rank < k)).sum() for k in (1, 5)]).astype("float64")

@@ -138,6 +138,7 @@ def try_out(job: Job, log: Log) -> None:
         run = Run(images, data, config, seed, Path(name), monitor, on_step=report)
         trainer = trainer_of(model, objective, run)
         trainer.step(trainer.remaining_batches())
+        trainer.settle()
     log(f"{_described(config)}: works")
 
 

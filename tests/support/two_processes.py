@@ -190,8 +190,9 @@ def main() -> None:
     rank = join().rank
     odd = CONFIG.model_copy(update={"batch_size": 9})
     mixed = with_loader(new_training(folder), mix=CutMix(alpha=1.0))
-    # The first process stops at step 4; one alone has stopped at step 2, and goes on from step 4.
-    stop = 4 if rank == 0 else 10**9
+    # One process alone has stopped at step 2. The first of the two asks when step 3 is done, tells
+    # it in step 4 and stops with the other after step 5; one alone goes on from there.
+    stop = 3 if rank == 0 else 10**9
     found = {
         "collectives": collectives(),
         "evaluated": evaluated(folder),

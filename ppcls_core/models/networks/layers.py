@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import ClassVar, Self, cast
 
 import numpy as np
@@ -83,8 +84,16 @@ def normalize(images: np.ndarray | paddle.Tensor, model: nn.Layer) -> paddle.Ten
     """
     pixels = paddle.to_tensor(images) if isinstance(images, np.ndarray) else images
     values = (model.mean, model.std) if isinstance(model, Network) else (MEAN, STD)
-    mean, std = (paddle.to_tensor(v, "float32").reshape([1, 3, 1, 1]) for v in values)
-    return (pixels.astype("float32") / 255 - mean) / std
+    constants = _constants if paddle.in_dynamic_mode() else _constants.__wrapped__
+    mean, std = (constants(tuple(v), paddle.device.get_device()) for v in values)
+    with paddle.amp.auto_cast(enable=False):  # in 16 bits neighbouring grey levels would be one
+        return (pixels.astype("float32") / 255 - mean) / std
+
+
+@cache
+def _constants(values: tuple[float, ...], device: str) -> paddle.Tensor:
+    """float32 [1, 3, 1, 1] on `device`, which is the current one; a copy to it for good."""
+    return paddle.to_tensor(values, "float32").reshape([1, 3, 1, 1])
 
 
 @contextmanager

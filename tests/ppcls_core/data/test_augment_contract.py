@@ -207,3 +207,14 @@ def test_results_do_not_depend_on_opencv_threads():
     finally:
         cv2.setNumThreads(threads)
     assert all(np.array_equal(a, b) for a, b in zip(*outs, strict=True))
+
+
+@each_operator
+def test_an_image_that_must_not_be_written_to_serves_as_well(operator):
+    """Such are kept images (data/kept.py)."""
+    image = noise(57, 71)
+    fixed = image.copy()
+    fixed.flags.writeable = False
+    for seed in range(8):  # of a policy's many operations some
+        expected = operator(image, rng(seed), 0.5)
+        assert np.array_equal(operator(fixed, rng(seed), 0.5), expected)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import Images, loose_images
-from ppcls_core.data import loader, views
+from ppcls_core.data import kept, loader
 from ppcls_core.data.augment import CutMix, RandomCrop, Resize
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.decode import read_image
@@ -172,7 +172,7 @@ def test_at_most_three_batches_are_loaded_ahead(good, monkeypatch):
         loaded.append(path)
         return read_image(path, needed)
 
-    monkeypatch.setattr(views, "read_image", count)
+    monkeypatch.setattr(kept, "read_image", count)
     batches = train_loader(good, workers=5, batch_size=1).batches(0, 0)
     for step in range(6):
         next(batches)

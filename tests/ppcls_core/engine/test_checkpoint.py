@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from paddle.utils import unique_name
 
 from data_catalog.base.config import UserError
+from ppcls_core.engine import checkpoint
 from ppcls_core.engine.averages import Average
 from ppcls_core.engine.checkpoint import FILE, PREVIOUS, Position, State, restore, save
 from ppcls_core.engine.optimizers import Adam, Momentum, Regularizer, RMSProp, make_optimizer
@@ -264,3 +265,21 @@ def test_both_damaged_is_an_error_that_names_both(tmp_path):
     message = restore_error(tmp_path, b"")
     assert FILE in message
     assert PREVIOUS in message
+
+
+def test_values_come_back_where_they_lie(tmp_path, monkeypatch):
+    """On a GPU Adam's powers of beta are on the CPU, where a resumed one must have them too."""
+    state = fresh(config=Adam())
+    step(state, 0)
+    save(tmp_path, state)
+    other, places, made = fresh(seed=9, config=Adam()), [], paddle.to_tensor
+    expected = [tensor.place for tensor in checkpoint._tensors(other).values()]
+
+    def to_tensor(values, place=None):
+        places.append(place)
+        return made(values, place=place)
+
+    monkeypatch.setattr(paddle, "to_tensor", to_tensor)
+    restore(tmp_path, other, SilentMonitor())
+    assert list(map(str, places)) == list(map(str, expected))
+    assert contents(other) == contents(state)

@@ -9,11 +9,12 @@ import time
 from contextlib import ExitStack
 
 import numpy as np
+import paddle
 import pytest
 from paddle.distributed.launch.context.device import Device
 
 from data_catalog.base.config import UserError
-from ppcls_core.engine.distributed import World, join, world
+from ppcls_core.engine.distributed import Ahead, World, join, world
 from ppcls_core.models.weights.files import load_state
 from ppcls_core.runtime.processes import Child, PeerEnded, gather
 from ppcls_core.runtime.ranks import Peers, rank_environments
@@ -83,14 +84,14 @@ def test_images_are_mixed_within_a_part_and_the_processes_stay_equal(found):
 
 
 def test_a_training_goes_on_with_another_number_of_processes(found, tmp_path):
-    """One process did steps 0 and 1, two did 2 and 3, one does the rest."""
+    """One process did steps 0 and 1, two did 2 to 4, one does the rest."""
     folder, both = found
     for processes in both:
         assert processes["stopped"]["history"] is None  # the first asked, both stopped
-        assert [report[0] for report in processes["stopped"]["reports"]] == [2, 3]
+        assert [report[0] for report in processes["stopped"]["reports"]] == [2, 3, 4]
     rest = two.trained(two.new_training(folder, seed=3), PARTS, folder / "shared")
     whole = two.trained(two.new_training(folder), PARTS, tmp_path / "whole")
-    assert rest["reports"] == whole["reports"][4:]
+    assert rest["reports"] == whole["reports"][5:]
     assert rest["history"] == whole["history"]
     assert rest["rejected"] == whole["rejected"]
     assert_same_state(state(folder / "shared"), state(tmp_path / "whole"))
@@ -152,6 +153,7 @@ def test_a_world_of_one_says_nothing(monkeypatch):
     assert alone.gather(own) == [own]
     assert alone.any(True, False) == [True, False]
     alone.average_gradients([])
+    alone.add(paddle.ones([2]))
     alone.follow_first([])
     with pytest.raises(UserError, match="own"), alone.together():
         raise UserError("own")
@@ -226,6 +228,30 @@ def test_each_process_has_a_device_of_its_own(monkeypatch, visible, theirs):
     assert device.labels == theirs
     chosen = [environment["FLAGS_selected_gpus"] for environment in environments]
     assert chosen == device.get_selected_devices() == ["0", "1"]
+
+
+def failing_after(num):
+    yield from range(num)
+    raise UserError("no more")
+
+
+def test_a_batch_that_cannot_be_loaded_is_known_two_steps_before():
+    batches = Ahead(failing_after(4), 2)
+    found = [(next(batches), batches.error) for _ in range(4)]
+    assert found == [(0, ""), (1, ""), (2, "no more"), (3, "no more")]
+    with pytest.raises(StopIteration):
+        next(batches)
+    with pytest.raises(UserError, match="no more"):  # before the first step, which all begin alike
+        Ahead(failing_after(1), 2)
+
+
+def test_alone_nothing_is_taken_in_advance():
+    batches = Ahead(failing_after(1), 0)
+    assert next(batches) == 0
+    with pytest.raises(UserError, match="no more"):
+        next(batches)
+    assert list(Ahead(iter(range(3)), 2)) == [0, 1, 2]
+    assert list(Ahead(iter(()), 2)) == []
 
 
 JOB = """

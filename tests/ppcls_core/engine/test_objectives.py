@@ -5,6 +5,7 @@ import paddle
 import pytest
 
 from ppcls_core.data.batch import Batch
+from ppcls_core.engine.device import to_device
 from ppcls_core.engine.losses import LOSSES
 from ppcls_core.engine.objectives import AUXILIARY_WEIGHT, cross_entropy, distillation
 from ppcls_core.models.networks.layers import normalize
@@ -28,8 +29,12 @@ def mobilenet(seed, spec=None):
 
 def pictures(seed=0):
     """Dark images, far from what the fresh running statistics expect."""
-    pixels = np.random.default_rng(seed).integers(0, 60, (6, 3, 32, 32), np.uint8)
-    return Batch(pixels, LABELS)
+    return batch_of(np.random.default_rng(seed).integers(0, 60, (6, 3, 32, 32), np.uint8), LABELS)
+
+
+def batch_of(*fields):
+    """A batch on the device."""
+    return to_device(Batch(*fields)).parts[0]
 
 
 def logits_of(model, batch):
@@ -85,7 +90,7 @@ def test_labels_are_not_used_and_mixed_images_are_images():
     student.eval()
     objective = distillation([resnet(0)], "ssld", "running")
     batch = pictures()
-    mixed = Batch(batch.pixels, LABELS * 0 - 1, LABELS, np.full(6, 0.3, np.float32))
+    mixed = batch_of(batch.pixels.numpy(), LABELS * 0 - 1, LABELS, np.full(6, 0.3, np.float32))
     assert loss_of(objective, student, mixed) == loss_of(objective, student, batch)
 
 
@@ -182,12 +187,12 @@ def test_mixed_batch_weighs_the_cross_entropies_of_each_image(smoothing):
     model, plain = resnet(0), pictures()
     model.eval()
     others, weight = LABELS[::-1].copy(), np.linspace(0, 1, 6, dtype=np.float32)
-    batch = Batch(plain.pixels, LABELS, others, weight)
+    batch = batch_of(plain.pixels.numpy(), LABELS, others, weight)
     logits = logits_of(model, plain)
     one, two = (mean_cross_entropy(logits, labels, smoothing) for labels in (LABELS, others))
     expected = (weight * one + (1 - weight) * two).mean()
     assert loss_of(cross_entropy(smoothing), model, batch) == pytest.approx(expected, rel=1e-5)
-    whole = Batch(plain.pixels, LABELS, others, np.ones(6, np.float32))
+    whole = batch_of(plain.pixels.numpy(), LABELS, others, np.ones(6, np.float32))
     assert loss_of(cross_entropy(smoothing), model, whole) == pytest.approx(
         loss_of(cross_entropy(smoothing), model, plain), rel=1e-6
     )
@@ -206,17 +211,9 @@ def test_auxiliary_outputs_count_three_tenths_each():
 def test_googlenet_in_training_has_three_outputs_that_all_learn():
     paddle.seed(0)
     model = build_model("GoogLeNet", num_classes=4)
-    loss, logits = cross_entropy(0.0)(model, Batch(pictures().pixels[:2].repeat(2, 2), LABELS[:2]))
+    loss, logits = cross_entropy(0.0)(
+        model, batch_of(pictures().pixels.numpy()[:2].repeat(2, 2), LABELS[:2])
+    )
     loss.backward()
     assert logits.shape == [2, 4]
     assert all(p.grad is not None for p in model.parameters())
-
-
-def test_a_batch_is_split_in_order():
-    batch = Batch(pictures().pixels, LABELS, LABELS[::-1].copy(), np.ones(6, np.float32))
-    parts = list(batch.split(3))
-    for name in ("pixels", "labels", "other_labels", "weight"):
-        whole = np.concatenate([getattr(part, name) for part in parts])
-        assert np.array_equal(whole, getattr(batch, name))
-    assert [len(part.labels) for part in parts] == [2, 2, 2]
-    assert [part.weight for part in pictures().split(2)] == [None, None]
