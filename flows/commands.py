@@ -13,6 +13,7 @@ from rich.table import Table
 from data_catalog.base.errors import UserError
 from flows import services
 from flows.status import statuses
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, following, needed_for, stage_named
 from tasks.recipe import RECIPES, load_recipes, recipe_path
@@ -31,7 +32,8 @@ console = Console(highlight=False, soft_wrap=True)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe in configs/ssld, or the path of one.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")
+    list[str] | None,
+    typer.Option(*OVERRIDE, help="Override a setting: a.b=value, one or several."),
 ]
 
 

@@ -9,6 +9,8 @@ COMMANDS = {
     "convert": "ppcls_core.cli.zoo:convert",
     "train": "ppcls_core.cli.training:train",
     "eval": "ppcls_core.cli.training:evaluate",
+    "recipe": "ppcls_core.cli.training:recipe",
+    "data": "ppcls_core.cli.data:data",
     "augment-gallery": "ppcls_core.cli.training:augment_gallery",
     "dedup": "ppcls_core.cli.dedup:dedup",
     "select": "ppcls_core.cli.labels:select",

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.outputs import check_folder
@@ -48,7 +49,7 @@ class ModelOptions:
     ] = None
     overrides: Annotated[
         list[str] | None,
-        typer.Option("-o", "--override", help="num_classes=10, or any a.b=value of the YAML file."),
+        typer.Option(*OVERRIDE, help="num_classes=10, or any a.b=value of the YAML file."),
     ] = None
 
     def find(self) -> Trained:

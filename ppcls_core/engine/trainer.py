@@ -26,7 +26,7 @@ from ppcls_core.engine import checkpoint
 from ppcls_core.engine.averages import Average, RunningStatistics
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.distributed import world
-from ppcls_core.engine.evaluator import count_hits
+from ppcls_core.engine.evaluator import TOPK, count_hits
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length
@@ -51,7 +51,7 @@ class StepReport:
     loss: float
     lr: float
     top1: float
-    top5: float
+    topk: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Training:
     on_step: Callable[[StepReport], None] | None = None
     on_epoch: Callable[[int], None] | None = None  # after each, before its checkpoint; from 0
     max_lost: float = MAX_LOST
+    topk: int = TOPK  # of a StepReport
 
 
 class Trainer(checkpoint.State):
@@ -163,15 +164,15 @@ class Trainer(checkpoint.State):
         if self.average is not None:
             self.average.update(self.position.step)
         if self.training.on_step is not None:
-            top1, top5 = (float(number) / self.training.loader.batch_size for number in hits)
-            self.training.on_step(StepReport(self.position.step, loss, lr, top1, top5))
+            top1, topk = (float(number) / self.training.loader.batch_size for number in hits)
+            self.training.on_step(StepReport(self.position.step, loss, lr, top1, topk))
         self.position.loss_sum += loss
         self.position.step += 1
 
     def _backward(self, batch: Batch, statistics: RunningStatistics) -> np.ndarray:
         """Leave the gradient of the mean loss over the parts of this process's `batch`.
 
-        Gives loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts.
+        Gives loss, top-1 hits, top-k hits and the running statistics, each summed over the parts.
         """
         # As the batch is used, not as it is loaded ahead: what a checkpoint holds must not vary.
         self.position.rejected.update(batch.lost)
@@ -187,8 +188,8 @@ class Trainer(checkpoint.State):
                 loss, logits = self.training.objective(self.model, part)
             self.scaler.scale(loss / accumulate).backward()
             known = part.labels >= 0  # of a pool's image no label is known
-            hits = count_hits(logits.numpy()[known], part.labels[known])[1:].sum(1)
-            sums += np.concatenate([[float(loss)], hits, statistics.read()])
+            hits = count_hits(logits.numpy()[known], part.labels[known], self.training.topk)
+            sums += np.concatenate([[float(loss)], hits[1:].sum(1), statistics.read()])
         return sums
 
     def _close_epoch(self) -> None:

@@ -462,7 +462,7 @@ def test_mistakes_are_named(tmp_path, setting, message):
         ("TRAIN.transforms=[{DecodeImage: {to_rgb: false}}]", "to_rgb: expected True, got False"),
         (
             "TRAIN.transforms=[{NormalizeImage: {scale: 1/128}}]",
-            "expected ImageNet's mean and deviation, and a scale of 1/255",
+            "NormalizeImage differs in TRAIN.transforms and VALID.transforms",
         ),
         (
             "TRAIN.transforms=[{NormalizeImage: {scale: open(0)}}]",

@@ -288,7 +288,7 @@ def test_images_that_are_not_there_stop_the_training_before_it_begins(folder, fi
 
 def test_another_training_in_the_same_folder_is_refused(folder):
     train(load(), lambda line: None)
-    with pytest.raises(UserError, match=r"holds a training with other settings.*\(training\)"):
+    with pytest.raises(UserError, match=r"holds a training with other settings.*\(training\.lr\)"):
         train(load("training.lr=0.1"), lambda line: None)
 
 
@@ -367,7 +367,7 @@ TRAIN:
         ("num_classes=2", "label 2 of .* none of the 2 classes of `num_classes`"),
         ("weights=none", "none: no such file, nor none.pdparams"),
         ("training.batch_size=100", "there are only 12 images"),
-        ("val=null", "a training needs `train`, `training` and `val`"),
+        ("val=null", "a training needs `train`, `training`, `val`"),
     ],
 )
 def test_what_is_missing_is_named(folder, setting, message):
