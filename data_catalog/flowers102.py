@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 
 from data_catalog.base.config import UserError, load_yaml
 from data_catalog.base.download import download
@@ -22,6 +23,15 @@ from data_catalog.base.files import write_bytes
 
 SPLITS = {"train": "trnid", "val": "valid", "extra": "tstid"}
 SOURCES = Path(__file__).with_name("flowers102.yaml")  # by file its address and MD5
+_NO_NUMBERS = (
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    NotImplementedError,
+    MatReadError,
+    zlib.error,
+)
 IMAGES, LABELS, SETS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 
 
@@ -63,7 +73,7 @@ def _numbers(path: Path, key: str) -> np.ndarray:
     try:
         found = scipy.io.loadmat(path)[key]
         numbers = np.asarray(found).astype(np.int64, casting="same_kind").ravel()
-    except (KeyError, OSError, TypeError, ValueError, NotImplementedError, zlib.error) as error:
+    except _NO_NUMBERS as error:
         raise UserError(
             f"{path}: expected a MATLAB file with whole numbers `{key}` ({error}); delete it to "
             "download it again"

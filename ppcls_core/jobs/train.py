@@ -30,7 +30,7 @@ from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import ImageList, Job
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights.files import save_state, weights_digest
+from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
@@ -106,7 +106,7 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
         raise UserError(f"an evaluation needs {keys}")
     log = _of_first(log)
     (images,) = images_of(job, "val")
-    check_class_names(Path(job.weights), images.classes)  # same number is not same classes
+    check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
     with _console(log) as monitor:
@@ -243,7 +243,7 @@ def _objective(job: Job, images: Images) -> Objective:
     name, spec = job.teacher.model.name, job.teacher.model.spec
     teacher = build_model(name, num_classes=job.num_classes, spec=spec)
     if job.teacher.weights is not None:
-        weights = Path(job.teacher.weights)
+        weights = find_weights(Path(job.teacher.weights))
         check_class_names(weights, images.classes)
         wanted = f"{name} with the {job.num_classes} classes of the data"
         with errors_of(f"the teacher's weights, for {wanted}"):
