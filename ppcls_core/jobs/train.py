@@ -18,6 +18,7 @@ from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
+from ppcls_core.engine import checkpoint
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -192,6 +193,11 @@ def _is_done(job: Job, images: Images, val: Images) -> bool:
     settings = job.model_dump(mode="json", exclude=RUN_TIME)
     settings["inputs"] = _inputs_of(job, images, val)
     path = job.folder / SETTINGS
+    if not path.exists() and (job.folder / checkpoint.FILE).exists():
+        raise UserError(
+            f"{job.folder}: holds a checkpoint without {SETTINGS}, which says what it is of; delete "
+            "the folder"
+        )
     if path.exists() and (others := _differences(read_json(path), settings)):
         keys = ", ".join(dict.fromkeys(map(job.key, others)))
         raise UserError(

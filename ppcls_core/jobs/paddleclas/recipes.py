@@ -1,13 +1,10 @@
 """PaddleClas's training files of 2020 by their names, each a row of one table.
 
-The table, configs/paddleclas.csv, holds what its 127 files differ in; TEMPLATE is what they share.
-Settings that have no effect here are left out. Three rows are not as published: Xception71 trains
-Xception71, where its file named Xception65; the two for fp16 scale the loss as PaddleClas's later
-ones do; and the teacher of the flowers' distillation is the training that the manual makes before
-it, where the file expected a copy of that.
+The table, configs/paddleclas.csv, holds what its 127 files differ in (configs/ of PaddleClas at the
+end of 2020); what they share stands here, and settings that have no effect here are left out. Not
+as published are the output's folder and the teacher of the flowers' distillation, which is the
+training that the manual makes before it, where the file expected a copy of that.
 """
-
-from __future__ import annotations
 
 import csv
 import json

@@ -372,9 +372,13 @@ def test_images_that_are_not_there_stop_the_training_before_it_begins(folder, fi
 
 
 def test_another_training_in_the_same_folder_is_refused(folder):
-    train(load(), lambda line: None)
+    made = train(load(), lambda line: None)
     with pytest.raises(UserError, match=r"holds a training with other settings.*\(training\.lr\)"):
         train(load("training.lr=0.1"), lambda line: None)
+    (made / "job.json").unlink()
+    (made / "checkpoint.pdckpt").touch()
+    with pytest.raises(UserError, match=r"a checkpoint without job.json"):
+        train(load(), lambda line: None)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(folder):
