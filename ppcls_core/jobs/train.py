@@ -104,7 +104,9 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     """
     if job.val is None or job.weights is None:
         keys = " and ".join(f"`{job.key(name)}`" for name in ("val", "weights"))
-        raise UserError(f"an evaluation needs {keys}")
+        has_teacher = job.teacher is not None and job.teacher.weights is not None
+        hint = "; what is named is the teacher's, give a list with the student's second"
+        raise UserError(f"an evaluation needs {keys}{hint if has_teacher else ''}")
     log = _of_first(log)
     (images,) = images_of(job, "val")
     check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
@@ -195,8 +197,8 @@ def _is_done(job: Job, images: Images, val: Images) -> bool:
     path = job.folder / SETTINGS
     if not path.exists() and (job.folder / checkpoint.FILE).exists():
         raise UserError(
-            f"{job.folder}: holds a checkpoint without {SETTINGS}, which says what it is of; delete "
-            "the folder"
+            f"{job.folder}: holds a checkpoint without {SETTINGS}, which says what it is of; "
+            "delete the folder"
         )
     if path.exists() and (others := _differences(read_json(path), settings)):
         keys = ", ".join(dict.fromkeys(map(job.key, others)))

@@ -496,11 +496,11 @@ OPTIMIZER.function=RMSProp; OPTIMIZER.params.momentum=0.8; OPTIMIZER.params.rho=
 OPTIMIZER.params.beta1=0.8; OPTIMIZER.params.beta2=0.8
 OPTIMIZER.params.epsilon=0.01; OPTIMIZER.params.multi_precision=true
 OPTIMIZER.regularizer.function=L1; OPTIMIZER.regularizer.factor=0.1
-LOSS.function=JSDivLoss; LOSS={function: CELoss, params: {epsilon: 0.2}}
+LOSS.function=JSDivLoss; LOSS={function: CELoss, params: {epsilon: 0.05}}
 TRAIN.batch_size=3; TRAIN.num_workers=3; TRAIN.file_list=other; TRAIN.data_dir=other
 TRAIN.shuffle_seed=3; TRAIN.delimiter=","; TRAIN.transforms=null; TRAIN.mix=[MixupOperator]
 VALID.batch_size=3; VALID.file_list=other; VALID.data_dir=other; VALID.shuffle_seed=3
-VALID.delimiter=","; VALID.transforms=null
+VALID.delimiter=","; VALID.num_workers=3; VALID.transforms=null
 TRAIN.transforms.0.DecodeImage.to_rgb=false; TRAIN.transforms.0.DecodeImage.to_np=true
 TRAIN.transforms.0.DecodeImage.channel_first=true; TRAIN.transforms.1.RandCropImage.size=192
 TRAIN.transforms.1.RandCropImage.scale=[0.2, 1]; TRAIN.transforms.1.RandCropImage.ratio=[1, 2]
@@ -531,6 +531,13 @@ def test_a_setting_has_its_effect_or_is_refused_or_told(tmp_path, caplog, settin
     else:
         told = "fuse_*" if name.startswith("fuse_") else name
         assert after != before or re.search(rf"(?<!\w){re.escape(told)}(?!\w)", caplog.text)
+
+
+@pytest.mark.parametrize("part", ["TRAIN", "VALID"])
+def test_no_setting_of_the_images_is_forgotten(part):
+    tried = {setting.partition("=")[0] for setting in ALL}
+    section = {"TRAIN": Train, "VALID": Valid}[part]
+    assert {f"{part}.{name}" for name in section.model_fields} <= tried
 
 
 def test_no_setting_is_forgotten():

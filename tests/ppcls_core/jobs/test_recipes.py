@@ -165,6 +165,9 @@ def test_recipes_one_after_the_other_each_from_the_weights_of_the_last(tmp_path,
     assert second == Path(f"output/quick_start/ResNet50_vd_ssld_random_erasing_finetune/{NET}")
     for made in (first, second, third):
         assert (made / "1/ppcls.pdparams").is_file()
+    taught = [*SMALL, f"ARCHITECTURE.name={NET}_distill_{NET}", f"pretrained_model={third}"]
+    with pytest.raises(UserError, match="is the teacher's, give a list with the student's second"):
+        evaluate_job(load("quick_start/R50_vd_distill_MV3_large_x1_0", *taught), print)
     settings = [f"ARCHITECTURE.name={NET}", f"pretrained_model={third}", *SMALL, "TRAIN=null"]
     job = load("quick_start/MobileNetV3_large_x1_0_finetune", *settings)
     assert evaluate_job(job, print).num_images == 9
