@@ -86,7 +86,8 @@ class Dataset:
     """A data set: its files lie under the absolute folder `root`, or that of `roots` for a split.
 
     `num_classes` is how many classes lists have without `config.classes`, by default as many as
-    the greatest training label asks for.
+    the greatest training label asks for. `keys` are what the user calls the settings `train`,
+    `val`, `train.root`, `val.root` and `num_classes` where they are called otherwise.
     """
 
     name: str  # for messages
@@ -94,6 +95,7 @@ class Dataset:
     root: Path
     roots: Mapping[str, Path] = field(default_factory=dict, hash=False)
     num_classes: int | None = None
+    keys: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def fingerprint(self, splits: Splits | None = None) -> str:
         """sha256 (hex) over ids, labels, contents and class names of each split, over what was
@@ -135,19 +137,24 @@ class Dataset:
             planted = read_planted(self.root / self.config.planted, sets["pool"], sets["val"])
         return Splits(**sets, planted=planted)
 
+    def _key(self, name: str) -> str:
+        """The setting `name` as the user calls it."""
+        return self.keys.get(name, name.rpartition(".")[2])
+
     def _find(self, split: str, path: str, contents: Contents, count: Counter) -> Found:
         root = self.roots.get(split, self.root)
         source = root / path
         if not source.exists():
+            key, root_key = self._key(split), self._key(f"{split}.root")
             raise UserError(
                 f"data set '{self.name}': no list file or folder or tar {source}; "
-                f"correct `{split}`, which is relative to `root` ({root}), or `root`"
+                f"correct `{key}`, which is relative to `{root_key}` ({root}), or `{root_key}`"
             )
         found = find(source, root, contents.tar, count, self.config.delimiter)
         if not len(found.images):
             raise UserError(
-                f"data set '{self.name}': {source} names no image; fill it or remove `{split}` "
-                f"(found: {describe(found.images)})"
+                f"data set '{self.name}': {source} names no image; fill it or remove "
+                f"`{self._key(split)}` (found: {describe(found.images)})"
             )
         return found
 
@@ -171,7 +178,8 @@ class Dataset:
             if self.num_classes not in (None, len(names)):
                 raise UserError(
                     f"{first.source}: holds {len(names)} class folders or class tars, expected the "
-                    f"{self.num_classes} of `num_classes`: correct that, or give a list"
+                    f"{self.num_classes} of `{self._key('num_classes')}`: correct that, or give a "
+                    "list"
                 )
             return names
         check_agreement(numbers)
@@ -186,8 +194,8 @@ class Dataset:
         names = set(folder_classes(found)) if not self.config.classes else class_folders(found)
         if not names:
             raise UserError(
-                f"{found.source}: holds no class folders or class tars, which `{split}` needs: "
-                "put the images of each class into one, or give a list"
+                f"{found.source}: holds no class folders or class tars, which `{self._key(split)}` "
+                "needs: put the images of each class into one, or give a list"
             )
         numbers = tuple(map(str, range(len(classes))))
         if self.config.classes and names <= set(numbers) and not names & set(classes):
@@ -212,10 +220,12 @@ class Dataset:
             row = int(null[0])
             raise UserError(
                 f"{found.at(row)}: '{found.images.ids[row]}' has no label ({len(null):,} of "
-                f"{len(found.images):,} lines lack one); `{split}` needs lines of `path label`"
+                f"{len(found.images):,} lines lack one); `{self._key(split)}` needs lines of `path "
+                "label`"
             )
         if classes and split != "pool":  # a pool's labels, if any, are not used
-            source = "`num_classes`" if self.num_classes else "the training split"
+            number = f"`{self._key('num_classes')}`"
+            source = number if self.num_classes else "the training split"
             check_labels(found, len(classes), self.config.classes or source)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from data_catalog.base.errors import UserError
 from flows import services
 from flows.status import statuses
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path
@@ -51,7 +52,8 @@ Recipe = Annotated[
     ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")
+    list[str] | None,
+    typer.Option(*OVERRIDE, help="Override a setting: a.b=value, one or several."),
 ]
 
 

@@ -188,21 +188,24 @@ def _with(node: Any, names: Sequence[str], value: Any, where: str) -> Any:
     return [*node[:place], _with(node[place], rest, value, where), *node[place + 1 :]]
 
 
-def parse(model: type[C], data: Mapping[str, Any], where: str) -> C:
-    """`data` as a `model`. Raises UserError: one line per mistake: `where`, the key's path, what is
-    wrong, the closest known key."""
+def parse(
+    model: type[C], data: Mapping[str, Any], where: str, key_of: Callable[[str], str] = str
+) -> C:
+    """`data` as a `model`. Raises UserError: one line per mistake: `where`, the key's path as
+    `key_of` gives it, what is wrong, the closest known key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(model, mistake) for mistake in error.errors()))
+        lines = list(dict.fromkeys(_explain(model, mistake, key_of) for mistake in error.errors()))
         if len(lines) > MAX_MISTAKES:
             lines[MAX_MISTAKES:] = [f"and {len(lines) - MAX_MISTAKES} more mistakes"]
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def _explain(model: type[Config], mistake: ErrorDetails) -> str:
+def _explain(model: type[Config], mistake: ErrorDetails, key_of: Callable[[str], str]) -> str:
     loc, kind = mistake["loc"], mistake["type"]
-    path = _cut(".".join(str(part) for part in loc if not _BRANCH.fullmatch(str(part))))
+    path = ".".join(str(part) for part in loc if not _BRANCH.fullmatch(str(part)))
+    path = _cut(key_of(path))
     if kind == "extra_forbidden":
         fields = [config.model_fields for config in _configs_at(model, loc[:-1])]
         known = [field.alias or name for each in fields for name, field in each.items()]

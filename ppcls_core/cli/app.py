@@ -10,6 +10,8 @@ COMMANDS = {
     "doctor": "ppcls_core.cli.doctor:doctor",
     "train": "ppcls_core.cli.training:train",
     "eval": "ppcls_core.cli.training:evaluate",
+    "recipe": "ppcls_core.cli.training:recipe",
+    "data": "ppcls_core.cli.data:data",
     "augment-gallery": "ppcls_core.cli.training:augment_gallery",
     "dedup": "ppcls_core.cli.dedup:dedup",
     "select": "ppcls_core.cli.labels:select",

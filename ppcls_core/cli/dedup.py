@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 from data_catalog.base.config import UserError, override, parse
 from data_catalog.images.collect import collect
 from ppcls_core.cli.common import LogMonitor, console, log
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
@@ -35,7 +36,7 @@ def dedup(  # noqa: PLR0913 - a command's options
         Path | None, typer.Option(help="A removed.json, to be verified on these images.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("-o", "--override", help="rule=strict and other settings.")
+        list[str] | None, typer.Option(*OVERRIDE, help="rule=strict and other settings.")
     ] = None,
 ) -> None:
     """Find the pool's images that show an image of another set, however altered, or one another.

@@ -11,11 +11,13 @@ import typer
 from rich.table import Table
 
 from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.jobs import lite
 from ppcls_core.jobs.job import load_job
+from ppcls_core.jobs.paddleclas.recipes import is_recipe
 from ppcls_core.jobs.trained import Choice, Trained, find_trained
 from ppcls_core.runtime.timer import Repeats
 
@@ -48,7 +50,7 @@ class ModelOptions:
     ] = None
     overrides: Annotated[
         list[str] | None,
-        typer.Option("-o", "--override", help="num_classes=10, or any a.b=value of the YAML file."),
+        typer.Option(*OVERRIDE, help="num_classes=10, or any a.b=value of the YAML file."),
     ] = None
 
     def find(self) -> Trained:
@@ -124,7 +126,8 @@ def quantize(  # noqa: PLR0913 - a command's options
     check_folder(out, (*files, "compared.csv"), trained.weights)
     if qat:
         check_folder(out / "trained", files, trained.weights)
-    job = load_job(file, model.overrides or []) if file.is_file() else None
+    is_job = file.is_file() or is_recipe(model.model)
+    job = load_job(file, model.overrides or []) if is_job else None
     num_threads = start_paddle(threads)
     steps = late("ppcls_core.jobs.quantize")
     asked = steps.Quantization(trained, job, out, calibration, num_images, qat, num_threads)

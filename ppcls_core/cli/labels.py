@@ -8,6 +8,7 @@ import typer
 
 from data_catalog.base.config import UserError, override, parse
 from ppcls_core.cli.common import late, log
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.labels.select import SelectConfig, select_store
 from ppcls_core.labels.shard import open_shards
 from ppcls_core.runtime.monitor import SilentMonitor
@@ -24,7 +25,7 @@ def select(
     p: Annotated[int, typer.Option("-p", help="Classes that an image may serve, its best.")] = 10,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("-o", "--override", help="min_score=0.1, policy=random, seed=1, fill=true."),
+        typer.Option(*OVERRIDE, help="min_score=0.1, policy=random, seed=1, fill=true."),
     ] = None,
 ) -> None:
     """Select the K best images of each class by their soft labels: image_id, class_id, score."""

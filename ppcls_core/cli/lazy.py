@@ -4,11 +4,13 @@
 
 The line of a command in the help is the first of its function's docstring, read from the source.
 A function may take a dataclass, whose fields are then options of their own: commands share them.
+`-o a=1 b=2` is `-o a=1 -o b=2`, as in PaddleClas, for all names of that option.
 """
 
 import ast
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache, wraps
@@ -51,6 +53,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options of a program, before those of its commands."""
+_ASSIGNMENT = re.compile(r"[\w.*]+=")
+OVERRIDE = ("-o", "--override", "--set")  # the names of the option that takes a.b=value
 
 
 class _LazyGroup(TyperGroup):
@@ -72,9 +76,30 @@ class _LazyGroup(TyperGroup):
         return name, command and _command(self.places[str(name)], str(name)), rest
 
 
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _one_each(args))
+
+
+def _one_each(args: list[str]) -> list[str]:
+    """`args` with the override option before each of its values."""
+    found: list[str] = []
+    option, previous = "", ""
+    for arg in args:
+        if arg in OVERRIDE:
+            option = arg
+        elif previous not in OVERRIDE and not _ASSIGNMENT.match(arg):
+            option = ""
+        elif option and previous not in OVERRIDE:
+            found.append(option)
+        found.append(arg)
+        previous = arg
+    return found
+
+
 def _command(place: str, name: str) -> Any:  # Click's Command, of which Typer has a copy
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(_flat(pkgutil.resolve_name(place)))
+    single.command(name, cls=_Command)(_flat(pkgutil.resolve_name(place)))
     return typer.main.get_command(single)
 
 

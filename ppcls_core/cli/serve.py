@@ -10,6 +10,7 @@ import typer
 from data_catalog.base.config import override, parse
 from ppcls_core.cli.common import log
 from ppcls_core.cli.export import Threads
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.cli.predict import Device, Folder, Precision, ResultOptions, report
 
 TOKEN = "SSLD_TOKEN"
@@ -30,7 +31,7 @@ def serve(  # noqa: PLR0913 - a command's options
     threads: Threads = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("-o", "--override", help="max_batch=16, max_wait_ms=2 and other limits."),
+        typer.Option(*OVERRIDE, help="max_batch=16, max_wait_ms=2 and other limits."),
     ] = None,
 ) -> None:
     """Serve a model: POST /predict with images, GET / for a page to drop a picture on.

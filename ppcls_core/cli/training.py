@@ -1,5 +1,6 @@
 """One model by itself: training, evaluation, pictures of the augmentation."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -7,12 +8,19 @@ import typer
 
 from data_catalog.base.config import UserError
 from ppcls_core.cli.common import late, log
+from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.data.augment.gallery import draw_gallery
 from ppcls_core.jobs.job import load_job
+from ppcls_core.jobs.paddleclas.recipes import recipe_rows, recipe_text
 
-File = Annotated[Path, typer.Option("-c", "--config", help="YAML: ours or PaddleClas's of 2020.")]
+File = Annotated[
+    Path,
+    typer.Option(
+        "-c", "--config", help="YAML, ours or PaddleClas's of 2020, or a name of `ppcls recipe`."
+    ),
+]
 Overrides = Annotated[
-    list[str] | None, typer.Option("-o", "--override", help="a.b=value over it. Repeatable.")
+    list[str] | None, typer.Option(*OVERRIDE, help="a.b=value over it, one or several.")
 ]
 
 
@@ -50,6 +58,24 @@ def evaluate(
     if per_class and per_class.is_dir():
         raise UserError(f"--per-class {per_class}: is a folder; give the name of a file")
     late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
+
+
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(help="Such as ResNet/ResNet50_vd; with --list also 'ResNet/*'.")
+    ] = None,
+    is_list: Annotated[bool, typer.Option("--list", help="Name the recipes.")] = False,
+) -> None:
+    """Print one of PaddleClas's training files of 2020, or name them all.
+
+    ppcls recipe ResNet/ResNet50_vd > my.yaml; ppcls train -c ResNet/ResNet50_vd takes it as it is.
+    """
+    if name and not is_list:
+        return log(recipe_text(name).rstrip())
+    names = [known for known in recipe_rows() if fnmatchcase(known, name or "*")]
+    if not names:
+        raise UserError(f"no recipe matches '{name}'; leave the pattern out to see all")
+    log("\n".join(names))
 
 
 def augment_gallery(

@@ -1,4 +1,4 @@
-"""Exact top-1 and top-5 of a model on a labelled image set, as a whole and of each class."""
+"""Exact top-1 and top-k of a model on a labelled image set, as a whole and of each class."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from ppcls_core.models.networks.layers import eval_mode, normalize
 from ppcls_core.runtime.monitor import Interrupted, Monitor
 
 BATCH_SIZE = 64
+TOPK = 5
 Predict = Callable[[np.ndarray], np.ndarray]
 """uint8 [N, 3, S, S] pixels to float32 [N, C] logits."""
 
@@ -25,13 +26,15 @@ Predict = Callable[[np.ndarray], np.ndarray]
 class EvalData:
     """Labelled images as models are tested on them, loaded by `workers` threads.
 
-    An evaluation fails when more than the share `max_lost` of the images cannot be read.
+    An evaluation fails when more than the share `max_lost` of the images cannot be read. `topk` is
+    how many of the highest logits count for top-k.
     """
 
     images: Images
     preprocess: Preprocess
     workers: int
     max_lost: float = MAX_LOST
+    topk: int = TOPK
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Accuracy:
     """Hits of a model; images that cannot be read are left out and counted by reason.
 
     `by_class` is int64 [3, C]: of each class the images, those whose class has the highest logit,
-    and those whose class is among the highest five.
+    and those whose class is among the highest five, or as many as EvalData.topk says.
     """
 
     by_class: np.ndarray
@@ -56,8 +59,8 @@ class Accuracy:
         return int(self.by_class[1].sum()) / max(self.num_images, 1)
 
     @property
-    def top5(self) -> float:
-        """Share of them whose class is among the highest five logits; 0 without images."""
+    def topk(self) -> float:
+        """Share of them whose class is among the highest k logits; 0 without images."""
         return int(self.by_class[2].sum()) / max(self.num_images, 1)
 
     @property
@@ -97,7 +100,7 @@ def evaluate_each(
     for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, data.workers):
         lost.update({images.ids[row]: (error.reason, error.detail) for row, error in bad})
         if rows:
-            hits = [count_hits(predict(pixels), labels[rows]) for predict in predictors]
+            hits = [count_hits(predict(pixels), labels[rows], data.topk) for predict in predictors]
             counts = [_sum([total, new]) for total, new in zip(counts, hits, strict=True)]
         if monitor.stop_requested:
             break  # not raised here: the others must learn of it first
@@ -108,11 +111,11 @@ def evaluate_each(
     return [Accuracy(_sum(world().gather(own)), by_reason) for own in counts]
 
 
-def count_hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def count_hits(logits: np.ndarray, labels: np.ndarray, topk: int = TOPK) -> np.ndarray:
     """`Accuracy.by_class` of float [N, C] logits, integer [N] labels; ties and NaN are misses."""
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
     rank = (~(logits < target)).sum(1) - 1  # not >=, which is false for NaN; less itself
-    hits = (labels, labels[rank < 1], labels[rank < 5])
+    hits = (labels, labels[rank < 1], labels[rank < topk])
     return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
 
 

@@ -89,8 +89,8 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
             run.on_validation(accuracy)
         return {"top1": accuracy.top1, **{VAL + reason: n for reason, n in accuracy.lost.items()}}
 
-    max_lost = run.val.max_lost
-    training = Training(model, objective, run.loader, validate, run.on_step, run.on_epoch, max_lost)
+    hooks = (validate, run.on_step, run.on_epoch)
+    training = Training(model, objective, run.loader, *hooks, run.val.max_lost, run.val.topk)
     return Trainer(training, run.config, run.directory, run.save_seconds, run.monitor)
 
 

@@ -32,6 +32,7 @@ from ppcls_core.engine.averages import Average, RunningStatistics
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.engine.device import DeviceBatch, Download, Uploaded, to_device
 from ppcls_core.engine.distributed import Ahead, world
+from ppcls_core.engine.evaluator import TOPK
 from ppcls_core.engine.objectives import Objective
 from ppcls_core.engine.optimizers import make_optimizer
 from ppcls_core.engine.schedules import Length
@@ -42,7 +43,7 @@ from ppcls_core.runtime.randomness import seed_of
 
 BEST = "best.pdparams"
 MAX_OVERFLOWS = 10  # of an epoch's steps in fp16 whose loss is not finite; more are no accident
-NUM_FIGURES, NUM_FLAGS = 3, 3  # loss, top-1 and top-5 hits; batch missing, save due, shall stop
+NUM_FIGURES, NUM_FLAGS = 3, 3  # loss, top-1 and top-k hits; batch missing, save due, shall stop
 Row = dict[str, float]
 """An epoch of a history: epoch, loss, lr; `top1` where it was validated; "rejected: REASON", number
 of training images that could not be read so far; `overflows`, number of steps that fp16 left out,
@@ -59,7 +60,7 @@ class StepReport:
     loss: float
     lr: float
     top1: float
-    top5: float
+    topk: float
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Training:
     on_step: Callable[[StepReport], None] | None = None
     on_epoch: Callable[[int], None] | None = None  # after each, before its checkpoint; from 0
     max_lost: float = MAX_LOST
+    topk: int = TOPK  # of a StepReport
 
 
 class Trainer(checkpoint.State):
@@ -215,7 +217,7 @@ class Trainer(checkpoint.State):
     ) -> paddle.Tensor:
         """Leave the gradient of the mean loss over the parts of this process's batch.
 
-        Gives loss, top-1 hits, top-5 hits and the running statistics, each summed over the parts:
+        Gives loss, top-1 hits, top-k hits and the running statistics, each summed over the parts:
         float64 on the device.
         """
         found, sums = statistics.read(), None
@@ -230,7 +232,7 @@ class Trainer(checkpoint.State):
             self.scaler.scale(loss / len(parts)).backward()
             with paddle.no_grad():
                 own = loss.reshape([1]).astype("float64")
-                found_here = paddle.concat([own, hits(logits, part.labels), statistics.read()])
+                found_here = paddle.concat([own, hits(logits, part.labels, self.training.topk), statistics.read()])
                 sums = found_here if sums is None else sums + found_here
         assert sums is not None, "a batch has a part at least"
         return sums
@@ -253,8 +255,8 @@ class Trainer(checkpoint.State):
                 "lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
             )
         if self.training.on_step is not None:
-            top1, top5 = (values[1:NUM_FIGURES] / self.training.loader.batch_size).tolist()
-            self.training.on_step(StepReport(launched.step, loss, launched.lr, top1, top5))
+            top1, topk = (values[1:NUM_FIGURES] / self.training.loader.batch_size).tolist()
+            self.training.on_step(StepReport(launched.step, loss, launched.lr, top1, topk))
 
     def _may_overflow(self) -> bool:
         """Whether the loss of one more step of the epoch may be not finite: in fp16 alone, where
@@ -317,10 +319,10 @@ class Trainer(checkpoint.State):
         return self.config.schedule(step, self.config.lr, self._length)
 
 
-def hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+def hits(logits: paddle.Tensor, labels: paddle.Tensor, topk: int = TOPK) -> paddle.Tensor:
     """float64 [2] on the device: how many images of known label (int64 [N], else -1) have it as the
-    highest, and among the five highest, of their logits float32 [N, C]; as `count_hits`."""
+    highest, and among the `topk` highest, of their logits float32 [N, C]; as `count_hits`."""
     target = paddle.take_along_axis(logits, labels.clip(min=0).unsqueeze(1), 1)
     rank = (logits < target).logical_not().sum(1) - 1
     known = labels >= 0
-    return paddle.stack([(known & (rank < k)).sum() for k in (1, 5)]).astype("float64")
+    return paddle.stack([(known & (rank < k)).sum() for k in (1, topk)]).astype("float64")

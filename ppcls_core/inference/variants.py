@@ -78,7 +78,7 @@ def compare(variants: Sequence[Variant], images: Images | None, threads: int) ->
         Compared(
             variant=variant.name,
             top1=found and found.top1,
-            top5=found and found.top5,
+            top5=found and found.topk,
             num_images=found.num_images if found else 0,
             mbytes=variant.num_bytes / 1e6,
             latency_ms=latency,

@@ -6,6 +6,7 @@ A YAML file of these fields, or one of PaddleClas (`paddleclas`), becomes a `Job
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,7 @@ from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.jobs import paddleclas
+from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe
 from ppcls_core.models.registry import ModelConfig, check_image_size
 
 MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywhere
@@ -25,6 +27,7 @@ class ImageList(Config):
 
     list: str  # the list file
     root: str  # the folder from which its paths start
+    delimiter: str | None = None  # between path and label, where it is no white space
 
 
 class JobTeacher(Config):
@@ -54,6 +57,7 @@ class Job(Config):
     # Epochs, counted from 0, between copies of the weights, `folder`/EPOCH/ppcls.pdparams.
     save_every: int | None = Field(default=None, gt=0)
     vdl_dir: str | None = None  # for VisualDL's scalars
+    topk: int = Field(default=5, gt=0)  # beside top-1, the share among so many is told
 
     @model_validator(mode="after")
     def _learns_from_one(self) -> Job:
@@ -75,25 +79,50 @@ class Job(Config):
         """Where the job's files go."""
         return Path(self.output) / self.model.name
 
+    def key(self, name: str) -> str:
+        """The setting `name`, a.b of these fields, as the user's file calls it."""
+        return name
+
+
+class PaddleClasJob(Job):
+    """A job out of a file in PaddleClas's form."""
+
+    def key(self, name: str) -> str:
+        """The setting `name`, a.b of a Job's fields, as PaddleClas calls it."""
+        return paddleclas.key_of(name)
+
 
 def load_job(path: Path, settings: list[str]) -> Job:
-    """The job of the YAML file `path`, ours or PaddleClas's, with `settings` (a.b=value) over it.
-    Raises UserError: unknown keys, wrong values, unknown models, sizes below the models'
-    smallest."""
+    """The job of the YAML file `path`, ours or PaddleClas's, or of the recipe of that name, with
+    `settings` (a.b=value) over it.
+    Raises UserError: no such file or recipe, unknown keys, wrong values, unknown models, sizes
+    below the models' smallest."""
     repeated: list[str] = []
-    data = load_yaml(path, repeated.append)
+    data = _read(path, repeated)
     if paddleclas.is_paddleclas(data):
         # Some published files give a key twice; there the last counts, as in PaddleClas.
         for what in repeated:
             paddleclas.note(str(path), f"{what}; the last counts")
         fields = paddleclas.job_fields(override(data, settings), str(path))
+        job = parse(PaddleClasJob, fields, str(path), paddleclas.key_of)
     elif repeated:
         raise UserError(f"{path}: {repeated[0]}; keep one")
     else:
-        fields = override(data, settings)
-    job = parse(Job, fields, str(path))
+        job = parse(Job, override(data, settings), str(path))
     _check(job, path)
     return job
+
+
+def _read(path: Path, repeated: list[str]) -> dict[str, Any]:
+    """The settings of the file `path` or, where there is none, of the recipe of that name."""
+    if path.is_file() or (path.exists() and not is_recipe(str(path))):
+        return load_yaml(path, repeated.append)
+    # PaddleClas's manual names them by their files, such as ./configs/ResNet/ResNet50_vd.yaml.
+    name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
+    name = name.relative_to("configs") if name.is_relative_to("configs") else name
+    if name == path or is_recipe(str(name)):
+        return recipe(str(name))
+    return load_yaml(path, repeated.append)
 
 
 def _check(job: Job, path: Path) -> None:

@@ -18,6 +18,7 @@ from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
+from ppcls_core.engine import checkpoint
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -30,14 +31,14 @@ from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import ImageList, Job
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights.files import save_state, weights_digest
+from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
 
 WEIGHTS, SETTINGS = "last.pdparams", "job.json"
 # Settings that change no weights.
-RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir"}
+RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir", "topk"}
 Log = Callable[[str], None]
 
 
@@ -51,22 +52,29 @@ def train(job: Job, log: Log) -> Path:
     is another training's.
     """
     if job.train is None or job.learning is None or job.val is None:
-        raise UserError("a training needs `train`, `training` and `val` (TRAIN and VALID)")
+        keys = dict.fromkeys(f"`{job.key(name)}`" for name in ("train", "training", "val"))
+        raise UserError(f"a training needs {', '.join(keys)}")
     log = _of_first(log)
     with world().together():
         images, found = images_of(job, "train", "val")
-        val = EvalData(found, job.preprocess, job.workers, job.max_lost)
+        val = EvalData(found, job.preprocess, job.workers, job.max_lost, job.topk)
         is_done = world().is_first and _is_done(job, images, val.images)
     if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
         return job.folder
     with world().together():
         model, objective = _model(job, log), _objective(job, images)
-    scalars = _scalars_to(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
+    scalars = _Scalars(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
+    step_log = _step_log(job, len(images) // job.learning.batch_size, log, scalars)
 
     def copy_weights(epoch: int) -> None:
         if job.save_every and epoch % job.save_every == 0 and world().is_first:
             save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
+
+    def tell(found: Accuracy) -> None:
+        log(f"valid top1:{found.top1:.4f} top{job.topk}:{found.topk:.4f}")
+        if scalars is not None:
+            scalars.add("valid", {"top1": found.top1, f"top{job.topk}": found.topk}, step_log.step)
 
     with _console(log) as monitor:
         run = Run(
@@ -77,9 +85,9 @@ def train(job: Job, log: Log) -> Path:
             job.folder,
             monitor,
             weights=WEIGHTS,
-            on_step=_StepLog(len(images) // job.learning.batch_size, job.log_every, log, scalars),
+            on_step=step_log,
             on_epoch=copy_weights,
-            on_validation=lambda found: log(f"valid top1:{found.top1:.4f} top5:{found.top5:.4f}"),
+            on_validation=tell,
         )
         train_model(model, objective, run)
     log(f"written: {job.folder}")
@@ -90,23 +98,27 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     """Accuracy of the job's weights on its validation images, logged by the first process.
 
     That of each class goes to the CSV file `per_class`: class, its name if there is one,
-    num_images, top1, top5; the shares are empty without images.
+    num_images, top1 and, with `topk` 5, top5; the shares are empty without images.
 
     Raises UserError: no weights, or they are for other classes; too few images can be read.
     """
     if job.val is None or job.weights is None:
-        raise UserError("an evaluation needs `val` and `weights` (VALID and pretrained_model)")
+        keys = " and ".join(f"`{job.key(name)}`" for name in ("val", "weights"))
+        has_teacher = job.teacher is not None and job.teacher.weights is not None
+        hint = "; what is named is the teacher's, give a list with the student's second"
+        raise UserError(f"an evaluation needs {keys}{hint if has_teacher else ''}")
     log = _of_first(log)
     (images,) = images_of(job, "val")
-    check_class_names(Path(job.weights), images.classes)  # same number is not same classes
+    check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
     with _console(log) as monitor:
-        data = EvalData(images, job.preprocess, job.workers, job.max_lost)
+        data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
         accuracy = evaluate(model, data, monitor)
     if per_class is not None and world().is_first:
-        _write_classes(per_class, accuracy, images.classes)
-    log(f"top1:{accuracy.top1:.4f} top5:{accuracy.top5:.4f} images:{accuracy.num_images}")
+        _write_classes(per_class, accuracy, images.classes, job.topk)
+    shares = f"top1:{accuracy.top1:.4f} top{job.topk}:{accuracy.topk:.4f}"
+    log(f"{shares} images:{accuracy.num_images}")
     for reason, count in accuracy.lost.items():
         log(f"left out as {reason}: {count}")
     return accuracy
@@ -134,7 +146,7 @@ def try_out(job: Job, log: Log) -> None:
         images = noise_images(Path(name), config.batch_size, job.num_classes)
         objective = _objective(job.model_copy(update={"teacher": teacher}), images)
         data, seed = EvalData(images, job.preprocess, job.workers), seed_of(job.seed, "train")
-        report = _StepLog(1, 1, log, None)
+        report = _step_log(job.model_copy(update={"log_every": 1}), 1, log, None)
         run = Run(images, data, config, seed, Path(name), monitor, on_step=report)
         trainer = trainer_of(model, objective, run)
         trainer.step(trainer.remaining_batches())
@@ -149,20 +161,27 @@ def images_of(job: Job, *splits: Literal["train", "val"]) -> list[Images]:
     sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
     lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
     roots = {split: Path(source.root).absolute() for split, source in sources.items()}
-    config = FilesConfig.model_validate({"root": "", **lists})
-    dataset = Dataset("images", config, Path.cwd(), roots, job.num_classes)
+    delimiters = {source.delimiter for source in sources.values()}
+    if len(delimiters) > 1:
+        keys = " and ".join(job.key(f"{split}.delimiter") for split in splits)
+        raise UserError(f"{keys} differ; write the lists alike")
+    config = FilesConfig.model_validate({"root": "", "delimiter": delimiters.pop(), **lists})
+    keys = {"num_classes": job.key("num_classes")}
+    for split in splits:
+        keys |= {split: job.key(f"{split}.list"), f"{split}.root": job.key(f"{split}.root")}
+    dataset = Dataset("images", config, Path.cwd(), roots, job.num_classes, keys)
     found = dataset.build(Path(), lambda done, total: None)
     return [getattr(found, split) for split in splits]
 
 
-def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:
+def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str], topk: int) -> None:
     def row(number: int) -> dict[str, object]:
         name = names[number] if number < len(names) and names[number] != str(number) else ""
         images, *hits = accuracy.by_class[:, number].tolist()
         shares = [f"{hit / images:.6f}" if images else "" for hit in hits]
         return dict(zip(columns, (number, name, images, *shares), strict=True))
 
-    columns = ["class", "name", "num_images", "top1", "top5"]
+    columns = ["class", "name", "num_images", "top1", f"top{topk}"]
     write_csv(path, columns, map(row, range(accuracy.by_class.shape[1])))
 
 
@@ -177,10 +196,16 @@ def _is_done(job: Job, images: Images, val: Images) -> bool:
     settings = job.model_dump(mode="json", exclude=RUN_TIME)
     settings["inputs"] = _inputs_of(job, images, val)
     path = job.folder / SETTINGS
-    if path.exists() and (others := _differences(read_json(path), settings)):
+    if not path.exists() and (job.folder / checkpoint.FILE).exists():
         raise UserError(
-            f"{job.folder}: holds a training with other settings or inputs ({', '.join(others)}); "
-            "delete the folder to train anew, or give another one (output)"
+            f"{job.folder}: holds a checkpoint without {SETTINGS}, which says what it is of; "
+            "delete the folder"
+        )
+    if path.exists() and (others := _differences(read_json(path), settings)):
+        keys = ", ".join(dict.fromkeys(map(job.key, others)))
+        raise UserError(
+            f"{job.folder}: holds a training with other settings or inputs ({keys}); delete the "
+            f"folder to train anew, or give another one ({job.key('output')})"
         )
     write_json(path, settings)
     return (job.folder / HISTORY).exists()
@@ -197,9 +222,18 @@ def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
     """Names of the settings and `inputs` of a job that are not as they were recorded."""
     if not isinstance(recorded, dict):
         return ["settings (its record is damaged)"]
-    names = [n for n in wanted if n != "inputs" and wanted[n] != recorded.get(n)]
-    before = recorded.get("inputs", {})
-    return names + [n for n, digest in wanted["inputs"].items() if digest != before.get(n)]
+    before, found = _leaves(recorded), _leaves(wanted)
+    names = sorted(name for name in before.keys() | found if before.get(name) != found.get(name))
+    return [name.removeprefix("inputs.") for name in names]
+
+
+def _leaves(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The values of nested settings by a.b, lists as one value; an empty section is None."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _leaves(value, f"{above}{name}.") if isinstance(value, dict) else {}
+        found |= inner or {above + name: None if value == {} else value}
+    return found
 
 
 def _model(job: Job, log: Callable[[str], None]) -> Network:
@@ -218,7 +252,7 @@ def _objective(job: Job, images: Images) -> Objective:
     name, spec = job.teacher.model.name, job.teacher.model.spec
     teacher = build_model(name, num_classes=job.num_classes, spec=spec)
     if job.teacher.weights is not None:
-        weights = Path(job.teacher.weights)
+        weights = find_weights(Path(job.teacher.weights))
         check_class_names(weights, images.classes)
         wanted = f"{name} with the {job.num_classes} classes of the data"
         with errors_of(f"the teacher's weights, for {wanted}"):
@@ -260,6 +294,21 @@ def _described(config: LabelTraining | DistillTraining) -> str:
     )
 
 
+class _Scalars:
+    """Writes curves to a folder, by VisualDL."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            visualdl = importlib.import_module("visualdl")  # no dependency of ours
+        except ImportError as error:
+            raise UserError("--vdl_dir needs VisualDL: pip install visualdl") from error
+        self._writer = visualdl.LogWriter(str(folder))
+
+    def add(self, kind: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+
 @dataclass
 class _StepLog:
     """A line of PaddleClas's form every few steps."""
@@ -267,35 +316,33 @@ class _StepLog:
     steps_per_epoch: int
     every: int
     log: Log
-    scalars: Callable[[StepReport], None] | None
+    scalars: _Scalars | None
+    topk: int | None  # None: accuracies are not told
     since: float = 0.0
+    step: int = 0
 
     def __call__(self, report: StepReport) -> None:
         now = time.monotonic()
         elapsed, self.since = now - (self.since or now), now  # 0 for the first step
+        self.step = report.step
+        shares = {"top1": report.top1, f"top{self.topk}": report.topk} if self.topk else {}
         if self.scalars is not None:
-            self.scalars(report)
+            values = {"loss": report.loss, **shares, "lr": report.lr}
+            self.scalars.add("train", values, report.step)
         epoch, step = divmod(report.step, self.steps_per_epoch)
         if step % self.every == 0:
+            figures = {"loss": report.loss, **shares}
+            text = " ".join(f"{name}:{value:.4f}" for name, value in figures.items())
             self.log(
-                f"epoch:{epoch} train step:{step} loss:{report.loss:.4f} top1:{report.top1:.4f} "
-                f"top5:{report.top5:.4f} lr:{report.lr:.6f} elapse:{elapsed:.3f}"
+                f"epoch:{epoch} train step:{step} {text} lr:{report.lr:.6f} elapse:{elapsed:.3f}"
             )
 
 
-def _scalars_to(folder: Path) -> Callable[[StepReport], None]:
-    """Writes the loss, learning rate and accuracies of each step to `folder`, by VisualDL."""
-    try:
-        visualdl = importlib.import_module("visualdl")  # no dependency of ours
-    except ImportError as error:
-        raise UserError("--vdl_dir needs VisualDL: pip install visualdl") from error
-    writer = visualdl.LogWriter(str(folder))
-
-    def write(report: StepReport) -> None:
-        for name in ("loss", "lr", "top1", "top5"):
-            writer.add_scalar(f"train/{name}", getattr(report, name), report.step)
-
-    return write
+def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None) -> _StepLog:
+    """That of the job; a mixed image has two labels, so of mixed batches no accuracy is told."""
+    assert job.learning
+    topk = None if job.learning.mix else job.topk
+    return _StepLog(steps_per_epoch, job.log_every, log, scalars, topk)
 
 
 class _Console(Monitor):

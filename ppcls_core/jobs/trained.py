@@ -13,6 +13,7 @@ from data_catalog.images.classes import read_classes
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
+from ppcls_core.jobs.paddleclas.recipes import is_recipe
 from ppcls_core.models import registry
 from ppcls_core.models.weights.state import load_weights
 
@@ -57,7 +58,7 @@ class Trained(Config):
 
 
 def find_trained(given: str, choice: Choice) -> Trained:
-    """The model of the YAML file `given`, ours or PaddleClas's, or else the one of that name.
+    """The model of the YAML file or recipe `given`, or else the one of that name.
 
     Without `choice.classes` the classes are called by their numbers.
 
@@ -65,7 +66,7 @@ def find_trained(given: str, choice: Choice) -> Trained:
     take, or another number of class names than classes.
     """
     names = read_classes(choice.classes) if choice.classes else ()
-    is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file()
+    is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file() or is_recipe(given)
     if is_file:
         job = load_job(Path(given), list(choice.settings))
     else:

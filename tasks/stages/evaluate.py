@@ -69,7 +69,7 @@ def _measure(work: Work, stage: str) -> tuple[dict[str, Any], Accuracy]:
         "architecture": title,
         "resolution": size,
         "top1": accuracy.top1,
-        "top5": accuracy.top5,
+        "top5": accuracy.topk,
         "num_images": accuracy.num_images,
         "rejected": accuracy.lost,
         "parameters": model and count_parameters(model),

@@ -13,7 +13,14 @@ from data_catalog.base.config import UserError, parse
 from data_catalog.base.errors import errors_of
 from ppcls_core.jobs.paddleclas.settings import PaddleClasConfig
 from ppcls_core.jobs.paddleclas.training import note, preprocess, training
+from ppcls_core.jobs.paddleclas.transforms import (
+    NormalizeImageSection,
+    OperatorSection,
+    RandCropImageSection,
+    ResizeImageSection,
+)
 from ppcls_core.models.registry import spec_of
+from ppcls_core.models.specs import Colour
 
 _SECTIONS = {"ARCHITECTURE", "architecture", "LEARNING_RATE", "OPTIMIZER", "TRAIN", "VALID", "Arch"}
 # Keys that its files have had under another name too, some for a few weeks.
@@ -38,6 +45,44 @@ _MODELS = {
 }
 _SPECS = {"EfficientNetLite0": {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True}}
 _PARAMS = {"use_se": "squeeze_excite", "dropout_prob": "dropout"}
+# Settings of a Job, and where they come from.
+_KEYS = {
+    "model": "ARCHITECTURE",
+    "model.spec": "ARCHITECTURE.params",
+    "num_classes": "classes_num",
+    "weights": "pretrained_model",
+    "teacher": "ARCHITECTURE.name",
+    "teacher.weights": "pretrained_model",
+    "train": "TRAIN",
+    "train.list": "TRAIN.file_list",
+    "train.root": "TRAIN.data_dir",
+    "val": "VALID",
+    "val.list": "VALID.file_list",
+    "val.root": "VALID.data_dir",
+    "preprocess": "VALID.transforms",
+    "output": "model_save_dir",
+    "seed": "TRAIN.shuffle_seed",
+    "workers": "TRAIN.num_workers",
+    "log_every": "print_interval",
+    "save_every": "save_interval",
+    "training": "epochs",
+    "training.epochs": "epochs",
+    "training.batch_size": "TRAIN.batch_size",
+    "training.image_size": "image_shape",
+    "training.lr": "LEARNING_RATE.params.lr",
+    "training.schedule": "LEARNING_RATE.params",
+    "training.optimizer": "OPTIMIZER.params",
+    "training.regularizer": "OPTIMIZER.regularizer",
+    "training.ema_decay": "ema_decay",
+    "training.eval_every": "valid_interval",
+    "training.precision": "use_fp16",
+    "training.precision.loss_scale": "amp_scale_loss",
+    "training.precision.dynamic": "use_dynamic_loss_scaling",
+    "training.label_smoothing": "ls_epsilon",
+    "training.augmentation": "TRAIN.transforms",
+    "training.mix": "TRAIN.mix",
+}
+_RATE_NAMES = {"warmup_epochs": "warmup_epoch"}
 _GRAPH_PARAMS = {"is_test", "data_format", "image_shape"}
 
 
@@ -72,6 +117,7 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         "log_every": form.print_interval,
         "save_every": form.save_interval,
         "vdl_dir": form.vdl_dir,
+        "topk": form.topk,
     }
     if teacher is not None:
         fields["teacher"] = {"model": teacher, "weights": weights.pop(0) if weights else None}
@@ -83,7 +129,10 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     fields["weights"] = weights[0] if weights else None
     for name, section in (("val", form.VALID), ("train", form.TRAIN)):
         if section is not None:
-            fields[name] = {"list": section.file_list, "root": section.data_dir}
+            spaced = section.delimiter.isspace()  # then any white space serves
+            delimiter = None if spaced else section.delimiter
+            lists = {"list": section.file_list, "root": section.data_dir, "delimiter": delimiter}
+            fields[name] = lists
             fields["workers"] = max(1, section.num_workers)
     if form.VALID is not None:
         fields["preprocess"] = preprocess(form, form.VALID, where)
@@ -92,6 +141,17 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         fields["distill" if teacher else "training"] = training(form, form.TRAIN, where)
         _check_checkpoints(form, Path(fields["output"], student["name"]), where)
     return fields
+
+
+def key_of(name: str) -> str:
+    """The setting of PaddleClas's form that the setting `name`, a.b, of a Job comes from."""
+    parts = name.replace("distill.", "training.", 1).split(".")
+    for length in range(len(parts), 0, -1):
+        if key := _KEYS.get(".".join(parts[:length])):
+            # The form chooses by `function` what ours chooses by a `name`, which pydantic names.
+            rest = [_RATE_NAMES.get(part, part) for part in parts[length:] if not part[0].isupper()]
+            return ".".join([key, *rest])
+    return name
 
 
 def _check_checkpoints(form: PaddleClasConfig, folder: Path, where: str) -> None:
@@ -145,15 +205,61 @@ def _models(form: PaddleClasConfig, where: str) -> tuple[dict[str, Any], dict[st
             f"{where}: use_distillation is {form.use_distillation}, but ARCHITECTURE.name is "
             f"'{name}'; a distillation is named TEACHER_distill_STUDENT"
         )
-    student = _model(second or first, form.ARCHITECTURE.params, where)
-    return student, _model(first, {}, where) if distill else None
+    _note_linear(form, second or first, where)
+    colours = _colours(form, where)
+    student = _model(second or first, form.ARCHITECTURE.params, colours, where)
+    return student, _model(first, {}, colours, where) if distill else None
 
 
-def _model(name: str, params: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _operators(form: PaddleClasConfig) -> dict[str, list[OperatorSection]]:
+    """The operators of each part that lists some."""
+    parts = {"TRAIN": form.TRAIN, "VALID": form.VALID}
+    return {name: list(part.transforms) for name, part in parts.items() if part and part.transforms}
+
+
+def _colours(form: PaddleClasConfig, where: str) -> dict[str, Colour]:
+    """Mean and deviation of the whole file, which become a part of the network."""
+    found: dict[str, dict[str, Colour]] = {}
+    for name, operators in _operators(form).items():
+        given = [each for each in operators if isinstance(each, NormalizeImageSection)]
+        if len(given) > 1:
+            raise UserError(f"{where}: {name}.transforms: NormalizeImage stands there twice")
+        if given:
+            found[name] = given[0].colours()
+        else:
+            note(where, f"{name}.transforms has no NormalizeImage; the model's own is taken")
+    first = next(iter(found.values()), {})
+    if any(colours != first for colours in found.values()):
+        raise UserError(
+            f"{where}: NormalizeImage differs in TRAIN.transforms and VALID.transforms; the "
+            "network sees one kind of images, so make them equal"
+        )
+    return first
+
+
+def _note_linear(form: PaddleClasConfig, name: str, where: str) -> None:
+    """Warn where an EfficientNet, which was published with cubic interpolation, has another."""
+    if not name.startswith("EfficientNetB"):
+        return
+    for part, operators in _operators(form).items():
+        if any(
+            isinstance(each, RandCropImageSection | ResizeImageSection) and each.interpolation != 2
+            for each in operators
+        ):
+            note(
+                where,
+                f"{part}.transforms: {name} wants cubic interpolation (interpolation: 2); "
+                "resized otherwise it loses accuracy",
+            )
+
+
+def _model(
+    name: str, params: Mapping[str, Any], colours: Mapping[str, Colour], where: str
+) -> dict[str, Any]:
     given = {_PARAMS.get(key, key): v for key, v in params.items() if key not in _GRAPH_PARAMS}
     for key in sorted(params.keys() & _GRAPH_PARAMS):
         note(where, f"ARCHITECTURE.params.{key} is passed over; it only steered the static graph")
     name, spec = _MODELS.get(name, name), {**_SPECS.get(name, {}), **given}
     with errors_of(f"{where}: ARCHITECTURE"):
-        spec_of(name, spec)
-    return {"name": name, "spec": spec}
+        own = spec_of(name, spec)
+    return {"name": name, "spec": spec | {k: v for k, v in colours.items() if getattr(own, k) != v}}

@@ -63,7 +63,7 @@ class LearningRate(Section):
     """The learning rate over the training."""
 
     function: Literal["Cosine", "CosineWarmup", "ExponentialWarmup", "Linear", "Piecewise"] = (
-        "Cosine"
+        "Linear"
     )
     params: RateParams = RateParams()
 
@@ -113,7 +113,7 @@ class ImageSection(Section):
     num_workers: Annotated[int, Field(ge=0, le=256)] = 4
     file_list: str
     data_dir: str
-    delimiter: Literal[" ", "\t"] = " "  # a line is split at its last white space, either of both
+    delimiter: Annotated[str, Field(min_length=1)] = " "
     transforms: tuple[Transform, ...] | None = None
 
 
@@ -150,7 +150,7 @@ class PaddleClasConfig(Section):
     pretrained_model: Annotated[tuple[str, ...], BeforeValidator(_paths)] = ()
     checkpoints: str | None = None
     model_save_dir: str = "output"
-    save_interval: PositiveInt | None = None
+    save_interval: PositiveInt = 1
     vdl_dir: str | None = None
     classes_num: Annotated[int, Field(gt=0, le=MAX_CLASSES)] = 1000
     image_shape: tuple[Literal[3, 4], PositiveInt, PositiveInt] = (3, 224, 224)
@@ -170,7 +170,7 @@ class PaddleClasConfig(Section):
     use_pure_fp16: bool = False
     amp_scale_loss: PositiveFloat = 1.0
     use_dynamic_loss_scaling: bool = False
-    topk: Annotated[Any, Unused("the shares of the first and the first five are measured")] = None
+    topk: PositiveInt = 5
     mode: Given = None
     use_gpu: Device = None
     use_xpu: Device = None

@@ -68,7 +68,12 @@ def training(form: PaddleClasConfig, train: Train, where: str) -> dict[str, Any]
         }
     if form.use_ema:
         fields["ema_decay"] = form.ema_decay
-    smoothing = max(form.ls_epsilon, form.LOSS.params.epsilon, 0.0)
+    smoothing, other = max(form.ls_epsilon, 0.0), form.LOSS.params.epsilon
+    if smoothing and other and smoothing != other:
+        raise UserError(
+            f"{where}: ls_epsilon is {smoothing:g} and LOSS.params.epsilon {other:g}; keep one"
+        )
+    smoothing = smoothing or other
     if not distills:
         fields["label_smoothing"] = smoothing
     elif smoothing:
@@ -87,6 +92,8 @@ def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
         note(where, "ema_decay is passed over, since use_ema is not True")
     if "valid_interval" in given and not form.is_validated:
         note(where, "valid_interval is passed over, since validate is not True")
+    if form.VALID and form.TRAIN and form.VALID.num_workers != form.TRAIN.num_workers:
+        note(where, "VALID.num_workers is passed over; TRAIN.num_workers serves both")
     if form.use_dali and not (form.use_mix and form.TRAIN and not form.TRAIN.mix):
         note(where, "use_dali is passed over; the reader is this program's own")
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PositiveFloat,
+    TypeAdapter,
+    model_validator,
+)
 
 from data_catalog.base.config import Config
 from ppcls_core.data import augment
 from ppcls_core.data.augment.common import Interval, Probability, Shares
 from ppcls_core.data.augment.mix import Positive
-from ppcls_core.models.specs import MEAN, STD
+from ppcls_core.models.specs import MEAN, STD, Colour
 
 _INTERPOLATIONS = ("nearest", "linear", "cubic", "area", "lanczos", "linear")  # -1: the default
 _AXES = ("vertical", "horizontal", "both")  # by OpenCV's flip code; -1: both
@@ -108,22 +115,24 @@ def _fraction(given: Any) -> Any:
 
 
 class NormalizeImageSection(OperatorSection):
-    """By ImageNet's mean and deviation, the only ones there are."""
+    """By a mean and deviation, after a factor; by default ImageNet's."""
 
     name: Literal["NormalizeImage"] = "NormalizeImage"
-    scale: Annotated[float, BeforeValidator(_fraction)] = 1 / 255
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
+    scale: Annotated[PositiveFloat, BeforeValidator(_fraction)] = 1 / 255
+    mean: Colour = MEAN
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = STD
     order: Layout = None
     channel_first: Layout = None
     output_fp16: Annotated[Any, Unused("the precision decides")] = None
     channel_num: Layout = None  # 4: with an empty one, for speed
 
-    @model_validator(mode="after")
-    def _is_ours(self) -> NormalizeImageSection:
-        if (self.mean, self.std) != (MEAN, STD) or abs(self.scale * 255 - 1) > 1e-6:
-            raise ValueError("expected ImageNet's mean and deviation, and a scale of 1/255")
-        return self
+    def colours(self) -> dict[str, Colour]:
+        """`mean` and `std` of values in [0, 1], as a ModelSpec has them."""
+        factor = self.scale * 255
+        if abs(factor - 1) < 1e-6:  # 1/255 of a file is rounded
+            factor = 1.0
+        values = {"mean": self.mean, "std": self.std}
+        return {name: (r / factor, g / factor, b / factor) for name, (r, g, b) in values.items()}
 
 
 class RandCropImageSection(OperatorSection):
@@ -205,7 +214,7 @@ class RandomErasingSection(OperatorSection):
         if not 0 < self.sl <= self.sh:
             raise ValueError("expected `sl` above 0 and at most `sh`")
         if any(self.mean):
-            raise ValueError("expected a `mean` of 0, which is ImageNet's mean colour")
+            raise ValueError("expected a `mean` of 0, which is the mean colour")
         return self
 
     def ours(self) -> augment.RandomErasing:

@@ -22,6 +22,7 @@ from ppcls_core.models.weights.array_pickle import BadPickle, Value, check_name,
 from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
 
 PICKLE, SAFETENSORS = ".pdparams", ".safetensors"
+OF_TRAINING = ("best.pdparams", "last.pdparams")  # in its folder
 _METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor
 # The dtypes of .safetensors that NumPy has; BF16 appears as its bits.
 _DTYPES = {
@@ -59,6 +60,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def find_weights(path: Path) -> Path:
     """The file or folder that `path` names, which may lack its `.pdparams` and begin with a `~`.
+    The folder of a training means its best weights, or where it had no validation its last.
     Raises UserError: there is none."""
     try:
         path = path.expanduser()
@@ -70,7 +72,7 @@ def find_weights(path: Path) -> Path:
             if candidate.is_file():
                 return candidate
         if path.is_dir():
-            return path
+            return next((path / name for name in OF_TRAINING if (path / name).is_file()), path)
     except OSError as error:
         raise _unreadable(path, error) from error
     raise UserError(f"{path}: no such file, nor {with_suffix.name}; give the path of the weights")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
+import yaml
 
 from ppcls_core.models.weights.files import load_state, save_state
 from tests.support.images import write_jpeg
@@ -25,6 +27,39 @@ def ppcls(*args: object, cwd: object = None) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=240, cwd=cwd, env=env, check=False
     )
+
+
+def test_recipes_are_named_and_printed(tmp_path):
+    names = ppcls("recipe", "--list", "quick_start/*").stdout.split()
+    assert len(names) == 6
+    assert "quick_start/ResNet50_vd_ssld_random_erasing_finetune" in names
+    text = ppcls("recipe", "VGG/VGG11").stdout
+    assert yaml.safe_load(text)["ARCHITECTURE"] == {"name": "VGG11"}
+    done = ppcls("recipe", "VGG/VGG12")
+    assert done.returncode == 2
+    assert "did you mean 'VGG/VGG1" in done.stderr
+
+
+def test_several_settings_may_follow_one_option(tmp_path):
+    config = ("-c", "ResNet/ResNet50_vd")
+    for option in ("-o", "--override", "--set"):
+        done = ppcls("train", option, "epochs=0", "print_interval=0", *config, "--dry-run")
+        assert done.returncode == 2
+        assert "epochs: expected a value" in done.stderr
+        assert "print_interval: expected a value" in done.stderr
+    done = ppcls("train", *config, "-o", "-1", "topk=0", "--dry-run")
+    assert "override '-1': expected the form a.b=value" in done.stderr
+    done = ppcls("train", *config, "-o", "epochs=0", "--dry-run", "topk=0")
+    assert "unexpected extra argument" in done.stderr.lower()  # follows another option
+
+
+def test_a_data_set_is_made_of_what_lies_in_the_folder(tmp_path):
+    (tmp_path / "102flowers.tgz").write_bytes(b"<html>")
+    scipy.io.savemat(tmp_path / "imagelabels.mat", {"labels": [1, 2, 3]})
+    scipy.io.savemat(tmp_path / "setid.mat", {"trnid": [1], "valid": [2], "tstid": [3]})
+    done = ppcls("data", "flowers102", tmp_path)
+    assert done.returncode == 2
+    assert "102flowers.tgz: expected a tar with a folder jpg" in done.stderr
 
 
 def test_models_are_listed_and_drawn(tmp_path):

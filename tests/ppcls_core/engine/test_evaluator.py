@@ -61,7 +61,7 @@ def assert_equals_brute_force(accuracy, table, labels, bad=()):
     found = [[labels[i] for i in rows], *hits]
     expected = [[part.count(c) for c in range(table.shape[1])] for part in found]
     assert accuracy.by_class.tolist() == expected
-    shares = [accuracy.top1, accuracy.top5]
+    shares = [accuracy.top1, accuracy.topk]
     assert shares == [len(hit) / len(rows) for hit in hits]
     assert accuracy.num_images == len(rows)
     assert accuracy.lost == ({"empty": len(bad)} if bad else {})
@@ -82,9 +82,9 @@ def test_equals_brute_force(tmp_path, monkeypatch, batch_size, num_classes):
     assert sum(model.batches) == 18
     assert model.training
     if num_classes <= 5:
-        assert accuracy.top5 == 1
+        assert accuracy.topk == 1
     else:
-        assert accuracy.top1 < accuracy.top5 < 1
+        assert accuracy.top1 < accuracy.topk < 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -109,7 +109,7 @@ def test_a_model_that_says_nothing_scores_nothing(tmp_path, value):
     model = Lookup(np.full((3, 10), value, np.float32))
     accuracy = evaluate(model, EvalData(images, Preprocess(size=32), 1), SilentMonitor())
     assert accuracy.by_class.tolist() == [[1, 1, 1] + [0] * 7, [0] * 10, [0] * 10]
-    assert (accuracy.top1, accuracy.top5, accuracy.num_images) == (0, 0, 3)
+    assert (accuracy.top1, accuracy.topk, accuracy.num_images) == (0, 0, 3)
 
 
 @pytest.mark.parametrize(

@@ -586,7 +586,7 @@ def test_every_step_is_reported(images, tmp_path):
     assert [report.top1 for report in reports] == [
         float((logits.argmax(1) == labels).mean()) for _, logits, labels in outputs
     ]
-    assert {report.top5 for report in reports} == {1.0}  # of three classes
+    assert {report.topk for report in reports} == {1.0}  # of three classes
 
 
 def test_batch_that_does_not_divide_is_a_mistake_of_the_recipe():

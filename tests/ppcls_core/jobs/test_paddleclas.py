@@ -34,6 +34,7 @@ from ppcls_core.engine.schedules import (
     Piecewise,
 )
 from ppcls_core.jobs.job import Job, load_job
+from ppcls_core.jobs.paddleclas import key_of
 from ppcls_core.jobs.paddleclas.settings import (
     ImageSection,
     LearningRate,
@@ -462,7 +463,7 @@ def test_mistakes_are_named(tmp_path, setting, message):
         ("TRAIN.transforms=[{DecodeImage: {to_rgb: false}}]", "to_rgb: expected True, got False"),
         (
             "TRAIN.transforms=[{NormalizeImage: {scale: 1/128}}]",
-            "expected ImageNet's mean and deviation, and a scale of 1/255",
+            "NormalizeImage differs in TRAIN.transforms and VALID.transforms",
         ),
         (
             "TRAIN.transforms=[{NormalizeImage: {scale: open(0)}}]",
@@ -495,11 +496,11 @@ OPTIMIZER.function=RMSProp; OPTIMIZER.params.momentum=0.8; OPTIMIZER.params.rho=
 OPTIMIZER.params.beta1=0.8; OPTIMIZER.params.beta2=0.8
 OPTIMIZER.params.epsilon=0.01; OPTIMIZER.params.multi_precision=true
 OPTIMIZER.regularizer.function=L1; OPTIMIZER.regularizer.factor=0.1
-LOSS.function=JSDivLoss; LOSS={function: CELoss, params: {epsilon: 0.2}}
+LOSS.function=JSDivLoss; LOSS={function: CELoss, params: {epsilon: 0.05}}
 TRAIN.batch_size=3; TRAIN.num_workers=3; TRAIN.file_list=other; TRAIN.data_dir=other
 TRAIN.shuffle_seed=3; TRAIN.delimiter=","; TRAIN.transforms=null; TRAIN.mix=[MixupOperator]
 VALID.batch_size=3; VALID.file_list=other; VALID.data_dir=other; VALID.shuffle_seed=3
-VALID.delimiter=","; VALID.transforms=null
+VALID.delimiter=","; VALID.num_workers=3; VALID.transforms=null
 TRAIN.transforms.0.DecodeImage.to_rgb=false; TRAIN.transforms.0.DecodeImage.to_np=true
 TRAIN.transforms.0.DecodeImage.channel_first=true; TRAIN.transforms.1.RandCropImage.size=192
 TRAIN.transforms.1.RandCropImage.scale=[0.2, 1]; TRAIN.transforms.1.RandCropImage.ratio=[1, 2]
@@ -532,6 +533,13 @@ def test_a_setting_has_its_effect_or_is_refused_or_told(tmp_path, caplog, settin
         assert after != before or re.search(rf"(?<!\w){re.escape(told)}(?!\w)", caplog.text)
 
 
+@pytest.mark.parametrize("part", ["TRAIN", "VALID"])
+def test_no_setting_of_the_images_is_forgotten(part):
+    tried = {setting.partition("=")[0] for setting in ALL}
+    section = {"TRAIN": Train, "VALID": Valid}[part]
+    assert {f"{part}.{name}" for name in section.model_fields} <= tried
+
+
 def test_no_setting_is_forgotten():
     tried = {setting.partition("=")[0].split(".")[-1] for setting in ALL}
     tried |= {"fuse_*", "LOSS.params", "epsilon"}
@@ -544,11 +552,52 @@ def test_no_setting_is_forgotten():
                 assert (info.alias or field) in {*tried, "params"}, field
 
 
-@pytest.mark.parametrize("delimiter", [r'"\t"', '" "'])
-def test_lists_with_either_delimiter(tmp_path, delimiter):
+@pytest.mark.parametrize("value", ["-1", "text", "{a: {b: 1}}"])
+def test_an_error_names_the_user_s_keys_and_none_of_ours(tmp_path, value):
+    for name in dict.fromkeys(setting.partition("=")[0] for setting in ALL):
+        try:
+            job(tmp_path, f"{name}={value}")
+        except UserError as error:
+            message = str(error).replace(str(tmp_path), "")
+            parts = [part for part in name.split(".") if not part.isdigit()]
+            assert any(part in message for part in parts), (name, message)
+            assert not OURS.search(message), (name, message)
+
+
+OURS = re.compile(r"\b(training|distill|preprocess|num_classes|save_every|log_every|workers)\b")
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("num_classes", "classes_num"),
+        ("val.root", "VALID.data_dir"),
+        ("training.lr", "LEARNING_RATE.params.lr"),
+        ("distill.schedule.CosineWarmup.warmup_epochs", "LEARNING_RATE.params.warmup_epoch"),
+        ("training.schedule.Piecewise.decay_epochs.1", "LEARNING_RATE.params.decay_epochs.1"),
+        ("training.optimizer.Momentum.momentum", "OPTIMIZER.params.momentum"),
+        ("model.spec.width", "ARCHITECTURE.params.width"),
+        ("topk", "topk"),
+    ],
+)
+def test_our_settings_by_their_names_in_a_file_of_paddleclas(name, theirs):
+    assert key_of(name) == theirs
+
+
+def test_every_setting_of_a_job_has_a_name_of_paddleclas_s():
+    same = {"vdl_dir", "topk", "distill", "max_lost"}  # the last cannot be set there
+    for name in Job.model_fields.keys() - same:
+        assert key_of(name) != name
+    common = {"clip_norm", "accumulate"}  # cannot be set there either
+    for name in LabelTraining.model_fields.keys() - common:
+        assert not key_of(f"training.{name}").startswith("epochs.")
+
+
+@pytest.mark.parametrize("delimiter", [r'"\t"', '" "', '","'])
+def test_lists_with_any_delimiter(tmp_path, delimiter):
     root = tmp_path / "images"
     root.mkdir()
-    space = "\t" if "t" in delimiter else " "
+    space = yaml.safe_load(delimiter)
     (tmp_path / "list.txt").write_text(f"a b.jpg{space}1\nc.jpg{space}0\n")
     got = job(
         tmp_path,
@@ -575,6 +624,61 @@ def test_checkpoints_are_those_of_this_training_or_refused(tmp_path, caplog, mon
     assert "goes on from the newest checkpoint in output/ResNet50_vd" in caplog.text
     with pytest.raises(UserError, match="is not of a training in other/ResNet50_vd"):
         job(tmp_path, prefix, "model_save_dir=other")
+
+
+NORMALIZE = "NormalizeImage: {scale: %s, mean: [0.5, 0.5, 0.25], std: [0.5, 0.25, 1.0]}"
+
+
+def normalized(scale: str) -> list[str]:
+    item = NORMALIZE % scale
+    return [f"TRAIN.transforms.3={{{item}}}", f"VALID.transforms.3={{{item}}}"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "mean", "std"),
+    [
+        ("1./255.", (0.5, 0.5, 0.25), (0.5, 0.25, 1.0)),
+        ("0.00392157", (0.5, 0.5, 0.25), (0.5, 0.25, 1.0)),  # rounded in a file
+        ("1/127.5", (0.25, 0.25, 0.125), (0.25, 0.125, 0.5)),  # values in [0, 2]
+    ],
+)
+def test_other_means_become_the_network_s(tmp_path, scale, mean, std):
+    got = job(tmp_path, *normalized(scale))
+    assert got.model.spec["mean"] == pytest.approx(mean)
+    assert got.model.spec["std"] == pytest.approx(std)
+    both = job(
+        tmp_path,
+        *normalized(scale),
+        "ARCHITECTURE.name=ResNet50_distill_ResNet18",
+        'pretrained_model=""',
+        "ARCHITECTURE.params={}",
+    )
+    assert both.teacher and both.teacher.model.spec == both.model.spec
+
+
+def test_training_and_validation_are_normalised_alike(tmp_path):
+    with pytest.raises(UserError, match="NormalizeImage differs in TRAIN"):
+        job(tmp_path, normalized("1/255")[0])
+
+
+def test_defaults_are_the_manual_s(tmp_path):
+    got = job(tmp_path, "LEARNING_RATE=null", "topk=null", "save_interval=null")
+    assert got.training and got.training.schedule == Linear()
+    assert (got.training.lr, got.topk, got.save_every) == (0.1, 5, 1)
+
+
+@pytest.mark.parametrize(("interpolation", "is_told"), [(1, True), (2, False), ("null", True)])
+def test_an_efficientnet_that_is_not_resized_by_cubics_is_warned_of(
+    tmp_path, caplog, interpolation, is_told
+):
+    settings = [
+        "ARCHITECTURE={name: EfficientNetB0}",
+        f"TRAIN.transforms.1.RandCropImage.interpolation={interpolation}",
+    ]
+    job(tmp_path, *settings)
+    told = "TRAIN.transforms: EfficientNetB0 wants cubic interpolation" in caplog.text
+    assert told == is_told
+    assert "VALID.transforms: EfficientNetB0" not in caplog.text  # has interpolation: 2
 
 
 def test_more_weights_than_networks_are_refused(tmp_path):

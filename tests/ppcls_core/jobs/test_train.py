@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -19,7 +21,7 @@ from data_catalog.base.config import UserError
 from ppcls_core.jobs.job import Job, load_job
 from ppcls_core.jobs.train import evaluate_job, images_of, train, try_out
 from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights.files import load_state, save_state
+from ppcls_core.models.weights.files import find_weights, load_state, save_state
 from ppcls_core.models.weights.state import state_of
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -79,6 +81,89 @@ def test_weights_of_epochs_are_kept_where_paddleclas_keeps_them(folder):
     lines: list[str] = []
     train(load("save_every=1", "training.epochs=3"), lines.append)
     assert lines == [f"trained already: {made}"]
+
+
+def test_as_many_of_the_highest_count_as_topk_says(folder):
+    lines: list[str] = []
+    made = train(load("topk=2"), lines.append)
+    steps = [line for line in lines if " train step:" in line]
+    assert all(" top2:" in line and " top5:" not in line for line in steps)
+    assert any(line.startswith("valid top1:") and " top2:" in line for line in lines)
+    table = folder / "classes.csv"
+    settings = (f"weights={made}", "topk=3", "preprocess.size=32")
+    found = evaluate_job(load(*settings), lines.append, table)
+    assert found.topk == 1.0  # of three classes
+    assert lines[-1] == f"top1:{found.top1:.4f} top3:1.0000 images:6"
+    assert table.read_text().startswith("class,name,num_images,top1,top3\n")
+
+
+def test_the_folder_of_a_training_stands_for_its_best_weights(folder):
+    made = train(load(), lambda line: None)
+    best = evaluate_job(load(f"weights={made}/best"), lambda line: None)
+    of_folder = evaluate_job(load(f"weights={made}/"), lambda line: None)
+    assert (of_folder.by_class == best.by_class).all()
+    (made / "best.pdparams").unlink()
+    assert find_weights(made) == made / "last.pdparams"
+
+
+def test_mixed_images_have_no_accuracy_in_training(folder):
+    lines: list[str] = []
+    train(load("training.mix={name: Mixup}", "training.epochs=1"), lines.append)
+    steps = [line for line in lines if " train step:" in line]
+    assert steps
+    assert not [line for line in steps if "top" in line]
+    assert any(line.startswith("valid top1:") for line in lines)
+
+
+class Writer:
+    """Stands in for VisualDL's."""
+
+    found: ClassVar[list[tuple[str, int]]] = []
+
+    def __init__(self, folder: str) -> None:
+        Path(folder).mkdir()
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        assert np.isfinite(value)
+        self.found.append((tag, step))
+
+
+def test_curves_of_training_and_validation_go_to_visualdl(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "visualdl", SimpleNamespace(LogWriter=Writer))
+    monkeypatch.setattr(Writer, "found", [])
+    train(load("vdl_dir=scalars", "topk=2"), lambda line: None)
+    steps = {tag: [step for name, step in Writer.found if name == tag] for tag, _ in Writer.found}
+    wanted = {f"train/{name}": [*range(6)] for name in ("loss", "top1", "top2", "lr")}
+    assert steps == wanted | {"valid/top1": [2, 5], "valid/top2": [2, 5]}
+
+
+THEIRS = """
+ARCHITECTURE: {name: ResNet18_vd, params: {depths: [1, 1, 1, 1], width: 4}}
+classes_num: 3
+image_shape: [3, 32, 32]
+epochs: 1
+TRAIN: {batch_size: 4, num_workers: 1, file_list: train.txt, data_dir: images}
+VALID: {num_workers: 1, file_list: val.txt, data_dir: images}
+"""
+
+
+def test_errors_name_the_keys_of_the_user_s_file(folder):
+    Path("theirs.yaml").write_text(THEIRS)
+
+    def theirs(*more: str) -> Job:
+        return load_job(Path("theirs.yaml"), list(more))
+
+    train(theirs(), lambda line: None)
+    with pytest.raises(UserError, match=r"\(LEARNING_RATE.params.lr\); .*one \(model_save_dir\)"):
+        train(theirs("LEARNING_RATE.params.lr=0.2"), lambda line: None)
+    with pytest.raises(UserError, match=r"correct `TRAIN.file_list`, .* or `TRAIN.data_dir`"):
+        train(theirs("TRAIN.file_list=none.txt"), lambda line: None)
+    with pytest.raises(UserError, match="the 2 classes of `classes_num`"):
+        train(theirs("classes_num=2"), lambda line: None)
+    with pytest.raises(UserError, match="a training needs `TRAIN`, `epochs`, `VALID`"):
+        train(theirs("VALID=null"), lambda line: None)
+    with pytest.raises(UserError, match="an evaluation needs `VALID` and `pretrained_model`"):
+        evaluate_job(theirs(), lambda line: None)
 
 
 def test_weights_for_other_classes_make_a_new_classifier_and_that_is_said(folder):
@@ -287,9 +372,13 @@ def test_images_that_are_not_there_stop_the_training_before_it_begins(folder, fi
 
 
 def test_another_training_in_the_same_folder_is_refused(folder):
-    train(load(), lambda line: None)
-    with pytest.raises(UserError, match=r"holds a training with other settings.*\(training\)"):
+    made = train(load(), lambda line: None)
+    with pytest.raises(UserError, match=r"holds a training with other settings.*\(training\.lr\)"):
         train(load("training.lr=0.1"), lambda line: None)
+    (made / "job.json").unlink()
+    (made / "checkpoint.pdckpt").touch()
+    with pytest.raises(UserError, match=r"a checkpoint without job.json"):
+        train(load(), lambda line: None)
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(folder):
@@ -367,7 +456,7 @@ TRAIN:
         ("num_classes=2", "label 2 of .* none of the 2 classes of `num_classes`"),
         ("weights=none", "none: no such file, nor none.pdparams"),
         ("training.batch_size=100", "there are only 12 images"),
-        ("val=null", "a training needs `train`, `training` and `val`"),
+        ("val=null", "a training needs `train`, `training`, `val`"),
     ],
 )
 def test_what_is_missing_is_named(folder, setting, message):
