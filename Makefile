@@ -2,7 +2,7 @@
 # make test: the test suite. Both need Python 3.11 and the package index, nothing else.
 
 PYTHON ?= python3
-EXTRAS ?= cpu,demo,onnx,dev
+EXTRAS ?= cpu,demo,onnx,search,dev
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -50,5 +50,5 @@ down: $(READY) ## stop them
 	@$(BIN)/ssld down
 
 lock: ## resolve requirements.lock anew (needs uv)
-	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra dev --python-version 3.11 \
+	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra search --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --annotation-style line --upgrade -o requirements.lock

@@ -9,6 +9,7 @@ COMMANDS = {
     "convert": "ppcls_core.cli.zoo:convert",
     "train": "ppcls_core.cli.training:train",
     "eval": "ppcls_core.cli.training:evaluate",
+    "search": "ppcls_core.cli.search:search",
     "augment-gallery": "ppcls_core.cli.training:augment_gallery",
     "dedup": "ppcls_core.cli.dedup:dedup",
     "select": "ppcls_core.cli.labels:select",

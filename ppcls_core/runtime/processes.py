@@ -120,6 +120,11 @@ class Child:
         self._process.kill()  # not SIGTERM, upon which Paddle prints its stack
         self._process.wait()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is no more."""
+        return self._process.poll() is not None
+
     def send(self, request: object) -> None:
         """Send a request; that the child has died shows when its answer is received."""
         self._send((request,))
