@@ -45,6 +45,8 @@ class Workers:
 
         As many run at once as there are processes, in threads that have the caller's context.
         """
+        if number == 0:
+            return
         contexts = (copy_context() for _ in range(number))  # Prefect's run is in it
         results = map_threads(lambda own: own.run(run), contexts, self._jobs, self._jobs)
         with closing(results):
