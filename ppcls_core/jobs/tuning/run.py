@@ -63,6 +63,7 @@ def make_search(
         how.repeats,
         how.prune,
         how.storage,
+        job.seed,
     )
 
 

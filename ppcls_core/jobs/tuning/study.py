@@ -48,8 +48,9 @@ MIN_COMPARED = 4  # completed trials from which importances can be told
 class HyperSearch:
     """A search: of which training, over which space, how, how far and where.
 
-    `num_trials` is of different points; each is trained `repeats` times, from as many seeds. Files
-    go to `folder`; the study to the database `storage`, by default to a file there.
+    `num_trials` is of different points; each is trained `repeats` times, from as many seeds; `seed`
+    is of the draws of points. Files go to `folder`; the study to the database `storage`, by default
+    to a file there.
     """
 
     config: Path
@@ -61,6 +62,7 @@ class HyperSearch:
     repeats: int = 1
     prunes: bool = True
     storage: str | None = None
+    seed: int = 0
 
     def overrides(self, trial: FrozenTrial | optuna.Trial) -> tuple[str, ...]:
         """The settings of a trial, as overrides of the training file."""
@@ -220,7 +222,7 @@ def _ask(search: HyperSearch, study: optuna.Study) -> optuna.Trial | None:
         waits = any(trial.state == TrialState.WAITING for trial in trials)
         if not waits and (search.sampler == "grid" or (space.size and repeats == MAX_REPEATS)):
             study.enqueue_trial(_params_of(space, _untried(space, tried)))
-        study.sampler = sampler(search.sampler, len(trials))
+        study.sampler = sampler(search, len(trials))
         trial = study.ask(distributions)
         if trial.user_attrs.get(ATTEMPT, 1) > MAX_ATTEMPTS:
             trial.set_user_attr(REASON, f"its process was killed {MAX_ATTEMPTS} times")
@@ -230,10 +232,10 @@ def _ask(search: HyperSearch, study: optuna.Study) -> optuna.Trial | None:
     raise AssertionError
 
 
-def sampler(name: Sampler, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of the trial `number`; its draws depend on nothing but that and the study."""
-    seed = seed_of("search", name, number) % 2**32
-    if name == "bayes":
+def sampler(search: HyperSearch, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of the trial `number`: its draws depend on that, the seed and what was found."""
+    seed = seed_of(search.seed, "search", search.sampler, number) % 2**32
+    if search.sampler == "bayes":
         return optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed)
     return optuna.samplers.RandomSampler(seed)
 
