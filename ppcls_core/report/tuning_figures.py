@@ -34,7 +34,7 @@ def history_chart(rows: Sequence[TrialRow]) -> bytes:
         raise ValueError("a history needs a complete trial")
     with drawing():
         figure = new_figure(9.6, 3.4)
-        axes = figure.add_axes((0.07, 0.15, 0.9, 0.8))
+        axes = figure.add_axes((0.07, 0.15, 0.9, 0.75))
         plain_axes(axes, ("left", "bottom"))
         numbers, values = zip(*complete, strict=True)
         axes.plot(numbers, values, "o", color=_COLOUR, markersize=5, label="complete")
@@ -45,7 +45,9 @@ def history_chart(rows: Sequence[TrialRow]) -> bytes:
         axes.set_xlabel("trial", color=MUTED, loc="right")
         axes.set_ylabel("validation top-1, %", color=MUTED)
         axes.locator_params(axis="x", integer=True)
-        axes.legend(frameon=False, labelcolor=INK, loc="lower right")
+        axes.legend(
+            frameon=False, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=3
+        )
         return as_svg(figure)
 
 

@@ -335,4 +335,5 @@ def _importance(study: optuna.Study, complete: Sequence[TrialRow]) -> dict[str, 
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {name: float(share) for name, share in shares.items()}

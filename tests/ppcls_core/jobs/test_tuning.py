@@ -24,7 +24,7 @@ from ppcls_core.jobs.job import load_job
 from ppcls_core.jobs.tuning import run as tuning
 from ppcls_core.jobs.tuning import study as studies
 from ppcls_core.jobs.tuning.rows import TrialRow, Trials
-from ppcls_core.jobs.tuning.settings import SearchSettings
+from ppcls_core.jobs.tuning.settings import SearchSettings, check_installed
 from ppcls_core.jobs.tuning.space import load_space
 from ppcls_core.jobs.tuning.study import HyperSearch, found, next_trial, open_study, rows_of
 from ppcls_core.jobs.tuning.trial import run_trial
@@ -184,6 +184,12 @@ def test_ranges_and_named_choices_and_factors_are_searched(folder):
         assert (job.training.epochs, job.seed) in {(1, 3), (2, 0)}
     with pytest.raises(UserError, match="the space has a range"):
         make(sampler="grid")
+
+
+def test_without_optuna_the_command_that_installs_it_is_told(monkeypatch):
+    monkeypatch.setattr("ppcls_core.jobs.tuning.settings.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'ssld\[search\]'"):
+        check_installed()
 
 
 # Trials.
