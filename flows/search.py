@@ -52,7 +52,7 @@ def search(
                     pass
         found = report.write_search_results(wanted, log)
     except UserError as error:
-        log("%s", error)
+        get_run_logger().error("%s", error)
         return Failed(message=str(error))
     _publish(wanted.folder / report.PAGE, found)
     return Completed(message=f"{len(found.rows)} points tried; {wanted.folder / report.PAGE}")

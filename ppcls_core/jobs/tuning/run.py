@@ -13,12 +13,7 @@ from ppcls_core.jobs.job import load_job
 from ppcls_core.jobs.tuning.rows import TrialRow, Trials
 from ppcls_core.jobs.tuning.settings import SearchSettings
 from ppcls_core.jobs.tuning.space import load_space
-from ppcls_core.jobs.tuning.study import (
-    HyperSearch,
-    found,
-    num_left,
-    open_study,
-)
+from ppcls_core.jobs.tuning.study import WARM_UP, HyperSearch, found, num_left, open_study
 from ppcls_core.jobs.tuning.workers import Workers
 from ppcls_core.runtime.monitor import stop_on_signals
 
@@ -46,10 +41,11 @@ def make_search(
         raise UserError(f"--storage {how.storage}: expected a URL such as sqlite:///search.db")
     points = space.size or TRIALS
     usual = points if how.sampler == "grid" or space.size is None else math.ceil(points / 10)
-    if how.prune and 3 * job.learning.eval_every > 2 * job.learning.epochs:
+    epochs, every = job.learning.epochs, job.learning.eval_every
+    if how.prune and (epochs - 1) // every * every < max(1, epochs // WARM_UP):
         log(
-            f"no trial can be pruned: one of {job.learning.epochs} epochs, validated every "
-            f"{job.learning.eval_every}, has nothing to compare before its end (eval_every)"
+            f"no trial can be pruned: one of {epochs} epochs, validated every {every}, has nothing "
+            "to compare before its end (eval_every, valid_interval)"
         )
     if space.size is not None and (how.trials or 0) > space.size:
         log(f"--trials {how.trials}: the space has {space.size} points")

@@ -40,6 +40,7 @@ IDENTITY, REASON, ATTEMPT, TOP1, SECONDS = "search", "reason", "attempt", "top1"
 MAX_ATTEMPTS = 3  # at a point whose process dies
 MAX_REPEATS = 30  # proposals in a row of points that are tried already
 ASK_LOCK = "ask.lock"  # held to choose a point, and to remove weights
+WARM_UP = 3  # the share of the epochs, one in so many, in which nothing is pruned
 STARTUP = 5  # trials before the sampler has an opinion, and before the pruner has one
 MIN_COMPARED = 4  # completed trials from which importances can be told
 
@@ -125,11 +126,11 @@ def _storage(search: HyperSearch) -> BaseStorage:
 
 
 def _pruner(search: HyperSearch) -> optuna.pruners.BasePruner:
-    """Below the median of the trials so far at the same epoch, after a third of the epochs."""
+    """Below the median of the trials so far at the same epoch, from a third of the epochs on."""
     learning = search.base.learning
     if not search.prunes or learning is None:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(STARTUP, learning.epochs // 3)
+    return optuna.pruners.MedianPruner(STARTUP, learning.epochs // WARM_UP)
 
 
 def _check_identity(search: HyperSearch, study: optuna.Study) -> None:
