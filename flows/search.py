@@ -48,7 +48,7 @@ def search(
         with stop_on_signals(raise_again=True) as stop:
             workers = import_module(_WORKERS).Workers(wanted, min(jobs, left), stop, log)
             with workers:
-                for _ in workers.trials(left, lambda: _trial(workers, run.told)):
+                for _ in workers.trials(left, lambda: _trial(workers, run.trial_line)):
                     pass
         found = report.write_search_results(wanted, log)
     except UserError as error:
@@ -59,12 +59,12 @@ def search(
 
 
 @task(name="trial", cache_policy=NO_CACHE, persist_result=False)
-def _trial(workers: Any, told: Any) -> State:
+def _trial(workers: Any, line_of: Any) -> State:
     """One trial: complete, named Pruned, or failed for a reason."""
     row = workers.trial()
     if row is None:
         return Completed(name="NothingLeft", message="another search has tried the rest")
-    message = told(row)
+    message = line_of(row)
     get_run_logger().info("%s", message)
     if row.state == "failed":
         return Failed(message=message)

@@ -80,11 +80,11 @@ def run_trials(search: HyperSearch, jobs: int, log: Log) -> None:
     left = announce(search, log)
     with stop_on_signals() as stop, Workers(search, min(jobs, left), stop, log) as workers:
         for row in workers.trials(left, workers.trial):
-            log(told(row))
+            log(trial_line(row))
 
 
 def write_results(search: HyperSearch) -> Trials:
-    """What the search has found, after its files are written: BEST, `ppcls train`'s file with the
+    """The trials of the search, after its files are written: BEST, `ppcls train`'s file with the
     best point's settings, and TABLE, a row a point. Raises UserError: all trials failed."""
     result = found(search, open_study(search))
     if result.best is not None:
@@ -112,7 +112,7 @@ def _table_row(row: TrialRow) -> dict[str, object]:
     }
 
 
-def told(row: TrialRow) -> str:
+def trial_line(row: TrialRow) -> str:
     """A line about a trial."""
     values = " ".join(f"{name}={value}" for name, value in row.values.items())
     if row.mean is not None:

@@ -117,7 +117,7 @@ class Space:
             yield dict(zip((axis.name for axis in self.axes), values, strict=True))
 
     def described(self) -> dict[str, Any]:
-        """What is tried for each axis, as JSON."""
+        """The choices or range of each axis, as JSON."""
         return {
             axis.name: axis.range.model_dump() if axis.range else dict(axis.choices)
             for axis in self.axes

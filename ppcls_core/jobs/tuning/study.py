@@ -319,7 +319,7 @@ def value_shown(value: Any) -> str:
 
 
 def found(search: HyperSearch, study: optuna.Study) -> Trials:
-    """What the search has found so far. Raises UserError: all that was tried has failed."""
+    """The trials so far, their best and the importances. Raises UserError: all have failed."""
     rows = rows_of(search, study)
     complete = [row for row in rows if row.mean is not None]
     failed = [row for row in rows if row.state == "failed"]

@@ -41,7 +41,7 @@ class Workers:
             self._free.get()[1].close()
 
     def trials(self, number: int, run: Callable[[], R | None]) -> Iterator[R]:
-        """What `run`, which calls `trial`, gives for each of `number` trials, until it gives None.
+        """The results of `run`, which calls `trial`, called `number` times or until one is None.
 
         As many run at once as there are processes, in threads that have the caller's context.
         """

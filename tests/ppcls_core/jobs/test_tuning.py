@@ -268,7 +268,7 @@ def test_a_failed_trial_is_counted_and_told_and_all_failing_is_an_error(folder, 
     trials = found(search, open_study(search))
     assert trials.count("failed") == 2
     assert len(trials.rows) == 6
-    (line, *_) = [tuning.told(row) for row in rows if row.state == "failed"]
+    (line, *_) = [tuning.trial_line(row) for row in rows if row.state == "failed"]
     assert "the loss is nan at step 3" in line
     assert "the loss is nan at step 3" in render_tuning(trials, "", "")
 
