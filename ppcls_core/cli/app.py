@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": "ppcls_core.cli.training:evaluate",
     "recipe": "ppcls_core.cli.training:recipe",
     "data": "ppcls_core.cli.data:data",
+    "search": "ppcls_core.cli.search:search",
     "augment-gallery": "ppcls_core.cli.training:augment_gallery",
     "dedup": "ppcls_core.cli.dedup:dedup",
     "select": "ppcls_core.cli.labels:select",

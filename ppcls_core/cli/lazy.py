@@ -53,6 +53,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options of a program, before those of its commands."""
+
+
 _ASSIGNMENT = re.compile(r"[\w.*]+=")
 OVERRIDE = ("-o", "--override", "--set")  # the names of the option that takes a.b=value
 

@@ -232,7 +232,9 @@ class Trainer(checkpoint.State):
             self.scaler.scale(loss / len(parts)).backward()
             with paddle.no_grad():
                 own = loss.reshape([1]).astype("float64")
-                found_here = paddle.concat([own, hits(logits, part.labels, self.training.topk), statistics.read()])
+                found_here = paddle.concat(
+                    [own, hits(logits, part.labels, self.training.topk), statistics.read()]
+                )
                 sums = found_here if sums is None else sums + found_here
         assert sums is not None, "a batch has a part at least"
         return sums

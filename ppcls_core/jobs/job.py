@@ -19,6 +19,8 @@ from ppcls_core.jobs import paddleclas
 from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe
 from ppcls_core.models.registry import ModelConfig, check_image_size
 
+# Settings that change no weights.
+RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir"}
 MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywhere
 
 

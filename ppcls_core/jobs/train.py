@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from ppcls_core.engine.run import HISTORY, Run, trainer_of
 from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
-from ppcls_core.jobs.job import ImageList, Job
+from ppcls_core.jobs.job import RUN_TIME, ImageList, Job
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
@@ -37,19 +37,29 @@ from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
 
 WEIGHTS, SETTINGS = "last.pdparams", "job.json"
-# Settings that change no weights.
-RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir", "topk"}
 Log = Callable[[str], None]
 
 
-def train(job: Job, log: Log) -> Path:
+class Supervisor(Protocol):
+    """Who runs trainings one after another, as a search does."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the training should save what is done and raise Interrupted."""
+        ...
+
+    def after_epoch(self, row: Mapping[str, float]) -> None:
+        """Take the epoch's row of the history; what this raises ends the training."""
+
+
+def train(job: Job, log: Log, supervisor: Supervisor | None = None) -> Path:
     """Train as `job` says, from its checkpoint if there is one; the folder of its files.
 
     There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams), a row an
     epoch (HISTORY), and settings and digests of the inputs (SETTINGS). Of several processes that
     Paddle's launcher started the first writes them and logs. Raises Interrupted: asked to stop by a
-    signal; a checkpoint was written; UserError: the data or weights are not usable, or the folder
-    is another training's.
+    signal or the `supervisor`; a checkpoint was written; UserError: the data or weights are not
+    usable, or the folder is another training's; whatever the supervisor raises after an epoch.
     """
     if job.train is None or job.learning is None or job.val is None:
         keys = dict.fromkeys(f"`{job.key(name)}`" for name in ("train", "training", "val"))
@@ -76,7 +86,7 @@ def train(job: Job, log: Log) -> Path:
         if scalars is not None:
             scalars.add("valid", {"top1": found.top1, f"top{job.topk}": found.topk}, step_log.step)
 
-    with _console(log) as monitor:
+    with _console(log, supervisor) as monitor:
         run = Run(
             images,
             val,
@@ -348,11 +358,13 @@ def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None
 class _Console(Monitor):
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
-    def __init__(self, log: Log, stop: StopFlag) -> None:
-        self.log, self.stop = log, stop
+    def __init__(self, log: Log, stop: StopFlag, supervisor: Supervisor | None) -> None:
+        self.log, self.stop, self.supervisor = log, stop, supervisor
 
     @property
     def stop_requested(self) -> bool:
+        if self.supervisor is not None and self.supervisor.stop_requested:
+            return True
         return self.stop.is_set or world().is_abandoned  # a killed launcher sends no signal
 
     def note(self, message: str) -> None:
@@ -363,10 +375,12 @@ class _Console(Monitor):
         texts = {n: f"{v:.4f}" if isinstance(v, float) else str(v) for n, v in values.items()}
         rest = " ".join(f"{name}:{text}" for name, text in texts.items() if name != "epoch")
         self.log(f"END epoch:{epoch} {rest}")
+        if self.supervisor is not None:
+            self.supervisor.after_epoch(values)
 
 
 @contextmanager
-def _console(log: Log) -> Iterator[_Console]:
-    """A monitor of the block, which a signal asks to stop."""
+def _console(log: Log, supervisor: Supervisor | None = None) -> Iterator[_Console]:
+    """A monitor of the block, which a signal or the supervisor asks to stop."""
     with stop_on_signals() as stop:
-        yield _Console(log, stop)
+        yield _Console(log, stop, supervisor)

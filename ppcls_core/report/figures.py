@@ -70,14 +70,14 @@ def accuracy_chart(rows: Sequence[AccuracyRow]) -> bytes:
     ValueError without a row."""
     if not rows:
         raise ValueError("an accuracy chart needs at least one row")
-    with _settings():
-        figure = _figure(9.6, 0.44 * len(rows) + 0.65)
+    with drawing():
+        figure = new_figure(9.6, 0.44 * len(rows) + 0.65)
         bottom = 0.5 / figure.get_figheight()
         axes = figure.add_axes((0.21, bottom, 0.76, 0.98 - bottom))
         _accuracy_axes(axes, rows)
         for position, row in enumerate(rows):
             _accuracy_row(axes, row, position)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _accuracy_axes(axes: Axes, rows: Sequence[AccuracyRow]) -> None:
@@ -87,7 +87,7 @@ def _accuracy_axes(axes: Axes, rows: Sequence[AccuracyRow]) -> None:
     axes.set_ylim(len(rows) - 0.55, -0.85)
     axes.set_yticks([])
     axes.set_xlabel("top-1 accuracy, %", color=MUTED, loc="right", labelpad=5)
-    _plain(axes, ("bottom",))
+    plain_axes(axes, ("bottom",))
     baseline = [row for row in rows if row.label.lower().startswith("baseline")]
     if baseline:
         axes.axvline(100 * baseline[0].top1, color=RULE, linewidth=1, zorder=0)
@@ -99,10 +99,10 @@ def _accuracy_row(axes: Axes, row: AccuracyRow, y: int) -> None:
     axes.plot([100 * end for end in row.interval()], [y, y], color=colour, alpha=0.4, linewidth=3.5)
     axes.plot([x], [y], "o", color=colour, markersize=8)
     gain = "" if row.gain is None else f" ({signed(row.gain)})"
-    value, name = f"{percent(row.top1, row.num_images)} %{gain}", _shorten(row.label, 24)
+    value, name = f"{percent(row.top1, row.num_images)} %{gain}", shorten(row.label, 24)
     margin = -axes.get_position().x0 / axes.get_position().width  # the figure's left edge
     axes.text(margin, y, name, color=colour, fontweight="bold", va="bottom", transform=line)
-    architecture = _shorten(row.architecture, 28)
+    architecture = shorten(row.architecture, 28)
     axes.text(margin, y + 0.05, architecture, color=MUTED, fontsize=8, va="top", transform=line)
     _label(axes, (x, y), value, (INK, 7))
 
@@ -126,20 +126,20 @@ def learning_curves(curves: Sequence[Curve]) -> bytes:
     """
     if not curves:
         raise ValueError("learning curves need at least one curve")
-    with _settings():
+    with drawing():
         figure, grid = _grid(len(curves))
         limits = _top1_limits(curves)
         for curve, panels in zip(curves, grid, strict=True):
             _stage_panels(panels, curve)
             panels[0].set_ylim(*limits)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _stage_panels(panels: Sequence[Axes], curve: Curve) -> None:
     """One stage's three series; the last accuracy and loss and the highest rate are marked."""
     accuracy, loss, rate = panels
     colour, top1 = stage_colour(curve.stage), curve.val_top1
-    name = _shorten(curve.stage, 16)
+    name = shorten(curve.stage, 16)
     accuracy.set_title(name, color=colour, loc="left", fontsize=10, fontweight="bold")
     percents = Series(top1.x, tuple(100 * y for y in top1.y))
     _panel(accuracy, percents, percents.last(), "{:.1f} %", colour)
@@ -155,7 +155,7 @@ def _stage_panels(panels: Sequence[Axes], curve: Curve) -> None:
 
 def _grid(num: int) -> tuple[Figure, list[list[Axes]]]:
     """The figure, and for each stage a column of axes: top-1, loss, learning rate."""
-    figure = _figure(9.6, 5.2)
+    figure = new_figure(9.6, 5.2)
     axes = figure.subplots(3, max(num, 3), squeeze=False, height_ratios=[3, 2, 1.3])
     figure.subplots_adjust(0.078, 0.09, 0.985, 0.95, wspace=0.3, hspace=0.3)
     for unused in axes[:, num:].flat:
@@ -184,7 +184,7 @@ def _panel(
 
     The mark is None where no point is finite.
     """
-    _plain(axes, ("left", "bottom") if mark else ())
+    plain_axes(axes, ("left", "bottom") if mark else ())
     if mark is None:
         return _not_recorded(axes)
     thin = _thin(series)
@@ -208,8 +208,8 @@ def selection_chart(selection: SelectionSummary) -> bytes:
     ValueError without a class."""
     if not selection.classes:
         raise ValueError("a selection chart needs at least one class")
-    with _settings():
-        figure = _figure(9.6, 2.5)
+    with drawing():
+        figure = new_figure(9.6, 2.5)
         panels = figure.subplots(1, 3).flat
         figure.subplots_adjust(0.05, 0.2, 0.985, 0.87, wspace=0.22)
         titles = ("images of each class", "scores of what was selected", "entropy over the pool")
@@ -220,14 +220,14 @@ def selection_chart(selection: SelectionSummary) -> bytes:
         _class_panel(panels[0], selection)
         _histogram_panel(panels[1], selection.scores)
         _histogram_panel(panels[2], selection.entropies)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _class_panel(axes: Axes, selection: SelectionSummary) -> None:
     """A step a class, in descending order, under the line of what was wanted."""
     counts = sorted((sample.num_selected for sample in selection.classes), reverse=True)
     wanted = max(sample.wanted for sample in selection.classes)
-    _plain(axes, ("left", "bottom"))
+    plain_axes(axes, ("left", "bottom"))
     axes.stairs(counts, range(len(counts) + 1), fill=True, color=stage_colour("distil"), alpha=0.75)
     # No line where it would crush what there is; at random, nothing is wanted of a class.
     if wanted <= 3 * max(counts[0], 1) and selection.policy != "random":
@@ -251,7 +251,7 @@ def _class_panel(axes: Axes, selection: SelectionSummary) -> None:
 def _histogram_panel(axes: Axes, histogram: Histogram | None) -> None:
     """Bars without a scale of their own, over the values."""
     known = histogram is not None and sum(histogram.counts) > 0
-    _plain(axes, ("left", "bottom") if known else ())
+    plain_axes(axes, ("left", "bottom") if known else ())
     if histogram is None or not known:
         return _not_recorded(axes)
     shares = [100 * count / sum(histogram.counts) for count in histogram.counts]
@@ -269,7 +269,7 @@ def _thin(series: Series) -> Series:
     return Series(tuple(series.x[i] for i in keep), tuple(series.y[i] for i in keep))
 
 
-def _plain(axes: Axes, spines: tuple[str, ...]) -> None:
+def plain_axes(axes: Axes, spines: tuple[str, ...]) -> None:
     """Axes without a box: only the `spines` named, in quiet colours."""
     axes.set_facecolor(BACKGROUND)
     for name, spine in axes.spines.items():
@@ -278,7 +278,7 @@ def _plain(axes: Axes, spines: tuple[str, ...]) -> None:
     axes.tick_params(colors=MUTED, color=RULE, labelsize=8, length=3)
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     """`text` made printable, its middle left out where it is longer than `length`."""
     text = printable(text)
     head = (length - 1) // 2
@@ -286,7 +286,7 @@ def _shorten(text: str, length: int) -> str:
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """matplotlib under this module's settings, for one thread at a time: its settings and its font
     cache belong to the whole process."""
     import matplotlib
@@ -296,14 +296,15 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=100, facecolor=BACKGROUND)
 
 
-def _svg(figure: Figure) -> bytes:
+def as_svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes each time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().replace(b"'DejaVu Sans'", _FONTS.encode())
@@ -320,7 +321,7 @@ def pair_sheet(pairs: Sequence[DuplicatePair]) -> bytes:
         found += f", {pair.inliers} inliers" if pair.inliers else ""
         found += "" if pair.planted is None else f", planted: {pair.planted}"
         verb = "does not show" if pair.kind == "refused" else "shows"
-        lines = (f"{_shorten(pair.pool_id, 24)}  {verb}  {_shorten(pair.val_id, 24)}", found)
+        lines = (f"{shorten(pair.pool_id, 24)}  {verb}  {shorten(pair.val_id, 24)}", found)
         rows.append(_Row(lines, (pair.picture,)))
     return _sheet(rows, (3, 1), (330, 163))
 
@@ -336,7 +337,7 @@ def selection_sheet(samples: Sequence[ClassSample]) -> bytes:
         text = f"{sample.num_selected:,} of {sample.wanted:,} wanted{low}"
         gap = (None,) * (NUM_BEST - len(sample.best) + 1)
         images = (*sample.best[:NUM_BEST], *gap, *sample.borderline[:NUM_BORDERLINE])
-        rows.append(_Row((_shorten(sample.name, 60), text), images))
+        rows.append(_Row((shorten(sample.name, 60), text), images))
     return _sheet(rows, (1, NUM_BEST + 1 + NUM_BORDERLINE), (112, 112))
 
 
@@ -358,8 +359,8 @@ def _sheet(rows: Sequence[_Row], layout: tuple[int, int], tile: tuple[int, int])
     width, height = tiles * (tile[0] + gap) + margin, tile[1] + head + margin
     down = math.ceil(len(rows) / columns)
     canvas = np.full((down * height + margin, columns * width + margin, 3), 255, np.uint8)
-    with _settings():
-        figure = _figure(canvas.shape[1] / 100, canvas.shape[0] / 100)
+    with drawing():
+        figure = new_figure(canvas.shape[1] / 100, canvas.shape[0] / 100)
         for number, row in enumerate(rows):
             top, left = margin + number // columns * height, margin + number % columns * width
             for place, image in enumerate(row.images):

@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ppcls_core.report import figures
+from ppcls_core.jobs.tuning.rows import Trials
+from ppcls_core.report import figures, tuning_figures
 from ppcls_core.report.model import (
     Headline,
     Image,
@@ -52,6 +53,25 @@ def render_search(report: SearchReport) -> str:
     """`report` of a search for duplicates as one HTML page, in the manner of `render`."""
     template, pairs = _template("search.html"), report.duplicates[:MAX_PAIRS]
     return template.render(report=report, duplicates=pairs)
+
+
+def render_tuning(found: Trials, best: str, about: str) -> str:
+    """The page of a hyper-parameter search, in the manner of `render`: what it found, the text of
+    the file of its best settings, and a line about it."""
+    is_known = found.best is not None
+    return _template("tuning.html").render(
+        found=found,
+        best=best,
+        about=about,
+        names=list(found.rows[0].values) if found.rows else [],
+        history=_svg_url(tuning_figures.history_chart(found.rows)) if is_known else None,
+        importance=(
+            _svg_url(tuning_figures.importance_chart(found.importance))
+            if found.importance
+            else None
+        ),
+        parallel=_svg_url(tuning_figures.parallel_chart(found.rows)) if is_known else None,
+    )
 
 
 def total(rows: Sequence[PlantedRow]) -> PlantedRow:

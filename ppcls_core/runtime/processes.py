@@ -168,10 +168,10 @@ def gather(
         child.send(request)
     stopped, deadline = False, float("inf")
     while pending and time.monotonic() < deadline:
-        if not stopped and stop_requested():
+        if stop_requested():
             stopped = True
             for child in pending.values():
-                child.stop()
+                child.stop()  # each time: one that only begins has not heard of it
         for pipe in wait(list(pending), POLL_SECONDS):
             child = pending[pipe]  # pyright: ignore[reportArgumentType]
             kind, value = child.receive()

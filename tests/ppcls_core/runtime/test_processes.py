@@ -157,6 +157,11 @@ def test_a_stop_is_passed_on_to_all():
         )
 
 
+def test_a_stop_reaches_a_child_that_only_starts():
+    with start() as child, pytest.raises(Interrupted):
+        gather([child], "until stopped", stop_requested=lambda: True)
+
+
 def test_closing_ends_a_child_at_work():
     with start() as child:
         pid = child("pid")
