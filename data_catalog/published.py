@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from data_catalog.base.config import Config
+from data_catalog.base.config import Config, UserError, closest
 
 _FOLDER = Path(__file__).parent
 
@@ -27,8 +27,12 @@ class PublishedWeights(Config):
 
     name: str
     arch: str
-    top1: float
-    """Share of the validation images classified rightly, in [0, 1]."""
+    series: str
+    """Chapter of PaddleClas's documentation that compares it with others, in our spelling."""
+    num_classes: int
+    top1: Figure
+    """Share of the validation images classified rightly, in [0, 1]; None where the weights are for
+    other classes than ImageNet1k's."""
     top5: Figure
     gflops: Figure
     """10^9 operations an image at `crop`, a multiplication and an addition being two."""
@@ -41,16 +45,26 @@ class PublishedWeights(Config):
     interpolation: Literal["linear", "cubic"]
     """How it is resized."""
     v100_fp32_ms: Figure
-    """Latency at batch 1 in milliseconds with TensorRT on a V100; the next two on a T4."""
+    """Latency in milliseconds a batch with TensorRT: on a V100 at batch 1, then on a T4 at batch 1
+    and where `bs` says so at 4 and 8."""
     t4_fp16_ms: Figure
+    t4_fp16_bs4_ms: Figure
+    t4_fp16_bs8_ms: Figure
     t4_fp32_ms: Figure
+    t4_fp32_bs4_ms: Figure
+    t4_fp32_bs8_ms: Figure
     sd855_ms: Figure
     """Latency at batch 1 in milliseconds with Paddle-Lite on one core of a Snapdragon 855."""
     storage_mb: Figure
     url: str
-    """Address of the `.pdparams` file, or `pkg:pypi/NAME@VERSION`, the Python package that holds a
-    `.pth` file of PyTorch; empty where none was published."""
+    """Address of a `.pdparams` file or of a `.tar` of Paddle 1.x, or `pkg:pypi/NAME@VERSION`, the
+    Python package that holds a `.pth` file of PyTorch."""
     errata: str
+
+    @property
+    def file(self) -> str:
+        """Name of the downloaded file."""
+        return self.url.rpartition("/")[2]
 
     @property
     def package(self) -> str | None:
@@ -65,6 +79,18 @@ def published_weights() -> dict[str, PublishedWeights]:
     with (_FOLDER / "published.csv").open(encoding="utf-8", newline="") as file:
         rows = [PublishedWeights.model_validate(row) for row in csv.DictReader(file)]
     return {row.name: row for row in rows}
+
+
+def find_published(name: str) -> PublishedWeights:
+    """The row of that name. Raises UserError: there is none, with the nearest names."""
+    rows = published_weights()
+    if name not in rows:
+        near = closest(name, rows)
+        raise UserError(
+            f"no weights are published as '{name}': give a name of `ppcls download --list`, or the "
+            f"path of weights of your own{near}"
+        )
+    return rows[name]
 
 
 @functools.cache

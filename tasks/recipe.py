@@ -27,8 +27,8 @@ from ppcls_core.inference.sidecar import SIDECAR, read_sidecar
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, OnnxPreprocess, Weight
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
-from ppcls_core.models.registry import ModelConfig, check_image_size, published_file, spec_of
-from ppcls_core.models.weights.files import find_weights
+from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
+from ppcls_core.models.weights.files import find_weights, published_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
@@ -64,7 +64,7 @@ class TeacherConfig(Config):
 
     model: ModelConfig  # its network
     weights: str | None = None
-    """As in `load_state`, relative to the recipe; PUBLISHED for those published under its name."""
+    """As in `find_weights`, relative to the recipe; PUBLISHED for those of the model's own name."""
     image_size: int = Field(default_factory=lambda known: _published_size(known), ge=32)
     """Resolution at which it labels; as published by default, else 224."""
     train: Annotated[_Training | _Probe, Discriminator(_mode)] | None = None
@@ -346,8 +346,8 @@ def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:
             with errors_of(f"{path}: {place}.{key}"):
                 if isinstance(teacher, TeacherConfig) and given == PUBLISHED:
                     files[key] = str(published_file(teacher.model.name))
-                else:  # a path with a ~ is no relative one
-                    files[key] = str(find(Path(given) if given[0] == "~" else path.parent / given))
+                else:
+                    files[key] = str(find(Path(given), path.parent))
     teacher = teacher.model_copy(update=files)
     if not isinstance(teacher, OnnxConfig):
         return teacher
@@ -366,8 +366,8 @@ def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:
     return teacher
 
 
-def _is_file(path: Path) -> Path:
-    path = path.expanduser()
+def _is_file(path: Path, folder: Path) -> Path:
+    path = folder / path.expanduser()
     if not path.is_file():  # opening a FIFO would wait
         raise UserError(f"{path}: no such file; correct the path")
     return path

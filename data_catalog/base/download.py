@@ -1,9 +1,11 @@
 """Files from the network: resumed where they broke off, checked, kept, and never half there."""
 
 import base64
+import errno
 import hashlib
 import http.client
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from data_catalog.base.files import locked, read_json, sha256_file, user_folder,
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 _ATTEMPTS = 3  # each goes on where the last broke off
 
 
@@ -39,7 +42,8 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     processes may ask for one file: one downloads. `check` reads a file and raises UserError where
     it is not what is wanted.
 
-    Raises UserError: no connection, an answer other than the file, a file cut short or altered.
+    Raises UserError: no connection, an answer other than the file, a file cut short or altered, or
+    no room for it.
     """
     path = folder / Path(urlsplit(url).path).name
     part = path.with_name(path.name + ".part")
@@ -57,8 +61,15 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
             write_json(_note_of(path), {"url": url, "sha256": sha256_file(part)})
             part.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); set SSLD_HOME elsewhere") from error
+        raise _unwritable(path, error.strerror) from error
     return path
+
+
+def _unwritable(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"{path}: cannot be written ({reason}); what has arrived is kept: free space there, or "
+        "choose another folder (SSLD_HOME, or -p of `ppcls download`)"
+    )
 
 
 def _note_of(path: Path) -> Path:
@@ -81,6 +92,8 @@ def _fetch_whole(url: str, part: Path, path: Path) -> None:
             _fetch(url, part)
             break
         except (OSError, ValueError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+                raise _unwritable(part, error.strerror) from error
             reason = str(getattr(error, "reason", None) or error)  # no reference: it holds a socket
             if isinstance(error, urllib.error.HTTPError):
                 reason = f"the server answers {error.code}"
@@ -118,6 +131,9 @@ def _fetch(url: str, part: Path) -> None:
         total = start + int(follows) if follows and follows.isdecimal() else None
         if tag := response.headers.get("ETag") or response.headers.get("Last-Modified"):
             write_json(note, {"tag": tag})
+        free = shutil.disk_usage(part.parent).free
+        if total is not None and total - start > free:
+            raise _unwritable(part, f"{total - start:,} bytes to come, {free:,} free")
         with part.open("ab" if resumed else "wb") as file:
             _copy(response, file, f"{part.stem} from {urlsplit(url).hostname}", (start, total))
         _check(part, total, None if resumed else response.headers.get("Content-MD5"))

@@ -12,6 +12,7 @@ from data_catalog.images.formats import HEAD, Kind, kind_of
 from data_catalog.images.found import Count, Found
 from data_catalog.images.identity import Contents, Progress, cache_folder
 from data_catalog.images.lists import read_list
+from data_catalog.images.members import with_members
 from data_catalog.images.tars import UNPACK, read_tar
 
 
@@ -36,7 +37,8 @@ def find(
     given: Path, root: Path, tars: TarReader, count: Count, delimiter: str | None = None
 ) -> Found:
     """The images of a folder, a list file or a tar; ids and a list's paths are relative to `root`.
-    Raises UserError: nothing there, an image, a compressed tar, a bad list, or an id twice."""
+    A list may name members of tars, as TAR/member. Raises UserError: nothing there, an image, a
+    compressed tar, a bad list, or an id twice."""
     if given.is_dir():
         return read_folder(given, root, tars, count)
     kind = kind_of_file(given)
@@ -46,7 +48,7 @@ def find(
         raise UserError(f"{given}: {UNPACK}")
     if kind == "tar":
         return read_archive(given, root, tars, count)
-    return read_list(given, root, count, delimiter)
+    return with_members(read_list(given, root, count, delimiter), tars)
 
 
 def kind_of_file(file: Path) -> Kind:

@@ -275,7 +275,7 @@ def write_images(path: Path, images: Images, mask: np.ndarray | None = None) -> 
     table = images.table.select(SCHEMA.names).cast(SCHEMA)
     for at, entry in enumerate(SCHEMA):
         if pa.types.is_dictionary(entry.type):
-            table = table.set_column(at, entry, _one_dictionary(table[entry.name]))
+            table = table.set_column(at, entry, one_dictionary(table[entry.name]))
     schema = SCHEMA.with_metadata(metadata)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
         rows = range(len(table)) if mask is None else np.flatnonzero(mask)
@@ -287,7 +287,7 @@ def write_images(path: Path, images: Images, mask: np.ndarray | None = None) -> 
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
-def _one_dictionary(column: pa.ChunkedArray) -> pa.Array:
+def one_dictionary(column: pa.ChunkedArray) -> pa.Array:
     """`column` with one dictionary, of the values that are there in the order of their first rows.
 
     It is not decoded: the paths of 14.2 million images would take half a gigabyte.

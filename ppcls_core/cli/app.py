@@ -5,6 +5,7 @@ from ppcls_core.runtime.terminal import run_app
 
 COMMANDS = {
     "models": "ppcls_core.cli.zoo:models",
+    "download": "ppcls_core.cli.zoo:download",
     "benchmark": "ppcls_core.cli.zoo:benchmark",
     "convert": "ppcls_core.cli.zoo:convert",
     "doctor": "ppcls_core.cli.doctor:doctor",

@@ -9,19 +9,24 @@ import typer
 from rich.table import Table
 
 from data_catalog.base.config import UserError, closest
-from data_catalog.published import PublishedWeights
+from data_catalog.base.download import weights_folder
+from data_catalog.published import PublishedWeights, find_published, published_weights
 from ppcls_core.cli.common import console, figures_table, late, log, start_paddle
 from ppcls_core.cli.export import Threads
-from ppcls_core.models.zoo import DEVICES, figure, in_order, matching, where
+from ppcls_core.models.weights.files import published_file
+from ppcls_core.models.zoo import DEVICES, devices_like, figure, in_order, matching, where
 from ppcls_core.report.pareto import draw_pareto
 
 if TYPE_CHECKING:
     from ppcls_core.inference.benchmark import Measured
 
 
-def models(
+def models(  # noqa: PLR0913 - a command's options
     patterns: Annotated[
         list[str] | None, typer.Argument(help="Names, with * and ? for any; all by default.")
+    ] = None,
+    series: Annotated[
+        list[str] | None, typer.Option(help="Of this chapter of the manual. Repeatable.")
     ] = None,
     conditions: Annotated[
         list[str] | None, typer.Option("--where", help="Such as 'top1>=79'. Repeatable.")
@@ -35,31 +40,73 @@ def models(
     """List, filter and compare the published models, by their figures on ImageNet1k.
 
     Columns: name, top1, top5 (%), params (millions), flops (10^9 operations an image), latency (ms
-    of one image as published, with TensorRT or Paddle-Lite; `ppcls benchmark` measures here),
-    pixels, weights (there, unpublished, or not PaddleClas's but of a Python package).
+    a batch of one image, or of 4 or 8, as published, with TensorRT or Paddle-Lite; `ppcls
+    benchmark` measures here), pixels.
+
+    ppcls models --series ResNet --plot resnet.png
     """
     if device not in DEVICES:
         raise UserError(f"--device: no latencies of '{device}'{closest(device, DEVICES)}")
     if plot and plot.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--plot {plot}: expected a name that ends in .png, .svg or .pdf")
-    rows = where(matching(patterns or []), conditions or [], device)
+    rows = where(matching(patterns or [], series or []), conditions or [], device)
     if not rows:
         raise UserError("no model meets all conditions; leave one out")
     console.print(_models_table(in_order(rows, sort, device) if sort else rows, device))
+    if others := [row.name for row in rows if row.package]:
+        log(f"not PaddleClas's, but of Python packages: {', '.join(others)}")
     if plot:
-        draw_pareto(plot, rows, ["mparams", "gflops", f"{device}_ms"])
+        draw_pareto(plot, rows, _costs(device))
         log(f"drawn: {plot}")
 
 
+def _costs(device: str) -> list[str]:
+    """What accuracy is drawn against: of a T4 fp16 above fp32, each by batch."""
+    latencies = [f"{name}_ms" for name in devices_like(device)]
+    half = len(latencies) // 2
+    return ["mparams", *latencies[:half], "gflops", *latencies[half:]]
+
+
 def _models_table(rows: list[PublishedWeights], device: str) -> Table:
-    table = figures_table("name", "top1", "params", "flops", f"{device} ms", "pixels")
-    table.add_column("weights")
+    devices = devices_like(device)
+    titles = [name.rpartition("_")[2] if "_bs" in name else name for name in devices]
+    table = figures_table("name", "top1", "params", "flops", *titles, "pixels")
     for row in rows:
-        values = [figure(row, column, device) for column in ("top1", "params", "flops", "latency")]
-        origin = "not PaddleClas's" if row.package else "yes" if row.url else "unpublished"
+        values = [figure(row, column, device) for column in ("top1", "params", "flops")]
+        values += [figure(row, "latency", name) for name in devices]
         cells = ("-" if value is None else f"{value:.2f}" for value in values)
-        table.add_row(row.name, *cells, str(row.crop), origin)
+        table.add_row(row.name, *cells, str(row.crop))
     return table
+
+
+def download(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="As `ppcls models` has them.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--path", "-p", help="By default $SSLD_HOME/weights.")
+    ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List them: here or not, and their addresses.")
+    ] = False,
+) -> None:
+    """Download published weights: once, resumed where it broke off, checked.
+
+    ppcls download ResNet50_vd_ssld -p pretrained;
+    ppcls train -c my.yaml -o pretrained_model=pretrained/ResNet50_vd_ssld_pretrained
+
+    Their name alone, pretrained_model=ResNet50_vd_ssld, downloads them likewise.
+    """
+    rows = [find_published(name) for name in names or []]
+    if listed:
+        for row in rows or published_weights().values():
+            is_here = ((folder or weights_folder()) / row.file).is_file()
+            log(f"{row.name:34} {'here' if is_here else '-':5} {row.url}")
+    elif not rows:
+        raise UserError("give the names of the weights, or --list, which lists them")
+    else:
+        for row in rows:
+            log(str(published_file(row.name, folder)))
 
 
 def benchmark(

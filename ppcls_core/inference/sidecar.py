@@ -13,6 +13,7 @@ from data_catalog.base.files import digest_of, sha256_file, write_bytes
 from ppcls_core.data.transforms import CROP_RATIO, Preprocess
 from ppcls_core.models.registry import ModelConfig, spec_of
 from ppcls_core.models.specs import MEAN, STD
+from ppcls_core.models.weights.files import find_weights
 
 PROGRAM, WEIGHTS, SIDECAR = "inference.json", "inference.pdiparams", "sidecar.json"
 FILES = (PROGRAM, WEIGHTS, SIDECAR)
@@ -89,11 +90,11 @@ def read_sidecar(path: Path) -> Sidecar:
 
 
 def check_class_names(weights: Path, classes: Sequence[str]) -> None:
-    """Raise UserError if the sidecar beside the file `weights` names other classes than `classes`.
+    """Raise UserError if the sidecar beside `weights` (`find_weights`) names other classes.
 
     Names that are the classes' numbers say nothing and are not compared.
     """
-    path = weights.parent / SIDECAR
+    path = find_weights(weights).parent / SIDECAR
     if not path.is_file():
         return
     theirs, ours = read_sidecar(path).classes, tuple(classes)

@@ -5,6 +5,7 @@ A YAML file of these fields, or one of PaddleClas (`paddleclas`), becomes a `Job
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe
 from ppcls_core.models.registry import ModelConfig, check_image_size
 
 # Settings that change no weights.
-RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir"}
+RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir", "topk"}
 MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywhere
 
 
@@ -100,7 +101,7 @@ def load_job(path: Path, settings: list[str]) -> Job:
     Raises UserError: no such file or recipe, unknown keys, wrong values, unknown models, sizes
     below the models' smallest."""
     repeated: list[str] = []
-    data = _read(path, repeated)
+    data = read_settings(path, repeated.append)
     if paddleclas.is_paddleclas(data):
         # Some published files give a key twice; there the last counts, as in PaddleClas.
         for what in repeated:
@@ -115,16 +116,17 @@ def load_job(path: Path, settings: list[str]) -> Job:
     return job
 
 
-def _read(path: Path, repeated: list[str]) -> dict[str, Any]:
-    """The settings of the file `path` or, where there is none, of the recipe of that name."""
+def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, Any]:
+    """The settings of the file `path` or, where there is none, of the recipe of that name; as
+    `load_yaml`."""
     if path.is_file() or (path.exists() and not is_recipe(str(path))):
-        return load_yaml(path, repeated.append)
+        return load_yaml(path, on_repeated)
     # PaddleClas's manual names them by their files, such as ./configs/ResNet/ResNet50_vd.yaml.
     name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
     name = name.relative_to("configs") if name.is_relative_to("configs") else name
     if name == path or is_recipe(str(name)):
         return recipe(str(name))
-    return load_yaml(path, repeated.append)
+    return load_yaml(path, on_repeated)
 
 
 def _check(job: Job, path: Path) -> None:

@@ -20,8 +20,6 @@ from ppcls_core.models.weights.state import load_weights
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
 
-PUBLISHED_CLASSES = 1000  # ImageNet's
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -37,7 +35,7 @@ class Trained(Config):
     """A network that can be built, and what has to be known to use it."""
 
     model: registry.ModelConfig
-    weights: Path | None  # as for `load_state`, without a ~; None: those published for the model
+    weights: Path | None  # as in `find_weights`, without a ~; None: the model's published ones
     classes: tuple[str, ...] = Field(min_length=1)
     preprocess: Preprocess
 
@@ -70,7 +68,7 @@ def find_trained(given: str, choice: Choice) -> Trained:
     if is_file:
         job = load_job(Path(given), list(choice.settings))
     else:
-        fields = {"model": {"name": given}, "preprocess": _published(given)}
+        fields = {"model": {"name": given}, **_published(given)}
         classes = {"num_classes": len(names)} if names else {}
         job = parse(Job, override(fields | classes, choice.settings), f"model {given}")
     if names and len(names) != job.num_classes:
@@ -86,23 +84,26 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
 
 def _published(name: str) -> dict[str, object]:
-    """The preprocessing with which the model was published, if it was."""
+    """Preprocessing and classes with which the model was published, if it was."""
     row = registry.published_of(name)
     if row is None:
         return {}
-    return {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}
+    sizes = {"size": row.crop, "short": row.resize_short, "interpolation": row.interpolation}
+    return {"preprocess": sizes, "num_classes": row.num_classes}
 
 
 def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
     weights = choice.weights or (Path(job.weights) if job.weights else None)
     if weights is None and is_file:
         raise UserError(
-            f"no weights are named: give --weights {job.folder / 'best.pdparams'}, or another file"
+            f"no weights are named: give --weights {job.folder / 'best.pdparams'}, another file, "
+            "or the name of published ones (`ppcls download --list`)"
         )
-    if weights is None and job.num_classes != PUBLISHED_CLASSES:
+    row = registry.published_of(job.model.name)
+    if weights is None and row and job.num_classes != row.num_classes:
         raise UserError(
-            f"model {job.model.name}: the published weights are for {PUBLISHED_CLASSES} classes, "
-            f"asked for {job.num_classes}; give --weights FILE"
+            f"model {job.model.name}: the published weights are for {row.num_classes:,} classes, "
+            f"asked for {job.num_classes:,}; give --weights FILE"
         )
     return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 

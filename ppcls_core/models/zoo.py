@@ -8,26 +8,33 @@ from collections.abc import Iterable, Sequence
 from data_catalog.base.config import UserError, closest
 from data_catalog.published import PublishedWeights, published_weights
 
-DEVICES = ("v100_fp32", "t4_fp16", "t4_fp32", "sd855")
+_T4 = [f"t4_{dtype}{batch}" for dtype in ("fp16", "fp32") for batch in ("", "_bs4", "_bs8")]
+DEVICES = ("v100_fp32", *_T4, "sd855")
+"""What the published latencies were measured on: a batch of one image, or of 4 or 8 (`bs`)."""
 COLUMNS = ("name", "top1", "top5", "params", "flops", "latency")
 _FIELDS = {"params": "mparams", "flops": "gflops"}
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
-def matching(patterns: Sequence[str]) -> list[PublishedWeights]:
-    """Published models whose name matches one of `patterns` (`*` and `?`); all without any. Raises
-    UserError: a pattern that no name matches."""
+def matching(patterns: Sequence[str], series: Sequence[str] = ()) -> list[PublishedWeights]:
+    """Published models whose name matches one of `patterns` (`*` and `?`), and that are of one of
+    `series`; without any of either, all. Raises UserError: a pattern that no name matches, or an
+    unknown series."""
     rows = published_weights()
+    known = dict.fromkeys(row.series for row in rows.values())
+    for name in series:
+        if name not in known:
+            raise UserError(f"no series '{name}'; the series are {', '.join(known)}")
     for pattern in patterns:
         if not fnmatch.filter(rows, pattern):
             near = closest(pattern, rows) or "; `ppcls models` lists them"
             raise UserError(f"no model '{pattern}'{near}")
     chosen = {name for pattern in patterns or ["*"] for name in fnmatch.filter(rows, pattern)}
-    return [row for name, row in rows.items() if name in chosen]
+    return [row for name, row in rows.items() if name in chosen and row.series in (series or known)]
 
 
 def figure(row: PublishedWeights, column: str, device: str) -> float | None:
-    """Figure of the row: accuracies in %, millions, 10^9 operations, ms on `device`."""
+    """Figure of the row: accuracies in %, millions, 10^9 operations, ms a batch."""
     if column in ("top1", "top5"):
         share = getattr(row, column)
         return None if share is None else 100 * share
@@ -67,3 +74,9 @@ def in_order(rows: Iterable[PublishedWeights], column: str, device: str) -> list
         return value is None, sign * (value or 0.0)
 
     return sorted(rows, key=key)
+
+
+def devices_like(device: str) -> list[str]:
+    """Those of DEVICES that are the same machine: a T4 has six, by precision and batch."""
+    machine = device.partition("_")[0]
+    return [other for other in DEVICES if other.partition("_")[0] == machine]

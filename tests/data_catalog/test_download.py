@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -200,7 +202,7 @@ def test_a_length_that_is_no_number_is_not_compared(server, tmp_path, length):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match=r"cannot be written .*set SSLD_HOME elsewhere"):
+    with pytest.raises(UserError, match=r"cannot be written .*another folder \(SSLD_HOME"):
         fetch("http://127.0.0.1:9/w.pdparams", tmp_path / "file/weights")
 
 
@@ -212,3 +214,23 @@ def test_a_damaged_note_of_a_part_means_a_fresh_start(server, tmp_path, note):
     (tmp_path / "Net_pretrained.pdparams.part.json").write_text(note)
     assert fetch(server.url, tmp_path).read_bytes() == CONTENT * 2
     assert server.ranges[-1] is None
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_not_begun(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(UserError, match=r"3,000,000 bytes to come, 1,000,000 free"):
+        fetch(server.url, tmp_path)
+    assert len(server.ranges) == 1  # the next attempt would find no more room
+
+
+def test_a_disk_that_fills_up_is_told_and_gone_on_from(server, tmp_path):
+    """A limit of the size of files is the nearest to a full disk that a test can have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\); what has"):
+            fetch(server.url, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert fetch(server.url, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=2000000-"]

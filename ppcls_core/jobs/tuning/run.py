@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from data_catalog.base.config import load_yaml, override
+from data_catalog.base.config import override
 from data_catalog.base.errors import UserError
 from data_catalog.base.files import write_bytes, write_csv
-from ppcls_core.jobs.job import load_job
+from ppcls_core.jobs.job import load_job, read_settings
 from ppcls_core.jobs.tuning.rows import TrialRow, Trials
 from ppcls_core.jobs.tuning.settings import SearchSettings
 from ppcls_core.jobs.tuning.space import load_space
@@ -89,7 +89,7 @@ def write_results(search: HyperSearch) -> Trials:
     result = found(search, open_study(search))
     if result.best is not None:
         settings = [*search.settings, *result.best.overrides]
-        data = override(load_yaml(search.config, lambda repeated: None), settings)
+        data = override(read_settings(search.config, lambda repeated: None), settings)
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
         head = f"# {' '.join(result.best.overrides)}: top-1 {result.best.mean:.4f} in validation\n"
         write_bytes(search.folder / BEST, (head + text).encode())

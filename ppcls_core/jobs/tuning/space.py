@@ -21,7 +21,7 @@ from pydantic import field_validator, model_validator
 from data_catalog.base.config import Config, UserError, load_yaml, parse
 from data_catalog.base.errors import errors_of
 from ppcls_core.jobs import paddleclas
-from ppcls_core.jobs.job import RUN_TIME, Job, load_job
+from ppcls_core.jobs.job import RUN_TIME, Job, load_job, read_settings
 
 # PaddleClas of 2020, docs/en/application/transfer_learning_en.md: 7 x 7 x 2 x 2 = 196 points, after
 # Kornblith, Shlens and Le 2019. There smoothing and mixup are switches; 0.1 and alpha 0.2 are what
@@ -148,7 +148,7 @@ def load_space(name: str, config: Path, settings: Sequence[str]) -> Space:
 
 
 def _content(config: Path) -> dict[str, Any]:
-    return load_yaml(config, lambda repeated: None)
+    return read_settings(config, lambda repeated: None)
 
 
 def _axis(name: str, tried: Any, where: str) -> Axis:

@@ -42,8 +42,8 @@ def convert(
         model: whose weights they are. Its entries alone are written, and they are renamed: from the
             names that Paddle 1.x gave the variables, and to those when `target` is a folder.
             Its classifier may be for any number of classes. Without it every entry keeps its name.
-        form: `backbone` writes a ResNet without classifier under PaddleDetection's names, `deploy`
-            an ACNet as it is in inference, in float32 if it was in bfloat16.
+        form: `backbone` writes a ResNet or MobileNetV3 without its head under PaddleDetection's
+            names, `deploy` an ACNet as it is in inference, in float32 if it was in bfloat16.
 
     Raises:
         UserError: as `load_state` and `save_arrays`; entries of the model are missing, of another

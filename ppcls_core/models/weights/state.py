@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from ppcls_core.models.networks.layers import Network
 
-
+_log = logging.getLogger(__name__)
 _PADDLE_S = {"running_mean": "_mean", "running_var": "_variance"}
 _STATISTICS = tuple(_PADDLE_S)
 _COUNTS = ".num_batches_tracked"  # steps of a batch norm, which have no effect
@@ -36,8 +37,9 @@ def load_weights(
 ) -> None:
     """Fill `model` with the weights `path`: the one way from a file or folder into a network.
 
-    Every format of `load_state` is taken, Paddle 1.x's names for the model's architecture too.
-    Floats of another precision are converted.
+    Every format of `load_state` is taken, Paddle 1.x's names for the model's architecture too; what
+    lies beside these, such as an optimizer's velocities, is left out, and that is logged. Floats of
+    another precision are converted.
 
     Args:
         model: in any precision. On an error it stays as it was.
@@ -49,13 +51,21 @@ def load_weights(
     Raises UserError: as `load_state`, or the entries do not fit: the first ten and their number.
     """
     own = model.state_dict()
-    state = with_model_names(load_state(path), list(own), model.architecture)
+    given = load_state(path)
+    state = with_model_names(given, list(own), model.architecture)
     other = of_other_classes(model.classifiers, own, state)
     left = other if on_new_classifier else []
-    misfits = [f"{name}: unexpected" for name in state if name not in own]
-    misfits = misfits_of(own, state, left) + misfits
+    unexpected = [name for name in state if name not in own]
+    misfits = misfits_of(own, state, left)
+    if not _are_paddle1(given, own, model.architecture):
+        misfits += [f"{name}: unexpected" for name in unexpected]
     if misfits:
         raise misfits_error(path, misfits, only_classes=len(misfits) == len(other))
+    if unexpected:
+        shown = ", ".join(unexpected[:5])
+        _log.warning(
+            f"{path}: {len(unexpected)} entries that are not the model's left out: {shown}"
+        )
     for name, tensor in own.items():
         if name not in left:
             tensor.set_value(_in_dtype(np.asarray(state[name]), _dtype_of(tensor)))
@@ -80,11 +90,16 @@ def with_model_names(
     row = published_weights().get(architecture)
     if row and row.package and any(name.endswith(_STATISTICS) for name in state):
         return _from_pytorch(state, keys)
-    names = static_names().get(architecture, ())
-    if len(names) != len(keys) or not set(names) <= state.keys():
+    if not _are_paddle1(state, keys, architecture):
         return dict(state)
-    renamed = dict(zip(names, keys, strict=True))
+    renamed = dict(zip(static_names()[architecture], keys, strict=True))
     return {renamed.get(name, name): value for name, value in state.items()}
+
+
+def _are_paddle1(state: Mapping[str, Any], keys: Collection[str], architecture: str) -> bool:
+    """Whether all entries of the network are there under the names of Paddle 1.x."""
+    names = static_names().get(architecture, ())
+    return len(names) == len(keys) and set(names) <= state.keys()
 
 
 def _from_pytorch(state: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -74,6 +74,14 @@ def test_models_are_listed_and_drawn(tmp_path):
     assert (tmp_path / "p.png").stat().st_size > 10_000
 
 
+def test_weights_that_are_here_are_not_fetched(tmp_path):
+    (tmp_path / "AlexNet_pretrained.pdparams").touch()
+    done = ppcls("download", "AlexNet", "-p", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/AlexNet_pretrained.pdparams\n")
+    lines = ppcls("download", "--list", "-p", tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[1] == "here"] == ["AlexNet"]
+
+
 def test_benchmark_measures_beside_the_published_figures(tmp_path):
     done = ppcls("benchmark", "MobileNetV3_small_x0_35", "--size", 224, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -141,6 +149,9 @@ def test_weights_are_converted(tmp_path):
     [
         (("models", "resnet50"), "no model 'resnet50'; did you mean 'ResNet50'"),
         (("models", "--device", "tpu"), "--device: no latencies of 'tpu'"),
+        (("models", "--series", "resnet"), "no series 'resnet'; the series are ResNet, Mobile"),
+        (("download",), "give the names of the weights, or --list"),
+        (("download", "AlexNet", "resnet50"), "no weights are published as 'resnet50'"),
         (("models", "--plot", "p.gif"), "expected a name that ends in .png"),
         (("models", "--where", "top1~80"), "expected COLUMN<NUMBER"),
         (("benchmark", "ResNet51"), "unknown model 'ResNet51'; did you mean 'ResNet50'"),

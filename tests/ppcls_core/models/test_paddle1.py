@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+import tarfile
 
 import numpy as np
 import paddle
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from paddle.base import core
 
-from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, write_folder
+from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, read_tar, write_folder
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8"]
 ARRAYS = st.sampled_from(DTYPES).flatmap(
@@ -149,3 +151,85 @@ def test_names_that_utf_8_does_not_encode_are_not_read(tmp_path):
     (tmp_path / "weights/good").rename(tmp_path / "weights" / os.fsdecode(b"w\xff"))
     with pytest.raises(BadTensor, match="cannot be encoded in UTF-8"):
         read_folder(tmp_path / "weights")
+
+
+def tar_of(path, *members, mode="w"):
+    """A tar of (name, content), or of what tarfile describes."""
+    with tarfile.open(path, mode) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+                continue
+            info = tarfile.TarInfo(member[0])
+            info.size = len(member[1])
+            archive.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def described(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.fixture(scope="module")
+def tensor(tmp_path_factory):
+    """The bytes of one variable."""
+    folder = tmp_path_factory.mktemp("tensor")
+    write_folder(folder, {"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    return (folder / "w").read_bytes()
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "Net_pretrained/", "./Net_pretrained/"])
+def test_a_tar_is_read_as_its_folder(tmp_path, tensor, prefix):
+    path = tar_of(
+        tmp_path / "t.tar",
+        described(prefix or "./", tarfile.DIRTYPE),
+        *[(prefix + name, tensor) for name in ("b", "a/c")],
+        (f"{prefix}.hidden", b"x"),
+        (f"{prefix}__model__", b"program"),
+    )
+    assert list(read_tar(path)) == ["a/c", "b"]
+    assert read_tar(path)["b"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.tar"]
+
+
+@pytest.mark.parametrize("name", ["../w", "/etc/w", "Net/../../w", "Net//w", "Net/./w", "Net/w/.."])
+def test_names_that_lead_out_of_a_tar_are_refused(tmp_path, tensor, name):
+    with pytest.raises(BadTensor, match="is no path below the folder"):
+        read_tar(tar_of(tmp_path / "t.tar", ("Net/a", tensor), (name, tensor)))
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
+def test_links_and_devices_of_a_tar_are_refused(tmp_path, tensor, kind):
+    member = described("Net/b", kind, "/etc/passwd")
+    with pytest.raises(BadTensor, match="is a link or another file without content"):
+        read_tar(tar_of(tmp_path / "t.tar", ("Net/a", tensor), member))
+
+
+def test_other_tars_are_refused(tmp_path, tensor):
+    with pytest.raises(BadTensor, match="the tar is damaged"):
+        read_tar(tar_of(tmp_path / "t.tar.gz", ("Net/a", tensor), mode="w:gz"))
+    with pytest.raises(BadTensor, match="the folder holds no file"):
+        read_tar(tar_of(tmp_path / "t.tar"))
+    with pytest.raises(BadTensor, match=r"data\.txt: not a tensor of Paddle 1\.x"):
+        read_tar(tar_of(tmp_path / "t.tar", ("Net/data.txt", b"text")))
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_damaged_tar_is_refused_or_read(tmp_path, tensor, data):
+    path = tar_of(tmp_path / "t.tar", ("Net/a", tensor), ("Net/b/c", tensor))
+    content = bytearray(path.read_bytes()[: data.draw(st.integers(0, 4096))])
+    for _ in range(data.draw(st.integers(0, 4)) if content else 0):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        arrays = read_tar(path)
+    except BadTensor:
+        return
+    assert all(array.nbytes <= len(content) for array in arrays.values())

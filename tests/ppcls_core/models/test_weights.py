@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from data_catalog.base.config import UserError
 from ppcls_core.models.networks.layers import Network
-from ppcls_core.models.weights.files import load_state, save_arrays, save_state
+from ppcls_core.models.weights.files import find_weights, load_state, save_arrays, save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
@@ -46,6 +47,30 @@ def test_the_suffix_may_be_left_out(tmp_path):
     assert list(load_state(tmp_path / "ResNet50_vd.v2")) == ["w"]
     with pytest.raises(UserError, match=r"other: no such file, nor other\.pdparams"):
         load_state(tmp_path / "other")
+
+
+def test_a_missing_file_s_error_says_where_to_get_it(tmp_path):
+    """As PaddleClas's documentation writes the path of weights."""
+    path = tmp_path / "pretrained/ResNet50_vd_ssld_v2_pretrained"
+    message = f"`ppcls download ResNet50_vd_ssld_v2 -p {path.parent}` puts the published"
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_state(path)
+    with pytest.raises(UserError, match=r"did you mean 'ResNet50_vd"):
+        load_state(tmp_path / "Resnet50_vd")
+
+
+def test_a_name_is_published_weights_unless_there_is_such_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLD_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    published = tmp_path / "weights/ResNet50_vd_ssld_pretrained.pdparams"
+    save_state(published, {"w": weights()})
+    assert find_weights(Path("ResNet50_vd_ssld")) == published
+    assert find_weights(Path("ResNet50_vd_ssld"), tmp_path / "elsewhere") == published
+    with pytest.raises(UserError, match="no such file"):
+        find_weights(Path("./folder/ResNet50_vd_ssld"))
+    save_state(tmp_path / "ResNet50_vd_ssld.pdparams", {"w": weights()})
+    assert find_weights(Path("ResNet50_vd_ssld")).read_bytes() == published.read_bytes()
+    assert find_weights(Path("ResNet50_vd_ssld")).parent == Path()
 
 
 def test_unreadable_paths_are_refused(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tarfile
+
 import numpy as np
 import paddle
 import pytest
@@ -10,7 +13,7 @@ from data_catalog.base.config import UserError
 from data_catalog.published import static_names
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.convert import convert
-from ppcls_core.models.weights.files import load_state, save_state
+from ppcls_core.models.weights.files import load_state, save_arrays, save_state
 from ppcls_core.models.weights.state import state_of
 
 NAME = "MobileNetV3_small_x0_35"
@@ -58,6 +61,20 @@ def test_a_folder_is_pretrained_weights(weights, tmp_path, model):
     convert(weights, tmp_path / "folder", model)
     built = build_model(NAME, pretrained=tmp_path / "folder")
     assert_equal(state_of(built), load_state(weights))
+
+
+def test_a_tar_is_pretrained_weights(weights, tmp_path, caplog):
+    convert(weights, tmp_path / "w_pretrained", NAME)
+    velocity = tmp_path / "velocity"
+    save_arrays(velocity, {"conv1_weights_velocity_0": np.zeros(3, np.float32)})
+    with tarfile.open(tmp_path / "w_pretrained.tar", "w") as archive:
+        archive.add(tmp_path / "w_pretrained", "w_pretrained")
+        name = "conv1_weights_velocity_0"
+        archive.add(velocity / name, f"w_pretrained/{name}")
+    shutil.rmtree(tmp_path / "w_pretrained")
+    built = build_model(NAME, pretrained=tmp_path / "w_pretrained")  # as PaddleClas names it
+    assert_equal(state_of(built), load_state(weights))
+    assert "1 entries that are not the model's left out: conv1_weights_velocity_0" in caplog.text
 
 
 def test_what_is_not_the_model_s_is_left_out_and_told(weights, tmp_path):
@@ -139,8 +156,9 @@ def test_mistakes(weights, tmp_path):
     assert "\n  stem.0.conv.weight: missing" in str(caught.value)
     with pytest.raises(UserError, match="what a backbone is depends on the model"):
         convert(weights, tmp_path / "out.pdparams", form="backbone")
-    with pytest.raises(UserError, match="PaddleDetection's ResNet takes the weights of these"):
-        convert(weights, tmp_path / "out.pdparams", NAME, "backbone")
+    save_state(tmp_path / "other.pdparams", state_of(build_model("SqueezeNet1_1")))
+    with pytest.raises(UserError, match="PaddleDetection's backbones take the weights of these"):
+        convert(tmp_path / "other", tmp_path / "out.pdparams", "SqueezeNet1_1", "backbone")
     with pytest.raises(UserError, match="without `square`"):
         convert(weights, tmp_path / "out.pdparams", NAME, "deploy")
     with pytest.raises(UserError, match=r"expected NAME\.pdparams, NAME\.safetensors, or"):
@@ -155,6 +173,17 @@ def test_mistakes(weights, tmp_path):
 
 def test_every_architecture_has_its_names(golden_shapes):
     names = static_names()
-    assert names.keys() == golden_shapes.keys()
+    assert names.keys() == golden_shapes.keys() | {"ResNet50_ACNet", "ResNet50_ACNet_deploy"}
     for name, shapes in golden_shapes.items():
         assert len(set(names[name])) == len(shapes), name
+
+
+def test_an_acnet_under_the_names_of_paddle_1(tmp_path):
+    marks = {"ResNet50_ACNet": "acver_weights", "ResNet50_ACNet_deploy": "acsquare_bias"}
+    for name, place in marks.items():
+        save_state(tmp_path / f"{name}.pdparams", state_of(build_model(name)))
+        convert(tmp_path / name, tmp_path / f"{name}-1", name)
+        assert (tmp_path / f"{name}-1/res4f_branch2b_{place}").is_file()
+        assert not (tmp_path / f"{name}-1/res4f_branch2a_{place}").exists()  # a 1x1 convolution
+        again = build_model(name, pretrained=tmp_path / f"{name}-1")
+        assert_equal(state_of(again), load_state(tmp_path / name))

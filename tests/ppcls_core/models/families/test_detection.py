@@ -1,4 +1,4 @@
-"""Backbones under PaddleDetection's names, against lists written down from its ResNet's code."""
+"""Backbones under PaddleDetection's names, against lists written down from its networks' code."""
 
 from __future__ import annotations
 
@@ -68,7 +68,23 @@ EXPECTED = {
         "res4.res4a.short.conv.conv.weight": [1024, 512, 1, 1],
         "res4.res4b35.branch2b.norm.weight": [256],
     },
+    "MobileNetV3_large_x1_0": {
+        "conv1.conv.weight": [16, 3, 3, 3],
+        "conv1.bn._variance": [16],
+        "conv2.expand_conv.conv.weight": [16, 16, 1, 1],
+        "conv3.bottleneck_conv.conv.weight": [64, 1, 3, 3],
+        "conv5.mid_se.conv1.weight": [18, 72, 1, 1],
+        "conv5.mid_se.conv2.bias": [72],
+        "conv13.linear_conv.bn._mean": [112],
+        "conv16.linear_conv.conv.weight": [160, 960, 1, 1],
+    },
+    "MobileNetV3_small_x0_35": {
+        "conv2.mid_se.conv1.bias": [2],
+        "conv12.expand_conv.bn.weight": [200],
+        "conv12.linear_conv.conv.weight": [32, 200, 1, 1],
+    },
 }
+V3 = {name for name in known_models() if name.startswith("MobileNetV3")}
 SAME = {  # entries of one shape, which a wrong order would swap unseen
     "conv1.conv1_2.norm._mean": "stem.1.bn._mean",
     "conv1.conv1_2.norm._variance": "stem.1.bn._variance",
@@ -78,6 +94,13 @@ SAME = {  # entries of one shape, which a wrong order would swap unseen
     "res3.res3a.short.conv.conv.weight": "blocks.3.short.conv.weight",
     "res4.res4e.branch2a.conv.weight": "blocks.11.conv0.conv.weight",
     "res5.res5b.branch2a.norm.bias": "blocks.14.conv0.bn.bias",
+}
+SAME_V3 = {
+    "conv1.bn._mean": "conv.bn._mean",
+    "conv2.mid_se.conv1.weight": "blocks.0.mid_se.conv1.weight",
+    "conv7.expand_conv.conv.weight": "blocks.5.expand_conv.conv.weight",
+    "conv11.bottleneck_conv.bn.bias": "blocks.9.bottleneck_conv.bn.bias",
+    "conv12.bottleneck_conv.bn._variance": "blocks.10.bottleneck_conv.bn._variance",
 }
 
 
@@ -92,21 +115,24 @@ def test_names_are_paddledetection_s(name):
     state = shapes(name, num_classes=3)
     renamed = detection_state(name, state)
     assert {key: renamed.get(key) for key in EXPECTED[name]} == EXPECTED[name]
-    assert len(renamed) == len(state) - 2  # all but the classifier's weight and bias
-    assert not any(key.startswith(("fc", "out")) for key in renamed)
+    # All but the classifier's weight and bias, and MobileNetV3's six entries before them.
+    assert len(renamed) == len(state) - (8 if name in V3 else 2)
+    assert not any(key.startswith(("fc", "out", "last")) for key in renamed)
 
 
 def test_every_value_goes_where_it_belongs():
     state = {key: key for key in shapes("ResNet50_vd")}
     renamed = detection_state(spec_of("ResNet50_vd"), state)
     assert {key: renamed[key] for key in SAME} == SAME
+    v3 = detection_state("MobileNetV3_small_x1_0", {k: k for k in shapes("MobileNetV3_small_x1_0")})
+    assert {theirs: v3[theirs] for theirs in SAME_V3} == SAME_V3
 
 
 def test_other_networks_are_refused():
-    taken = {"ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "ResNet50_vc"}
+    taken = V3 | {"ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "ResNet50_vc"}
     taken |= {f"ResNet{depth}_vd" for depth in (18, 34, 50, 101, 152, 200)}
     for name in set(known_models()) - taken:
-        with pytest.raises(UserError, match="expected a ResNet, ResNet_vc or ResNet_vd"):
+        with pytest.raises(UserError, match="expected a ResNet, ResNet_vc, ResNet_vd or Mobile"):
             detection_state(name, {})
 
 
