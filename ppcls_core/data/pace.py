@@ -33,8 +33,8 @@ class Pace:
             self.images += size(batch)
 
     def text(self, workers: int, user: str, num: int = 1) -> str:
-        """What to say where `user`, which works on `num` batches at once, waits too much for those
-        that `workers` threads load in all; empty where it does not."""
+        """A sentence for the case that `user`, which works on `num` batches at once, waits too much
+        for those that `workers` threads load in all; empty where it does not."""
         seconds = self.waited + self.worked
         if not self.worked or seconds < MIN_SECONDS or self.waited < MAX_WAITING * seconds:
             return ""

@@ -68,7 +68,7 @@ class World:
                 dist.all_reduce(values)
 
     def read(self, added: Callable[[], T]) -> T:
-        """What `added` gives, which waits for sums that `add` has begun."""
+        """The result of `added`, which waits for sums that `add` has begun."""
         if self.size == 1:
             return added()
         with self._connection():

@@ -116,7 +116,7 @@ def _open(seeing: Seeing, engine: Engine) -> Predict:
 
 
 class Seeing(Config, ABC):
-    """What computes outputs of images, in a test seen as `preprocess` says."""
+    """A source of outputs of images, which are seen in a test as `preprocess` says."""
 
     preprocess: Preprocess
 
@@ -177,7 +177,7 @@ class NetworkTeacher(Seeing):
 
 
 class NetworkFeatures(Seeing):
-    """What the classifier of a network with these weights sees."""
+    """The features that the classifier of a network with these weights is given."""
 
     model: ModelConfig
     weights: Path

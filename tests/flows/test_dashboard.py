@@ -23,7 +23,7 @@ def clock(monkeypatch):
 
 def test_a_rate_is_told_once_it_means_something(clock, caplog):
     caplog.set_level(logging.INFO)
-    with stage_monitor(logging.getLogger("progress")) as monitor:
+    with stage_monitor(logging.getLogger("progress"), bool) as monitor:
         clock.now += 60  # processes start
         for done in range(16, 816, 16):  # 32 images a second
             monitor.progress(done, 800, "images")
