@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.guard import start_guard
+
 # The same examples in every run: a failure is the change's, not chance's.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = PROJECT / "tests" / "flows" / "tiny.yaml"
+
+
+def pytest_sessionstart() -> None:
+    """Also in each worker of xdist."""
+    start_guard()
 
 
 @pytest.fixture(scope="session", autouse=True)
