@@ -16,7 +16,7 @@ from flows.status import statuses
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
-from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path
+from tasks.recipe import DISTILLED, RECIPES, known_recipes, load_recipes, recipe_path
 from tasks.run.session import Session
 from tasks.run.store import Store
 
@@ -201,9 +201,18 @@ def _print_results(session: Session, until: str, of_student_alone: bool) -> None
     console.print(table)
     if "evaluate" in session.done:
         console.print()
+        before = 0.0
         for row in report.accuracies(session.done["evaluate"]):
             gain = "" if row.gain is None else f"  {row.gain:+.1f} points over the baseline"
+            lost = 100 * (before - row.top1) if row.label in DISTILLED else 0
+            loss = f", [yellow]{lost:.1f} less than before it[/]" if lost > 0 else ""
             size = f" at {row.resolution} px" if row.resolution else ""
-            console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}")
+            console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}{loss}")
+            before = row.top1 if row.label in DISTILLED else 0.0
+    if "export" in session.done:
+        exported = session.done["export"]
+        console.print(
+            f"\nexported: {exported.directory} ({exported.metrics['stage']}, best on val)"
+        )
     if "report" in session.done:
-        console.print(f"\nreport: {session.done['report'].path('report.html')}\n")
+        console.print(f"report: {session.done['report'].path('report.html')}\n")

@@ -14,7 +14,7 @@ from data_catalog.base.config import UserError, closest
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.labels.config import OnnxConfig
 from ppcls_core.models.weights.files import weights_digest
-from tasks.recipe import GIVEN, STUDENTS, TRAINED, Recipe
+from tasks.recipe import DISTILLED, GIVEN, STUDENTS, TRAINED, Recipe
 from tasks.run.stage import Stage
 from tasks.stages.data import fingerprints
 
@@ -46,7 +46,9 @@ _INPUTS = {
     "evaluate": " ".join(
         ["data/val.arrow teacher/m*", *(f"{name}/model.pdparams" for name in STUDENTS)]
     ),
-    "export": "fix/model.pdparams data/train.arrow",
+    "export": " ".join(
+        ["data/train.arrow", *(f"{n}/model.pdparams {n}/history.json" for n in DISTILLED)]
+    ),
     "report": (
         "data/*.parquet dedup/*.parquet dedup/kept.arrow data/*.arrow label/*.parquet "
         f"select/*.parquet {' '.join(f'{name}/history.json' for name in TRAINED)} "
@@ -74,8 +76,8 @@ STAGES: dict[str, Stage] = {
         ("finetune", 3, "tasks.stages.training:finetune", "seed student finetune"),
         ("fix", 4, "tasks.stages.training:fix", "seed student fix"),
         ("evaluate", 2, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
-        ("export", 3, "tasks.stages.export:run", "student fix"),
-        ("report", 4, "tasks.stages.report:run", _REPORTED),
+        ("export", 4, "tasks.stages.export:run", f"student {' '.join(DISTILLED)}"),
+        ("report", 5, "tasks.stages.report:run", _REPORTED),
     )
 }
 

@@ -32,7 +32,8 @@ from ppcls_core.models.weights.files import find_weights, published_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
-STUDENTS = ("baseline", "distill", "finetune", "fix")  # trainings of the student, in order
+DISTILLED = ("distill", "finetune", "fix")  # trainings that the student goes through, in order
+STUDENTS = ("baseline", *DISTILLED)
 TRAINED = ("teacher", *STUDENTS)
 STUDENT_SECTIONS = ("student", *STUDENTS)
 

@@ -31,10 +31,11 @@ def wilson(share: float, num: int) -> tuple[float, float]:
 class Headline:
     """The numbers of the report's first sentence; None is left out of it."""
 
-    top1: float | None = None  # of the final student, a fraction
+    top1: float | None = None  # of the exported student, a fraction
     gain: float | None = None  # over the same student trained on labels alone, in points
     images_labelled: int | None = None  # pool images that got a soft label
     duplicates_removed: int | None = None  # pool images that show a validation image
+    stage: str | None = None  # which left the exported student
 
 
 @dataclass(frozen=True)

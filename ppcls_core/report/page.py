@@ -97,6 +97,8 @@ def _accuracy_clause(headline: Headline) -> Markup | None:
     if headline.top1 is None or not math.isfinite(headline.top1):
         return None
     clause = _strong("the student reaches {} top-1", f"{percent(headline.top1)}\u00a0%")
+    if headline.stage:
+        clause += f" after {headline.stage}"
     if headline.gain is None or not math.isfinite(headline.gain):
         return clause
     points = signed(abs(headline.gain)).lstrip("+")

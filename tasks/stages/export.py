@@ -1,21 +1,31 @@
-"""export: the final student in Paddle's inference format, checked against the network.
+"""export: the best student in Paddle's inference format, checked against the network.
+
+Of what distill, finetune and fix leave it is the one with the highest top-1 on the validation
+images: a stage may lose what an earlier one had won.
 
 Files: inference.json, inference.pdiparams, sidecar.json (ppcls_core.inference.exported),
 student.pdparams.
 """
 
-from data_catalog.base.files import write_bytes
+from data_catalog.base.files import read_json, write_bytes
+from ppcls_core.engine.run import HISTORY
 from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import FILES, Sidecar
+from tasks.recipe import DISTILLED
 from tasks.run.stage import Outcome, Work
 from tasks.stages.training import student_of
 
 
 def run(work: Work) -> Outcome:
-    """Export the student as the fix stage left it."""
-    student, classes = student_of(work, "fix"), work.images("data/train.arrow").classes
-    sidecar = Sidecar.of(work.recipe.student, classes, work.recipe.fix.preprocess)
+    """Export the student as the best of DISTILLED left it, of equals the last."""
+    top1 = {name: read_json(work.input(f"{name}/{HISTORY}"))[-1]["top1"] for name in DISTILLED}
+    stage = max(reversed(DISTILLED), key=top1.__getitem__)
+    found = ", ".join(f"{name} {value:.1%}" for name, value in top1.items())
+    work.monitor.note(f"exported: the student of {stage}, the best on val ({found})")
+    student, classes = student_of(work, stage), work.images("data/train.arrow").classes
+    sidecar = Sidecar.of(work.recipe.student, classes, getattr(work.recipe, stage).preprocess)
     deviation = export(student, sidecar, work.directory)
-    weights = work.inputs["fix"].path("model.pdparams").read_bytes()
+    weights = work.inputs[stage].path("model.pdparams").read_bytes()
     write_bytes(work.path("student.pdparams"), weights)
-    return Outcome(files=[*FILES, "student.pdparams"], metrics={"deviation": deviation})
+    metrics = {"deviation": deviation, "stage": stage}
+    return Outcome(files=[*FILES, "student.pdparams"], metrics=metrics)

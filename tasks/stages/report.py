@@ -263,10 +263,12 @@ def _leaves(counts: Mapping[str, Any] | int, title: str) -> Iterator[tuple[str, 
 
 
 def _headline(work: Work) -> Headline:
-    final = accuracies(work.inputs["evaluate"])[-1]
+    stage = work.inputs["export"].metrics["stage"]
+    final = next(r for r in accuracies(work.inputs["evaluate"]) if r.label == stage)
     return Headline(
         top1=final.top1,
         gain=final.gain,
+        stage=stage,
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],
     )

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json
+from data_catalog.base.files import read_json, write_json
 from data_catalog.images.columns import read_images
 from flows.status import statuses
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES, following, needed_for
-from tasks.recipe import load_recipe
+from tasks.recipe import DISTILLED, load_recipe
 from tasks.run.session import Session
 from tasks.run.store import Store
+from tasks.stages import export
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
@@ -46,6 +48,24 @@ def test_all_stages_finish_and_count(finished: Path) -> None:
     select = done["select"].counts
     assert select["in"] == select["kept"] + sum(n for k, n in select.items() if "rejected" in k)
     assert select["out"] == select["kept"] + done["data"].counts["train"]
+
+
+def test_the_student_that_is_best_on_val_is_exported(store: Path, tmp_path: Path) -> None:
+    session = Session(load_recipe(str(TINY)), Store(store))
+    for stage in STAGES.values():
+        session.accept(session.find(stage)[0] or pytest.fail(stage.name))
+    work = replace(session.work(STAGES["export"], SilentMonitor()), directory=tmp_path / "out")
+    work.directory.mkdir()
+    for best, found in {"distill": (0.5, 0.4, 0.3), "fix": (0.3, 0.5, 0.5)}.items():
+        for name, top1 in zip(DISTILLED, found, strict=True):
+            path = work.input(f"{name}/history.json")
+            rows = read_json(path)
+            write_json(path, [*rows[:-1], rows[-1] | {"top1": top1}])
+        assert export.run(work).metrics["stage"] == best
+        weights = work.input(f"{best}/model.pdparams").read_bytes()
+        assert work.path("student.pdparams").read_bytes() == weights
+        seen = getattr(session.recipe, best).preprocess
+        assert read_json(work.path("sidecar.json"))["preprocess"]["size"] == seen.size
 
 
 def test_rejected_rows_name_every_image_that_is_not_kept(finished: Path) -> None:
