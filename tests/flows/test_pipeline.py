@@ -215,7 +215,7 @@ def run_with_stops(store: Path, rng: random.Random) -> int:
     for stage in needed_for("export"):
         while True:
             try:
-                session.run(stage, Stopper(rng.choice([1, 3, 10, 30, 10**9])))
+                session.run(stage, Stopper(rng.choice([1, 1, 2, 4, 8, 10**9])))
                 break
             except Interrupted:
                 stops += 1

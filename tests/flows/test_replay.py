@@ -11,6 +11,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import read_images
+from ppcls_core.engine.device import to_device
 from ppcls_core.engine.objectives import distillation, replay
 from ppcls_core.labels.labeller import check_labels
 from ppcls_core.labels.store import LabelStore
@@ -51,7 +52,7 @@ def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
     for one, other in zip(*batches, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
     by_teacher, by_store = (
-        [float(objective(student, batch)[0]) for batch in parts]
+        [float(objective(student, to_device(batch).parts[0])[0]) for batch in parts]
         for (objective, _), parts in zip(both, batches, strict=True)
     )
     return by_teacher, by_store

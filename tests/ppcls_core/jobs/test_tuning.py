@@ -159,7 +159,7 @@ def test_a_space_that_cannot_be_searched_is_refused(folder, text, words):
 
 def test_keys_that_do_nothing_in_paddleclas_file_are_refused(folder):
     for key in ("unknown_key", "LEARNING_RATE.params.gamma", "topk"):
-        Path("space.yaml").write_text(f"{key}: [0.1, 0.2]")
+        Path("space.yaml").write_text(f"{key}: [1, 2]")
         with pytest.raises(UserError, match=f"{key}: does nothing here"):
             load_space("space.yaml", Path("paddleclas.yaml"), [])
 

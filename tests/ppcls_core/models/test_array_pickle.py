@@ -159,7 +159,7 @@ def refused(path: Path, content: bytes, match: str | None = None) -> None:
     with pytest.raises(UserError, match=match) as caught:
         load_state(path)
     assert str(path) in str(caught.value)
-    assert "download or export it again" in str(caught.value)
+    assert "or export it again" in str(caught.value)
 
 
 HOSTILE = {

@@ -85,7 +85,7 @@ def test_a_home_folder_that_is_not_there_is_a_mistake_of_the_user():
 def test_nothing_reads_weights_past_the_one_way():
     # `load_weights` knows the names of every format. What else reads a state fills no network from
     # a path that a user gave: conversion, checkpoints, the check of a download.
-    allowed = {"state.py", "convert.py", "checkpoint.py", "files.py", "registry.py"}
+    allowed = {"state.py", "convert.py", "checkpoint.py", "files.py"}
     readers = {
         path.name
         for package in ("ppcls_core", "tasks", "flows")
