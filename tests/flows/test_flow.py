@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_catalog.base.files import read_json
+from ppcls_core.runtime.monitor import Monitor
 from tasks.dag import OF_STUDENT
+from tasks.run.session import Session
+from tasks.run.stage import Stage
+from tasks.run.store import Result
 from tests.conftest import TINY
 
 
@@ -76,6 +81,30 @@ def test_a_mistake_fails_the_run_with_its_message_alone(
     assert "only 30 images" in state.message
     assert states["teacher"] == "Failed"
     assert "Traceback" not in caplog.text
+
+
+def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_bits(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = {path: read_json(path)["digest"] for path in home.glob("store/*/*/manifest.json")}
+    beside: list[tuple[str, bool]] = []
+    run_stage = Session.run
+
+    def spy(session: Session, stage: Stage, monitor: Monitor, apart: bool = False) -> Result:
+        beside.append((stage.name, apart))
+        return run_stage(session, stage, monitor, apart)
+
+    monkeypatch.setattr(Session, "run", spy)
+    state, states = run(4, until="label", refresh=["dedup", "teacher"])
+    assert state.is_completed()
+    assert sorted(beside) == [("dedup", False), ("teacher", True)]
+    assert states["label"] == "Cached"
+    assert {path: read_json(path)["digest"] for path in before} == before
+    state, states = run(3, settings=["teacher.train.batch_size=1000"], refresh=["dedup"])
+    assert state.is_failed()
+    assert "only 30 images" in state.message
+    assert states["teacher"] == "Failed"
 
 
 def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> None:
