@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from data_catalog.base.config import UserError
 from flows.dashboard import publish, stage_monitor
@@ -152,6 +152,8 @@ class _Run:
                 return self._result(stage, apart)
             except UserError as error:
                 return _failure(error)
+            except Interrupted:  # the signal is raised again when all stages have stopped
+                return Crashed(message="stopped on request")
 
         return run
 
