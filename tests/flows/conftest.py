@@ -1,7 +1,7 @@
 """A finished tiny pipeline, made once a test process, and how to run stages without Prefect."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,3 +42,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished store, modification times kept, to change at will."""
     return Path(shutil.copytree(finished, tmp_path / "store", copy_function=shutil.copy2))
+
+
+@pytest.fixture(scope="module")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server of the module's own, with an empty database."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

@@ -1,6 +1,5 @@
 """The flow `ssld/search`: a task a trial, the same study as on the command line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,12 +17,7 @@ workers: 1
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def prefect() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture

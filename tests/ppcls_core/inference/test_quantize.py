@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import paddle
 import pytest
@@ -27,6 +26,7 @@ from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import SilentMonitor
+from tests.support.images import write_lists
 
 PROJECT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -165,14 +165,7 @@ def test_quantisation_leaves_trainings_as_they_are(tmp_path):
 def folder(tmp_path, monkeypatch):
     """The current folder: job.yaml, its images and weights."""
     monkeypatch.chdir(tmp_path)
-    Path("images").mkdir()
-    rng, lines = np.random.default_rng(0), []
-    for row in range(12):
-        picture = np.full((40, 40, 3), 80 * (row % 3), np.uint8)
-        cv2.imwrite(f"images/{row}.png", picture + rng.integers(0, 60, picture.shape, np.uint8))
-        lines.append(f"{row}.png {row % 3}\n")
-    Path("train.txt").write_text("".join(lines))
-    Path("val.txt").write_text("".join(lines[:6]))
+    write_lists(tmp_path)
     Path("job.yaml").write_text(JOB)
     paddle.seed(1)
     job = load()

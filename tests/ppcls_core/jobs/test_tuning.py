@@ -32,6 +32,7 @@ from ppcls_core.report.page import render_tuning
 from ppcls_core.report.tuning import write_search_results
 from ppcls_core.runtime.monitor import Interrupted
 from tests.conftest import PROJECT
+from tests.support.images import write_lists
 
 OWN = """
 model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}
@@ -61,14 +62,7 @@ PARENT = SimpleNamespace(stop_requested=False)
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("images").mkdir()
-    rng, lines = np.random.default_rng(0), []
-    for row in range(12):
-        picture = np.full((40, 40, 3), 80 * (row % 3), np.uint8)
-        cv2.imwrite(f"images/{row}.png", picture + rng.integers(0, 60, picture.shape, np.uint8))
-        lines.append(f"{row}.png {row % 3}\n")
-    Path("train.txt").write_text("".join(lines))
-    Path("val.txt").write_text("".join(lines[:6]))
+    write_lists(tmp_path)
     Path("job.yaml").write_text(OWN)
     Path("paddleclas.yaml").write_text(PADDLECLAS)
     Path("space.yaml").write_text(SPACE)
