@@ -204,6 +204,7 @@ def join() -> World:
         near = {r: pid for r, (place, pid) in enumerate(places) if (place, pid) != here}
         near = {r: pid for r, pid in near.items() if places[r][0] == here[0]}
         peers = Peers(near)
+        peers.start_guard()
         _world = replace(_world, peers=peers)
         ignore_sigterm_when(lambda: bool(peers.ended()))
     return _world

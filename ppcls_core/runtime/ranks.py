@@ -82,9 +82,7 @@ def process_place() -> tuple[str, int]:
 class Peers:
     """The other processes of this machine, by rank, and the one that started this one.
 
-    Those that are killed are told of on standard error. This process ends with status 2, and says
-    why, HANG_SECONDS after one of them has ended if it is in an `exchange`, ALONE_SECONDS after one
-    was killed wherever it is.
+    `start_guard` makes this process end with them.
     """
 
     def __init__(self, pids: Mapping[int, int]) -> None:
@@ -100,6 +98,13 @@ class Peers:
                 self._ended[rank] = None
             except OSError:  # an old kernel
                 continue
+
+    def start_guard(self) -> None:
+        """From now on, tell on standard error of those that are killed, and end with them.
+
+        With status 2, and a reason: HANG_SECONDS after one of them has ended if this process is in
+        an `exchange`, ALONE_SECONDS after one was killed wherever it is.
+        """
         threading.Thread(target=self._guard, daemon=True).start()
 
     @property

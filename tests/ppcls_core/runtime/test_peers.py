@@ -15,7 +15,7 @@ from tests.conftest import PROJECT
 HANGS = """
 import sys, time
 from ppcls_core.runtime.ranks import Peers
-peers = Peers({1: int(sys.argv[1])})
+Peers({1: int(sys.argv[1])}).start_guard()
 print("ready", flush=True)
 time.sleep(float(sys.argv[2]))
 """
@@ -78,6 +78,7 @@ import sys, time
 from ppcls_core.runtime import ranks
 ranks.HANG_SECONDS = 0.5
 peers = ranks.Peers({rank: int(pid) for rank, pid in enumerate(sys.argv[1:], 1)})
+peers.start_guard()
 with peers.exchange():
     print("ready", flush=True)
     time.sleep(100)
