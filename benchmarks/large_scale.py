@@ -18,6 +18,7 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -121,13 +122,27 @@ def measured(work: Any, *arguments: object) -> tuple[Any, float, float, float]:
 
 
 def _run(work: Any, arguments: tuple[object, ...], pipe: Connection) -> None:
+    own, done = [_own_mb()], Event()
+
+    def sample() -> None:  # the system keeps the peak of all memory alone
+        while not done.wait(0.05):
+            own.append(_own_mb())
+
+    sampler = Thread(target=sample)
+    sampler.start()
     before = time.process_time()
     result = work(*arguments)
     seconds = time.process_time() - before
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    mapped = int(status["RssFile"].split()[0]) / 1024
+    done.set()
+    sampler.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    pipe.send((result, seconds, peak, peak - mapped))
+    pipe.send((result, seconds, peak, max(own)))
+
+
+def _own_mb() -> float:
+    """This process's memory that is no mapped file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def measure_layer(asked: argparse.Namespace, table: Table) -> None:

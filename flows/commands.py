@@ -18,6 +18,7 @@ from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import DISTILLED, RECIPES, known_recipes, load_recipes, recipe_path
 from tasks.run.session import Session
+from tasks.run.stage import Stage
 from tasks.run.store import Store
 
 STOP_SECONDS = 10  # for the temporary server to write what it has received
@@ -79,22 +80,43 @@ def run(
     resolved = load_recipes(recipe, settings or [])  # mistakes before Prefect takes its seconds
     until = stage_named(only).name if only else "report"
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
+    sessions = [Session(each, Store.default()) for each in resolved]
+    stages = needed_for(until)
+    if refresh or not all(_are_done(session, stages) for session in sessions):
+        _run_flow(_findable(recipe), settings or [], until, refresh)
+        sessions = [Session(each, Store.default()) for each in resolved]
+        assert all(_are_done(session, stages) for session in sessions)
+    else:
+        console.print("all of it is done: nothing was run again", style="dim")
+    for number, session in enumerate(sessions):
+        if len(sessions) > 1:
+            console.print(f"[bold]{session.recipe.name}[/]")
+        of_student = OF_STUDENT if number else None
+        _print_results(session, [s for s in stages if not of_student or s.name in of_student])
+
+
+def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
+    """Whether `session` has a result of each; it accepts them up to the first that is missing."""
+    for stage in stages:
+        result, _ = session.find(stage)
+        if result is None:
+            return False
+        session.accept(result)
+    return True
+
+
+def _run_flow(*parameters: object) -> None:
+    """Run the flow; end this program where it fails."""
     services.prepare()
     api = _reachable_server()
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: api}):
-        parameters = (_findable(recipe), settings or [], until, refresh)
         state = resolve_name(_FLOW)(*parameters, return_state=True)
     if not state.is_completed():
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
         console.print(state.message, markup=False)
         sys.exit(1)
-    sessions = [Session(each, Store.default()) for each in resolved]
-    for number, session in enumerate(sessions):
-        if len(sessions) > 1:
-            console.print(f"[bold]{session.recipe.name}[/]")
-        _print_results(session, until, of_student_alone=number > 0)
 
 
 def status(
@@ -180,19 +202,15 @@ def _described(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"{sum(reasons.values()):,} rejected ({', '.join(listed)})"
 
 
-def _print_results(session: Session, until: str, of_student_alone: bool) -> None:
-    """The table of what each stage did, and the accuracies where they are known."""
+def _print_results(session: Session, stages: Iterable[Stage]) -> None:
+    """The table of what each of `stages` did, and the accuracies where they are known."""
     report = resolve_name("tasks.stages.report")  # imports Paddle
     table = Table("stage", box=None, pad_edge=False, header_style="bold")
     for name in ("in", "out", "seconds", "images/s"):
         table.add_column(name, justify="right")
     table.add_column("what it did")
-    for stage in needed_for(until):
-        result, _ = session.find(stage)
-        assert result is not None
-        session.accept(result)
-        if of_student_alone and stage.name not in OF_STUDENT:
-            continue
+    for stage in stages:
+        result = session.done[stage.name]
         row = report.stage_row(result)
         rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
         note = ", ".join(_described(result.counts))

@@ -4,6 +4,7 @@ Prefect would start such a server itself, but in the terminal's process group: C
 at once, while the run has work to save and an end to report.
 """
 
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,11 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._parent.stop_requested
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in silence: Prefect tells of the writes that it cancels with their tracebacks."""
+        logging.getLogger("prefect.server").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
