@@ -1,12 +1,14 @@
 """What all tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from hypothesis import settings
 
+from ppcls_core.cli.app import main
 from tests.support.guard import start_guard
 
 # The same examples in every run: a failure is the change's, not chance's.
@@ -28,6 +30,29 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def ppcls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
+    """`ppcls ARGUMENTS...` in this process, which has imported Paddle already.
+
+    What runs Paddle's inference engine needs a process of its own: the engine leaves its process
+    with another number of threads, and its later trainings with other bits.
+    """
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        words = ["ppcls", *map(str, arguments)]
+        with monkeypatch.context() as context:
+            context.setattr("sys.argv", words)
+            context.setenv("OMP_NUM_THREADS", os.environ["OMP_NUM_THREADS"])  # commands change it
+            with pytest.raises(SystemExit) as end:
+                main()
+        said = capsys.readouterr()
+        return CompletedProcess(words, int(end.value.code or 0), said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

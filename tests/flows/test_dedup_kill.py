@@ -45,7 +45,11 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("sign", "unit"), [("index/shards", "images indexed"), ("shards", "images")]
+    ("sign", "unit"),
+    [
+        pytest.param("index/shards", "images indexed", marks=pytest.mark.slow),
+        ("shards", "images"),
+    ],
 )
 def test_a_killed_search_goes_on_to_the_same_bytes(tmp_path: Path, sign: str, unit: str) -> None:
     for number in range(12):

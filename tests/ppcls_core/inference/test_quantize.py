@@ -80,7 +80,13 @@ def sidecar(name: str, num_classes: int = 5, size: int = SIZE) -> Sidecar:
     return Sidecar(architecture=name, classes=classes, preprocess=Preprocess(size=size))
 
 
-@pytest.fixture(scope="module", params=[RESIDUAL, MOBILE], ids=lambda model: model[0])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(RESIDUAL, id=RESIDUAL[0]),
+        pytest.param(MOBILE, id=MOBILE[0], marks=pytest.mark.slow),
+    ],
+)
 def quantized(request, tmp_path_factory):
     """(folder, network, images, int8 logits of all, of the first three)"""
     name, spec = request.param
@@ -258,11 +264,10 @@ def test_the_command_compares_what_it_made(folder):
         (["ResNet18", "--qat", "1"], "--qat: needs a YAML file with a training"),
     ],
 )
-def test_mistakes_are_told(folder, arguments, said):
+def test_mistakes_are_told(ppcls, folder, arguments, said):
     Path("empty").mkdir()
     out = [] if "--out" in arguments else ["--out", "made"]
-    command = ["-m", "ppcls_core.cli.app", "quantize", *arguments, *out]
-    done = child(*command, "--weights", "weights.pdparams")
+    done = ppcls("quantize", *arguments, *out, "--weights", "weights.pdparams")
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -164,8 +164,10 @@ def test_a_server_whose_inference_process_dies_ends(model):
     assert "the inference process has ended with -9" in " ".join(errors.split())
 
 
-def test_malformed_requests_are_refused_and_leave_nothing_behind():
-    command = [sys.executable, str(PROJECT / "benchmarks" / "serving_fuzz.py"), "--num", "300"]
+@pytest.mark.parametrize("num", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_malformed_requests_are_refused_and_leave_nothing_behind(num):
+    script = PROJECT / "benchmarks" / "serving_fuzz.py"
+    command = [sys.executable, str(script), "--num", str(num)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=250, env=ENV, check=False
     )
