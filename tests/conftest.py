@@ -1,9 +1,10 @@
 """What all tests share."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 TINY = PROJECT / "tests" / "flows" / "tiny.yaml"
 
 
+def others_slow(names: Iterable[str], fast: Iterable[str]) -> list[Any]:
+    """Parameters `names`: those that are not in `fast` are for `make test-all`."""
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
+
+
 def pytest_sessionstart() -> None:
     """Also in each worker of xdist."""
     start_guard()
@@ -30,6 +36,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a test's commands set in the environment ends with it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -44,11 +60,9 @@ def ppcls(
 
     def run(*arguments: object) -> CompletedProcess[str]:
         words = ["ppcls", *map(str, arguments)]
-        with monkeypatch.context() as context:
-            context.setattr("sys.argv", words)
-            context.setenv("OMP_NUM_THREADS", os.environ["OMP_NUM_THREADS"])  # commands change it
-            with pytest.raises(SystemExit) as end:
-                main()
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as end:
+            main()
         said = capsys.readouterr()
         return CompletedProcess(words, int(end.value.code or 0), said.out, said.err)
 

@@ -31,31 +31,6 @@ from ppcls_core.models.weights.state import state_of
 from tests.ppcls_core.models.families.test_networks import TINY
 from tests.support.images import write_jpeg
 
-FAMILIES = (
-    "AlexNet",
-    "CSPResNet50_leaky",
-    "DPN68",
-    "DarkNet53",
-    "DenseNet121",
-    "EfficientNetB0",
-    "GhostNet_x0_5",
-    "GoogLeNet",
-    "HRNet_W18_C",
-    "InceptionV3",
-    "InceptionV4",
-    "MobileNetV1_x0_25",
-    "MobileNetV2_x0_25",
-    "MobileNetV3_large_x0_5",
-    "RegNetX_4GF",
-    "Res2Net50_vd_26w_4s",
-    "ResNeSt50",
-    "ResNet50_vd",
-    "SE_ResNet18_vd",
-    "ShuffleNetV2_x0_25",
-    "SqueezeNet1_0",
-    "VGG11",
-    "Xception71",
-)
 SIZE = 96
 SIZES = {"AlexNet": 224, "VGG11": 224}  # their pooling to a fixed size has no ONNX below
 CLASSES = ("one", "two", "three", "four", "five")

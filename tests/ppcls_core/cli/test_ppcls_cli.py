@@ -33,7 +33,7 @@ def child(*command: object) -> subprocess.CompletedProcess[str]:
     """Python with `command`, finished; for what runs the inference engine."""
     words = [sys.executable, *map(str, command)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, env=env, check=False)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=env, check=False)
 
 
 def test_recipes_are_named_and_printed(ppcls, tmp_path):

@@ -60,7 +60,7 @@ def child(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ppcls_core.cli.app", *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=env, check=False
+        command, capture_output=True, text=True, timeout=600, env=env, check=False
     )
 
 

@@ -58,7 +58,7 @@ def child(*command: object) -> subprocess.CompletedProcess[str]:
     """A process of its own: the engine gives later trainings of its process other bits."""
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
     done = [sys.executable, *map(str, command)]
-    return subprocess.run(done, capture_output=True, text=True, timeout=240, env=env, check=False)
+    return subprocess.run(done, capture_output=True, text=True, timeout=600, env=env, check=False)
 
 
 def network(name: str, spec: dict):

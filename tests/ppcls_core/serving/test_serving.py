@@ -188,7 +188,7 @@ def loading(gate: Gate, **limits: object) -> Iterator[tuple[Running, ThreadPoolE
 
 
 def wait_for(condition: object) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 100
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until
         time.sleep(0.005)

@@ -14,8 +14,8 @@ import sys
 
 import pytest
 
-from tests.conftest import PROJECT
-from tests.support.ways import FAMILIES
+from tests.conftest import PROJECT, others_slow
+from tests.ppcls_core.models.families.test_networks import FAMILIES
 
 TOLERANCES = {
     "py-infer": 1e-4,
@@ -43,9 +43,7 @@ def deviations(request, tmp_path_factory):
     return json.loads((folder / "deviations.json").read_text())
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(f, marks=() if f in FAST else pytest.mark.slow) for f in FAMILIES]
-)
+@pytest.mark.parametrize("family", others_slow(FAMILIES, FAST))
 def test_all_ways_give_the_same_logits(deviations, family):
     found = deviations[family]
     assert found.keys() == TOLERANCES.keys()
