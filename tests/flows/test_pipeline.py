@@ -126,7 +126,11 @@ def test_hits_of_the_classes_add_up_to_the_accuracies(finished: Path) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "first"),
-    [("select.k=3", "select"), ("finetune.lr=0.001", "finetune"), ("dedup.min_inliers=6", "dedup")],
+    [
+        ("select.k=3", "select"),
+        pytest.param("finetune.lr=0.001", "finetune", marks=pytest.mark.slow),
+        ("dedup.min_inliers=6", "dedup"),
+    ],
 )
 def test_one_setting_changes_its_stage_and_what_follows(
     store: Path, setting: str, first: str
@@ -149,7 +153,7 @@ def test_run_time_settings_change_nothing(store: Path) -> None:
     ("stage", "name"),
     [
         ("teacher", "model.pdparams"),
-        ("label", "shard-00001.labels.parquet"),
+        pytest.param("label", "shard-00001.labels.parquet", marks=pytest.mark.slow),
         ("data", "val.arrow"),
     ],
 )
