@@ -7,13 +7,15 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from ppcls_core.cli.app import main
 from tests.support.guard import start_guard
 
-# The same examples in every run: a failure is the change's, not chance's.
-settings.register_profile("fixed", derandomize=True)
+# The same examples in every run, however slow: a failure is the change's, not chance's.
+settings.register_profile(
+    "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("fixed")
 
 PROJECT = Path(__file__).resolve().parent.parent
