@@ -139,7 +139,17 @@ def test_a_model_is_exported_and_used_in_three_ways(ppcls, tmp_path):
     assert py_infer("good.jpg", "--out", "r.csv").returncode == 0
     assert (tmp_path / "s.png").stat().st_size > 5_000
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
-    done = predict("good.jpg", "--benchmark")
+
+
+@pytest.mark.slow
+def test_prediction_is_timed(ppcls, tmp_path):
+    write_jpeg(tmp_path / "good.jpg", 0)
+    model = build_model("MobileNetV3_small_x0_35", num_classes=3)
+    save_state(tmp_path / "w.pdparams", state_of(model))
+    trained = ("MobileNetV3_small_x0_35", "--weights", "w.pdparams", "-o", "num_classes=3")
+    assert ppcls("export", *trained, "--size", 64, "--out", "exported").returncode == 0
+    words = ("predict", "exported", "good.jpg", "--benchmark")
+    done = child("-m", "ppcls_core.cli.app", *words)
     assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == [
         "preprocess",
         "run",

@@ -241,6 +241,7 @@ def test_training_with_rounding_goes_on_with_the_jobs(folder):
         qat_training(job.model_copy(update={"training": None}), 3)
 
 
+@pytest.mark.slow
 def test_the_command_compares_what_it_made(folder):
     ppcls = ("-m", "ppcls_core.cli.app", "quantize", "job.yaml", "--weights", "weights.pdparams")
     done = child(*ppcls, "--out", "made", "--qat", 1, "--threads", 1)
