@@ -14,8 +14,9 @@ LOCK := requirements$(if $(GPU),-gpu).lock
 # Two builds of Paddle would overwrite one another: another one than is there begins anew.
 OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
 
-# What a module's tests have in common is made once, by the one process that runs them all.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# What a module's tests have in common is made once, by the one process that runs them all; and
+# their many processes compile Prefect and Paddle once, whatever the environment says.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # No comma: it would end an argument of make's.
 HINT := echo "Paddle's builds for GPUs are on its own index alone. Name the one for $(GPU):"; \
