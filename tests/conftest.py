@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ppcls_core.cli.app import main
 from tests.support.guard import start_guard
 
 # The same examples in every run, however slow: a failure is the change's, not chance's.
@@ -59,6 +58,7 @@ def ppcls(
     What runs Paddle's inference engine needs a process of its own: the engine leaves its process
     with another number of threads, and its later trainings with other bits.
     """
+    from ppcls_core.cli.app import main  # children of tests read this module too
 
     def run(*arguments: object) -> CompletedProcess[str]:
         words = ["ppcls", *map(str, arguments)]
