@@ -127,8 +127,8 @@ def test_a_model_is_exported_and_used_in_three_ways(ppcls, tmp_path):
     predict = partial(child, "-m", "ppcls_core.cli.app", "predict", "exported")
     py_infer, infer = partial(ppcls, "py-infer", "exported"), partial(ppcls, "infer", *trained)
     shares = []
-    for way, sheet in ((predict, ("--sheet", "s.png")), (py_infer, ()), (infer, ())):
-        done = way("good.jpg", "bad.jpg", "--format", "json", *sheet)
+    for way in (predict, py_infer, infer):
+        done = way("good.jpg", "bad.jpg", "--format", "json")
         assert (done.returncode, done.stderr) == (1, "2 images, 1 predicted, empty 1\n")
         good, bad = map(json.loads, done.stdout.splitlines())
         assert bad["reason"] == "empty"
@@ -136,7 +136,7 @@ def test_a_model_is_exported_and_used_in_three_ways(ppcls, tmp_path):
         shares.append({guess["name"]: guess["probability"] for guess in good["predictions"]})
     assert shares[1] == pytest.approx(shares[0], abs=1e-5)
     assert shares[2] == pytest.approx(shares[0], abs=1e-5)
-    assert py_infer("good.jpg", "--out", "r.csv").returncode == 0
+    assert py_infer("good.jpg", "--sheet", "s.png", "--out", "r.csv").returncode == 0
     assert (tmp_path / "s.png").stat().st_size > 5_000
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
 
