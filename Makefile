@@ -14,6 +14,10 @@ LOCK := requirements$(if $(GPU),-gpu).lock
 # Two builds of Paddle would overwrite one another: another one than is there begins anew.
 OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
 
+# What a module's tests have in common is made once, by the one process that runs them all; and
+# their many processes compile Prefect and Paddle once, whatever the environment says.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 # No comma: it would end an argument of make's.
 HINT := echo "Paddle's builds for GPUs are on its own index alone. Name the one for $(GPU):"; \
   echo "PIP_EXTRA_INDEX_URL=ADDRESS make setup GPU=$(GPU)   (docs/gpu.md)"
@@ -41,10 +45,10 @@ demo: $(READY) ## run the whole pipeline on the embedded photographs
 	@$(BIN)/ssld run demo
 
 test: $(READY) ## run the tests, but for the slow ones
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not gpu' -n 2
+	@$(PYTEST) -m 'not slow and not gpu'
 
-test-all: $(READY) ## run the slow tests too
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not gpu' -n 2
+test-all: $(READY) ## run the slow tests too, as CI does
+	@$(PYTEST) -m 'not gpu'
 
 lint: $(READY) ## check style and types
 	@$(BIN)/ruff check .

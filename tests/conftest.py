@@ -1,20 +1,29 @@
 """What all tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.guard import start_guard
 
-# The same examples in every run: a failure is the change's, not chance's.
-settings.register_profile("fixed", derandomize=True)
+# The same examples in every run, however slow: a failure is the change's, not chance's.
+settings.register_profile(
+    "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("fixed")
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = PROJECT / "tests" / "flows" / "tiny.yaml"
+
+
+def others_slow(names: Iterable[str], fast: Iterable[str]) -> list[Any]:
+    """Parameters `names`: those that are not in `fast` are for `make test-all`."""
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
 
 
 def pytest_sessionstart() -> None:
@@ -28,6 +37,38 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a test's commands set in the environment ends with it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture
+def ppcls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
+    """`ppcls ARGUMENTS...` in this process, which has imported Paddle already.
+
+    What runs Paddle's inference engine needs a process of its own: the engine leaves its process
+    with another number of threads, and its later trainings with other bits.
+    """
+    from ppcls_core.cli.app import main  # children of tests read this module too
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        words = ["ppcls", *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return CompletedProcess(words, int(end.value.code or 0), said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def called(*words: object, cwd: Path, **variables: str) -> str:
     command = [sys.executable, *map(str, words)]
     environment = {**os.environ, **variables}
     return subprocess.run(
-        command, cwd=cwd, env=environment, check=True, capture_output=True, text=True, timeout=280
+        command, cwd=cwd, env=environment, check=True, capture_output=True, text=True, timeout=600
     ).stdout
 
 

@@ -1,10 +1,12 @@
-"""A finished tiny pipeline, made once a test process, and how to run stages without Prefect."""
+"""A finished tiny pipeline, made once, and how to run stages without Prefect."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import needed_for
@@ -32,10 +34,13 @@ def run_stages(
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which the tiny recipe is finished; read only."""
-    store = tmp_path_factory.mktemp("finished")
-    run_stages(store)
-    return store
+    """A store in which the tiny recipe is finished, of all test processes; read only."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "finished.lock"):
+        run_stages(folder / "finished")  # which another process may have done
+    return folder / "finished"
 
 
 @pytest.fixture

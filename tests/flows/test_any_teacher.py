@@ -157,16 +157,24 @@ def test_images_without_a_label_are_rejected(made, store):
         run_stages(store, nothing, until="label")
 
 
-def test_several_teach_the_weighted_mean_of_their_probabilities(made, store):
+def several(made: Made) -> list[str]:
+    """Settings with two teachers: the recipe's own, of weight 3, and one that knows nothing."""
     table = made.table()
     flat = {name: np.zeros(len(table), np.float32) for name in made.classes}
     uniform = made.write("flat.parquet", pa.table({"image_id": made.ids, **flat}))
     network = {"model": made.model, "weights": str(made.weights), "image_size": 32}
-    teacher = [network | {"weight": 3}, uniform]
-    got, want = stored(made, store, of(teacher))
+    return of([network | {"weight": 3}, uniform])
+
+
+def test_several_teach_the_weighted_mean_of_their_probabilities(made, store):
+    got, want = stored(made, store, several(made))
     mean = np.log(0.75 * np.exp(want) + 0.25 / len(made.classes))
     np.testing.assert_allclose(got, mean, atol=2e-3)
-    done, _ = run_stages(store, of(teacher))
+
+
+@pytest.mark.slow
+def test_several_teach_to_the_end(made, store):
+    done, _ = run_stages(store, several(made))
     assert "flat.parquet (weight 1)" in done["report"].path("model_card.md").read_text()
 
 

@@ -134,10 +134,10 @@ def test_killed_stopped_and_finished_equals_one_device_in_two_parts(tmp_path: Pa
     command = [sys.executable, "-W", "ignore", "-c", RUN_BASELINE, str(tmp_path), *two]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, env=environment, cwd=PROJECT) as parent:
-        assert wait_until(lambda: any(tmp_path.glob("baseline/*/checkpoint.pdckpt")), 100)
+        assert wait_until(lambda: any(tmp_path.glob("baseline/*/checkpoint.pdckpt")), 300)
         assert num_workers(tmp_path) == 2
         parent.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: num_workers(tmp_path) == 0, 20)
+    assert wait_until(lambda: num_workers(tmp_path) == 0, 200)
 
     stopped = Stopper(after=5)
     with pytest.raises(Interrupted):

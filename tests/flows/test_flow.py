@@ -1,8 +1,11 @@
-"""The flow under Prefect: what its dashboard says of each stage."""
+"""The flows under Prefect: what its dashboard says of each stage, and of each trial."""
 
 import time
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
@@ -25,21 +28,27 @@ def home(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(num_stages: int, **parameters: object) -> tuple[object, dict[str, str]]:
     """(final state of the flow, name of each stage's state)."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
-
     from flows.ssld import ssld
 
     state = ssld(**{"recipe": str(TINY), **parameters}, return_state=True)
+    runs = task_runs(state, num_stages)
+    return state, {task.name: task.state_name or "" for task in runs}
+
+
+def task_runs(state: Any, number: int) -> list[Any]:
+    """The task runs of a flow that ended in `state`, once `number` are there and over."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+
     only = FlowRunFilter.model_validate({"id": {"any_": [str(state.state_details.flow_run_id)]}})
-    end = time.monotonic() + 30
+    end = time.monotonic() + 200
     while time.monotonic() < end:  # task runs reach the server as events, a little later
         with get_client(sync_client=True) as client:
             runs = client.read_task_runs(flow_run_filter=only)
-        if len(runs) == num_stages and all(r.state and r.state.is_final() for r in runs):
+        if len(runs) == number and all(r.state and r.state.is_final() for r in runs):
             break
         time.sleep(0.2)
-    return state, {task.name: task.state_name or "" for task in runs}
+    return runs
 
 
 def test_unchanged_stages_are_cached_and_a_refreshed_one_runs(home: Path) -> None:
@@ -118,3 +127,54 @@ def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> N
     _, states = run(7, recipe=str(path), until="views", refresh=["views"])
     assert states["views of two-narrow"] == "Completed"
     assert states["views of two-same"] == "Cached"  # the same views, made anew a moment ago
+
+
+# `ssld/search`: a task a trial, the same study as on the command line.
+
+JOB = """
+model: {name: ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: 4}}
+num_classes: 3
+train: {list: train.txt, root: images}
+val: {list: train.txt, root: images}
+preprocess: {size: 32}
+training: {epochs: 1, batch_size: 4, image_size: 32, lr: 0.05}
+workers: 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    rng = np.random.default_rng(0)
+    for row in range(8):
+        cv2.imwrite(f"images/{row}.png", rng.integers(0, 256, (40, 40, 3), np.uint8))
+    Path("train.txt").write_text("".join(f"{row}.png {row % 3}\n" for row in range(8)))
+    Path("job.yaml").write_text(JOB)
+    Path("space.yaml").write_text("training.lr: [0.1, 0.01, 1e30]")
+    return tmp_path
+
+
+def test_a_search_is_a_flow_with_a_task_a_trial_and_goes_on(folder: Path) -> None:
+    from flows.search import search
+    from ppcls_core.jobs.tuning.settings import SearchSettings
+
+    how = SearchSettings(sampler="grid")
+    overrides = ["training.schedule={name: CosineWarmup, warmup_epochs: 0}"]
+    state = search("job.yaml", "space.yaml", overrides, how, 2, return_state=True)
+    assert state.is_completed(), state.message
+    assert "3 points tried" in state.message
+    assert sorted(run.state_name for run in task_runs(state, 3)) == ["Complete"] * 2 + ["Failed"]
+    assert (folder / "output/ResNet18_vd/search/search.html").is_file()
+    again = search("job.yaml", "space.yaml", overrides, how, return_state=True)
+    assert again.is_completed()
+    assert task_runs(again, 0) == []
+
+
+def test_a_mistake_in_a_search_fails_the_run_with_its_message(folder: Path) -> None:
+    from flows.search import search
+
+    Path("space.yaml").write_text("training.lrr: [0.1, 0.01]")
+    state = search("job.yaml", "space.yaml", return_state=True)
+    assert state.is_failed()
+    assert "unknown setting 'training.lrr'" in state.message

@@ -90,6 +90,7 @@ def user(tmp_path: Path) -> Iterator[User]:
         kill_with_environment(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SLOW * 420)
 def test_killed_in_dedup_label_and_distill_then_resumed(user: User, tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{user.port}" in user.up()
@@ -111,6 +112,7 @@ def test_killed_in_dedup_label_and_distill_then_resumed(user: User, tmp_path: Pa
     shutil.rmtree(user.store)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SLOW * 240)
 def test_ctrl_c_saves_and_ends_though_a_terminal_sends_it_to_all(tmp_path: Path) -> None:
     user = User(tmp_path)  # without a server of its own

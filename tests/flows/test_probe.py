@@ -10,7 +10,7 @@ from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import load_state, save_state
 from ppcls_core.models.weights.state import state_of
 from tasks.recipe import load_recipe
-from tests.conftest import TINY
+from tests.conftest import TINY, others_slow
 from tests.flows.conftest import run_stages
 
 SPEC = {"depths": [1, 1, 1, 1], "width": 4}
@@ -24,7 +24,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("mode", ["probe", "finetune"])
+@pytest.mark.parametrize("mode", others_slow(["probe", "finetune"], ["finetune"]))
 def test_given_weights_are_adapted(tmp_path: Path, weights: Path, mode: str) -> None:
     train = {"probe": "{mode: probe}", "finetune": "{mode: finetune, epochs: 1, batch_size: 8}"}
     settings = [f"teacher.weights={weights}", f"teacher.train={train[mode]}"]

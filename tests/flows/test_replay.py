@@ -58,7 +58,10 @@ def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
     return by_teacher, by_store
 
 
-@pytest.mark.parametrize(("settings", "bound"), [([], 0.02), (["label.precision=fp32"], 1e-4)])
+@pytest.mark.parametrize(
+    ("settings", "bound"),
+    [([], 0.02), pytest.param(["label.precision=fp32"], 1e-4, marks=pytest.mark.slow)],
+)
 def test_losses_are_those_of_the_teacher_itself(replayed, settings, bound) -> None:
     online, stored = losses(replayed, [*REPLAY, *settings])
     assert np.allclose(online, stored, rtol=bound)
@@ -105,6 +108,7 @@ def test_labels_of_other_code_are_refused(replayed: Path, monkeypatch: pytest.Mo
         check_labels(done["views"].directory, 4, 1)
 
 
+@pytest.mark.slow
 def test_labels_are_the_same_from_any_number_of_processes(
     replayed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

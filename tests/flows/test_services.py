@@ -75,7 +75,7 @@ def test_a_service_and_all_it_started_end(home: Path, kind: str, killed: int) ->
     pids = service.members()
     begun = time.monotonic()
     assert service.stop(1.0 if killed else 30.0) == killed
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 25  # and not the 30 that it would be waited for
     assert not any(map(is_running, pids))
     assert service.members() == []
     assert not service.record.exists()
@@ -121,11 +121,11 @@ def test_down_ends_though_the_server_does_not_answer(
     stub("deaf", "worker")
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", DOWN], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", DOWN], capture_output=True, text=True, timeout=600, check=False
     )
     said = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 150
+    assert time.monotonic() - begun < 500
     assert "cannot cancel runs (no answer)" in said[0]
     assert "worker: 2 of its processes did not end by themselves; killed" in said
     assert "server: stopped" in said

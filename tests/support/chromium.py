@@ -46,7 +46,7 @@ class Tab:
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(self._connection.recv(timeout=30))
+            message = json.loads(self._connection.recv(timeout=200))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
@@ -66,7 +66,7 @@ class Tab:
 
     def wait(self, script: str) -> Any:
         """Value of an expression once it is true."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + 200
         while not (value := self.value(script)):
             assert time.monotonic() < until, f"{script}: never true; {self.errors}"
             time.sleep(0.05)
@@ -103,7 +103,7 @@ def open_tab(folder: Path, url: str) -> Iterator[Tab]:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         address = _address(folder / "profile" / "DevToolsActivePort", process)
-        with urlopen(Request(f"http://{address}/json/new?{url}", method="PUT"), timeout=20) as new:
+        with urlopen(Request(f"http://{address}/json/new?{url}", method="PUT"), timeout=200) as new:
             debugger = json.load(new)["webSocketDebuggerUrl"]
         with connect(debugger, max_size=None, proxy=None) as connection:
             tab = Tab(connection)
@@ -116,7 +116,7 @@ def open_tab(folder: Path, url: str) -> Iterator[Tab]:
 
 
 def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while not (file.exists() and file.read_text().strip()):
         assert process.poll() is None, "Chromium has ended"
         assert time.monotonic() < until, "Chromium does not answer"

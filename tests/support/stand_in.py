@@ -43,7 +43,7 @@ class Gate:
     batches: list[int]
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        assert self.opened.wait(30)
+        assert self.opened.wait(200)
         self.batches.append(len(pixels))
         return colours(pixels)
 
@@ -59,7 +59,7 @@ class Running:
         return int(self.url.rpartition(":")[2])
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), 10)
+        return socket.create_connection(("127.0.0.1", self.port), 100)
 
     def raw(self, data: bytes) -> bytes:
         """What comes back for `data`, until the server closes."""
@@ -97,5 +97,5 @@ def running(
             yield Running(url, service, server)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(200)
             assert not thread.is_alive()

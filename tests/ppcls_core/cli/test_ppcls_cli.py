@@ -7,29 +7,36 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import scipy.io
 import yaml
 
+from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import load_state, save_state
+from ppcls_core.models.weights.state import state_of
 from tests.support.images import write_jpeg
 
 PROJECT = Path(__file__).resolve().parents[3]
 
 
-def ppcls(*args: object, cwd: object = None) -> subprocess.CompletedProcess[str]:
-    """The finished command, run in `cwd`."""
-    command = [sys.executable, "-m", "ppcls_core.cli.app", *map(str, args)]
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def child(*command: object) -> subprocess.CompletedProcess[str]:
+    """Python with `command`, finished; for what runs the inference engine."""
+    words = [sys.executable, *map(str, command)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, cwd=cwd, env=env, check=False
-    )
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=env, check=False)
 
 
-def test_recipes_are_named_and_printed(tmp_path):
+def test_recipes_are_named_and_printed(ppcls, tmp_path):
     names = ppcls("recipe", "--list", "quick_start/*").stdout.split()
     assert len(names) == 6
     assert "quick_start/ResNet50_vd_ssld_random_erasing_finetune" in names
@@ -40,7 +47,7 @@ def test_recipes_are_named_and_printed(tmp_path):
     assert "did you mean 'VGG/VGG1" in done.stderr
 
 
-def test_several_settings_may_follow_one_option(tmp_path):
+def test_several_settings_may_follow_one_option(ppcls, tmp_path):
     config = ("-c", "ResNet/ResNet50_vd")
     for option in ("-o", "--override", "--set"):
         done = ppcls("train", option, "epochs=0", "print_interval=0", *config, "--dry-run")
@@ -53,7 +60,7 @@ def test_several_settings_may_follow_one_option(tmp_path):
     assert "unexpected extra argument" in done.stderr.lower()  # follows another option
 
 
-def test_a_data_set_is_made_of_what_lies_in_the_folder(tmp_path):
+def test_a_data_set_is_made_of_what_lies_in_the_folder(ppcls, tmp_path):
     (tmp_path / "102flowers.tgz").write_bytes(b"<html>")
     scipy.io.savemat(tmp_path / "imagelabels.mat", {"labels": [1, 2, 3]})
     scipy.io.savemat(tmp_path / "setid.mat", {"trnid": [1], "valid": [2], "tstid": [3]})
@@ -62,7 +69,7 @@ def test_a_data_set_is_made_of_what_lies_in_the_folder(tmp_path):
     assert "102flowers.tgz: expected a tar with a folder jpg" in done.stderr
 
 
-def test_models_are_listed_and_drawn(tmp_path):
+def test_models_are_listed_and_drawn(ppcls, tmp_path):
     done = ppcls("models", "--where", "top1>85", "--sort", "params", "--plot", tmp_path / "p.png")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -74,7 +81,7 @@ def test_models_are_listed_and_drawn(tmp_path):
     assert (tmp_path / "p.png").stat().st_size > 10_000
 
 
-def test_weights_that_are_here_are_not_fetched(tmp_path):
+def test_weights_that_are_here_are_not_fetched(ppcls, tmp_path):
     (tmp_path / "AlexNet_pretrained.pdparams").touch()
     done = ppcls("download", "AlexNet", "-p", tmp_path)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/AlexNet_pretrained.pdparams\n")
@@ -82,8 +89,19 @@ def test_weights_that_are_here_are_not_fetched(tmp_path):
     assert [line.split()[0] for line in lines if line.split()[1] == "here"] == ["AlexNet"]
 
 
+BRIEFLY = """
+from functools import partial
+from ppcls_core.cli.app import main
+from ppcls_core.inference import benchmark
+from ppcls_core.runtime.timer import Repeats
+benchmark.time_in_turn = partial(benchmark.time_in_turn, repeats=Repeats(1, 1, 0.0))
+main()
+"""
+
+
+@pytest.mark.slow
 def test_benchmark_measures_beside_the_published_figures(tmp_path):
-    done = ppcls("benchmark", "MobileNetV3_small_x0_35", "--size", 224, cwd=tmp_path)
+    done = child("-c", BRIEFLY, "benchmark", "MobileNetV3_small_x0_35", "--size", 224)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "benchmark.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -95,28 +113,22 @@ def test_benchmark_measures_beside_the_published_figures(tmp_path):
     assert float(row["onnxruntime_ms"]) > 0
 
 
-def test_a_model_is_exported_and_used_in_three_ways(tmp_path):
-    make = """
-import paddle
-from pathlib import Path
-from ppcls_core.models.registry import build_model
-from ppcls_core.models.weights.files import save_state
-from ppcls_core.models.weights.state import state_of
-paddle.seed(0)
-save_state(Path("w.pdparams"), state_of(build_model("MobileNetV3_small_x0_35", num_classes=3)))
-"""
-    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    subprocess.run([sys.executable, "-c", make], cwd=tmp_path, env=env, check=True)
+def test_a_model_is_exported_and_used_in_three_ways(ppcls, tmp_path):
+    paddle.seed(0)
+    model = build_model("MobileNetV3_small_x0_35", num_classes=3)
+    save_state(tmp_path / "w.pdparams", state_of(model))
     (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
     write_jpeg(tmp_path / "good.jpg", 0)
     (tmp_path / "bad.jpg").write_bytes(b"")
     trained = ("MobileNetV3_small_x0_35", "--weights", "w.pdparams", "--classes", "names.txt")
     trained = (*trained, "--size", 64)
-    done = ppcls("export", *trained, "--out", "exported", cwd=tmp_path)
+    done = ppcls("export", *trained, "--out", "exported")
     assert (done.returncode, done.stderr) == (0, "")
+    predict = partial(child, "-m", "ppcls_core.cli.app", "predict", "exported")
+    py_infer, infer = partial(ppcls, "py-infer", "exported"), partial(ppcls, "infer", *trained)
     shares = []
-    for way in (("predict", "exported"), ("py-infer", "exported"), ("infer", *trained)):
-        done = ppcls(*way, "good.jpg", "bad.jpg", "--format", "json", cwd=tmp_path)
+    for way in (predict, py_infer, infer):
+        done = way("good.jpg", "bad.jpg", "--format", "json")
         assert (done.returncode, done.stderr) == (1, "2 images, 1 predicted, empty 1\n")
         good, bad = map(json.loads, done.stdout.splitlines())
         assert bad["reason"] == "empty"
@@ -124,13 +136,20 @@ save_state(Path("w.pdparams"), state_of(build_model("MobileNetV3_small_x0_35", n
         shares.append({guess["name"]: guess["probability"] for guess in good["predictions"]})
     assert shares[1] == pytest.approx(shares[0], abs=1e-5)
     assert shares[2] == pytest.approx(shares[0], abs=1e-5)
-    done = ppcls(
-        "predict", "exported", "good.jpg", "--sheet", "s.png", "--out", "r.csv", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    assert py_infer("good.jpg", "--sheet", "s.png", "--out", "r.csv").returncode == 0
     assert (tmp_path / "s.png").stat().st_size > 5_000
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 2
-    done = ppcls("predict", "exported", "good.jpg", "--benchmark", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_prediction_is_timed(ppcls, tmp_path):
+    write_jpeg(tmp_path / "good.jpg", 0)
+    model = build_model("MobileNetV3_small_x0_35", num_classes=3)
+    save_state(tmp_path / "w.pdparams", state_of(model))
+    trained = ("MobileNetV3_small_x0_35", "--weights", "w.pdparams", "-o", "num_classes=3")
+    assert ppcls("export", *trained, "--size", 64, "--out", "exported").returncode == 0
+    words = ("predict", "exported", "good.jpg", "--benchmark")
+    done = child("-m", "ppcls_core.cli.app", *words)
     assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == [
         "preprocess",
         "run",
@@ -138,7 +157,7 @@ save_state(Path("w.pdparams"), state_of(build_model("MobileNetV3_small_x0_35", n
     ]
 
 
-def test_weights_are_converted(tmp_path):
+def test_weights_are_converted(ppcls, tmp_path):
     save_state(tmp_path / "w.pdparams", {"a.weight": np.arange(3, dtype=np.float32)})
     assert ppcls("convert", tmp_path / "w", tmp_path / "w.safetensors").returncode == 0
     assert list(load_state(tmp_path / "w.safetensors")) == ["a.weight"]
@@ -163,8 +182,8 @@ def test_weights_are_converted(tmp_path):
         (("py-infer", ".", "x.jpg", "--sheet", "x.gif"), "ends in .png or .jpg"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(args, message, tmp_path):
-    done = ppcls(*args, cwd=tmp_path)
+def test_mistakes_are_told_without_a_traceback(ppcls, args, message, tmp_path):
+    done = ppcls(*args)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

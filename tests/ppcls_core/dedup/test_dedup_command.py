@@ -20,7 +20,7 @@ from PIL import Image
 from data_catalog.base.config import UserError
 from data_catalog.images.collect import collect
 from ppcls_core.cli.dedup import search_given
-from ppcls_core.data.decode import read_bytes
+from ppcls_core.data.decode import MAX_BYTES, read_bytes
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match import index
 from ppcls_core.dedup.match.pairs import FOUND
@@ -423,7 +423,7 @@ def test_bad_images_are_counted_by_reason_and_weak_ones_named(sets: Path, tmp_pa
     os.mkfifo(pool / "pipe.png")
     (pool / "folder.png").mkdir()
     with (pool / "huge.png").open("wb") as file:
-        file.truncate(2 << 30)
+        file.truncate(MAX_BYTES + 1)
     result = search(pool, sets / "val", tmp_path / "out")
     assert result.passed_over == {"special_file": 1}
     assert result.pool_counts == {

@@ -41,7 +41,7 @@ def found(tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode != 0, "a process was killed, which ends the launch"
     assert (folder / "0.json").exists(), done.stdout
@@ -300,7 +300,7 @@ def test_the_command_line_is_stopped_and_goes_on(tmp_path, backend):
         assert len({path.read_bytes() for path in both}) == 1
 
 
-def wait(condition, seconds=60.0):
+def wait(condition, seconds=300.0):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)

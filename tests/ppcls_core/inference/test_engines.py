@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,16 @@ import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.inference.engines import Engines, Predict
+from ppcls_core.runtime.processes import Child
 from tests.conftest import PROJECT
 from tests.support.processes import is_running, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _without_paddle(monkeypatch: pytest.MonkeyPatch):
+    """None of the functions below needs it, and it takes seconds to import."""
+    monkeypatch.setattr("ppcls_core.inference.engines.Child", partial(Child, with_paddle=False))
+
 
 PIXELS = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
 

@@ -58,7 +58,7 @@ def child(*command: object) -> subprocess.CompletedProcess[str]:
     """A process of its own: the engine gives later trainings of its process other bits."""
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
     done = [sys.executable, *map(str, command)]
-    return subprocess.run(done, capture_output=True, text=True, timeout=240, env=env, check=False)
+    return subprocess.run(done, capture_output=True, text=True, timeout=600, env=env, check=False)
 
 
 def network(name: str, spec: dict):
@@ -80,7 +80,13 @@ def sidecar(name: str, num_classes: int = 5, size: int = SIZE) -> Sidecar:
     return Sidecar(architecture=name, classes=classes, preprocess=Preprocess(size=size))
 
 
-@pytest.fixture(scope="module", params=[RESIDUAL, MOBILE], ids=lambda model: model[0])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(RESIDUAL, id=RESIDUAL[0]),
+        pytest.param(MOBILE, id=MOBILE[0], marks=pytest.mark.slow),
+    ],
+)
 def quantized(request, tmp_path_factory):
     """(folder, network, images, int8 logits of all, of the first three)"""
     name, spec = request.param
@@ -235,6 +241,7 @@ def test_training_with_rounding_goes_on_with_the_jobs(folder):
         qat_training(job.model_copy(update={"training": None}), 3)
 
 
+@pytest.mark.slow
 def test_the_command_compares_what_it_made(folder):
     ppcls = ("-m", "ppcls_core.cli.app", "quantize", "job.yaml", "--weights", "weights.pdparams")
     done = child(*ppcls, "--out", "made", "--qat", 1, "--threads", 1)
@@ -258,11 +265,10 @@ def test_the_command_compares_what_it_made(folder):
         (["ResNet18", "--qat", "1"], "--qat: needs a YAML file with a training"),
     ],
 )
-def test_mistakes_are_told(folder, arguments, said):
+def test_mistakes_are_told(ppcls, folder, arguments, said):
     Path("empty").mkdir()
     out = [] if "--out" in arguments else ["--out", "made"]
-    command = ["-m", "ppcls_core.cli.app", "quantize", *arguments, *out]
-    done = child(*command, "--weights", "weights.pdparams")
+    done = ppcls("quantize", *arguments, *out, "--weights", "weights.pdparams")
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

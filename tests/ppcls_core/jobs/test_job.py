@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -88,15 +86,9 @@ def test_a_key_given_twice_is_an_error_in_ours_and_told_in_theirs(tmp_path, capl
     assert "key 'epochs' is given twice, again in line 3; the last counts" in caplog.text
 
 
-def test_the_command_line_says_it_in_a_line_and_at_once(tmp_path):
+def test_the_command_line_says_it_in_a_line_and_at_once(ppcls, tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    done = subprocess.run(
-        [sys.executable, "-m", "ppcls_core.cli.app", "eval", "-c", str(tmp_path / "fifo")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=Path(__file__).resolve().parents[3],
-    )
+    done = ppcls("eval", "-c", tmp_path / "fifo")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path}/fifo: is a folder or a device")
     assert done.stderr.count("\n") == 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -381,19 +379,22 @@ def test_another_training_in_the_same_folder_is_refused(folder):
         train(load(), lambda line: None)
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(folder):
+def test_a_stopped_training_goes_on_to_the_same_weights(ppcls, folder, monkeypatch):
     train(load("output=whole"), lambda line: None)
-    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "ppcls_core.cli.app", "train", "-c", "job.yaml", "-o"]
-    command.append("training.epochs=2")
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        while "train step" not in (line := process.stdout.readline()):
-            assert line
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
-    train(load(), lambda line: None)
+
+    lines: list[str] = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        if "train step" in line and len(lines) == 1:
+            signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
+
+    with monkeypatch.context() as context:
+        context.setattr("ppcls_core.cli.training.log", interrupt)
+        assert ppcls("train", "-c", "job.yaml").returncode == 130
+    assert not Path("output/ResNet18_vd/history.json").exists()
+    train(load(), lines.append)
+    assert any("resumes at step" in line for line in lines)
     for name in ("last.pdparams", "best.pdparams"):
         got = Path("output/ResNet18_vd", name).read_bytes()
         assert got == Path("whole/ResNet18_vd", name).read_bytes()

@@ -37,7 +37,7 @@ def test_how_a_process_ended_is_known(number: int, words: str):
         peers = Peers({1: process.pid, 2: other.pid})
         assert peers.text() == ""
         process.send_signal(number)
-        assert peers.text(30) == words
+        assert peers.text(100) == words
         assert peers.ended() == {1: -number}
         other.kill()
 
@@ -98,7 +98,7 @@ def test_an_exchange_with_a_lost_process_ends_this_one_and_says_why():
     ):
         assert waiting.stdout.readline() == "ready\n"
         process.kill()
-        said = waiting.communicate(timeout=20)[1]
+        said = waiting.communicate(timeout=200)[1]
         assert waiting.returncode == 2
     assert "waits in vain for one that has ended (rank 1 with -9 (SIGKILL" in said
 
@@ -123,12 +123,15 @@ def test_an_exchange_ends_with_the_launcher(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGTERM, "done\n"), (signal.SIGKILL, "")], ids=["asked", "killed"]
+    ("number", "seconds", "said"),
+    [(signal.SIGTERM, 3, "done\n"), (signal.SIGKILL, 1000, "")],
+    ids=["asked", "killed"],
 )
-def test_outside_an_exchange_it_may_save_its_work(number: int, said: str):
+def test_outside_an_exchange_it_may_save_its_work(number: int, seconds: int, said: str):
     """As when all are asked to stop; for a while, where another was killed."""
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    code = EXCHANGES.replace("time.sleep(100)", "pass") + "time.sleep(3)\nprint('done')\n"
+    code = EXCHANGES.replace("time.sleep(100)", "pass")
+    code += f"time.sleep({seconds})\nprint('done')\n"
     code = code.replace("HANG_SECONDS = 0.5", "ALONE_SECONDS = 0.5")
     with sleeper() as process:
         command = [sys.executable, "-c", code, str(process.pid)]

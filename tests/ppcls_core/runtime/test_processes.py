@@ -167,7 +167,7 @@ def test_closing_ends_a_child_at_work():
         pid = child("pid")
         child.send("for ever")
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 100
     assert not is_running(pid)
 
 

@@ -77,7 +77,7 @@ def test_a_failure_stops_the_others_and_is_the_one_told(tmp_path):
         raise UserError("the teacher gives NaN")
 
     def waits(rows: range, advance: Advance) -> dict[str, pa.Table]:
-        assert failed.wait(10)
+        assert failed.wait(100)
         made.append(rows.start)
         for _ in range(10_000):
             advance()

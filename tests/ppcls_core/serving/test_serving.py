@@ -188,7 +188,7 @@ def loading(gate: Gate, **limits: object) -> Iterator[tuple[Running, ThreadPoolE
 
 
 def wait_for(condition: object) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 100
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -229,10 +229,12 @@ def test_a_full_queue_refuses_and_empties_again():
 
 
 def test_a_lone_image_does_not_wait_for_others():
-    with running(max_wait_ms=1000) as server:
+    with running() as server:
+        batcher = server.service.batcher  # it waits for longer than a user may ask for
+        batcher._config = batcher._config.model_copy(update={"max_wait_ms": 60_000})
         begun = time.perf_counter()
         assert names(send(server, "red")) == ["red"]
-        assert time.perf_counter() - begun < 0.8
+        assert time.perf_counter() - begun < 30
 
 
 def test_bodies_under_way_are_bounded(monkeypatch):
@@ -338,7 +340,7 @@ def test_a_stop_lets_what_is_under_way_finish_and_waits_for_no_slow_sender():
         assert b"503 Service Unavailable" in received(slow)
         gate.opened.set()
         assert names(job.result()) == ["blue"]
-        assert time.perf_counter() - begun < 5
+        assert time.perf_counter() - begun < 25  # and not the 30 of the slow one
 
 
 def test_a_token_is_asked_for_but_not_by_page_and_probes():

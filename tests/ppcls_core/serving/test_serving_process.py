@@ -23,6 +23,7 @@ from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.models.registry import build_model
 from ppcls_core.serving.engine import engine
+from ppcls_core.serving.server import listen
 from tests.conftest import PROJECT
 from tests.support.images import write_jpeg
 
@@ -43,10 +44,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ppcls(*arguments: object) -> subprocess.CompletedProcess[str]:
+def child(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*PPCLS, *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=ENV, check=False
+        command, capture_output=True, text=True, timeout=300, env=ENV, check=False
     )
 
 
@@ -73,16 +74,17 @@ def ready(process: subprocess.Popen[str]) -> None:
 def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model, tmp_path):
     with serve(model) as (url, process):
         ready(process)
-        asked = ppcls("client", url, model / "photo.jpg", "--format", "json")
+        assert httpx.get(f"{url}/ready", trust_env=False).status_code == 200
+        asked = child("client", url, model / "photo.jpg", "--format", "json")
         assert asked.returncode == 0, asked.stderr
-        written = ppcls("client", url, model / "photo.jpg", "--out", tmp_path / "rows.csv")
+        written = child("client", url, model / "photo.jpg", "--out", tmp_path / "rows.csv")
         process.terminate()
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 0
     assert out == "stopped\n"
     assert written.stderr == f"1 images, 1 predicted; written: {tmp_path}/rows.csv\n"
     assert "Traceback" not in errors
-    told = ppcls("predict", model, model / "photo.jpg", "--format", "json")
+    told = child("predict", model, model / "photo.jpg", "--format", "json")
     want, got = (json.loads(done.stdout)["predictions"] for done in (told, asked))
     assert [guess["name"] for guess in got] == [guess["name"] for guess in want]
     for one, other in zip(got, want, strict=True):
@@ -93,15 +95,15 @@ def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model, tmp_path):
 def test_a_signal_while_the_model_loads_ends_it_too(model, number):
     with serve(model) as (_, process):
         process.send_signal(number)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 0
     assert out == "stopped\n"  # and not yet ready
     assert "Traceback" not in errors
 
 
-def test_mistakes_are_told_without_a_traceback(model, tmp_path):
-    with serve(model) as (url, process):
-        port = url.rpartition(":")[2]
+def test_mistakes_are_told_without_a_traceback(ppcls, model, tmp_path):
+    with listen("127.0.0.1", 0) as bound:
+        port = bound.getsockname()[1]
         for arguments, message in (
             ((model, "--port", port), f"cannot listen on 127.0.0.1 port {port}"),
             ((model, "--host", "0.0.0.0"), "no token is given"),
@@ -111,9 +113,6 @@ def test_mistakes_are_told_without_a_traceback(model, tmp_path):
             done = ppcls("serve", *arguments)
             assert done.returncode == 2
             assert message in " ".join(done.stderr.split())
-            assert "Traceback" not in done.stderr
-        ready(process)
-        assert httpx.get(f"{url}/ready", trust_env=False).status_code == 200
 
 
 def test_a_model_that_does_not_load_ends_the_server(model, tmp_path):
@@ -122,7 +121,7 @@ def test_a_model_that_does_not_load_ends_the_server(model, tmp_path):
     sidecar = Sidecar.model_validate_json((tmp_path / "sidecar.json").read_bytes())
     sidecar.model_copy(update={"classes": ("one",)}).write(tmp_path)
     with serve(tmp_path) as (_, process):
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "names 1 classes, but the model has 3" in " ".join(errors.split())
     assert "Traceback" not in errors
@@ -159,14 +158,16 @@ def test_a_server_whose_inference_process_dies_ends(model):
         with (model / "photo.jpg").open("rb") as photo:
             response = httpx.post(f"{url}/predict", files={"image": photo}, trust_env=False)
         assert response.status_code == 503
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "the inference process has ended with -9" in " ".join(errors.split())
 
 
-def test_malformed_requests_are_refused_and_leave_nothing_behind():
-    command = [sys.executable, str(PROJECT / "benchmarks" / "serving_fuzz.py"), "--num", "300"]
+@pytest.mark.parametrize("num", [60, pytest.param(300, marks=pytest.mark.slow)])
+def test_malformed_requests_are_refused_and_leave_nothing_behind(num):
+    script = PROJECT / "benchmarks" / "serving_fuzz.py"
+    command = [sys.executable, str(script), "--num", str(num)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=250, env=ENV, check=False
+        command, capture_output=True, text=True, timeout=600, env=ENV, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -11,14 +12,9 @@ import pytest
 from data_catalog.published import published_weights
 from ppcls_core.models.complexity import count_operations, count_parameters
 from ppcls_core.models.registry import build_model, known_models
+from tests.conftest import others_slow
+from tests.ppcls_core.models.families.test_networks import FAMILIES
 
-# Of these, `make test` checks the entries and the number of parameters only.
-GIANTS = {
-    "EfficientNetB7",
-    "ResNeXt101_32x16d_wsl",
-    "ResNeXt101_32x32d_wsl",
-    "ResNeXt101_32x48d_wsl",
-}
 LITE = {"EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"}  # have a test of their own
 WITHOUT_GOLDEN = {"ResNet50_ACNet", "ResNet50_ACNet_deploy", *LITE}
 # Architectures without a row in the table of published weights: trainable parameters of
@@ -36,6 +32,14 @@ GOLDEN = [name for name in known_models() if name not in WITHOUT_GOLDEN]
 PUBLISHED = [name for name in known_models() if name not in {"ResNet50_ACNet", *PARAMETERS}]
 
 
+@cache
+def built(name: str) -> tuple[list[tuple[str, list[int]]], int]:
+    """(names and shapes of its entries, number of parameters) of the model `name`."""
+    model = lazy(name)
+    entries = [(key, list(tensor.shape)) for key, tensor in model.state_dict().items()]
+    return entries, count_parameters(model)
+
+
 def lazy(name: str) -> paddle.nn.Layer:
     """The model without values: made in 0.1 s, where random ones for the largest take 24."""
     with paddle.LazyGuard():
@@ -48,26 +52,23 @@ def test_every_published_architecture_is_known(golden):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_state_dict_has_the_published_entries(name, golden_shapes):
-    shapes = [(key, list(tensor.shape)) for key, tensor in lazy(name).state_dict().items()]
-    assert shapes == list(golden_shapes[name].items())
+    assert built(name)[0] == list(golden_shapes[name].items())
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_number_of_parameters_is_the_published_one(name):
     row = published_weights()[name]
     assert row.mparams
-    deviation = count_parameters(lazy(name)) / 1e6 / row.mparams - 1
+    deviation = built(name)[1] / 1e6 / row.mparams - 1
     assert (abs(deviation) > 0.005) == ("params" in row.errata), f"{name}: {deviation:+.2%}"
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_number_of_parameters_is_paddleclas_s(name):
-    assert count_parameters(lazy(name)) == PARAMETERS[name]
+    assert built(name)[1] == PARAMETERS[name]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in GIANTS else ()) for n in GOLDEN]
-)
+@pytest.mark.parametrize("name", others_slow(GOLDEN, FAMILIES))
 def test_logits_and_operations_are_the_published_ones(name, golden, filler):
     model = lazy(name)
     model.eval()

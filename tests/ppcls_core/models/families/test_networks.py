@@ -13,6 +13,7 @@ import pytest
 from ppcls_core.models.features import Backbone
 from ppcls_core.models.networks.layers import ConvBN
 from ppcls_core.models.registry import build_model, spec_of
+from tests.conftest import others_slow
 
 TINY_MOBILE = [[3, 16, 8, True, "relu", 2], [5, 24, 8, False, "hardswish", 1]]
 TINY_RESNET = {"width": 8, "depths": [2, 1, 1, 1]}
@@ -93,6 +94,35 @@ TINY = {
     },
 }
 
+# Depthwise convolutions and squeeze-and-excitation, no ONNX, shuffled channels, three outputs.
+EXPORTED = ("MobileNetV3_large_x0_5", "CSPResNet50_leaky", "ShuffleNetV2_x0_25", "GoogLeNet")
+# One of each family.
+FAMILIES = (
+    "AlexNet",
+    "CSPResNet50_leaky",
+    "DPN68",
+    "DarkNet53",
+    "DenseNet121",
+    "EfficientNetB0",
+    "GhostNet_x0_5",
+    "GoogLeNet",
+    "HRNet_W18_C",
+    "InceptionV3",
+    "InceptionV4",
+    "MobileNetV1_x0_25",
+    "MobileNetV2_x0_25",
+    "MobileNetV3_large_x0_5",
+    "RegNetX_4GF",
+    "Res2Net50_vd_26w_4s",
+    "ResNeSt50",
+    "ResNet50_vd",
+    "SE_ResNet18_vd",
+    "ShuffleNetV2_x0_25",
+    "SqueezeNet1_0",
+    "VGG11",
+    "Xception71",
+)
+
 
 def tiny(name: str, num_classes: int = 5) -> paddle.nn.Layer:
     paddle.seed(7)
@@ -147,7 +177,7 @@ def test_each_stage_halves_the_one_before(name):
     assert all(b == 2 * a for a, b in pairwise(strides)), strides
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", others_slow(TINY, EXPORTED))
 def test_an_exported_program_takes_any_batch(name, tmp_path):
     model = tiny(name)
     model.eval()

@@ -14,8 +14,8 @@ import sys
 
 import pytest
 
-from tests.conftest import PROJECT
-from tests.support.ways import FAMILIES
+from tests.conftest import PROJECT, others_slow
+from tests.ppcls_core.models.families.test_networks import EXPORTED, FAMILIES
 
 TOLERANCES = {
     "py-infer": 1e-4,
@@ -28,17 +28,18 @@ WITHOUT_ONNX = {"CSPResNet50_leaky"}
 
 
 @pytest.fixture(scope="module")
-def deviations(tmp_path_factory):
-    """By family and way."""
+def deviations(request, tmp_path_factory):
+    """By family and way, of the families that are asked for."""
     folder = tmp_path_factory.mktemp("ways")
-    command = [sys.executable, str(PROJECT / "tests" / "support" / "ways.py"), str(folder)]
+    asked = [i.callspec.params["family"] for i in request.session.items if i.path == request.path]
+    command = [sys.executable, str(PROJECT / "tests" / "support" / "ways.py"), str(folder), *asked]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((folder / "deviations.json").read_text())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", others_slow(FAMILIES, EXPORTED[:2]))
 def test_all_ways_give_the_same_logits(deviations, family):
     found = deviations[family]
     assert found.keys() == TOLERANCES.keys()

@@ -36,7 +36,7 @@ def test_names_and_specs_need_no_paddle():
         "assert [spec_of(name) for name in known_models()];"
         "sys.exit('paddle' in sys.modules or 'numpy' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=200).returncode == 0
 
 
 def test_every_family_is_known():
