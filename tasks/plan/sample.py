@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ STEPS, MOST_STEPS = 4, 24  # of a training
 CANARIES = 12
 PER_CLASS = 6  # training images, where a probe's cross-validation needs some of each class
 _TILED = 1 << 15  # label rows of which a selection is timed
-_QUERIES, _GROWN = 600, 8  # descriptors searched for, in an index so many times larger
+_QUERIES, _ROUNDS = 600, 4  # descriptors searched for, and how often
+_GROWN = 8  # times as large is the index in which they are searched for too
+DESCRIPTORS = f"{INDEX}/descriptors.bin"
 _READ = 32  # images of which loading is timed
 
 
@@ -74,20 +76,24 @@ class StageSample:
 class Sample:
     """A recipe's sample: numbers of images by set, here (`taken`) and in full (`whole`).
 
-    `image_bytes`: of a file, in the mean, by set. `search`: core seconds to search for a descriptor
-    among those of the sample, and what each more root of a descriptor adds. `selecting`: seconds
-    per label. `notes`: what was assumed.
+    `image_bytes`: of a file, in the mean, by set. `num_listed`: images that the data sets have
+    here. `search_slope`: core seconds by which a descriptor's search in the index grows with the
+    root of the number of descriptors; `num_descriptors` are in the sample's. `selecting`: seconds a
+    label. `notes`: what was taken in the place of what is not here.
     """
 
     recipe: Recipe  # as it was sampled
+    whole_recipe: Recipe
     stages: dict[str, StageSample]
     taken: dict[str, int]
     whole: dict[str, int]
     image_bytes: dict[str, float]
     num_classes: int
-    search: tuple[float, float] = (0.0, 0.0)
-    selecting: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    num_listed: int
+    search_slope: float
+    num_descriptors: int
+    selecting: float
+    notes: list[str]
 
 
 def take_sample(recipe: Recipe, given: Mapping[str, int], folder: Path, say: Any) -> Sample:
@@ -100,38 +106,40 @@ def take_sample(recipe: Recipe, given: Mapping[str, int], folder: Path, say: Any
     notes: list[str] = []
     with Usage() as usage:
         timing = Timing(usage)
-        images = _images(recipe, given, notes)
+        found = _images(recipe, given, notes)
         listed = timing.close()
-        whole = {name: given.get(name, len(images[name])) for name in SETS}
-        if "train" in given:
-            whole["teacher"] = given["train"]
-        num_classes = len(images["train"].classes)
+        num_classes = len(found["train"].classes)
         recipe = _with_weights(recipe, num_classes, folder, notes)
         costs = _Operations(recipe, num_classes)
-        images = dict(_taken(recipe, images, costs))
+        images = dict(_taken(recipe, found, costs))
         taken = {name: len(part) for name, part in images.items()}
-        recipe = _sampled(recipe, taken, whole, costs)
-        session = Session(recipe, Store(folder / "store"))
-        data = _data(session, images)
-        stages = {"data": StageSample(data, listed)}
+        whole = {name: given.get(name, len(part)) for name, part in found.items()}
+        if "train" in given:
+            whole["teacher"] = given["train"]
+        session = Session(_sampled(recipe, taken, whole, costs), Store(folder / "store"))
+        stages = {"data": StageSample(_data(session, images), listed)}
         with session.engines.kept():
             for stage in list(STAGES.values())[1:]:
                 say(stage.name)
                 timing = Timing(usage)
                 result = session.run(stage, timing)
                 stages[stage.name] = StageSample(result, timing.close())
-    stages = {name: replace(one, load=_load(session, name)) for name, one in stages.items()}
+    descriptors = np.fromfile(stages["dedup"].result.path(DESCRIPTORS), np.uint8)
+    descriptors = descriptors.reshape(-1, DIMENSION)
     sizes = {name: float(part.table["size"].to_numpy().mean()) for name, part in images.items()}
     return Sample(
-        recipe,
-        stages,
-        taken,
-        whole,
-        sizes,
-        num_classes,
-        _search(stages["dedup"].result, recipe, folder),
-        _selecting(stages["label"].result, recipe, folder),
-        notes,
+        recipe=session.recipe,
+        whole_recipe=recipe,
+        stages={name: replace(one, load=_load(session, name)) for name, one in stages.items()},
+        taken=taken,
+        whole=whole,
+        image_bytes=sizes,
+        num_classes=num_classes,
+        num_listed=sum(len(found[name]) for name in ("train", "val", "pool")),
+        search_slope=_search_slope(descriptors, recipe, folder),
+        num_descriptors=len(descriptors),
+        selecting=_selecting(stages["label"].result, recipe, folder),
+        notes=notes,
     )
 
 
@@ -322,10 +330,9 @@ def _reading(images: Images, prepare: Any) -> float:
     return (time.process_time() - begun) / num
 
 
-def _search(dedup: Result, recipe: Recipe, folder: Path) -> tuple[float, float]:
-    """(core seconds of a descriptor's search in the sample's index, what a root of a descriptor
-    more adds), by an index of _GROWN times as many, like those of the sample."""
-    small = np.fromfile(dedup.path(f"{INDEX}/descriptors.bin"), np.uint8).reshape(-1, DIMENSION)
+def _search_slope(small: np.ndarray, recipe: Recipe, folder: Path) -> float:
+    """Core seconds that a descriptor's search grows by with the root of the number of descriptors:
+    from those of the sample, uint8 [N, DIMENSION], to _GROWN times as many like them."""
     random = generator(0, "plan", "search")
     noise = random.integers(-20, 20, (_GROWN, *small.shape), np.int16)
     large = np.clip(small + noise, 0, 255).astype(np.uint8).reshape(-1, DIMENSION)
@@ -335,13 +342,13 @@ def _search(dedup: Result, recipe: Recipe, folder: Path) -> tuple[float, float]:
         path = folder / f"search{number}.faiss"
         write_search(descriptors, path, recipe.dedup)
         nearest = read_search(path, descriptors, recipe.dedup)
-        nearest(queries, recipe.dedup.num_neighbours)
+        nearest(queries, recipe.dedup.num_neighbours)  # the first touches the files
         begun = time.process_time()
-        for _ in range(4):
+        for _ in range(_ROUNDS):
             nearest(queries, recipe.dedup.num_neighbours)
-        seconds.append((time.process_time() - begun) / 4 / _QUERIES)
+        seconds.append((time.process_time() - begun) / _ROUNDS / _QUERIES)
     roots = np.sqrt(len(large)) - np.sqrt(len(small))
-    return seconds[0], max(0.0, (seconds[1] - seconds[0]) / roots)
+    return float(max(0.0, (seconds[1] - seconds[0]) / roots))
 
 
 def _selecting(label: Result, recipe: Recipe, folder: Path) -> float:

@@ -5,8 +5,8 @@
         stage(..., monitor=timing)
         used = timing.close()
 
-Processor time is of this process and all that it started, so that work that waits for others on a
-busy machine seems no dearer; time by the clock is only as good as the machine is idle.
+Processor time is of this process and all that it started, so that work that waits for other
+programs on a busy machine seems no dearer.
 """
 
 from __future__ import annotations
@@ -29,19 +29,29 @@ EPOCHS = "epochs"  # unit of the ends of epochs, each with a validation
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock, and of processors."""
+    """Seconds by the clock, of the processors, and of these in the thread that asked."""
 
     wall: float = 0.0
     core: float = 0.0
+    thread: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.wall + other.wall, self.core + other.core)
+        return Cost(*(a + b for a, b in zip(self._all, other._all, strict=True)))
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(self.wall - other.wall, self.core - other.core)
+        return self + other * -1
 
     def __mul__(self, times: float) -> Cost:
-        return Cost(self.wall * times, self.core * times)
+        return Cost(*(seconds * times for seconds in self._all))
+
+    @property
+    def _all(self) -> tuple[float, float, float]:
+        return self.wall, self.core, self.thread
+
+    def alone(self, cores: int) -> float:
+        """Seconds by the clock, were no other program there, of work that one thread leads and the
+        others run ahead of; on a machine of `cores`."""
+        return min(self.wall, max(self.thread, self.core / cores))
 
 
 @dataclass
@@ -99,7 +109,7 @@ class Usage:
     def now(self) -> Cost:
         """The clock, and the processor seconds of all processes, those that ended included."""
         ticks = sum(sum(map(int, found[11:15])) for found in map(_stat, self._pids) if found)
-        return Cost(time.monotonic(), ticks / _TICKS)
+        return Cost(time.monotonic(), ticks / _TICKS, time.thread_time())
 
     def take_memory(self) -> int:
         """The most bytes since this was last asked."""
