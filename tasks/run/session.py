@@ -63,7 +63,7 @@ class Session:
         result = self.store.load(stage.name, self.key(stage))
         if result is None:
             return None, "not run yet"
-        damage = self.store.damage(result, self.deep)
+        damage = next(result.damages(self.deep), "")
         return (None, damage) if damage else (result, "")
 
     def must_run(self, stage: Stage, result: Result) -> bool:
