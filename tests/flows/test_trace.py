@@ -1,4 +1,4 @@
-"""A file leads back to all that made it, wherever it has been copied to, and a foreign one says so."""
+"""A file leads back to all that made it, wherever it was copied to, and a foreign one says so."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ def test_a_manifest_beside_a_file_speaks_for_it(finished: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"other weights", "no result of .* has foreign.pdparams .*SSLD_HOME"), (None, "no such file")],
+    [
+        (b"other weights", "no result of .* has foreign.pdparams .*SSLD_HOME"),
+        (None, "no such file"),
+    ],
 )
 def test_a_foreign_file_says_so(
     finished: Path, tmp_path: Path, content: bytes | None, told: str
