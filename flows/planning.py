@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
@@ -58,16 +60,19 @@ def plan(  # noqa: PLR0913 - options of a command
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says much of how it loads
     sample_of, estimate = resolve_name(f"{_SAMPLE}:take_sample"), resolve_name(_ESTIMATE)
     num_gpus = len(gpu_names()) if gpus is None else gpus
-    machines = estimate.Machines(hosts, cores or _num_cores(), num_gpus, rates)
+    machines = estimate.Machines(hosts, cores or num_cores(), num_gpus, rates)
     machines.check()
     for each in resolved:
         with TemporaryDirectory(prefix="ssld-plan-") as folder:
             with console.status("") as status:
-                sample = sample_of(
-                    each, given, Path(folder), lambda name: status.update(f"sample: {name}")
-                )
+                tell = partial(_tell, status)
+                sample = sample_of(each, given, rates, Path(folder), tell)
             rows = estimate.plan(sample, machines)
         _print(sample, machines, rows, _last_seconds(each.name))
+
+
+def _tell(status: Status, stage: str) -> None:
+    status.update(f"sample: {stage}")
 
 
 def _rates(given: Sequence[str]) -> Iterator[tuple[str, float]]:
@@ -82,7 +87,8 @@ def _rates(given: Sequence[str]) -> Iterator[tuple[str, float]]:
         yield name, rate
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -126,7 +132,7 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     """What the figures rest on."""
     taken = ", ".join(f"{num:,} {name}" for name, num in sample.taken.items() if name != "teacher")
     gpus = f" and {', '.join(gpu_names())}" if gpu_names() else ""
-    yield f"measured here, on {_num_cores()} cores{gpus}, with a sample of {taken} images"
+    yield f"measured here, on {num_cores()} cores{gpus}, with a sample of {taken} images"
     yield (
         f"planned for {machines.hosts} host(s) of {machines.cores} cores like these and "
         f"{machines.gpus} GPU(s), stages one after the other"

@@ -234,7 +234,7 @@ def up(port: int, say: Callable[[str], None], database: str | None = None) -> st
     """
     prepare()
     api = _api_of(port)
-    _start_server(port, api, database, say)
+    start_server(port, api, database, say)
     os.environ["PREFECT_API_URL"] = api
     prefect_state = resolve_name(_STATE)
     prefect_state.use_profile(PROFILE, api, home() / PREVIOUS)
@@ -252,7 +252,7 @@ def up(port: int, say: Callable[[str], None], database: str | None = None) -> st
     return f"http://127.0.0.1:{port}"
 
 
-def _start_server(port: int, api: str, database: str | None, say: Callable[[str], None]) -> None:
+def start_server(port: int, api: str, database: str | None, say: Callable[[str], None]) -> None:
     """Start the server unless it runs, and wait until it answers."""
     running, other = server(port), _current_port()
     if other is not None and other != port and server(other).pid() is not None:

@@ -7,7 +7,7 @@ minutes whatever the recipe; batches are as large as the recipe's where the samp
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,11 @@ STAND_IN = "clothes"  # whose images a plan takes where the recipe's are not on 
 SETS = ("train", "teacher", "val", "pool")
 SHARE = 10  # of the images of a set one in so many is sampled, within the bounds
 LEAST = {"train": 32, "val": 16, "pool": 32}
+FEWEST = {"train": 8, "val": 16, "pool": 16}  # of what is slow
 MOST = {"train": 160, "val": 64, "pool": 288}
 MOST_ON_GPU = {"train": 4096, "val": 1024, "pool": 4096}
 OPERATIONS = 2e12  # of the slowest parts of a sample on the CPU, by `count_operations`
+RATED = 8  # times fewer images are sampled where the speed is known
 STEPS, MOST_STEPS = 4, 24  # of a training
 CANARIES = 12
 PER_CLASS = 6  # training images, where a probe's cross-validation needs some of each class
@@ -96,9 +98,16 @@ class Sample:
     notes: list[str]
 
 
-def take_sample(recipe: Recipe, given: Mapping[str, int], folder: Path, say: Any) -> Sample:
+def take_sample(
+    recipe: Recipe,
+    given: Mapping[str, int],
+    rated: Container[str],
+    folder: Path,
+    say: Callable[[str], None],
+) -> Sample:
     """Run the sample of `recipe` in `folder`. `given`: numbers of images by set, where the data is
-    not there yet. `say` is told what is run.
+    not there yet. `rated`: stages whose speed is known, of which little is run. `say` is told what
+    is run.
 
     Raises UserError: the data is not on this machine and `given` does not say how large it is, or a
     stage fails.
@@ -110,7 +119,7 @@ def take_sample(recipe: Recipe, given: Mapping[str, int], folder: Path, say: Any
         listed = timing.close()
         num_classes = len(found["train"].classes)
         recipe = _with_weights(recipe, num_classes, folder, notes)
-        costs = _Operations(recipe, num_classes)
+        costs = _Operations(recipe, num_classes, rated)
         images = dict(_taken(recipe, found, costs))
         taken = {name: len(part) for name, part in images.items()}
         whole = {name: given.get(name, len(part)) for name, part in found.items()}
@@ -197,18 +206,20 @@ def _built(model: ModelConfig, num_classes: int) -> Any:
 
 
 class _Operations:
-    """The operations of an image: of the teacher's answer, and of a step of each training."""
+    """The operations that an image costs: of the teacher's answer, and of a step of each training;
+    of what is `rated` as much more as fewer of them are sampled."""
 
-    def __init__(self, recipe: Recipe, num_classes: int) -> None:
-        self.teacher, network = 0.0, recipe.network
+    def __init__(self, recipe: Recipe, num_classes: int, rated: Container[str]) -> None:
+        self.label, self.steps, network = 0.0, dict[str, float](), recipe.network
         if network is not None:
-            self.teacher = self._count(network.model, num_classes, network.image_size)
-        self.steps: dict[str, float] = {}
+            self.label = self._count(network.model, num_classes, network.image_size)
         for name, config in trainings(recipe).items():
             model = network.model if network and name == "teacher" else recipe.student
             self.steps[name] = 3 * self._count(model, num_classes, config.image_size)
             if isinstance(config, DistillTraining) and config.teacher == "online":
-                self.steps[name] += self.teacher
+                self.steps[name] += self.label
+            self.steps[name] *= RATED if name in rated else 1
+        self.label *= RATED if "label" in rated else 1
 
     def _count(self, model: ModelConfig, num_classes: int, size: int) -> float:
         return float(count_operations(_built(model, num_classes), size))
@@ -220,12 +231,12 @@ def _taken(
     """Some images of each set, alike in every call."""
     most, on_gpu = (MOST_ON_GPU, True) if num_gpus() else (MOST, False)
     dearest = max(costs.steps.values())
-    fitting = {"train": OPERATIONS / 2 / dearest, "pool": OPERATIONS / max(costs.teacher, 1)}
+    fitting = {"train": OPERATIONS / 2 / dearest, "pool": OPERATIONS / max(costs.label, 1)}
     for name, part in images.items():
         kind = "train" if name == "teacher" else name
         num = max(LEAST[kind], min(most[kind], len(part) // SHARE))
         if not on_gpu:
-            num = int(min(num, max(LEAST[kind] / 2, fitting.get(kind, num))))
+            num = int(min(num, max(FEWEST[kind], fitting.get(kind, num))))
         network = recipe.network
         if name == "teacher" and network and isinstance(network.train, Probe):
             num = max(num, PER_CLASS * len(part.classes))
