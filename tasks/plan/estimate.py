@@ -78,7 +78,8 @@ def plan(sample: Sample, machines: Machines) -> list[StagePlan]:
 
 
 def images_read(recipe: Recipe, sizes: Mapping[str, int], stage: str) -> dict[str, int]:
-    """How many images of each set `stage` reads, each as often as it is read; `sizes` by set."""
+    """How many images of each set `stage` reads, each as often as it is read; `sizes` by set. The
+    first is the set with which the stage's own work grows."""
     train, val, pool = sizes["train"], sizes["val"], sizes["pool"]
     if config := trainings(recipe).get(stage):
         name = {"teacher": "teacher", "distill": MERGED}.get(stage, "train")
@@ -91,8 +92,8 @@ def images_read(recipe: Recipe, sizes: Mapping[str, int], stage: str) -> dict[st
     is_probed = recipe.network is not None and recipe.network.train is not None
     return {
         "data": {"train": train, "val": val, "pool": pool},
-        "dedup": {"val": val, "pool": pool},
-        "teacher": {"teacher": sizes["teacher"] * is_probed, "val": val},
+        "dedup": {"pool": pool, "val": val},
+        "teacher": {"teacher": sizes["teacher"], "val": val} if is_probed else {"val": val},
         "label": {"pool": pool},
         "evaluate": {"val": val * len(TRAINED)},
     }.get(stage, {})
@@ -185,12 +186,11 @@ class _Estimate:
         """The set with which `phase` grows; "" if with none."""
         if phase.unit in ("canaries", "steps"):
             return ""
-        if phase.unit in ("images indexed", "models", EPOCHS) or phase.total == self._taken("val"):
+        if phase.unit in ("images indexed", "models", EPOCHS):
+            return "val"
+        if self.name == "teacher" and phase.total == self.sample.taken["val"]:
             return "val"
         return next(iter(self.reads), "")
-
-    def _taken(self, name: str) -> int:
-        return self.sample.taken[name]
 
     def _units(self, phase: Phase) -> float:
         """How many things the phase of the whole run works on."""

@@ -121,6 +121,8 @@ def take_sample(
         recipe = _with_weights(recipe, num_classes, folder, notes)
         costs = _Operations(recipe, num_classes, rated)
         images = dict(_taken(recipe, found, costs))
+        if len(images["val"]) == len(images["teacher"]):  # their phases are told by the number
+            images["val"] = images["val"].part(0, len(images["val"]) - 1)
         taken = {name: len(part) for name, part in images.items()}
         whole = {name: given.get(name, len(part)) for name, part in found.items()}
         if "train" in given:

@@ -94,6 +94,7 @@ def test_images_are_counted_as_often_as_they_are_read() -> None:
     assert images_read(recipe, sizes, "label") == {"pool": 50}
     assert images_read(recipe, sizes, "views") == {}
     assert images_read(recipe, sizes, "evaluate") == {"val": 125}
+    assert next(iter(images_read(recipe, sizes, "dedup"))) == "pool"
 
 
 def test_data_that_is_not_there_has_to_be_counted(
