@@ -6,6 +6,8 @@ from ppcls_core.runtime.terminal import run_app
 COMMANDS = {
     "run": "flows.commands:run",
     "status": "flows.commands:status",
+    "plan": "flows.planning:plan",
+    "trace": "flows.tracing:trace",
     "up": "flows.commands:up",
     "down": "flows.commands:down",
 }

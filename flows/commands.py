@@ -138,15 +138,23 @@ def status(
         console.print(table)
 
 
-def up(port: Annotated[int, typer.Option(help="Port of the server and dashboard.")] = 4200) -> None:
-    """Start server, worker and deployments; print the dashboard's address."""
-    address = services.up(port, console.print)
+def up(
+    port: Annotated[int, typer.Option(help="Port of the server and dashboard.")] = 4200,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the server keeps its records: postgresql+asyncpg://USER:PASSWORD@HOST/NAME."
+        ),
+    ] = None,
+) -> None:
+    """Start server, workers and deployments; print the dashboard's address."""
+    address = services.up(port, console.print, database)
     console.print(f"dashboard: {address}")
     console.print("next: prefect deployment run ssld/full")
 
 
 def down() -> None:
-    """Cancel what runs (it saves its work), then stop worker and server."""
+    """Cancel what runs (it saves its work), then stop workers and server."""
     services.down(console.print)
 
 

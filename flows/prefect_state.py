@@ -5,6 +5,7 @@ Imports Prefect at the top, which takes seconds and reads the environment: impor
 
 import socket
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -50,14 +51,14 @@ def leave_profile(name: str, previous: Path) -> None:
         save_profiles(profiles)
 
 
-def ensure_pool(name: str) -> None:
-    """A process work pool that runs one job at a time: trainings do not share a device."""
+def ensure_pool(name: str, num_runs: int) -> None:
+    """A process work pool that runs so many jobs at a time."""
     with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(name)
         except ObjectNotFound:
             client.create_work_pool(WorkPoolCreate(name=name, type="process"))
-        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=1))
+        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=num_runs))
 
 
 def ensure_automation() -> None:
@@ -93,28 +94,28 @@ def crash_orphans(pool: str) -> list[str]:
     one slot until the automation finds them.
     """
     with get_client(sync_client=True) as client:
-        gone = [run for run in _active(client, pool) if not _is_alive(run)]
+        gone = [run for run in _active(client, [pool]) if not _is_alive(run)]
         for run in gone:
             client.set_flow_run_state(run.id, Crashed(message="its process is gone"), force=True)
     return [run.name for run in gone]
 
 
-def cancel_running(pool: str, seconds: float) -> list[str]:
-    """Cancel the active runs of `pool`, wait up to `seconds`; their names. Raises API_ERRORS."""
+def cancel_running(pools: Sequence[str], seconds: float) -> list[str]:
+    """Cancel the active runs of `pools`, wait up to `seconds`; their names. Raises API_ERRORS."""
     with get_client(sync_client=True) as client:
-        runs = _active(client, pool)
+        runs = _active(client, pools)
         for run in runs:
             client.set_flow_run_state(run.id, Cancelling(), force=True)  # the worker sends SIGTERM
         end = time.monotonic() + seconds
-        while _active(client, pool) and time.monotonic() < end:
+        while _active(client, pools) and time.monotonic() < end:
             time.sleep(0.5)
     return [run.name for run in runs]
 
 
-def _active(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
+def _active(client: SyncPrefectClient, pools: Sequence[str]) -> list[FlowRun]:
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ACTIVE}}}),
-        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": list(pools)}}),
     )
 
 

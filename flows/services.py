@@ -1,6 +1,6 @@
 """Prefect's server, worker and deployments as one thing that is up or down.
 
-Order matters: server, work pool, deployments, automation, worker; stopping goes the other way,
+Order matters: server, work pools, deployments, automation, workers; stopping goes the other way,
 after the running flows have been cancelled and have saved their work.
 """
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,10 @@ from tasks.run.store import Store
 
 DEPLOYMENTS = "configs/prefect.yaml"
 _STATE = "flows.prefect_state"  # imports Prefect, which reads the environment
-POOL, PROFILE, PREVIOUS = "ssld", "ssld", "previous_profile"
+_CHECK_DATABASE = "flows.database:check_database"  # imports asyncpg
+POOLS = {"cpu": 2, "gpu": 1}  # work pools, and how many runs each has at once
+PROFILE, PREVIOUS = "ssld", "previous_profile"
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"  # variable of the server
 MARK = "SSLD_SERVICE"  # variable of a service's processes: its name and the folder of its record
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Bounds of `ssld up` and `ssld down`, in seconds.
@@ -76,6 +79,13 @@ class Service:
     def members(self) -> list[int]:
         """Its process and those that came of it, whatever their session."""
         return [pid for pid, variables in _environments() if self._mark in variables]
+
+    def has_variable(self, name: str, value: str) -> bool:
+        """Whether its process has this variable in its environment."""
+        own = self.pid()
+        return any(
+            f"{name}={value}".encode() in found for pid, found in _environments() if pid == own
+        )
 
     def start(self) -> None:
         """Start it in a session of its own, so that closing the terminal does not end it."""
@@ -144,9 +154,10 @@ def server(port: int) -> Service:
     return Service("server", command)
 
 
-def worker() -> Service:
-    """The process worker that runs deployments of the pool, one at a time."""
-    return Service("worker", ("prefect", "worker", "start", "--pool", POOL, "--type", "process"))
+def workers() -> dict[str, Service]:
+    """By work pool the process worker that runs its deployments."""
+    command = ("prefect", "worker", "start", "--type", "process", "--pool")
+    return {pool: Service(f"worker-{pool}", (*command, pool)) for pool in POOLS}
 
 
 def prepare() -> None:
@@ -216,10 +227,33 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
-def up(port: int, say: Callable[[str], None]) -> str:
-    """Start what does not run yet; the dashboard's address. Raises UserError: a start fails."""
+def up(port: int, say: Callable[[str], None], database: str | None = None) -> str:
+    """Start what does not run yet; the dashboard's address. The server keeps its records in
+    `database`, by default in a file of SQLite. Raises UserError: a start fails, or the server that
+    runs has another database.
+    """
     prepare()
     api = _api_of(port)
+    start_server(port, api, database, say)
+    os.environ["PREFECT_API_URL"] = api
+    prefect_state = resolve_name(_STATE)
+    prefect_state.use_profile(PROFILE, api, home() / PREVIOUS)
+    for pool, worker in workers().items():
+        prefect_state.ensure_pool(pool, POOLS[pool])
+        if worker.pid() is None:
+            for name in prefect_state.crash_orphans(pool):
+                say(f"run {name}: its process is gone, marked Crashed")
+    _deploy(say)
+    prefect_state.ensure_automation()
+    for worker in workers().values():
+        if worker.pid() is None:
+            say(f"{worker.name}: starts")
+            worker.start()
+    return f"http://127.0.0.1:{port}"
+
+
+def start_server(port: int, api: str, database: str | None, say: Callable[[str], None]) -> None:
+    """Start the server unless it runs, and wait until it answers."""
     running, other = server(port), _current_port()
     if other is not None and other != port and server(other).pid() is not None:
         raise UserError(f"services are up already, on port {other}; `ssld down` first")
@@ -229,25 +263,18 @@ def up(port: int, say: Callable[[str], None]) -> str:
                 f"port {port} has a Prefect server that `ssld up` did not start; stop it or give "
                 "another --port"
             )
+        if database:
+            resolve_name(_CHECK_DATABASE)(database)
+            os.environ[DATABASE] = database
         say("server: starts")
         os.environ["PREFECT_SERVER_UI_API_URL"] = api  # else the dashboard asks the default port
         running.start()
+        os.environ.pop(DATABASE, None)  # it holds a password, which is the server's alone
+    elif database and not running.has_variable(DATABASE, database):
+        raise UserError("the server is up with another database; `ssld down` first")
     if not wait_until(lambda: is_healthy(api) or running.pid() is None, 180) or not is_healthy(api):
         running.stop(10)
         raise UserError(f"the server did not start; see {running.log} (is port {port} taken?)")
-    os.environ["PREFECT_API_URL"] = api
-    prefect_state = resolve_name(_STATE)
-    prefect_state.use_profile(PROFILE, api, home() / PREVIOUS)
-    prefect_state.ensure_pool(POOL)
-    if worker().pid() is None:
-        for name in prefect_state.crash_orphans(POOL):
-            say(f"run {name}: its process is gone, marked Crashed")
-    _deploy(say)
-    prefect_state.ensure_automation()
-    if worker().pid() is None:
-        say("worker: starts")
-        worker().start()
-    return f"http://127.0.0.1:{port}"
 
 
 def _deploy(say: Callable[[str], None]) -> None:
@@ -270,16 +297,17 @@ def _deploy(say: Callable[[str], None]) -> None:
 
 
 def down(say: Callable[[str], None]) -> None:
-    """Cancel running flows, wait until they have saved their work, stop worker and server.
+    """Cancel running flows, wait until they have saved their work, stop workers and server.
 
     It ends within bounds, even where the server does not answer, and leaves nothing running.
     """
     port = _current_port()
     running = server(port or 0)
     was_up = running.pid() is not None
-    if port is not None and was_up and worker().pid() is not None:
-        _cancel_runs(_api_of(port), say)
-    for service in (worker(), running):
+    pools = [pool for pool, worker in workers().items() if worker.pid() is not None]
+    if port is not None and was_up and pools:
+        _cancel_runs(_api_of(port), pools, say)
+    for service in (*workers().values(), running):
         was_there = bool(service.members())
         killed = service.stop(STOP_SECONDS)
         if was_there:
@@ -293,7 +321,7 @@ def down(say: Callable[[str], None]) -> None:
         resolve_name(_STATE).leave_profile(PROFILE, home() / PREVIOUS)
 
 
-def _cancel_runs(api: str, say: Callable[[str], None]) -> None:
+def _cancel_runs(api: str, pools: Sequence[str], say: Callable[[str], None]) -> None:
     """Cancel what runs, as long as the server answers; else the signal that follows does it."""
     os.environ |= {"PREFECT_API_URL": api, "PREFECT_CLIENT_MAX_RETRIES": "0"}
     os.environ["PREFECT_API_REQUEST_TIMEOUT"] = "10"
@@ -301,7 +329,7 @@ def _cancel_runs(api: str, say: Callable[[str], None]) -> None:
     if is_healthy(api):
         prefect_state = resolve_name(_STATE)
         try:
-            for name in prefect_state.cancel_running(POOL, CANCEL_SECONDS):
+            for name in prefect_state.cancel_running(pools, CANCEL_SECONDS):
                 say(f"run {name}: cancelled")
             return
         except prefect_state.API_ERRORS as error:

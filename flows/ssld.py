@@ -3,8 +3,10 @@
 A stage whose inputs, settings and code version are unchanged ends as Cached; the store alone
 decides that, so a run from the command line and a deployment share their results.
 
-A training that leaves a core free runs in a process of its own, beside the stages that do not wait
-for it: the baseline beside the duplicate search, the labels and the distillation.
+Where there is room, trainings on labels run in processes of their own, beside each other and the
+stages that do not wait for them: the teacher and the baseline beside the duplicate search, the
+baseline beside the labels and the distillation. Room is a core that all of them leave free, or GPUs
+that no other stage has.
 """
 
 from collections.abc import Callable
@@ -22,8 +24,10 @@ from prefect.states import Completed, Crashed, Failed
 from data_catalog.base.config import UserError
 from flows.dashboard import publish, stage_monitor
 from ppcls_core.engine.config import LabelTraining
+from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor, stop_on_signals
 from ppcls_core.runtime.paddle import import_paddle
+from ppcls_core.runtime.threads import max_threads
 from tasks.dag import OF_STUDENT, needed_for
 from tasks.recipe import load_recipes
 from tasks.run.processes import trainings
@@ -31,7 +35,9 @@ from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Result, Store
 
-_LEAVES_A_CORE = "tasks.stages.training:leaves_a_core"  # imports Paddle
+_THREADS = "tasks.stages.training:threads_of_training"  # imports Paddle
+POLL_SECONDS = 0.5  # while nothing else can be begun
+_ON_CORES = ("data", "dedup", "select", "report")  # stages that need no GPU
 
 
 @flow(name="ssld", flow_run_name="{recipe}", validate_parameters=True)
@@ -73,6 +79,16 @@ def ssld(
     return Completed(message=f"{recipe}: {until} is done")
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """A training that runs beside other stages: on so many threads, or the GPUs of a group."""
+
+    stage: Stage
+    future: PrefectFuture[Any]
+    threads: int
+    group: int | None
+
+
 @dataclass
 class _Run:
     """A run of one recipe's stages; `of` follows the name of those that each student has."""
@@ -80,7 +96,7 @@ class _Run:
     session: Session
     of: str
     states: dict[str, State] = field(default_factory=dict)  # of the stages that are done
-    _beside: tuple[Stage, PrefectFuture[Any]] | None = None
+    _beside: list[_Beside] = field(default_factory=list)
     _stops: Callable[[], bool] = bool
 
     def all(self, stages: list[Stage]) -> str | None:
@@ -96,40 +112,71 @@ class _Run:
                         raise Interrupted
             finally:
                 gave_up = True
-                if self._beside:
-                    self._beside[1].wait()  # until it has saved its work
+                for one in self._beside:
+                    one.future.wait()  # until it has saved its work
         return None
 
     def _go_on(self, todo: list[Stage]) -> str | None:
-        """Start a stage beside, or wait for it, or run one; the message of one that failed."""
+        """Start a stage beside, or wait for one, or run one; the message of one that failed."""
         ready = [one for one in todo if self.states.keys() >= set(one.upstream)]
-        if self._beside and (not ready or self._beside[1].state.is_final()):
-            stage, future = self._beside
-            future.wait()
-            self._beside = None
-            return self._ended(stage, future.state)
-        others = ready if len(ready) > 1 and not self._beside else []
-        if stage := next(filter(self._fits_beside, others), None):
-            todo.remove(stage)
-            self._beside = stage, self._task(stage, apart=True).submit(self._arrows(stage))
-            return None
-        stage = ready[0]
+        here = [one for one in ready if self._fits_here(one)]
+        if ended := self._next_ended(must_wait=not here):
+            self._beside.remove(ended)
+            return self._ended(ended.stage, ended.future.state)
+        if len(ready) > 1:
+            for stage in ready:
+                if self._starts_beside(stage):
+                    todo.remove(stage)
+                    return None
+        stage = here[0]
         todo.remove(stage)
         return self._ended(stage, self._task(stage)(self._arrows(stage)))
 
-    def _fits_beside(self, stage: Stage) -> bool:
-        """Whether `stage` is a training on labels that has to run and leaves a core to others."""
+    def _next_ended(self, must_wait: bool) -> _Beside | None:
+        """One of those beside that has ended; if `must_wait`, the next that does."""
+        while self._beside:
+            for one in self._beside:
+                if one.future.state.is_final():
+                    one.future.wait()
+                    return one
+            if not must_wait:
+                break
+            self._beside[0].future.wait(timeout=POLL_SECONDS)
+        return None
+
+    def _fits_here(self, stage: Stage) -> bool:
+        """Whether this process may run `stage` now: it has the first group of GPUs."""
+        return stage.name in _ON_CORES or all(one.group != 0 for one in self._beside)
+
+    def _starts_beside(self, stage: Stage) -> bool:
+        """Start `stage` beside if it is a training on labels that has to run, and there is room."""
         session, config = self.session, trainings(self.session.recipe).get(stage.name)
-        if not isinstance(config, LabelTraining) or session.recipe.run_time.devices > 1:
-            return False
-        try:
-            result, _ = session.find(stage)
-        except UserError:  # which its task will tell
-            return False
-        if result and not session.must_run(stage, result):
+        if not isinstance(config, LabelTraining) or not self._must_run(stage):
             return False
         import_paddle()  # now, in silence
-        return resolve_name(_LEAVES_A_CORE)(session.work(stage, SilentMonitor()), config)
+        devices, threads, group = session.recipe.run_time.devices, 0, None
+        if num := num_gpus():
+            taken = {one.group for one in self._beside}
+            free = [number for number in range(num // devices) if number not in taken]
+            if not free:
+                return False
+            group = free[-1]  # the first is this process's
+        else:
+            work = session.work(stage, SilentMonitor())
+            threads = devices * resolve_name(_THREADS)(work, config)
+            if threads + sum(one.threads for one in self._beside) >= max_threads():
+                return False
+        task = self._task(stage, apart=(group or 0) * devices)
+        future = task.submit(self._arrows(stage))
+        self._beside.append(_Beside(stage, future, threads, group))
+        return True
+
+    def _must_run(self, stage: Stage) -> bool:
+        try:
+            result, _ = self.session.find(stage)
+        except UserError:  # which its task will tell
+            return False
+        return result is None or self.session.must_run(stage, result)
 
     def _ended(self, stage: Stage, state: State) -> str | None:
         """The message of a `state` that is a failure."""
@@ -142,8 +189,8 @@ class _Run:
         """The states that the dashboard's graph draws arrows from."""
         return [self.states[name] for name in stage.upstream]
 
-    def _task(self, stage: Stage, apart: bool = False) -> Any:
-        """`stage` as a Prefect task; `apart`: it runs in a process of its own."""
+    def _task(self, stage: Stage, apart: int | None = None) -> Any:
+        """`stage` as a Prefect task; `apart` as in `Session.run`."""
         title = stage.name + (self.of if stage.name in OF_STUDENT else "")
 
         @task(name=stage.name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
@@ -157,7 +204,7 @@ class _Run:
 
         return run
 
-    def _result(self, stage: Stage, apart: bool) -> State:
+    def _result(self, stage: Stage, apart: int | None) -> State:
         logger = get_run_logger()
         result, reason = self.session.find(stage)
         if result and not self.session.must_run(stage, result):

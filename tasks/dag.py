@@ -77,7 +77,7 @@ STAGES: dict[str, Stage] = {
         ("fix", 4, "tasks.stages.training:fix", "seed student fix"),
         ("evaluate", 2, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
         ("export", 4, "tasks.stages.export:run", f"student {' '.join(DISTILLED)}"),
-        ("report", 5, "tasks.stages.report:run", _REPORTED),
+        ("report", 6, "tasks.stages.report:run", _REPORTED),
     )
 }
 

@@ -28,7 +28,7 @@ from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, OnnxPreprocess
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
-from ppcls_core.models.weights.files import find_weights, published_file
+from ppcls_core.models.weights.files import find_weights, is_here, published_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
@@ -243,25 +243,27 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     return recipes[0]
 
 
-def load_recipes(name: str, settings: Sequence[str] = ()) -> list[Recipe]:
-    """The recipe `name`; of one with `students` a recipe each, in order.
+def load_recipes(name: str, settings: Sequence[str] = (), complete: bool = True) -> list[Recipe]:
+    """The recipe `name`; of one with `students` a recipe each, in order. Unless it has to be
+    `complete`, a network's weights that are not on this machine are left out: nothing is fetched.
 
     `students` gives by name what a student has different in STUDENT_SECTIONS. All else is common,
     so the results up to the selection are made once. A student's recipe is called RECIPE-NAME.
     Raises UserError: any unknown key, value out of range, unknown model or missing weights file.
     """
     path = recipe_path(name)
-    own = [setting for setting in settings if setting.startswith(("students.", "students="))]
-    data = override({"name": path.stem, **load_yaml(path)}, own)
+    of_students = [one for one in settings if one.startswith(("students.", "students="))]
+    data = override({"name": path.stem, **load_yaml(path)}, of_students)
     students = data.pop("students", None)
-    common = [setting for setting in settings if setting not in own]
+    common = [setting for setting in settings if setting not in of_students]
     if students is None:
-        return [_recipe(override(data, common), path)]
+        return [_recipe(override(data, common), path, complete)]
     recipes = []
     for student, sections in _sections(students, path).items():
         merged = override(_merged(data, sections), common)
         with errors_of(f"student {student}"):
-            recipes.append(_recipe({**merged, "name": f"{data['name']}-{student}"}, path))
+            own = {**merged, "name": f"{data['name']}-{student}"}
+            recipes.append(_recipe(own, path, complete))
     return recipes
 
 
@@ -291,10 +293,24 @@ def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
+def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
     recipe = parse(Recipe, data, str(path))
     _check_models(recipe, path)
-    return _resolve_teacher(_resolve_data(recipe, path.parent), path)
+    recipe = _resolve_data(recipe, path.parent)
+    return _resolve_teacher(recipe if complete else _without_missing(recipe, path), path)
+
+
+def _without_missing(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe without those weights of networks that are not on this machine."""
+    found: list[AnyTeacher] = []
+    for teacher in recipe.teachers.values():
+        if isinstance(teacher, TeacherConfig) and teacher.weights:
+            given = teacher.model.name if teacher.weights == PUBLISHED else teacher.weights
+            if not is_here(given, path.parent):
+                teacher = teacher.model_copy(update={"weights": None})
+        found.append(teacher)
+    whole = tuple(found) if isinstance(recipe.teacher, tuple) else found[0]
+    return recipe.model_copy(update={"teacher": whole})
 
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:

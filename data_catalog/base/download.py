@@ -32,6 +32,11 @@ def weights_folder() -> Path:
     return user_folder("XDG_CACHE_HOME", ".cache") / "weights"
 
 
+def kept_file(url: str, folder: Path) -> Path:
+    """Where `download` keeps the file."""
+    return folder / Path(urlsplit(url).path).name
+
+
 def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     """The file at `url`, kept in `folder` under its own name; nothing is fetched when it is there.
 
@@ -45,7 +50,7 @@ def download(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     Raises UserError: no connection, an answer other than the file, a file cut short or altered, or
     no room for it.
     """
-    path = folder / Path(urlsplit(url).path).name
+    path = kept_file(url, folder)
     part = path.with_name(path.name + ".part")
     try:
         with locked(path.with_name(f".{path.name}.lock"), wait=True):

@@ -33,11 +33,11 @@ _POLL_SECONDS = 0.02
 _ASKED = (-signal.SIGTERM, -signal.SIGINT)
 
 
-def rank_environments(num: int) -> list[dict[str, str]]:
+def rank_environments(num: int, first_gpu: int = 0) -> list[dict[str, str]]:
     """The variables of each of `num` processes, as `paddle.distributed.launch` sets them.
 
-    They share the threads of this process. Each has a GPU, by its number among the visible ones, or
-    where there is none they talk over gloo.
+    They share the threads of this process. Each has a GPU, by its number among the visible ones,
+    from `first_gpu` on, or where there is none they talk over gloo.
     """
     master, *endpoints = _free_addresses(num + 1)
     common = {
@@ -58,7 +58,11 @@ def rank_environments(num: int) -> list[dict[str, str]]:
             "PADDLE_LOCAL_RANK": str(rank),
             "PADDLE_RANK_IN_NODE": str(rank),
             "PADDLE_CURRENT_ENDPOINT": endpoint,
-            **({"FLAGS_selected_gpus": str(rank)} if on_gpu else {"PADDLE_DISTRI_BACKEND": "gloo"}),
+            **(
+                {"FLAGS_selected_gpus": str(first_gpu + rank)}
+                if on_gpu
+                else {"PADDLE_DISTRI_BACKEND": "gloo"}
+            ),
         }
         for rank, endpoint in enumerate(endpoints)
     ]

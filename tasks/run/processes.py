@@ -64,10 +64,10 @@ def check_devices(recipe: Recipe) -> None:
             )
 
 
-def run_in_processes(stage: Stage, work: Work) -> Outcome:
-    """The outcome of `stage`, run in as many processes as its recipe has devices. Raises UserError,
-    OSError, Interrupted: as the stage itself, or a process was killed; Exception: a defect, with
-    the traceback of the process."""
+def run_in_processes(stage: Stage, work: Work, first_gpu: int = 0) -> Outcome:
+    """The outcome of `stage`, run in as many processes as its recipe has devices, the first on GPU
+    `first_gpu` if there are some. Raises UserError, OSError, Interrupted: as the stage itself, or a
+    process was killed; Exception: a defect, with the traceback of the process."""
     monitor, own, logs = work.monitor, _share(work), work.path("log")
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(mode=0o700)
@@ -88,7 +88,7 @@ def run_in_processes(stage: Stage, work: Work) -> Outcome:
     try:
         with ExitStack() as stack:
             release_memory()  # the first process needs what this one's stages have had
-            environments = enumerate(rank_environments(work.recipe.run_time.devices))
+            environments = enumerate(rank_environments(work.recipe.run_time.devices, first_gpu))
             processes = [stack.enter_context(start(*each)) for each in environments]
             outcome, *_ = gather(processes, None, report, lambda: monitor.stop_requested)
     except UserError:

@@ -63,7 +63,7 @@ class Session:
         result = self.store.load(stage.name, self.key(stage))
         if result is None:
             return None, "not run yet"
-        damage = self.store.damage(result, self.deep)
+        damage = next(result.damages(self.deep), "")
         return (None, damage) if damage else (result, "")
 
     def must_run(self, stage: Stage, result: Result) -> bool:
@@ -82,9 +82,10 @@ class Session:
         directory = self.store.directory(stage.name, key)
         return Work(stage.name, self.recipe, directory, key, dict(self.done), monitor, self.engines)
 
-    def run(self, stage: Stage, monitor: Monitor, apart: bool = False) -> Result:
-        """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in a
-        process of its own, so that other stages may run meanwhile. Raises
+    def run(self, stage: Stage, monitor: Monitor, apart: int | None = None) -> Result:
+        """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in
+        processes of its own, on the GPUs from this number on if there are some, so that other
+        stages may run meanwhile. Raises
         UserError: a mistake the user can mend, too few devices, a full disk, or the same stage
         running elsewhere; Interrupted: a stop was requested, what is finished is kept."""
         check_devices(self.recipe)
@@ -100,7 +101,7 @@ class Session:
                 "finished work is kept"
             ) from error
 
-    def _run_locked(self, stage: Stage, monitor: Monitor, apart: bool) -> Result:
+    def _run_locked(self, stage: Stage, monitor: Monitor, apart: int | None) -> Result:
         key = self.key(stage)
         with self.store.lock(stage.name, key):
             if stage.name in self.refresh and self.store.load(stage.name, key):
@@ -110,11 +111,12 @@ class Session:
             (directory / MANIFEST).unlink(missing_ok=True)  # damaged, or it would not be run
             before = (self.store.progress(stage.name, key) or {}).get("seconds", 0.0)
             clock = _Clock(monitor, directory / PROGRESS, before)
-            if stage.name in trainings(self.recipe) and not apart:
+            if stage.name in trainings(self.recipe) and apart is None:
                 self.engines.close()  # it needs the memory
-            apart = apart or self._runs_apart(stage)
+            if apart is None and self._runs_apart(stage):
+                apart = 0
             work = self.work(stage, clock)
-            outcome = run_in_processes(stage, work) if apart else stage.run(work)
+            outcome = stage.run(work) if apart is None else run_in_processes(stage, work, apart)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -78,6 +78,25 @@ class Result:
         """A file of the stage."""
         return self.directory / name
 
+    def damages(self, deep: bool = False) -> Iterator[str]:
+        """A sentence about each file that is not as the manifest says.
+
+        A file whose size and modification time are as recorded is believed; one whose time differs,
+        or every one with `deep`, is read and its sha256 compared.
+        """
+        for name, entry in self.files.items():
+            try:
+                stat = self.path(name).stat()
+            except OSError:
+                yield f"{name} is missing"
+                continue
+            if stat.st_size != entry.size:
+                yield f"{name} has {stat.st_size:,} bytes instead of {entry.size:,}"
+                continue
+            unread = stat.st_mtime_ns == entry.mtime_ns and not deep
+            if not unread and sha256_file(self.path(name)) != entry.sha256:
+                yield f"{name} was altered"
+
 
 def _clone_or_user() -> Path:
     if (PROJECT / "pyproject.toml").is_file():
@@ -107,13 +126,14 @@ class Store:
 
     def load(self, stage: str, key: str) -> Result | None:
         """The result of `stage` under `key`, its files unchecked; None when it is not finished."""
-        directory = self.directory(stage, key)
-        data = read_json(directory / MANIFEST)
-        if not isinstance(data, dict) or data.get("key") != key:
-            return None
-        files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
-        del data["digest"]
-        return Result(directory=directory, files=files, **data)
+        result = read_result(self.directory(stage, key))
+        return result if result and result.key == key else None
+
+    def results(self) -> Iterator[Result]:
+        """Every finished result, its files unchecked."""
+        for path in sorted(self.root.glob(f"*/*/{MANIFEST}")):
+            if result := read_result(path.parent):
+                yield result
 
     def commit(self, result: Result) -> None:
         """Write the manifest, which makes the stage done."""
@@ -127,24 +147,6 @@ class Store:
             name = str(path.relative_to(result.directory))
             if path.is_file() and name not in result.files and name != MANIFEST:
                 path.unlink()
-
-    def damage(self, result: Result, deep: bool = False) -> str | None:
-        """A sentence about the first damaged file of `result`, or None.
-
-        A file whose size and modification time are as recorded is believed; one whose time differs,
-        or every one with `deep`, is read and its sha256 compared.
-        """
-        for name, entry in result.files.items():
-            try:
-                stat = result.path(name).stat()
-            except OSError:
-                return f"{name} is missing"
-            if stat.st_size != entry.size:
-                return f"{name} has {stat.st_size:,} bytes instead of {entry.size:,}"
-            unread = stat.st_mtime_ns == entry.mtime_ns and not deep
-            if not unread and sha256_file(result.path(name)) != entry.sha256:
-                return f"{name} was altered"
-        return None
 
     def progress(self, stage: str, key: str) -> dict[str, Any] | None:
         """{done, total, unit, seconds} of an unfinished stage, or None."""
@@ -176,6 +178,17 @@ class Store:
                 f"stage {stage} of the same settings is being run by process {holder}; wait for it "
                 "or cancel it, then run again"
             ) from None
+
+
+def read_result(directory: Path) -> Result | None:
+    """The finished result whose manifest lies in `directory`; None where there is none."""
+    data = read_json(directory / MANIFEST)
+    try:
+        files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
+        del data["digest"]
+        return Result(directory=directory, files=files, **data)
+    except (AttributeError, KeyError, TypeError):  # of another program, or another version of it
+        return None
 
 
 def file_entry(path: Path, volatile: bool) -> FileEntry:

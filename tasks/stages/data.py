@@ -9,6 +9,7 @@ a README is added: they stand in the metrics, by split and reason.
 
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Work
 
+ROOTS = "roots.json"
 QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a while
 
 _Read = dict[Dataset, Splits]
@@ -86,31 +88,12 @@ def run(work: Work) -> Outcome:
         work.monitor.progress(done, total, "images")
         check(work.monitor)
 
-    read = _take(work.recipe)
-    labelled, pool = datasets(work.recipe)
-    first = read.get(labelled) or labelled.build(work.directory, progress)
-    second = first
-    if pool is not labelled:
-        second = read.get(pool) or pool.build(work.directory, progress)
-    train = _required(first.train, "train", work.recipe.data.labelled)
-    splits = {
-        "train": train,
-        "teacher": train if first.teacher is None else first.teacher,
-        "val": _required(first.val, "val", work.recipe.data.labelled),
-        "pool": _required(second.pool, "pool", work.recipe.data.pool),
-    }
-    if pool is not labelled:
-        splits["pool"] = _with_root(splits["pool"], "pool")
+    splits, planted = image_sets(work.recipe, work.directory, progress)
     for name, images in splits.items():
         work.monitor.note(f"{name}: {describe(images)}")
-        write_images(work.path(f"{name}.arrow"), replace(images, passed_over=()))
-    planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
-    write_table(work.path("planted.parquet"), planted.cast(PLANTED_SCHEMA))
-    roots = {name: path for images in splits.values() for name, path in images.roots.items()}
-    write_json(work.path("roots.json"), roots)
     return Outcome(
-        files=[*(f"{name}.arrow" for name in splits), "planted.parquet", "roots.json"],
-        volatile=["roots.json"],
+        files=write_sets(work.directory, splits, planted),
+        volatile=[ROOTS],
         counts={name: len(images) for name, images in splits.items()},
         metrics={
             "classes": len(splits["train"].classes),
@@ -122,6 +105,42 @@ def run(work: Work) -> Outcome:
             "damaged": {name: len(images.damaged) for name, images in splits.items()},
         },
     )
+
+
+def image_sets(
+    recipe: Recipe, directory: Path, progress: Callable[[int, int], None]
+) -> tuple[dict[str, Images], pa.Table]:
+    """(the images train, teacher, val and pool of a recipe, the planted duplicates).
+
+    Raises UserError: a set is not there, or lacks what the recipe needs.
+    """
+    read = _take(recipe)
+    labelled, pool = datasets(recipe)
+    first = read.get(labelled) or labelled.build(directory, progress)
+    second = first
+    if pool is not labelled:
+        second = read.get(pool) or pool.build(directory, progress)
+    train = _required(first.train, "train", recipe.data.labelled)
+    splits = {
+        "train": train,
+        "teacher": train if first.teacher is None else first.teacher,
+        "val": _required(first.val, "val", recipe.data.labelled),
+        "pool": _required(second.pool, "pool", recipe.data.pool),
+    }
+    if pool is not labelled:
+        splits["pool"] = _with_root(splits["pool"], "pool")
+    planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()
+    return splits, planted.cast(PLANTED_SCHEMA)
+
+
+def write_sets(directory: Path, splits: Mapping[str, Images], planted: pa.Table) -> list[str]:
+    """Write the files of this stage; their names."""
+    for name, images in splits.items():
+        write_images(directory / f"{name}.arrow", replace(images, passed_over=()))
+    write_table(directory / "planted.parquet", planted)
+    roots = {name: path for images in splits.values() for name, path in images.roots.items()}
+    write_json(directory / ROOTS, roots)
+    return [*(f"{name}.arrow" for name in splits), "planted.parquet", ROOTS]
 
 
 def _required(images: Images | None, split: str, name: str) -> Images:

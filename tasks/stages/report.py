@@ -6,10 +6,9 @@ Files: report.html, model_card.md.
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,19 +39,13 @@ from ppcls_core.report.page import MAX_CLASSES, render
 from ppcls_core.report.search import planted_rows
 from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED
+from tasks.run.counts import left_out
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import Result
 
 CARD = "model_card.md"
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
-_REJECTED = "rejected: "  # before the reason, in a stage's counts
-# Metrics that count by reason what a stage's counts do not: images of another set, files.
-_LEFT_OUT = {
-    "val_rejected": "validation image",
-    "passed_over": "file passed over",
-    "damaged": "damaged",
-}
 
 
 def run(work: Work) -> Outcome:
@@ -240,26 +233,6 @@ def count_rows(done: Mapping[str, Result]) -> list[CountRow]:
         kept = counts["kept"] if "kept" in counts else counts["out"]
         rows.append(CountRow(name, counts["in"], kept, counts.get("duplicates", 0), rejected))
     return rows
-
-
-def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
-    """A row for each stage and reason for which it did without images."""
-    for result in done:
-        for name, number in result.counts.items():
-            if name.startswith(_REJECTED):
-                yield LeftOut(result.stage, name.removeprefix(_REJECTED), number)
-        for name, title in _LEFT_OUT.items():
-            for reason, number in _leaves(result.metrics.get(name, {}), title):
-                yield LeftOut(result.stage, reason, number)
-
-
-def _leaves(counts: Mapping[str, Any] | int, title: str) -> Iterator[tuple[str, int]]:
-    """(title with the keys that lead to it, number) of each number in nested `counts`."""
-    if isinstance(counts, int):
-        yield title, counts
-        return
-    for name, inner in counts.items():
-        yield from _leaves(inner, f"{title}: {name}")
 
 
 def _headline(work: Work) -> Headline:

@@ -26,7 +26,6 @@ from ppcls_core.models.registry import ModelConfig, build_model, classifier_para
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import TeacherConfig
 from tasks.run.stage import Outcome, Work
 from tasks.stages.label import augmented_views, replayed_labels
@@ -67,12 +66,12 @@ def baseline(work: Work) -> Outcome:
     return _on_labels(work, new_student(work), "data/train.arrow", work.recipe.baseline)
 
 
-def leaves_a_core(work: Work, config: LabelTraining) -> bool:
-    """Whether the training on labels of the stage `work` has a core to spare."""
+def threads_of_training(work: Work, config: LabelTraining) -> int:
+    """The threads that the training on labels of the stage `work` computes on."""
     network = work.recipe.network if work.stage == "teacher" else None
     model = new_model(work, network.model, "teacher") if network else new_student(work)
     num_images = config.batch_size // config.accumulate
-    return threads_of_step(model, [], config.image_size, num_images) < max_threads()
+    return threads_of_step(model, [], config.image_size, num_images)
 
 
 def _on_labels(work: Work, model: Network, name: str, config: LabelTraining) -> Outcome:

@@ -85,28 +85,56 @@ def test_a_mistake_fails_the_run_with_its_message_alone(
     assert "Traceback" not in caplog.text
 
 
-def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_bits(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    before = {path: read_json(path)["digest"] for path in home.glob("store/*/*/manifest.json")}
-    beside: list[tuple[str, bool]] = []
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
+    """By stage that runs: None here, else the first GPU of its own processes."""
+    found: dict[str, int | None] = {}
     run_stage = Session.run
 
-    def spy(session: Session, stage: Stage, monitor: Monitor, apart: bool = False) -> Result:
-        beside.append((stage.name, apart))
+    def spy(session: Session, stage: Stage, monitor: Monitor, apart: int | None = None) -> Result:
+        found[stage.name] = apart
         return run_stage(session, stage, monitor, apart)
 
     monkeypatch.setattr(Session, "run", spy)
+    return found
+
+
+def digests(home: Path) -> dict[Path, str]:
+    return {path: read_json(path)["digest"] for path in home.glob("store/*/*/manifest.json")}
+
+
+def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_bits(
+    home: Path, monkeypatch: pytest.MonkeyPatch, places: dict[str, int | None]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = digests(home)
     state, states = run(4, until="label", refresh=["dedup", "teacher"])
     assert state.is_completed()
-    assert sorted(beside) == [("dedup", False), ("teacher", True)]
+    assert places == {"dedup": None, "teacher": 0}
     assert states["label"] == "Cached"
-    assert {path: read_json(path)["digest"] for path in before} == before
+    assert digests(home) == before
     state, states = run(3, settings=["teacher.train.batch_size=1000"], refresh=["dedup"])
     assert state.is_failed()
     assert "only 30 images" in state.message
     assert states["teacher"] == "Failed"
+
+
+@pytest.mark.parametrize(("cores", "gpus", "teacher"), [(3, 0, 0), (1, 2, 1)])
+def test_trainings_run_beside_each_other_where_there_is_room(  # noqa: PLR0913 - fixtures
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    places: dict[str, int | None],
+    cores: int,
+    gpus: int,
+    teacher: int,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
+    monkeypatch.setattr("flows.ssld.num_gpus", lambda: gpus)
+    before = digests(home)
+    state, _ = run(11, until="evaluate", refresh=["dedup", "teacher", "baseline"])
+    assert state.is_completed()
+    assert places == {"dedup": None, "teacher": teacher, "baseline": 0}
+    assert digests(home) == before
 
 
 def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> None:

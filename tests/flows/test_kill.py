@@ -66,7 +66,7 @@ class User:
         self.deploys()
         pattern = f"{stage}/*/{sign}"
         assert wait_until(lambda: any(self.store.glob(pattern)), SLOW * 100), f"no {pattern}"
-        worker = read_json(self.folder / "home" / "services" / "worker.json")["pid"]
+        worker = read_json(self.folder / "home" / "services" / "worker-gpu.json")["pid"]
         for pid in [worker, *children(worker)]:
             os.kill(pid, signal.SIGKILL)
         assert not any(self.store.glob(f"{stage}/*/manifest.json")), "the stage was over already"

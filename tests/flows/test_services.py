@@ -118,7 +118,7 @@ def test_down_ends_though_the_server_does_not_answer(
         context.setenv("PYTHONPATH", str(tmp_path / "frozen"))
         port = free_port()
         services.server(port).start()
-    stub("deaf", "worker")
+    stub("deaf", "worker-gpu")
     begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", DOWN], capture_output=True, text=True, timeout=600, check=False
@@ -127,7 +127,7 @@ def test_down_ends_though_the_server_does_not_answer(
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 500
     assert "cannot cancel runs (no answer)" in said[0]
-    assert "worker: 2 of its processes did not end by themselves; killed" in said
+    assert "worker-gpu: 2 of its processes did not end by themselves; killed" in said
     assert "server: stopped" in said
     assert with_environment(f"@{services.home()}") == []
 

@@ -99,7 +99,7 @@ def build_index(
     num_shards = run_shards(shards, len(images), SHARD_SIZE, monitor, process, unit=UNIT)
     _join(shards, num_shards, out)
     descriptors = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
-    _write_search(descriptors, out / "search.faiss", config)
+    write_search(descriptors, out / "search.faiss", config)
     write_json(out / "index.json", {"format": FORMAT, "config": config.model_dump()})
     shutil.rmtree(shards, ignore_errors=True)
 
@@ -207,7 +207,7 @@ class ValIndex:
         self._first = np.array([self.by_digest[digest][0] for digest in digests], np.int64)
         self.distinct = np.diff(self._starts)[self._first] >= config.min_features
         self._owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._starts))
-        self._search = _read_search(path / "search.faiss", self._descriptors, config)
+        self._search = read_search(path / "search.faiss", self._descriptors, config)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -302,7 +302,7 @@ def load_index(path: Path) -> ValIndex:
         ) from error
 
 
-def _write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> None:
+def write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> None:
     """Write the structure over `descriptors` (uint8 [n, DIMENSION]).
 
     Training runs on one thread, because faiss' k-means gives other cells with other thread counts.
@@ -318,7 +318,7 @@ def _write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> N
     faiss.write_index(index, str(path))
 
 
-def _read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> FindNearest:
+def read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> FindNearest:
     """(queries float32 [q, DIMENSION], k) -> (squared distances, rows or -1), both [q, k]."""
     import faiss
 

@@ -19,7 +19,7 @@ import safetensors.numpy
 from safetensors import SafetensorError, deserialize
 
 from data_catalog.base.config import UserError, closest
-from data_catalog.base.download import download, weights_folder
+from data_catalog.base.download import download, kept_file, weights_folder
 from data_catalog.base.files import atomic_path, sha256_file, write_bytes
 from data_catalog.published import find_published, published_weights
 from ppcls_core.models.weights.array_pickle import BadPickle, Value, check_name, read_named_arrays
@@ -91,6 +91,17 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
         return published_file(str(path))
     others = " or ".join(names[1:])
     raise UserError(f"{place}: no such file, nor {others}; {_how_to_get(place)}")
+
+
+def is_here(path: str, folder: Path = Path()) -> bool:
+    """Whether `find_weights` finds weights without downloading them."""
+    row = published_weights().get(path)
+    if row and not row.package and kept_file(row.url, weights_folder()).is_file():
+        return True
+    try:
+        return (row is None or bool(row.package)) and find_weights(Path(path), folder).exists()
+    except UserError:
+        return False
 
 
 def published_file(name: str, folder: Path | None = None) -> Path:

@@ -1,0 +1,99 @@
+"""`ssld trace`: where weights, an exported model or a removal list come from."""
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from tasks.dag import STAGES
+from tasks.run.counts import left_out
+from tasks.run.source import source_hash
+from tasks.run.store import Result, Store
+from tasks.trace import Trail, damages, outside, trail_of
+
+LISTS = ("train.arrow", "teacher.arrow", "val.arrow", "pool.arrow", "kept.arrow")
+console = Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def trace(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Weights, an exported model's folder, removed.json, kept.parquet ..."),
+    ],
+    verify: Annotated[
+        bool, typer.Option(help="Read all files of these stages and compare their sha256.")
+    ] = False,
+) -> None:
+    """Say which stages made a file: settings, code, data, image lists, and what was removed why."""
+    store = Store.default()
+    trail = trail_of(file, store)
+    for result in trail.results:
+        console.print(f"{result.stage}", style="bold")
+        for name, text in _about(result):
+            console.print(f"  {name:<10}{text}")
+        console.print()
+    _print_removed(trail)
+    for stage in trail.missing:
+        console.print(f"{stage}: its result is no longer in {store.root}", style="yellow")
+    if trail.equal:
+        console.print(f"{trail.equal} other result(s) have the same file(s)")
+    if verify and not _is_whole(trail):
+        sys.exit(1)
+
+
+def _about(result: Result) -> Iterator[tuple[str, str]]:
+    """What decided a result, and what it has."""
+    record = result.record
+    yield "result", f"{result.directory}"
+    yield "made", f"{record['finished']} in {record['seconds']:,.1f} s"
+    yield "digest", result.digest
+    yield "code", f"version {result.version}, source {record['source'][:16]} ({_code(result)})"
+    yield "with", ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    for name, digest in outside(result).items():
+        yield "from", f"{name}: sha256 {digest}"
+    for name in LISTS:
+        if name in result.files:
+            num = result.counts.get(Path(name).stem, result.counts.get("kept"))
+            images = f" ({num:,} images)" if num is not None else ""
+            yield "images", f"{name}{images}: sha256 {result.files[name].sha256}"
+    if result.counts:
+        yield "counts", ", ".join(f"{name} {number:,}" for name, number in result.counts.items())
+    for section, value in result.settings.items():
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+        yield "settings", f"{section}: {text.partition(chr(10))[0]}"
+
+
+def _code(result: Result) -> str:
+    stage = STAGES[result.stage]
+    if result.version != stage.version:
+        return f"this program has version {stage.version}"
+    if result.record["source"] != source_hash(stage.module):
+        return "of the same version, but not letter for letter this program's"
+    return "this program's"
+
+
+def _print_removed(trail: Trail) -> None:
+    """Print how many images each stage did without, and why."""
+    console.print("left out", style="bold")
+    for result in trail.results:
+        if number := result.counts.get("duplicates"):
+            console.print(f"  {result.stage:<10}duplicate: {number:,}")
+    for row in filter(lambda row: row.number, left_out(trail.results)):
+        console.print(f"  {row.stage:<10}{row.reason.replace('_', ' ')}: {row.number:,}")
+    console.print()
+
+
+def _is_whole(trail: Trail) -> bool:
+    """Whether every file of the trail is there and as it was made; tell those that are not."""
+    found = list(damages(trail))
+    for stage, damage in found:
+        console.print(f"{stage}: {damage}", style="red")
+    if not found:
+        num = sum(len(result.files) for result in trail.results)
+        console.print(f"verified: all {num:,} files have the sha256 that they were made with")
+    return not found and not trail.missing

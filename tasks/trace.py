@@ -1,0 +1,156 @@
+"""Where a file comes from: the stages of the store that led to it, each with all that decided it.
+
+A file is known by its sha256, wherever it lies now: which result of the store has it among its
+files. The results that a stage has read are known in the same way, by the digests of its inputs.
+Neither names nor times of files decide anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json, sha256_file
+from tasks.dag import STAGES
+from tasks.run.store import MANIFEST, Result, Store, read_result
+
+_NUM_NAMED = 3  # files that a message names
+_Read = dict[str, dict[str, set[str]]]  # stage -> pattern -> digests that others have read of it
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The results that led to some files, in the order of the stages; the last has the files.
+
+    `missing`: stages that some of them have read and whose results the store no longer has.
+    `equal`: how many other results of the last stage, or of later ones, have the same files.
+    """
+
+    results: tuple[Result, ...]
+    missing: tuple[str, ...]
+    equal: int
+
+    @property
+    def made_by(self) -> Result:
+        """The result that has the files."""
+        return self.results[-1]
+
+
+def trail_of(path: Path, store: Store) -> Trail:
+    """The trail of a file, or of a folder whose files are all of one result.
+
+    Where the store does not have the result, a manifest beside the file says what it was made of.
+    Of several results with these files that in whose folder they lie is taken, else of the first
+    stage that has them the one finished last. Raises UserError: there is no such file, or nothing
+    says where it is from.
+    """
+    files = _files(path)
+    digests = {file: sha256_file(file) for file in files}
+    known = list(store.results())
+    beside = read_result(files[0].parent)
+    if beside and beside.key not in {result.key for result in known}:
+        known.append(beside)
+    having = [result for result in known if _has(result, set(digests.values()))]
+    if not having:
+        raise UserError(_foreign(path, digests, known, store))
+    own = [result for result in having if files[0].resolve().is_relative_to(result.directory)]
+    first = min(having, key=lambda result: list(STAGES).index(result.stage))
+    made_by = _latest(own or [one for one in having if one.stage == first.stage])
+    results, missing = _upstream(made_by, known)
+    return Trail((*results, made_by), missing, len(having) - 1)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(one for one in path.rglob("*") if one.is_file() and one.name != MANIFEST)
+    if not found:
+        raise UserError(f"{path}: no such file, nor a folder of files; correct the path")
+    return found
+
+
+def _has(result: Result, digests: set[str]) -> bool:
+    return digests <= {entry.sha256 for entry in result.files.values()}
+
+
+def _latest(results: list[Result]) -> Result:
+    return max(results, key=lambda result: result.record["finished"])
+
+
+def _foreign(path: Path, digests: Mapping[Path, str], known: list[Result], store: Store) -> str:
+    """A sentence about files of which no one result has all."""
+    if not known:
+        return f"{store.root}: holds no result; set SSLD_HOME to the folder that has them"
+    strange = [
+        file for file, digest in digests.items() if not any(_has(r, {digest}) for r in known)
+    ]
+    if not strange:
+        return f"{path}: its files are of several results; give one of them, or the folder of one"
+    names = ", ".join(file.name for file in strange[:_NUM_NAMED])
+    first = digests[strange[0]]
+    return (
+        f"{path}: no result of {store.root} has {names} (sha256 {first[:12]}...): it was made "
+        "elsewhere, altered, or its result was removed; set SSLD_HOME to the folder of the store "
+        "that made it"
+    )
+
+
+def _upstream(made_by: Result, known: list[Result]) -> tuple[list[Result], tuple[str, ...]]:
+    """(the results that led to `made_by`, by stage; stages whose results are not there)."""
+    by_stage = defaultdict[str, list[Result]](list)
+    for result in known:
+        by_stage[result.stage].append(result)
+    read, found, missing = _Read(), list[Result](), list[str]()
+    _note_inputs(made_by, read)
+    for stage in reversed(STAGES):
+        if stage not in read:
+            continue
+        fitting = [result for result in by_stage[stage] if _gives(result, read[stage])]
+        if fitting:  # of equal ones one that was made of what others have read
+            found.append(_latest([r for r in fitting if _agrees(r, read)] or fitting))
+            _note_inputs(found[-1], read)
+        else:
+            missing.append(stage)
+    return found[::-1], tuple(missing[::-1])
+
+
+def _note_inputs(result: Result, read: _Read) -> None:
+    for name, digest in _inside(result).items():
+        stage, _, pattern = name.partition("/")
+        read.setdefault(stage, {}).setdefault(pattern, set()).add(digest)
+
+
+def _gives(result: Result, wanted: Mapping[str, set[str]]) -> bool:
+    """Whether the files of `result` have the digests that others have read."""
+    has_them = all("*" in pattern or pattern in result.files for pattern in wanted)
+    return has_them and all({result.digest_of(p)} == digests for p, digests in wanted.items())
+
+
+def _agrees(result: Result, read: _Read) -> bool:
+    """Whether `result` was made of nothing else than what others have read of the same stages."""
+    for name, digest in _inside(result).items():
+        stage, _, pattern = name.partition("/")
+        if not read.get(stage, {}).get(pattern, {digest}) <= {digest}:
+            return False
+    return True
+
+
+def _inside(result: Result) -> dict[str, str]:
+    return {n: d for n, d in result.inputs.items() if n.partition("/")[0] in STAGES}
+
+
+def outside(result: Result) -> dict[str, str]:
+    """Digests of what the result was made of that is in no store: data sets, given weights."""
+    return {n: d for n, d in result.inputs.items() if n not in _inside(result)}
+
+
+def damages(trail: Trail) -> Iterator[tuple[str, str]]:
+    """(stage, a sentence) of each file of the trail that is not as it was when it was made."""
+    for result in trail.results:
+        manifest = read_json(result.path(MANIFEST))
+        if manifest["digest"] != result.digest:
+            yield result.stage, f"{MANIFEST} was altered"
+        yield from ((result.stage, damage) for damage in result.damages(deep=True))

@@ -1,0 +1,106 @@
+"""A plan grows with the images, shares the work among hosts, and says what was given or assumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_catalog.base.config import UserError
+from tasks.dag import STAGES
+from tasks.plan.estimate import Machines, StagePlan, images_read, plan
+from tasks.plan.sample import Sample, take_sample
+from tasks.recipe import load_recipe
+from tests.conftest import TINY
+
+HERE = Machines(hosts=1, cores=2, gpus=0, rates={})
+SETTINGS = ["distill.teacher=replay", "distill.teacher_batch_norm=running"]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    said: list[str] = []
+    recipe = load_recipe(str(TINY), SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.plan.sample.MOST_STEPS", 4)  # enough but for the times
+        found = take_sample(recipe, {}, (), tmp_path_factory.mktemp("plan"), said.append)
+    assert said == list(STAGES)[1:]
+    return found
+
+
+def rows_of(sample: Sample, machines: Machines = HERE) -> dict[str, StagePlan]:
+    rows = plan(sample, machines)
+    assert [row.stage for row in rows] == list(STAGES)
+    return {row.stage: row for row in rows}
+
+
+def test_a_sample_runs_every_stage_on_some_of_each_set(sample: Sample) -> None:
+    assert set(sample.stages) == set(STAGES)
+    assert all(0 < sample.taken[name] <= sample.whole[name] for name in sample.whole)
+    assert sample.notes == []
+    for name, one in sample.stages.items():
+        assert one.used.total.wall > 0, name
+        assert one.used.memory > 0, name
+    labelled = {phase.unit: phase.total for phase in sample.stages["label"].used.phases}
+    assert labelled == {"images": sample.stages["dedup"].result.counts["kept"]}
+
+
+def test_ten_times_the_images_take_about_ten_times_as_much(sample: Sample) -> None:
+    ten = replace(sample, whole={name: 10 * num for name, num in sample.whole.items()})
+    few, many = rows_of(sample), rows_of(ten)
+    for name in ("dedup", "label", "distill"):
+        assert 9 < many[name].disk_in / few[name].disk_in < 11
+        assert few[name].core_hours < many[name].core_hours <= 10 * few[name].core_hours
+    assert many["export"].core_hours == few["export"].core_hours
+
+
+def test_hosts_share_shards_and_not_a_training_on_cores(sample: Sample) -> None:
+    far = replace(sample, whole={**sample.whole, "pool": 14_000_000})
+    one, four = rows_of(far), rows_of(far, replace(HERE, hosts=4))
+    for name in ("dedup", "label"):
+        assert one[name].seconds / four[name].seconds == pytest.approx(4, rel=0.1)
+        assert four[name].core_hours == one[name].core_hours
+        assert four[name].network > 0 == one[name].network
+    assert four["distill"].seconds == one["distill"].seconds
+    assert four["distill"].network == 0
+
+
+def test_a_given_rate_stands_for_the_gpu_unless_the_cores_load_less(sample: Sample) -> None:
+    far = replace(sample, whole={**sample.whole, "pool": 14_000_000})
+    start = sample.stages["label"].used.start.wall
+    rich = Machines(hosts=2, cores=100_000, gpus=4, rates={"label": 2300})
+    row = rows_of(far, rich)["label"]
+    assert row.gpu_hours == pytest.approx(14e6 / 2300 / 3600)
+    assert row.seconds - start == pytest.approx(14e6 / 2300 / 8)
+    assert row.basis == "given"
+    poor = rows_of(far, replace(rich, cores=1))["label"]
+    assert poor.seconds - start == pytest.approx(sample.stages["label"].load * 14e6 / 2)
+
+
+@pytest.mark.parametrize(
+    ("rates", "gpus", "told"),
+    [({"lable": 1.0}, 1, "did you mean 'label'"), ({"label": 1.0}, 0, "--gpus N")],
+)
+def test_a_rate_of_nothing_is_refused(rates: dict[str, float], gpus: int, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        Machines(1, 1, gpus, rates).check()
+
+
+def test_images_are_counted_as_often_as_they_are_read() -> None:
+    recipe = load_recipe(str(TINY), ["distill.epochs=20", "distill.eval_every=10"])
+    sizes = {"train": 30, "teacher": 30, "val": 25, "pool": 50, "merged": 70}
+    assert images_read(recipe, sizes, "distill") == {"merged": 20 * 64, "val": 50}
+    assert images_read(recipe, sizes, "label") == {"pool": 50}
+    assert images_read(recipe, sizes, "views") == {}
+    assert images_read(recipe, sizes, "evaluate") == {"val": 125}
+    assert next(iter(images_read(recipe, sizes, "dedup"))) == "pool"
+
+
+def test_data_that_is_not_there_has_to_be_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SSLD_CLOTHING_DIR", raising=False)
+    recipe = load_recipe(str(TINY), ["data={labelled: clothing, pool: clothing}"])
+    with pytest.raises(UserError, match=r"SSLD_CLOTHING_DIR.*--train N --val N"):
+        take_sample(recipe, {"pool": 10}, (), tmp_path, print)

@@ -1,0 +1,124 @@
+"""A file leads back to all that made it, wherever it was copied to, and a foreign one says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json, write_json
+from tasks.dag import STAGES, needed_for
+from tasks.run.store import MANIFEST, Store
+from tasks.trace import damages, outside, trail_of
+
+
+def folder_of(store: Path, stage: str) -> Path:
+    (folder,) = (store / stage).iterdir()
+    return folder
+
+
+def stages_to(stage: str) -> list[str]:
+    return [one.name for one in needed_for(stage)]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "distill/model.pdparams",
+        "dedup/removed.json",
+        "dedup/kept.parquet",
+        "export",
+        "report/model_card.md",
+        "data/train.arrow",
+    ],
+)
+def test_a_copied_file_leads_to_every_stage_that_made_it(
+    finished: Path, tmp_path: Path, file: str
+) -> None:
+    stage, _, name = file.partition("/")
+    source, copy = folder_of(finished, stage) / name, tmp_path / "copied"
+    if source.is_dir():
+        shutil.copytree(source, copy)
+        (copy / MANIFEST).unlink()
+    else:
+        shutil.copyfile(source, copy)
+    trail = trail_of(copy, Store(finished))
+    assert [result.stage for result in trail.results] == stages_to(stage)
+    assert trail.missing == ()
+    assert trail == trail_of(source, Store(finished))
+    assert list(damages(trail)) == []
+    assert set(outside(trail.results[0])) == {"labelled data set"}
+
+
+def test_each_result_has_what_the_next_ones_read(finished: Path) -> None:
+    trail = trail_of(folder_of(finished, "report"), Store(finished))
+    made = {result.stage: result for result in trail.results}
+    assert list(made) == list(STAGES)
+    for result in trail.results:
+        for name, digest in result.inputs.items():
+            stage, slash, pattern = name.partition("/")
+            if slash:
+                assert made[stage].digest_of(pattern) == digest
+
+
+def test_what_was_altered_is_named(store: Path) -> None:
+    path = folder_of(store, "select") / "selection.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    weights = folder_of(store, "distill") / "model.pdparams"
+    trail = trail_of(weights, Store(store))
+    assert list(damages(trail)) == [("select", "selection.parquet was altered")]
+    manifest = folder_of(store, "dedup") / MANIFEST
+    data = read_json(manifest)
+    data["files"]["pairs.csv"]["sha256"] = "0" * 64
+    write_json(manifest, data)
+    found = dict(damages(trail_of(weights, Store(store))))
+    assert found["dedup"] == "pairs.csv was altered"
+
+
+def test_a_removed_result_is_missing_and_the_rest_is_told(store: Path) -> None:
+    shutil.rmtree(folder_of(store, "views"))
+    trail = trail_of(folder_of(store, "fix") / "model.pdparams", Store(store))
+    assert trail.missing == ("views",)
+    assert "distill" in [result.stage for result in trail.results]
+
+
+def test_of_equal_results_that_is_taken_which_agrees_with_the_others(store: Path) -> None:
+    """Another selection of the same images, finished later, came of other labels."""
+    select = folder_of(store, "select")
+    other = Path(shutil.copytree(select, select.with_name("0" * 20)))
+    data = read_json(other / MANIFEST)
+    data["inputs"]["label/shard-*.labels.parquet"] = "0" * 64
+    data["record"]["finished"] = "2999-01-01T00:00:00Z"
+    write_json(other / MANIFEST, data | {"key": "0" * 64})
+    trail = trail_of(folder_of(store, "distill") / "model.pdparams", Store(store))
+    assert trail.missing == ()
+    assert select in [result.directory for result in trail.results]
+
+
+def test_a_manifest_beside_a_file_speaks_for_it(finished: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder_of(finished, "export"), tmp_path / "copy"))
+    trail = trail_of(copy / "inference.pdiparams", Store(tmp_path / "another store"))
+    assert [result.stage for result in trail.results] == ["export"]
+    assert set(trail.missing) == {"data", "distill", "finetune", "fix"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"other weights", "no result of .* has foreign.pdparams .*SSLD_HOME"),
+        (None, "no such file"),
+    ],
+)
+def test_a_foreign_file_says_so(
+    finished: Path, tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    path = tmp_path / "foreign.pdparams"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        trail_of(path, Store(finished))
+    if content:
+        with pytest.raises(UserError, match="holds no result; set SSLD_HOME"):
+            trail_of(path, Store(tmp_path / "empty"))
