@@ -9,33 +9,32 @@ error of the card ends no other stage:
 They find each other by the variables that Paddle's launcher sets; this process takes the launcher's
 place, so that it knows what each of them has died of.
 
-Shards are made and written by threads of this process, each with a process that runs the network
-(`ppcls_core.inference.engines`).
+Shards are made and written by threads, each with a process that runs the network
+(`ppcls_core.inference.engines`): of this process, or of the workers of a cluster.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
-from types import MappingProxyType
-from typing import Any
-
-import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.inference.engines import Engines
+from ppcls_core.runtime.cluster import run_on
 from ppcls_core.runtime.gpu import num_gpus, release_memory
-from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
+from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
 from ppcls_core.runtime.ranks import rank_environments
-from ppcls_core.runtime.shards import Advance, Process, Write, run_shards
+from ppcls_core.runtime.shards import Process, ShardJob, Write
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
 _PIECE, _BATCHES = 256, 4  # images of a maker's task, about, and batches at least
-Make = Callable[[Any, Advance], dict[str, pa.Table]]  # of what a shard is made of, its tables
+Opening = Callable[[Work], AbstractContextManager[Sequence[Process]]]
+"""What makes the shards of a stage, opened for the block; it can be pickled."""
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
@@ -141,28 +140,52 @@ def open_stage(stage: Stage, work: Work) -> Callable[[None, Parent], Outcome]:
     return answer
 
 
-def make_shards(  # noqa: PLR0913 - as `run_shards`
+@dataclass(frozen=True)
+class _StageOpening:
+    """Opens the processes of a stage here, or, pickled, on another host."""
+
+    opening: Opening
+    work: Work
+
+    def __call__(self, monitor: Monitor) -> AbstractContextManager[Sequence[Process]]:
+        return self.opening(replace(self.work, monitor=monitor))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        work = replace(self.work, monitor=SilentMonitor(), engines=Engines())
+        return _opening_here, (self.opening, work)
+
+
+def _opening_here(opening: Opening, work: Work) -> _StageOpening:
+    """A stage's opening that has come from another host, with all that this one has."""
+    own = {"workers": len(os.sched_getaffinity(0)), "devices": max(1, num_gpus())}
+    run_time = work.recipe.run_time.model_copy(update=own)
+    recipe = work.recipe.model_copy(update={"run_time": run_time})
+    return _StageOpening(opening, replace(work, recipe=recipe))
+
+
+def make_shards(
     work: Work,
     folder: str,
     num_rows: int,
-    tasks: Callable[[range], Any],
-    makers: Sequence[Make],
-    writers: Mapping[str, Write] = MappingProxyType({}),
+    opening: Opening,
+    writers: Mapping[str, Write] | None = None,
 ) -> int:
-    """Make the shards of `num_rows` rows in `folder` of a stage; the number of shards.
+    """Make the shards of `num_rows` rows in `folder` of a stage, here or by the recipe's cluster;
+    the number of shards.
 
-    A task of `tasks(rows)` is a piece of a shard, so that few shards keep all `makers` busy.
+    A task is a piece of a shard, so that few shards keep all of a host's processes busy.
     """
-
-    def by(make: Make) -> Process:
-        return lambda rows, advance: make(tasks(rows), advance)
-
-    directory, size = work.path(folder), work.recipe.shard_size
+    directory, batch = work.path(folder), work.recipe.label.batch_size
     directory.mkdir(exist_ok=True)
-    batch = work.recipe.label.batch_size
-    # Whole batches, whose size may decide the last bit; more than one, as the next is loaded ahead.
-    whole = max(_BATCHES, _PIECE // batch) * batch
-    processes = map(by, makers)
-    return run_shards(
-        directory, num_rows, size, work.monitor, *processes, writers=writers, piece=whole
+    job = ShardJob(
+        directory,
+        num_rows,
+        work.recipe.shard_size,
+        _StageOpening(opening, work),
+        writers or {},
+        # Whole batches, whose size may decide the last bit; more than one, as the next is loaded
+        # ahead.
+        piece=max(_BATCHES, _PIECE // batch) * batch,
+        on_gpu=True,
     )
+    return run_on(work.recipe.run_time.cluster, job, work.monitor)
