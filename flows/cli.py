@@ -8,6 +8,7 @@ COMMANDS = {
     "status": "flows.commands:status",
     "up": "flows.commands:up",
     "down": "flows.commands:down",
+    "worker": "flows.commands:worker",
 }
 
 HELP = "The pipeline: run a recipe, say what is done, start and stop the services."

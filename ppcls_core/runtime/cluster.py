@@ -222,12 +222,12 @@ class _Head:
             except Empty:
                 return
             if note := told.get("note"):
-                self.monitor.note(f"{told['worker']}: {note}")
+                self.monitor.note(f"{told['host']}: {note}")
             else:
                 self._is_open = True
                 rows = self._rows.get(told["shard"], 0)
                 self._rows[told["shard"]] = told["rows"]
-                self._rates.add(told["worker"], max(0, told["rows"] - rows))
+                self._rates.add(told["host"], max(0, told["rows"] - rows))
 
     def _take(self, future: Any) -> None:
         """Count a shard that is made; raise what it has failed of, unless its workers died."""
@@ -287,7 +287,7 @@ class _Reporter:
         self.tell(note=message)
 
     def tell(self, **what: Any) -> None:
-        self.worker.log_event(self.job, {"worker": self.worker.name, "shard": self.shard, **what})
+        self.worker.log_event(self.job, {"host": self.worker.name, "shard": self.shard, **what})
 
 
 @dataclass
@@ -343,7 +343,7 @@ def make_shard(job: str, payload: bytes, number: int) -> None:
             _opened.close()
 
 
-def end_job(job: str) -> None:
+async def end_job(job: str) -> None:
     """On each worker: stop what it makes of `job`, and close it."""
     _opened.ended.add(job)
     if _opened.lock.acquire(blocking=False):
