@@ -165,6 +165,8 @@ class _Head:
         try:
             while self.waiting or self._given:
                 check(self.monitor)
+                if self.client.status != "running":  # Dask would try to connect for a while
+                    raise self._lost()
                 if time.monotonic() - looked > 1:
                     self._look_for_workers()
                     looked = time.monotonic()
@@ -179,8 +181,9 @@ class _Head:
                 if figures := self._rates.recent(self.job.unit):
                     self.monitor.metrics(figures)
         finally:
-            self.client.cancel(list(self._given))
-            self.client.run(end_job, self._id, wait=False, on_error="ignore")
+            if self.client.status == "running":
+                self.client.cancel(list(self._given))
+                self.client.run(end_job, self._id, wait=False, on_error="ignore")
         for name, rows in self._rates.rows.items():
             seconds = time.monotonic() - self._rates.began[name]
             self.monitor.note(f"{name}: {rows:,} {self.job.unit}, {rows / seconds:,.1f}/s")
@@ -235,7 +238,7 @@ class _Head:
         if future.status == "finished":
             self._rows[number] = len(self.job.ranges[number])
             return
-        if future.status != "error":
+        if future.status != "error":  # lost or cancelled, with its scheduler
             raise self._lost()
         error = future.exception()
         if not isinstance(error, import_dask().KilledWorker):

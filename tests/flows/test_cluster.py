@@ -138,6 +138,7 @@ def test_a_shard_that_kills_its_worker_three_times_is_named(near: Hosts, tmp_pat
     assert numbers_made == [0, 1, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_stop_reaches_the_worker(near: Hosts, tmp_path: Path) -> None:
     monitor = Listener()
     threading.Timer(3, monitor.stops.set).start()
@@ -159,6 +160,7 @@ def test_a_stranger_is_refused(near: Hosts, tmp_path: Path, monkeypatch) -> None
     assert not list(tmp_path.glob("x/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "why"),
     [
@@ -186,6 +188,7 @@ hosts.check_shared("{near.variables["HEAD"]}")
     assert why in done.stderr
 
 
+@pytest.mark.slow
 def test_the_schedulers_death_loses_nothing(near: Hosts, tmp_path: Path) -> None:
     head = f"127.0.0.1:{free_port()}"
     near = Hosts(near.folder, {**near.variables, "SSLD_HOME": str(tmp_path / "home")})

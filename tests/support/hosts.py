@@ -122,9 +122,9 @@ def numbers(rows: range, advance: Advance) -> dict[str, pa.Table]:
 
 
 def slow_numbers(rows: range, advance: Advance) -> dict[str, pa.Table]:
-    """As `numbers`, in a second a row."""
+    """As `numbers`, in 0.3 seconds a row."""
     for _ in rows:
-        time.sleep(1)
+        time.sleep(0.3)
         advance()
     return {"x": pa.table({"x": list(rows)})}
 
