@@ -120,7 +120,7 @@ class _Run:
     def _fits_beside(self, stage: Stage) -> bool:
         """Whether `stage` is a training on labels that has to run and leaves a core to others."""
         session, config = self.session, trainings(self.session.recipe).get(stage.name)
-        if not isinstance(config, LabelTraining) or session.recipe.run_time.devices > 1:
+        if not isinstance(config, LabelTraining) or session.devices(stage) > 1:
             return False
         try:
             result, _ = session.find(stage)

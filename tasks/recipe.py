@@ -143,8 +143,9 @@ class RunTime(Config):
     """Threads that decode; by default one a core."""
     checkpoint_seconds: float = Field(default=60, gt=0)  # between checkpoints of a training
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
+    hosts: int = Field(default=1, gt=0)  # of `cluster` that train as one, with `devices` each
     max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
-    cluster: str = LOCAL
+    cluster: str = Field(default=LOCAL, pattern=r"^[\w.:-]+$")
     """Who makes shards (dedup, label, views): `local` for this machine, or the head's address."""
 
 

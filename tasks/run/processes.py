@@ -23,7 +23,7 @@ from pkgutil import resolve_name
 from data_catalog.base.config import UserError
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.inference.engines import Engines
-from ppcls_core.runtime.cluster import run_on
+from ppcls_core.runtime.cluster import LOCAL, run_on
 from ppcls_core.runtime.gpu import num_gpus, release_memory
 from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor
 from ppcls_core.runtime.processes import Child, Parent, gather, ignore
@@ -46,17 +46,22 @@ def trainings(recipe: Recipe) -> dict[str, TrainConfig]:
 
 def check_devices(recipe: Recipe) -> None:
     """Raise UserError if there are fewer devices than asked for, or they cannot share a batch."""
-    devices = recipe.run_time.devices
-    if devices == 1:
+    run_time = recipe.run_time
+    if run_time.devices == run_time.hosts == 1:
         return
-    if 0 < num_gpus() < devices:
+    if run_time.hosts > 1 and run_time.cluster == LOCAL:
         raise UserError(
-            f"run_time.devices: got {devices}, but there are only {num_gpus()} GPUs; take at "
-            "most that number"
+            f"run_time.hosts: got {run_time.hosts} without a cluster; set run_time.cluster to the "
+            "address of its head"
         )
+    if run_time.hosts == 1 and 0 < num_gpus() < run_time.devices:
+        raise UserError(
+            f"run_time.devices: got {run_time.devices}, but there are only {num_gpus()} GPUs; take "
+            "at most that number"
+        )
+    devices = run_time.hosts * run_time.devices
     for name, config in trainings(recipe).items():
-        parts = devices * config.accumulate
-        if config.batch_size % parts:
+        if config.batch_size % (parts := devices * config.accumulate):
             raise UserError(
                 f"{name}: {devices} devices with accumulate {config.accumulate} cannot share a "
                 f"batch_size of {config.batch_size} equally; take a multiple of {parts}"
@@ -64,17 +69,42 @@ def check_devices(recipe: Recipe) -> None:
 
 
 def run_in_processes(stage: Stage, work: Work) -> Outcome:
-    """The outcome of `stage`, run in as many processes as its recipe has devices. Raises UserError,
-    OSError, Interrupted: as the stage itself, or a process was killed; Exception: a defect, with
-    the traceback of the process."""
-    monitor, own, logs = work.monitor, _share(work), work.path("log")
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(mode=0o700)
+    """The outcome of `stage`, run in as many processes as its recipe has devices. Raises as
+    `run_ranks`."""
+    monitor = work.monitor
 
     def report(kind: str, *values: object) -> None:
         getattr(monitor, kind)(*values)
 
-    def start(rank: int, variables: Mapping[str, str]) -> Child:
+    environments = rank_environments(work.recipe.run_time.devices)
+    try:
+        return run_ranks(stage, work, environments, report, lambda: monitor.stop_requested)
+    except UserError:
+        if monitor.stop_requested:  # a process that was killed with this one by who stops it
+            raise Interrupted from None
+        raise
+
+
+def run_ranks(
+    stage: Stage,
+    work: Work,
+    environments: Sequence[Mapping[str, str]],
+    report: Callable[..., None],
+    stop_requested: Callable[[], bool],
+) -> Outcome:
+    """The outcome of `stage`, run in a process of this machine for each of `environments`; the
+    first process of all reports its progress.
+
+    Raises UserError, OSError, Interrupted: as the stage itself, or a process was killed; Exception:
+    a defect, with the traceback of the process.
+    """
+    first = environments[0]["PADDLE_TRAINER_ID"]
+    logs, own = work.path(f"log-{first}"), _share(work, len(environments))
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(mode=0o700)
+
+    def start(variables: Mapping[str, str]) -> Child:
+        rank = variables["PADDLE_TRAINER_ID"]
         return Child(
             f"{__name__}:open_stage",
             (stage, own),
@@ -87,25 +117,31 @@ def run_in_processes(stage: Stage, work: Work) -> Outcome:
     try:
         with ExitStack() as stack:
             release_memory()  # the first process needs what this one's stages have had
-            environments = enumerate(rank_environments(work.recipe.run_time.devices))
-            processes = [stack.enter_context(start(*each)) for each in environments]
-            outcome, *_ = gather(processes, None, report, lambda: monitor.stop_requested)
-    except UserError:
-        if monitor.stop_requested:  # a process that was killed with this one by who stops it
-            raise Interrupted from None
-        raise
+            processes = [stack.enter_context(start(one)) for one in environments]
+            outcome, *_ = gather(processes, None, report, stop_requested)
     finally:
         shutil.rmtree(logs)
     return outcome
 
 
-def _share(work: Work) -> Work:
-    """`work` as each process gets it: with its share of the loader's threads, no monitor."""
-    run_time = work.recipe.run_time
-    workers = max(1, run_time.workers // run_time.devices)
-    own = {"run_time": run_time.model_copy(update={"workers": workers})}
-    recipe = work.recipe.model_copy(update=own)
-    return replace(work, recipe=recipe, monitor=SilentMonitor(), engines=Engines())
+def _share(work: Work, num: int) -> Work:
+    """`work` as each of `num` processes gets it: with its share of the loader's threads."""
+    own = {"workers": max(1, work.recipe.run_time.workers // num)}
+    run_time = work.recipe.run_time.model_copy(update=own)
+    recipe = work.recipe.model_copy(update={"run_time": run_time})
+    return replace(elsewhere(work), recipe=recipe)
+
+
+def elsewhere(work: Work) -> Work:
+    """`work` as it can be pickled, for another process: no monitor, no processes."""
+    return replace(work, monitor=SilentMonitor(), engines=Engines())
+
+
+def here(work: Work) -> Work:
+    """`work` that has come from another host, with all that this one has."""
+    own = {"workers": len(os.sched_getaffinity(0)), "devices": max(1, num_gpus())}
+    run_time = work.recipe.run_time.model_copy(update=own)
+    return replace(work, recipe=work.recipe.model_copy(update={"run_time": run_time}))
 
 
 @dataclass(frozen=True)
@@ -151,16 +187,11 @@ class _StageOpening:
         return self.opening(replace(self.work, monitor=monitor))
 
     def __reduce__(self) -> tuple[object, ...]:
-        work = replace(self.work, monitor=SilentMonitor(), engines=Engines())
-        return _opening_here, (self.opening, work)
+        return _opening_here, (self.opening, elsewhere(self.work))
 
 
 def _opening_here(opening: Opening, work: Work) -> _StageOpening:
-    """A stage's opening that has come from another host, with all that this one has."""
-    own = {"workers": len(os.sched_getaffinity(0)), "devices": max(1, num_gpus())}
-    run_time = work.recipe.run_time.model_copy(update=own)
-    recipe = work.recipe.model_copy(update={"run_time": run_time})
-    return _StageOpening(opening, replace(work, recipe=recipe))
+    return _StageOpening(opening, here(work))
 
 
 def make_shards(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,8 +65,8 @@ def test_a_host_lost_in_the_middle_changes_nothing(shared: Hosts, tmp_path: Path
     }
     for name in workers:
         shared.wait_for(name, "joined")
-    settings = f"run_time.cluster={HEAD} {SMALL}"
-    run = shared.start("head", "flows.cli", "run", str(TINY), "--only", "label", "--set", settings)
+    settings = ("--set", f"run_time.cluster={HEAD}", "--set", SMALL)
+    run = shared.start("head", "flows.cli", "run", str(TINY), "--only", "label", *settings)
     assert wait_until(lambda: engines_of("two") or run.poll() is not None, 300)
     assert run.poll() is None, shared.log("head")
     subprocess.run(["ip", "-n", f"{shared.prefix}two", "link", "set", "eth0", "down"], check=True)
@@ -78,7 +78,73 @@ def test_a_host_lost_in_the_middle_changes_nothing(shared: Hosts, tmp_path: Path
     assert not ran, "the store is finished"
     assert {n: r.digest for n, r in there.items()} == {n: r.digest for n, r in here.items()}
     said = [line for line in shared.log("head").splitlines() if "images/s" in line or "/s" in line]
-    name = os.uname().nodename
-    for host, stages in ((f"{NETWORK}.2", ("dedup", "label")), (f"{NETWORK}.3", ("dedup",))):
-        for stage in stages:
-            assert any(stage in line and f"{name} ({host}):" in line for line in said), said
+    for host, stage in (("one", "dedup"), ("one", "label"), ("two", "dedup")):
+        assert any(f" {stage} " in line and f" {host} (" in line for line in said), said
+
+
+RUN = """
+import sys
+from pathlib import Path
+from ppcls_core.runtime.monitor import SilentMonitor
+from tests.flows.conftest import run_stages
+
+class Told(SilentMonitor):
+    def note(self, message):
+        print("note:", message, flush=True)
+
+    def progress(self, done, total, unit):
+        if unit == "steps":
+            print("step", done, flush=True)
+
+import tests.flows.conftest as conftest
+conftest.SilentMonitor = Told
+done, _ = run_stages(Path(sys.argv[1]), sys.argv[2:], until="baseline")
+print("digest", done["baseline"].digest, done["baseline"].record["devices"])
+"""
+LONG = ["baseline.epochs=30", "baseline.eval_every=100", "run_time.checkpoint_seconds=0.2"]
+
+
+@pytest.fixture
+def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hosts, dict]]:
+    """A scheduler and two hosts, without Prefect; the processes of the hosts."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    variables = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s"}
+    with (
+        namespaces(["head", "one", "two"], NETWORK) as prefix,
+        hosts(tmp_path, prefix, **variables) as found,
+    ):
+        make_certificate()
+        found.start("head", "tasks.run.hosts", HEAD)
+        workers = {}
+        for name in ("one", "two"):
+            workers[name] = found.start(name, "flows.cli", "worker", "--join", HEAD)
+            found.wait_for(name, "joined")
+        (tmp_path / "run_it.py").write_text(RUN)
+        yield replace(found, path=str(tmp_path)), workers
+
+
+def test_two_hosts_train_as_one_and_go_on_when_one_is_lost(
+    joined: tuple[Hosts, dict[str, subprocess.Popen[str]]], tmp_path: Path
+) -> None:
+    shared, workers = joined
+    two = [*LONG, f"run_time.cluster={HEAD}", "run_time.hosts=2"]
+
+    def train(store: str, *settings: str) -> subprocess.Popen[str]:
+        return shared.start("head", "run_it", str(tmp_path / store), *two, *settings)
+
+    assert train("whole").wait(300) == 0, shared.log("head")
+    local = ["run_time.devices=2", *LONG]
+    alone, _ = run_stages(tmp_path / "alone", local, until="baseline")
+    assert f"digest {alone['baseline'].digest} 2" in shared.log("head")
+
+    run = train("lost", "baseline.epochs=300")
+    assert wait_until(lambda: shared.log("head").count("step 20\n") == 2, 200), shared.log("head")
+    subprocess.run(["ip", "-n", f"{shared.prefix}two", "link", "set", "eth0", "down"], check=True)
+    shared.kill(workers["two"])
+    assert run.wait(400) == 0, shared.log("head")
+    assert "note: a host is lost; goes on with 1 from the last checkpoint" in shared.log("head")
+    assert "note: resumes at step" in shared.log("head")
+
+    missing = train("missing")
+    assert missing.wait(200) == 1
+    assert "2 hosts are needed, 1 have joined (one (" in shared.log("head")

@@ -29,11 +29,12 @@ class Hosts:
     folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""  # of the namespaces' names; empty: all on this machine's loopback
+    path: str = ""  # a folder of further modules
 
     @property
     def environment(self) -> dict[str, str]:
         own = {"SSLD_HOME": "home", "XDG_CONFIG_HOME": "config", "PREFECT_HOME": "prefect"}
-        path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", ""), self.path])
         return {
             **os.environ,
             **{name: str(self.folder / place) for name, place in own.items()},
@@ -43,8 +44,15 @@ class Hosts:
         }
 
     def start(self, host: str, *command: str, **variables: str) -> subprocess.Popen[str]:
-        """Start `python -m ...` on a host; its output goes to HOST.log."""
-        within = ["ip", "netns", "exec", self.prefix + host] if self.prefix else []
+        """Start `python -m ...` on a host; its output goes to HOST.log.
+
+        In a namespace it has a network and, but for the head, whose services outlive what starts
+        them, a host name and process ids of its own.
+        """
+        apart = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        name = ["sh", "-c", 'hostname "$0" && exec "$@"', host]
+        space = ["ip", "netns", "exec", self.prefix + host, *apart, *name]
+        within = (space[:4] if host == "head" else space) if self.prefix else []
         with (self.folder / f"{host}.log").open("ab") as log:
             return subprocess.Popen(
                 [*within, sys.executable, "-W", "ignore", "-m", *command],
