@@ -30,6 +30,7 @@ class Hosts:
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""  # of the namespaces' names; empty: all on this machine's loopback
     path: str = ""  # a folder of further modules
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,7 +55,7 @@ class Hosts:
         space = ["ip", "netns", "exec", self.prefix + host, *apart, *name]
         within = (space[:4] if host == "head" else space) if self.prefix else []
         with (self.folder / f"{host}.log").open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*within, sys.executable, "-W", "ignore", "-m", *command],
                 stdout=log,
                 stderr=log,
@@ -63,6 +64,8 @@ class Hosts:
                 cwd=PROJECT,
                 env=self.environment | variables,
             )
+        self._started.append(process)
+        return process
 
     def log(self, host: str) -> str:
         """What the host's processes have said."""
@@ -82,11 +85,13 @@ class Hosts:
 @contextmanager
 def hosts(folder: Path, prefix: str = "", **variables: str) -> Iterator[Hosts]:
     """Hosts whose processes end with the block."""
-    mark = {"SSLD_TEST_HOSTS": str(folder)}
+    mark, started = {"SSLD_TEST_HOSTS": str(folder)}, list[subprocess.Popen[str]]()
     try:
-        yield Hosts(folder, mark | variables, prefix)
+        yield Hosts(folder, mark | variables, prefix, _started=started)
     finally:
         kill_with_environment(f"SSLD_TEST_HOSTS={folder}")
+        for process in started:
+            process.wait()
 
 
 @contextmanager
