@@ -103,11 +103,11 @@ class _Team:
                 endpoints = [first, *(own[1:] for own in others)]
                 places = [(endpoints, master, number) for number in range(len(self.hosts))]
                 self._ask(run_part, [(self._id, given, place) for place in places])
+            return self._outcome()
         finally:
             if self.client.status == "running":
                 self.client.run(end_team, self._id, wait=False, on_error="ignore")
                 self.client.cancel(self._parts)
-        return self._outcome()
 
     def _ask(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call `function` on each host, and wait; the futures."""
