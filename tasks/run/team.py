@@ -158,8 +158,7 @@ class _Team:
             return outcome
         errors = [part.exception() for part in self._parts if part.status == "error"]
         own = [error for error in errors if not isinstance(error, PeerEnded)]
-        killed = import_dask().KilledWorker
-        if self._lost() or any(isinstance(error, killed) for error in own):
+        if self._lost():
             return None
         raise next(iter(own or errors))
 

@@ -137,7 +137,7 @@ def test_two_hosts_train_as_one_and_go_on_when_one_is_lost(
     alone, _ = run_stages(tmp_path / "alone", local, until="baseline")
     assert f"digest {alone['baseline'].digest} 2" in shared.log("head")
 
-    run = train("lost", "baseline.epochs=300")
+    run = train("lost", "baseline.epochs=60")
     assert wait_until(lambda: shared.log("head").count("step 20\n") == 2, 200), shared.log("head")
     subprocess.run(["ip", "-n", f"{shared.prefix}two", "link", "set", "eth0", "down"], check=True)
     shared.kill(workers["two"])
