@@ -182,7 +182,8 @@ def prepare() -> None:
 def _exempt_loopback() -> None:
     """Let no proxy come between this process, what it starts, and servers on this machine."""
     both = ",".join(os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy"))
-    hosts = dict.fromkeys([*filter(None, map(str.strip, both.split(","))), *LOOPBACK])
+    given = filter(None, map(str.strip, both.split(",")))
+    hosts = dict.fromkeys([*given, *LOOPBACK, _current_host()])
     for name in ("NO_PROXY", "no_proxy"):  # some programs read one, some the other
         os.environ[name] = ",".join(hosts)
 
@@ -318,7 +319,7 @@ def down(say: Callable[[str], None]) -> None:
     running = server(port or 0)
     was_up = running.pid() is not None
     if port is not None and was_up and worker().pid() is not None:
-        _cancel_runs(_current_api(port), say)
+        _cancel_runs(_api_of(port, _current_host()), say)
     for service in (worker(), scheduler(), running):
         was_there = bool(service.members())
         killed = service.stop(STOP_SECONDS)
@@ -329,7 +330,7 @@ def down(say: Callable[[str], None]) -> None:
     if port is None or not was_up:
         say("server: not running")
     if port is not None:
-        os.environ["PREFECT_API_URL"] = _current_api(port)
+        os.environ["PREFECT_API_URL"] = _api_of(port, _current_host())
         resolve_name(_STATE).leave_profile(PROFILE, home() / PREVIOUS)
 
 
@@ -355,7 +356,7 @@ def _current_port() -> int | None:
     return int(command[-1]) if command else None
 
 
-def _current_api(port: int) -> str:
-    """API of the server that `up` started last."""
+def _current_host() -> str:
+    """Address of the server that `up` started last."""
     command = (read_json(home() / "server.json") or {}).get("command")
-    return _api_of(port, command[command.index("--host") + 1]) if command else _api_of(port)
+    return command[command.index("--host") + 1] if command else "127.0.0.1"

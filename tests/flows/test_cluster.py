@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,8 @@ import pytest
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import moved
+from ppcls_core.cli.dedup import search_given
+from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.runtime import cluster
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.shards import Process, ShardJob, run_shards
@@ -25,6 +29,7 @@ from tasks.run.hosts import serve
 from tasks.run.session import Session
 from tasks.run.store import Store
 from tests.conftest import TINY
+from tests.ppcls_core.dedup.test_dedup_command import picture, save
 from tests.support.hosts import (
     Hosts,
     deadly_numbers,
@@ -122,6 +127,37 @@ def test_without_a_certificate_nothing_is_served_or_asked(
             ask("127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("joined", "on_gpu", "kind", "room"),
+    [
+        (["CPU", "CPU", "GPU"], True, "GPU", 1),
+        (["CPU", "CPU", "GPU"], False, "CPU", 2),
+        (["CPU", "CPU"], True, "CPU", 2),
+    ],
+)
+def test_what_a_gpu_is_for_goes_to_workers_that_have_one(
+    tmp_path: Path, joined: list[str], on_gpu: bool, kind: str, room: int
+) -> None:
+    given = []
+
+    class Client:
+        def scheduler_info(self, n_workers: int) -> dict:
+            return {"workers": {str(n): {"resources": {k: 1.0}} for n, k in enumerate(joined)}}
+
+        def submit(self, *arguments: object, resources: dict, **options: object) -> object:
+            given.append(resources)
+            return object()
+
+    todo = dataclasses.replace(job(tmp_path, numbers), on_gpu=on_gpu)
+    head = cluster._Head(Client(), todo, Listener(), deque(range(6)))
+    head._look_for_workers()
+    assert head._room == 1, "the first opens the job alone"
+    head._is_open = True
+    head._look_for_workers()
+    head._give(b"", 0)
+    assert (head._room, given) == (room, [{kind: 1}])
+
+
 def test_a_cluster_makes_the_same_files(near: Hosts, tmp_path: Path) -> None:
     run_shards(job(tmp_path / "here", numbers), SilentMonitor())
     monitor = Listener()
@@ -129,6 +165,21 @@ def test_a_cluster_makes_the_same_files(near: Hosts, tmp_path: Path) -> None:
     assert files(tmp_path / "there") == files(tmp_path / "here")
     assert monitor.done[-1] == 11
     assert f"{os.uname().nodename} (127.0.0.1): 11 images" in monitor.notes[-1]
+
+
+@pytest.mark.slow
+def test_a_search_by_itself_finds_the_same(near: Hosts, tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / "pool" / f"{number}.png", picture(number)[8:112, 10:150])
+        save(tmp_path / "val" / f"{number}.png", picture(number % 4))
+    config, found = DedupConfig(num_features=120, min_side=96, canaries=5), []
+    for name, where in (("here", cluster.LOCAL), ("there", near.variables["HEAD"])):
+        sets, out = (tmp_path / "pool", tmp_path / "val"), tmp_path / name
+        search_given(*sets, out, config, Listener(), where)
+        inner = (path for path in out.rglob("*") if path.is_file() and path.name != ".lock")
+        found.append({str(path.relative_to(out)): path.read_bytes() for path in inner})
+    assert found[0] == found[1]
+    assert "kept.arrow" in found[0]
 
 
 def test_a_shard_that_kills_its_worker_three_times_is_named(near: Hosts, tmp_path: Path) -> None:
