@@ -7,6 +7,11 @@ Each host is a worker pinned to one core, under a host name of its own. In turns
 first core without a cluster; a cluster of that core alone, scheduler and head on it too; a cluster
 of two cores. Images/s, from when all that takes part has begun until all is done: what it takes to
 open an index or a network is left out, which a stage of millions of images does not notice.
+
+    python benchmarks/cluster.py --stand-in 24
+
+On a machine that is busy: rows that sleep take the images' place, so that what is measured is the
+cluster alone. Shards of two seconds, where a recipe's take minutes.
 """
 
 from __future__ import annotations
@@ -19,14 +24,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name  # workers have this file under its own name
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.append(sys.path.pop(0))  # `distributed` is Dask's, not the benchmark of that name
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from input_pipeline import write_images
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +43,8 @@ from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime import cluster
-from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import Monitor, SilentMonitor
+from ppcls_core.runtime.shards import Advance, Process, ShardJob
 from tasks.dag import needed_for
 from tasks.recipe import PROJECT, load_recipe
 from tasks.run.session import Session
@@ -125,15 +134,26 @@ def hosts(folder: Path, cores: list[int]) -> Iterator[str]:
             process.wait()
 
 
+@contextmanager
+def listening(told: list[tuple[float, str, int]]) -> Iterator[None]:
+    """Append to `told` when which worker tells of how many rows."""
+    add = cluster._Rates.add
+
+    def tell(self: cluster._Rates, worker: str, rows: int) -> None:
+        told.append((time.monotonic(), worker, rows))
+        add(self, worker, rows)
+
+    cluster._Rates.add = tell  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        cluster._Rates.add = add  # type: ignore[method-assign]
+
+
 def rates(recipe: Path, store: Path, settings: list[str]) -> dict[str, float]:
     """Images/s of each stage, run anew."""
     session, found = Session(load_recipe(str(recipe), settings), Store(store)), {}
     told: list[tuple[float, str, int]] = []
-    add = cluster._Rates.add
-    cluster._Rates.add = lambda self, worker, rows: (  # type: ignore[method-assign]
-        told.append((time.monotonic(), worker, rows)),
-        add(self, worker, rows),
-    )
     for stage in needed_for(STAGES[-1]):
         result, _ = session.find(stage)
         if result is not None and stage.name not in STAGES:
@@ -143,23 +163,55 @@ def rates(recipe: Path, store: Path, settings: list[str]) -> dict[str, float]:
         told.clear()
         if result is not None:
             session.store.discard(stage.name, result.key)
-        session.run(stage, clock)
+        with listening(told):
+            session.run(stage, clock)
         if stage.name in STAGES:
             found[stage.name] = clock.rate(told)
-    cluster._Rates.add = add  # type: ignore[method-assign]
     return found
+
+
+def asleep(rows: range, advance: Advance) -> dict[str, pa.Table]:
+    """A shard of rows that sleep."""
+    for _ in rows:
+        time.sleep(0.1)
+        advance()
+    return {"x": pa.table({"x": list(rows)})}
+
+
+def no_preparation(process: Process, monitor: Monitor) -> nullcontext[list[Process]]:
+    """An opening of a job that opens nothing."""
+    return nullcontext([process])
+
+
+def stand_in(folder: Path, num_shards: int) -> None:
+    """Print rows/s of rows that sleep, without a cluster and by one and two workers."""
+    found = {}
+    for name, cores in (("no cluster", []), ("cluster of 1", [0]), ("cluster of 2", [0, 1])):
+        opening = partial(*map(resolve_name, ("cluster:no_preparation", "cluster:asleep")))
+        job = ShardJob(folder / f"shards{len(cores)}", 20 * num_shards, 20, opening)
+        clock, told = Clock(), []
+        near = hosts(folder, cores) if cores else nullcontext(cluster.LOCAL)
+        with near as where, listening(told):
+            cluster.run_on(where, job, clock)
+        found[name] = clock.rate(told)
+        print(f"{name}: {found[name]:.3f} rows/s", flush=True)
+    print(f"overhead of a cluster of one: {found['no cluster'] / found['cluster of 1'] - 1:.1%}")
+    print(f"two workers over one: x {found['cluster of 2'] / found['cluster of 1']:.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stand-in", type=int, metavar="SHARDS", default=0)
     parser.add_argument("--images", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ |= {"SSLD_HOME": name, "XDG_CONFIG_HOME": f"{name}/config"}
-        recipe, ways = recipe_of(folder, given.images), {}
         cluster.make_certificate()
+        if given.stand_in:
+            return stand_in(folder, given.stand_in)
+        recipe, ways = recipe_of(folder, given.images), {}
         for _ in range(given.rounds):
             os.sched_setaffinity(0, {0})
             ways.setdefault("no cluster", []).append(rates(recipe, folder / "store", []))

@@ -33,7 +33,7 @@ from ppcls_core.runtime.shards import Process, ShardJob, run_shards
 LOCAL, PORT = "local", 8786
 CPU, GPU = "CPU", "GPU"  # resources of Dask: each worker has one, each shard needs one
 MAX_DEATHS = 3  # of workers, until a shard is given up
-CONNECT_SECONDS, POLL_SECONDS, REPORT_SECONDS, RATE_SECONDS = 20, 0.1, 0.5, 10.0
+CONNECT_SECONDS, POLL_SECONDS, REPORT_SECONDS, RATE_SECONDS = 20, 0.05, 0.5, 10.0
 
 
 def certificate() -> Path:
