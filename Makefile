@@ -9,7 +9,7 @@ READY := .venv/ready
 INSTALLED := $(shell cat $(READY) 2>/dev/null)
 GPU ?= $(INSTALLED)
 BUILD := $(if $(GPU),gpu,cpu)
-EXTRAS ?= $(BUILD),demo,onnx,search,dev
+EXTRAS ?= $(BUILD),demo,onnx,search,cluster,dev
 LOCK := requirements$(if $(GPU),-gpu).lock
 # Two builds of Paddle would overwrite one another: another one than is there begins anew.
 OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
@@ -77,7 +77,7 @@ requirements-gpu.lock: requirements.lock
 	@sed 's/^paddlepaddle==\([^ ]*\)    /paddlepaddle-gpu==\1/' $< > $@
 
 lock: ## resolve the locks anew (needs uv)
-	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra search --extra dev --python-version 3.11 \
+	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra search --extra cluster --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --annotation-style line --upgrade -o requirements.lock
 	@$(MAKE) --no-print-directory requirements-gpu.lock
 	@uv pip compile pyproject.toml --extra docs --constraint requirements.lock --python-version 3.11 \

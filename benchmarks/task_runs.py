@@ -70,7 +70,7 @@ def main() -> None:
         services.prepare()
         api = f"http://127.0.0.1:{port}/api"
         try:
-            services.start_server(port, api, options.database, print)
+            services.start_server(port, "127.0.0.1", options.database, print)
             os.environ["PREFECT_API_URL"] = api
             run_all(options.num)
             locked = services.server(port).log.read_text().count("database is locked")

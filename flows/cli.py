@@ -10,6 +10,7 @@ COMMANDS = {
     "trace": "flows.tracing:trace",
     "up": "flows.commands:up",
     "down": "flows.commands:down",
+    "worker": "flows.commands:worker",
 }
 
 HELP = "The pipeline: run a recipe, say what is done, start and stop the services."

@@ -1,6 +1,7 @@
 """The commands of `ssld`."""
 
 import atexit
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pkgutil import resolve_name
@@ -13,7 +14,9 @@ from rich.table import Table
 from data_catalog.base.errors import UserError
 from flows import services
 from flows.status import statuses
+from ppcls_core.cli.common import log
 from ppcls_core.cli.lazy import OVERRIDE
+from ppcls_core.runtime.cluster import certificate
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import DISTILLED, RECIPES, known_recipes, load_recipes, recipe_path
@@ -21,6 +24,7 @@ from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
 
+PASSWORD = "SSLD_PASSWORD"  # variable
 STOP_SECONDS = 10  # for the temporary server to write what it has received
 # Variables of the temporary server, as Prefect sets them for its own.
 TEMPORARY = {
@@ -146,11 +150,39 @@ def up(
             help="Where the server keeps its records: postgresql+asyncpg://USER:PASSWORD@HOST/NAME."
         ),
     ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Address of this machine on which other hosts may join; with password."),
+    ] = None,
 ) -> None:
     """Start server, workers and deployments; print the dashboard's address."""
-    address = services.up(port, console.print, database)
-    console.print(f"dashboard: {address}")
+    shared = services.Share(share, _password()) if share else None
+    address = services.up(port, console.print, database, shared)
+    console.print(f"dashboard: {address}" + (", user ssld" if shared else ""))
+    if share:
+        console.print(f"for each host: copy {certificate()} to the same place there, then")
+        console.print(f"  ssld worker --join {share}")
     console.print("next: prefect deployment run ssld/full")
+
+
+def _password() -> str:
+    """The password of the services: that of the environment, else it is asked for."""
+    return os.environ.get(PASSWORD) or typer.prompt("password", hide_input=True)
+
+
+def worker(
+    join: Annotated[str, typer.Option(help="Address of the head, as given to `ssld up --share`.")],
+    root: Annotated[
+        list[str] | None,
+        typer.Option(help="HEAD=HERE: images in the folder HEAD on the head lie in HERE here."),
+    ] = None,
+) -> None:
+    """Make shards for the head of a cluster until it is stopped, by Ctrl-C or SIGTERM."""
+    pairs = [pair.partition("=") for pair in root or ()]
+    for pair, (there, _, here) in zip(root or (), pairs, strict=True):
+        if not there or not here:
+            raise UserError(f"--root: got {pair!r}, expected HEAD_FOLDER=FOLDER_HERE")
+    resolve_name("tasks.run.hosts:join")(join, {there: here for there, _, here in pairs}, log)
 
 
 def down() -> None:

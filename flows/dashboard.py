@@ -36,6 +36,7 @@ class _StageMonitor:
     _last: int = 0
     _logged: float = 0.0
     _sent: float = 0.0
+    _figures: str = ""  # those told last in this phase
     _artifact: Any = None  # UUID of the progress artifact
 
     @property
@@ -47,6 +48,7 @@ class _StageMonitor:
         if (total, unit) != self._phase or done < self._last:
             # What led to the first report, such as the start of processes, says nothing of a rate.
             self._phase, self._first, self._start, self._logged = (total, unit), done, now, now
+            self._figures = ""
         self._last = done
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
@@ -54,13 +56,15 @@ class _StageMonitor:
         if now - self._sent >= ARTIFACT_SECONDS or done == total:
             self._sent = now
             percent, line = 100 * done / max(total, 1), self._line(done, total, unit)
+            line += self._figures and f"; {self._figures}"
             if self._artifact is None:
                 self._artifact = artifacts.create_progress_artifact(percent, description=line)
             else:
                 artifacts.update_progress_artifact(self._artifact, percent, description=line)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        self.logger.info(", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        self._figures = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self.logger.info("%s", self._figures)
 
     def note(self, message: str) -> None:
         self.logger.info("%s", message)

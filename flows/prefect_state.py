@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -17,9 +18,17 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound, PrefectException
-from prefect.settings import PREFECT_API_URL, load_profiles, save_profiles
+from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStatusError
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_PROFILES_PATH,
+    load_profiles,
+    save_profiles,
+)
 from prefect.states import Cancelling, Crashed
+
+from data_catalog.base.config import UserError
 
 API_ERRORS = (httpx.HTTPError, PrefectException)
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
@@ -34,11 +43,28 @@ def use_profile(name: str, api: str, previous: Path) -> None:
     """
     profiles = load_profiles()
     active = profiles.active_name
-    profiles.update_profile(name, {PREFECT_API_URL: api})
+    password = PREFECT_API_AUTH_STRING.value()
+    secret = {PREFECT_API_AUTH_STRING: password} if password else {}
+    profiles.update_profile(name, {PREFECT_API_URL: api, **secret})
     if active != name:
         previous.write_text(active or "")
     profiles.set_active(name)
     save_profiles(profiles)
+    PREFECT_PROFILES_PATH.value().chmod(0o600)  # it may hold the password
+
+
+def check_password() -> None:
+    """Raise UserError if the server that runs asks for another password than is known here."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pools()
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+                raise
+            raise UserError(
+                "the server refuses the password; give the one that it was started with, or "
+                "`ssld down` first"
+            ) from None
 
 
 def leave_profile(name: str, previous: Path) -> None:

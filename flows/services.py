@@ -6,6 +6,7 @@ after the running flows have been cancelled and have saved their work.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import httpx
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json
+from ppcls_core.runtime.cluster import make_certificate
 from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
@@ -148,9 +150,9 @@ def home() -> Path:
     return Store.default().root.parent / "services"
 
 
-def server(port: int) -> Service:
-    """Prefect's server with its dashboard, on loopback."""
-    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+def server(port: int, host: str = "127.0.0.1") -> Service:
+    """Prefect's server with its dashboard, on the address `host`."""
+    command = ("prefect", "server", "start", "--host", host, "--port", str(port))
     return Service("server", command)
 
 
@@ -158,6 +160,11 @@ def workers() -> dict[str, Service]:
     """By work pool the process worker that runs its deployments."""
     command = ("prefect", "worker", "start", "--type", "process", "--pool")
     return {pool: Service(f"worker-{pool}", (*command, pool)) for pool in POOLS}
+
+
+def scheduler(host: str = "") -> Service:
+    """The scheduler of a cluster's workers, on the address `host`."""
+    return Service("scheduler", ("tasks.run.hosts", host))
 
 
 def prepare() -> None:
@@ -186,7 +193,8 @@ def prepare() -> None:
 def _exempt_loopback() -> None:
     """Let no proxy come between this process, what it starts, and servers on this machine."""
     both = ",".join(os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy"))
-    hosts = dict.fromkeys([*filter(None, map(str.strip, both.split(","))), *LOOPBACK])
+    given = filter(None, map(str.strip, both.split(",")))
+    hosts = dict.fromkeys([*given, *LOOPBACK, _current_host()])
     for name in ("NO_PROXY", "no_proxy"):  # some programs read one, some the other
         os.environ[name] = ",".join(hosts)
 
@@ -204,8 +212,8 @@ def _check_writable(variable: str, folder: Callable[[], Path]) -> None:
         ) from error
 
 
-def _api_of(port: int) -> str:
-    return f"http://127.0.0.1:{port}/api"
+def _api_of(port: int, host: str = "127.0.0.1") -> str:
+    return f"http://{host}:{port}/api"
 
 
 def is_healthy(api: str) -> bool:
@@ -227,17 +235,52 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
-def up(port: int, say: Callable[[str], None], database: str | None = None) -> str:
+@dataclass(frozen=True)
+class Share:
+    """Other hosts may use the services, which listen on `host` and ask for the password."""
+
+    host: str
+    password: str
+
+    def prepare(self) -> None:
+        """Set the environment such that Prefect asks for the password, and knows it; make the
+        certificate of the cluster. Raises UserError: no address of this machine, no password."""
+        if not self.password:
+            raise UserError("got an empty password, expected one: whoever has it may run code here")
+        try:
+            with socket.socket() as one:
+                one.bind((self.host, 0))
+        except OSError as error:
+            raise UserError(f"{self.host}: no address of this machine ({error})") from None
+        if self.host == "0.0.0.0":
+            raise UserError("0.0.0.0: give the address by which other hosts reach this machine")
+        both = f"ssld:{self.password}"
+        os.environ |= {"PREFECT_SERVER_API_AUTH_STRING": both, "PREFECT_API_AUTH_STRING": both}
+        for name in ("NO_PROXY", "no_proxy"):
+            os.environ[name] += f",{self.host}"
+        make_certificate()
+
+
+def up(
+    port: int,
+    say: Callable[[str], None],
+    database: str | None = None,
+    share: Share | None = None,
+) -> str:
     """Start what does not run yet; the dashboard's address. The server keeps its records in
     `database`, by default in a file of SQLite. Raises UserError: a start fails, or the server that
     runs has another database.
     """
     prepare()
-    api = _api_of(port)
-    start_server(port, api, database, say)
+    if share:
+        share.prepare()
+    host = share.host if share else "127.0.0.1"
+    api = _api_of(port, host)
+    start_server(port, host, database, say)
     os.environ["PREFECT_API_URL"] = api
     prefect_state = resolve_name(_STATE)
     prefect_state.use_profile(PROFILE, api, home() / PREVIOUS)
+    prefect_state.check_password()
     for pool, worker in workers().items():
         prefect_state.ensure_pool(pool, POOLS[pool])
         if worker.pid() is None:
@@ -249,12 +292,15 @@ def up(port: int, say: Callable[[str], None], database: str | None = None) -> st
         if worker.pid() is None:
             say(f"{worker.name}: starts")
             worker.start()
-    return f"http://127.0.0.1:{port}"
+    if share and scheduler().pid() is None:
+        say("scheduler: starts")
+        scheduler(share.host).start()
+    return api.removesuffix("/api")
 
 
-def start_server(port: int, api: str, database: str | None, say: Callable[[str], None]) -> None:
-    """Start the server unless it runs, and wait until it answers."""
-    running, other = server(port), _current_port()
+def start_server(port: int, host: str, database: str | None, say: Callable[[str], None]) -> None:
+    """Start the server on the address `host` unless it runs, and wait until it answers."""
+    api, running, other = _api_of(port, host), server(port, host), _current_port()
     if other is not None and other != port and server(other).pid() is not None:
         raise UserError(f"services are up already, on port {other}; `ssld down` first")
     if running.pid() is None:
@@ -306,8 +352,8 @@ def down(say: Callable[[str], None]) -> None:
     was_up = running.pid() is not None
     pools = [pool for pool, worker in workers().items() if worker.pid() is not None]
     if port is not None and was_up and pools:
-        _cancel_runs(_api_of(port), pools, say)
-    for service in (*workers().values(), running):
+        _cancel_runs(_api_of(port, _current_host()), pools, say)
+    for service in (*workers().values(), scheduler(), running):
         was_there = bool(service.members())
         killed = service.stop(STOP_SECONDS)
         if was_there:
@@ -317,7 +363,7 @@ def down(say: Callable[[str], None]) -> None:
     if port is None or not was_up:
         say("server: not running")
     if port is not None:
-        os.environ["PREFECT_API_URL"] = _api_of(port)
+        os.environ["PREFECT_API_URL"] = _api_of(port, _current_host())
         resolve_name(_STATE).leave_profile(PROFILE, home() / PREVIOUS)
 
 
@@ -341,3 +387,9 @@ def _current_port() -> int | None:
     """Port of the server that `up` started last."""
     command = (read_json(home() / "server.json") or {}).get("command")
     return int(command[-1]) if command else None
+
+
+def _current_host() -> str:
+    """Address of the server that `up` started last."""
+    command = (read_json(home() / "server.json") or {}).get("command")
+    return command[command.index("--host") + 1] if command else "127.0.0.1"

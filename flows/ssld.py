@@ -151,7 +151,8 @@ class _Run:
     def _starts_beside(self, stage: Stage) -> bool:
         """Start `stage` beside if it is a training on labels that has to run, and there is room."""
         session, config = self.session, trainings(self.session.recipe).get(stage.name)
-        if not isinstance(config, LabelTraining) or not self._must_run(stage):
+        is_elsewhere = session.recipe.run_time.hosts > 1
+        if not isinstance(config, LabelTraining) or is_elsewhere or not self._must_run(stage):
             return False
         import_paddle()  # now, in silence
         devices, threads, group = session.recipe.run_time.devices, 0, None

@@ -29,6 +29,7 @@ from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 from ppcls_core.models.weights.files import find_weights, is_here, published_file
+from ppcls_core.runtime.cluster import LOCAL
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECIPES = PROJECT / "configs" / "ssld"
@@ -142,7 +143,10 @@ class RunTime(Config):
     """Threads that decode; by default one a core."""
     checkpoint_seconds: float = Field(default=60, gt=0)  # between checkpoints of a training
     devices: int = Field(default=1, gt=0)  # that train: GPUs, or else processes on the CPU
+    hosts: int = Field(default=1, gt=0)  # of `cluster` that train as one, with `devices` each
     max_lost: float = Field(default=MAX_LOST, ge=0, le=1)  # share of a set that may be unreadable
+    cluster: str = Field(default=LOCAL, pattern=r"^[\w.:-]+$")
+    """Who makes shards (dedup, label, views): `local` for this machine, or the head's address."""
 
 
 class Recipe(Config):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary file, whose name starts with `.tmp-`, so no reader mistakes it for a result.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Of this process: two hosts that share the folder may have equal process ids.
+    temporary = path.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -56,6 +56,7 @@ _ZEROS = pa.array(np.zeros(PART, np.int32))
 _PLACE = ("root", "image_id", "path", "offset", "size")
 
 Roots = dict[str, str]  # name of a root -> absolute folder on this machine
+MOVED = "SSLD_ROOTS"  # variable: JSON, folder elsewhere -> the same folder on this machine
 
 
 class Member(NamedTuple):
@@ -314,4 +315,15 @@ def read_images(path: Path, roots: Roots) -> Images:
     passed_over = tuple(PassedOver(r, n, tuple(e)) for r, n, e in texts.get("passed_over", ()))
     damaged = pa.Table.from_pylist(texts.get("damaged", []), REJECTED)
     table = table.replace_schema_metadata(None)
-    return Images(table, roots, tuple(texts.get("classes", ())), passed_over, damaged)
+    return Images(table, moved(roots), tuple(texts.get("classes", ())), passed_over, damaged)
+
+
+def moved(roots: Roots) -> Roots:
+    """`roots` of another machine as they lie on this one, by the variable MOVED."""
+    places = {Path(there): here for there, here in json.loads(os.environ.get(MOVED, "{}")).items()}
+
+    def place(folder: Path) -> Path:
+        found = next((one for one in (folder, *folder.parents) if one in places), None)
+        return folder if found is None else places[found] / folder.relative_to(found)
+
+    return {name: str(place(Path(folder))) for name, folder in roots.items()} if places else roots

@@ -20,6 +20,7 @@ from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search, check_given, reserved
 from ppcls_core.report.model import percent, wilson
 from ppcls_core.report.search import PAGE, write_search_page
+from ppcls_core.runtime.cluster import LOCAL
 from ppcls_core.runtime.monitor import Monitor, check
 
 
@@ -35,6 +36,9 @@ def dedup(  # noqa: PLR0913 - a command's options
     verify: Annotated[
         Path | None, typer.Option(help="A removed.json, to be verified on these images.")
     ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="Address of a cluster's head, whose hosts all see pool and --out.")
+    ] = LOCAL,
     overrides: Annotated[
         list[str] | None, typer.Option(*OVERRIDE, help="rule=strict and other settings.")
     ] = None,
@@ -58,7 +62,7 @@ def dedup(  # noqa: PLR0913 - a command's options
     config = parse(DedupConfig, override({}, overrides or []), "ppcls dedup")
     hidden = not console.is_terminal
     with Progress(console=console, transient=True, disable=hidden) as progress:
-        result = search_given(pool, against, out, config, _Shown(progress))
+        result = search_given(pool, against, out, config, _Shown(progress), cluster)
     log(_listed(result.pool_counts))
     if against:
         log(f"validation: {_listed(result.val_counts)}")
@@ -66,8 +70,13 @@ def dedup(  # noqa: PLR0913 - a command's options
     return log(f"written: {out}; the pairs to look at: {out / PAGE}")
 
 
-def search_given(
-    pool: Path, against: Path | None, out: Path, config: DedupConfig, monitor: Monitor
+def search_given(  # noqa: PLR0913 - as the command
+    pool: Path,
+    against: Path | None,
+    out: Path,
+    config: DedupConfig,
+    monitor: Monitor,
+    cluster: str = LOCAL,
 ) -> SearchResult:
     """Search the images of `pool` for those of `against`, or within themselves, into `out`.
 
@@ -79,7 +88,8 @@ def search_given(
     check_given(out, given)
     sets = [collect(path, progress=partial(_show_reading, monitor)) for path in given]
     workers = len(os.sched_getaffinity(0))
-    search = Search(sets[0], sets[1] if against else None, out, config, workers)
+    other = sets[1] if against else None
+    search = Search(sets[0], other, out, config, workers, cluster=cluster)
     with reserved(search, given, monitor.note):
         result = find_duplicates(search, monitor)
         write_search_page(search, result)

@@ -1,22 +1,28 @@
 """The duplicate search, which the pipeline's stage and `ppcls dedup` call alike."""
 
+import os
 import shutil
 import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import count
+from pathlib import Path
 
 import pyarrow as pa
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_table
 from data_catalog.images.collect import describe
+from data_catalog.images.columns import Images, Roots, read_images, write_images
 from ppcls_core.dedup.canaries import find_canaries
 from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.result.removal import Searched
 from ppcls_core.dedup.result.write import SearchResult, val_account, write_result
-from ppcls_core.dedup.search import INDEX, SHARDS, Search
+from ppcls_core.dedup.search import INDEX, POOL, SHARDS, Search
+from ppcls_core.runtime.cluster import LOCAL, run_on
 from ppcls_core.runtime.monitor import Monitor, check
-from ppcls_core.runtime.shards import Advance, run_shards
+from ppcls_core.runtime.shards import Advance, Process, ShardJob
 
 NUM_NAMED = 3  # lost images that a message names
 
@@ -103,9 +109,33 @@ def _plant(search: Search, index: ValIndex, monitor: Monitor) -> None:
 
 def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:
     """Make every shard of the pool that is not there."""
+    out = search.out.absolute()
+    pool = out / POOL
+    if search.cluster == LOCAL:
+        opening = partial(_scanning, search.pool, index, search.workers)
+    else:
+        write_images(pool, search.pool)
+        opening = partial(_open_scanning, pool, search.pool.roots, out / INDEX)
+    job = ShardJob(out / SHARDS, len(search.pool), search.shard_size, opening)
+    run_on(search.cluster, job, monitor)
+    pool.unlink(missing_ok=True)
+
+
+def _open_scanning(
+    pool: Path, roots: Roots, index: Path, monitor: Monitor
+) -> AbstractContextManager[list[Process]]:
+    """As `_scanning`, on a host of a cluster."""
+    workers = len(os.sched_getaffinity(0))
+    return _scanning(read_images(pool, roots), load_index(index), workers, monitor)
+
+
+def _scanning(
+    pool: Images, index: ValIndex, workers: int, monitor: Monitor
+) -> AbstractContextManager[list[Process]]:
+    """What searches rows of the pool."""
 
     def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
-        part = search.pool.part(rows.start, rows.stop)
-        return vars(scan(part.sources(), part.ids, index, search.workers, advance))
+        part = pool.part(rows.start, rows.stop)
+        return vars(scan(part.sources(), part.ids, index, workers, advance))
 
-    run_shards(search.out / SHARDS, len(search.pool), search.shard_size, monitor, process)
+    return nullcontext([process])

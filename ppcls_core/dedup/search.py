@@ -31,8 +31,10 @@ from data_catalog.images.columns import Images
 from data_catalog.images.identity import content_digest
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.match.index import FORMAT
+from ppcls_core.runtime.cluster import LOCAL
 
 SHARDS, INDEX, RECORD, LOCK = "shards", "index", "search.json", ".lock"
+POOL = ".pool.arrow"  # the pool for the hosts of a cluster, while they search
 TABLES = ("pairs", "refused", "rejected", "weak", "kept", "canaries", "gallery")
 VAL_TABLES = ("val_rejected", "val_weak")
 KINDS = ("pairs", "refused", "rejected", "weak")  # tables of a shard
@@ -44,7 +46,8 @@ class Search:
 
     `out` is the folder of the files above; `shard_size` images are searched between two points from
     which a killed search goes on. `planted`: (pool_id, val_id) -> transform of copies known to be
-    in the pool, which the gallery shows behind the others.
+    in the pool, which the gallery shows behind the others. `cluster`: who searches the pool, see
+    `ppcls_core.runtime.cluster`; `out` then lies where all hosts see it under the same path.
     """
 
     pool: Images
@@ -54,6 +57,7 @@ class Search:
     workers: int
     shard_size: int = 2048
     planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    cluster: str = LOCAL
 
     @property
     def val(self) -> Images:

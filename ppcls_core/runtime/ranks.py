@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -34,27 +34,37 @@ _ASKED = (-signal.SIGTERM, -signal.SIGINT)
 
 
 def rank_environments(num: int, first_gpu: int = 0) -> list[dict[str, str]]:
-    """The variables of each of `num` processes, as `paddle.distributed.launch` sets them.
+    """The variables of each of `num` processes on this machine; see `environments_of`."""
+    master, *endpoints = free_addresses(num + 1)
+    return environments_of([endpoints], master, 0, first_gpu)
 
-    They share the threads of this process. Each has a GPU, by its number among the visible ones,
-    from `first_gpu` on, or where there is none they talk over gloo.
+
+def environments_of(
+    endpoints: Sequence[Sequence[str]], master: str, number: int, first_gpu: int = 0
+) -> list[dict[str, str]]:
+    """The variables of each process of host `number`, as `paddle.distributed.launch` sets them.
+
+    `endpoints`: HOST:PORT of each process, host by host; `master`: a free address of the first. The
+    processes of a host share the threads that this process has. Each has a GPU, by its number among
+    the visible ones, from `first_gpu` on, or where there is none they talk over gloo.
     """
-    master, *endpoints = _free_addresses(num + 1)
+    own, before = endpoints[number], sum(map(len, endpoints[:number]))
+    every = [one for host in endpoints for one in host]
     common = {
-        "OMP_NUM_THREADS": str(max(1, max_threads() // num)),
+        "OMP_NUM_THREADS": str(max(1, max_threads() // len(own))),
         "PADDLE_MASTER": master,
-        "PADDLE_TRAINERS_NUM": str(num),
-        "PADDLE_GLOBAL_SIZE": str(num),
-        "PADDLE_LOCAL_SIZE": str(num),
-        "PADDLE_NNODES": "1",
-        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+        "PADDLE_TRAINERS_NUM": str(len(every)),
+        "PADDLE_GLOBAL_SIZE": str(len(every)),
+        "PADDLE_LOCAL_SIZE": str(len(own)),
+        "PADDLE_NNODES": str(len(endpoints)),
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(every),
     }
     on_gpu = num_gpus() > 0
     return [
         {
             **common,
-            "PADDLE_TRAINER_ID": str(rank),
-            "PADDLE_GLOBAL_RANK": str(rank),
+            "PADDLE_TRAINER_ID": str(before + rank),
+            "PADDLE_GLOBAL_RANK": str(before + rank),
             "PADDLE_LOCAL_RANK": str(rank),
             "PADDLE_RANK_IN_NODE": str(rank),
             "PADDLE_CURRENT_ENDPOINT": endpoint,
@@ -64,17 +74,17 @@ def rank_environments(num: int, first_gpu: int = 0) -> list[dict[str, str]]:
                 else {"PADDLE_DISTRI_BACKEND": "gloo"}
             ),
         }
-        for rank, endpoint in enumerate(endpoints)
+        for rank, endpoint in enumerate(own)
     ]
 
 
-def _free_addresses(num: int) -> list[str]:
-    """Addresses of ports of this machine that nobody listens on at the moment."""
+def free_addresses(num: int, host: str = "127.0.0.1") -> list[str]:
+    """Addresses of ports of this machine, on `host`, that nobody listens on at the moment."""
     with ExitStack() as stack:
         bound = [stack.enter_context(socket.socket()) for _ in range(num)]
         for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in bound]
+            one.bind((host, 0))
+        return [f"{host}:{one.getsockname()[1]}" for one in bound]
 
 
 def process_place() -> tuple[str, int]:

@@ -6,13 +6,12 @@ is listing the JSON files whose Parquet files are as they say.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType
 from typing import Protocol
 
 import pyarrow as pa
@@ -33,54 +32,86 @@ Write = Callable[[pa.Table, Path], None]
 _write_table: Write = partial(pq.write_table, compression="zstd")
 
 
-def run_shards(  # noqa: PLR0913 - what is cut, where it goes, who makes it, who listens
-    directory: Path,
-    num_rows: int,
-    shard_size: int,
-    monitor: Monitor,
-    *processes: Process,
-    writers: Mapping[str, Write] = MappingProxyType({}),
-    unit: str = "images",
-    piece: int | None = None,
-) -> int:
-    """Make every shard of `shard_size` of `num_rows` rows that is not whole in `directory` yet, and
-    return the number of shards.
+Opening = Callable[[Monitor], AbstractContextManager[Sequence[Process]]]
+"""Opens for the block what makes shards, such as an index or networks."""
 
-    `process(rows, advance)` gives the tables of at most `piece` rows of a shard (None: of all) and
-    calls `advance` as it goes on. Several work at once, each in a thread, the first in this one.
-    `writers` write the tables of a name that are not to be written as usual. `unit` names the rows
-    to the monitor. Raises Interrupted: a stop was requested; finished shards are kept.
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Rows that are made in shards of `size` each into `directory`.
+
+    Each of the processes that `opening` gives makes the tables of at most `piece` rows of a shard
+    (None: of all), and calls `advance` as it goes on; they work at once. `writers` write the tables
+    of a name that are not to be written as usual. `unit` names the rows to a monitor.
+
+    A job travels to other hosts (`ppcls_core.runtime.cluster`) where `opening` can be pickled;
+    `on_gpu`: to those with GPUs, if there are any.
     """
-    shards = shard_ranges(num_rows, shard_size)
-    missing = [n for n in range(len(shards)) if not _is_whole(directory, n)]
-    done = num_rows - sum(len(shards[n]) for n in missing)
-    progress = _Progress(monitor, done, num_rows, unit)
-    if len(missing) < len(shards):
-        finished = len(shards) - len(missing)
-        monitor.note(f"{finished} of {len(shards)} shards of {unit} are already finished")
-    rest, lock = _pieces({n: shards[n] for n in missing}, piece or shard_size), Lock()
 
-    def take() -> tuple[_Begun, range] | None:
-        with lock:
-            return next(rest, None)
+    directory: Path
+    num_rows: int
+    size: int
+    opening: Opening
+    writers: Mapping[str, Write] = field(default_factory=dict[str, Write])
+    piece: int | None = None
+    unit: str = "images"
+    on_gpu: bool = False
 
-    def work_off(process: Process) -> None:
-        with progress.stopping_all():
-            for shard, rows in iter(take, None):
-                progress.check()
-                if whole := shard.add(rows, process(rows, progress.advance)):
-                    named = {n: (t, writers.get(n, _write_table)) for n, t in whole.items()}
-                    _write(directory, shard.number, named)
+    @property
+    def ranges(self) -> list[range]:
+        """The rows of each shard."""
+        return shard_ranges(self.num_rows, self.size)
 
-    first, *others = processes
-    with ThreadPoolExecutor(max(1, len(others))) as threads:
-        for process in others:
-            # The monitor may report to whom this thread's context says, as Prefect's does.
-            threads.submit(copy_context().run, work_off, process)
-        work_off(first)
-    if progress.cause is not None:
-        raise progress.cause
-    return len(shards)
+    def missing(self, monitor: Monitor) -> list[int]:
+        """Numbers of the shards that are not whole yet; `monitor` is told how many are."""
+        num = len(self.ranges)
+        missing = [number for number in range(num) if not _is_whole(self.directory, number)]
+        if len(missing) < num:
+            finished = f"{num - len(missing)} of {num} shards of {self.unit}"
+            monitor.note(f"{finished} are already finished")
+        return missing
+
+    def make(self, numbers: Sequence[int], monitor: Monitor, processes: Sequence[Process]) -> None:
+        """Make the shards `numbers` by `processes`, each in a thread, the first in this one; the
+        other shards are counted as done. Raises as `run_shards`."""
+        shards = {number: self.ranges[number] for number in numbers}
+        done = self.num_rows - sum(map(len, shards.values()))
+        progress = _Progress(monitor, done, self.num_rows, self.unit)
+        rest, lock = _pieces(shards, self.piece or self.size), Lock()
+
+        def take() -> tuple[_Begun, range] | None:
+            with lock:
+                return next(rest, None)
+
+        def work_off(process: Process) -> None:
+            with progress.stopping_all():
+                for shard, rows in iter(take, None):
+                    progress.check()
+                    if whole := shard.add(rows, process(rows, progress.advance)):
+                        named = {
+                            n: (t, self.writers.get(n, _write_table)) for n, t in whole.items()
+                        }
+                        _write(self.directory, shard.number, named)
+
+        first, *others = processes
+        with ThreadPoolExecutor(max(1, len(others))) as threads:
+            for process in others:
+                # The monitor may report to whom this thread's context says, as Prefect's does.
+                threads.submit(copy_context().run, work_off, process)
+            work_off(first)
+        if progress.cause is not None:
+            raise progress.cause
+
+
+def run_shards(job: ShardJob, monitor: Monitor) -> int:
+    """Make every shard of `job` that is not whole yet, in this process; the number of shards.
+
+    Raises Interrupted: a stop was requested; finished shards are kept.
+    """
+    missing = job.missing(monitor)
+    with job.opening(monitor) as processes:
+        job.make(missing, monitor, processes)
+    return len(job.ranges)
 
 
 def shard_ranges(num_rows: int, shard_size: int) -> list[range]:

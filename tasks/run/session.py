@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from data_catalog.base.config import UserError
@@ -20,6 +21,7 @@ from tasks.run.processes import check_devices, run_in_processes, trainings
 from tasks.run.source import source_hash
 from tasks.run.stage import Outcome, Stage, Work
 from tasks.run.store import MANIFEST, PROGRESS, Result, Store, file_entry
+from tasks.run.team import run_on_hosts
 
 MODULES = ("paddle", "cv2", "faiss", "numpy", "prefect")  # whose versions a manifest names
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -113,10 +115,9 @@ class Session:
             clock = _Clock(monitor, directory / PROGRESS, before)
             if stage.name in trainings(self.recipe) and apart is None:
                 self.engines.close()  # it needs the memory
-            if apart is None and self._runs_apart(stage):
-                apart = 0
+            run = self._way_to_run(stage, apart)
             work = self.work(stage, clock)
-            outcome = stage.run(work) if apart is None else run_in_processes(stage, work, apart)
+            outcome = run(stage, work)
             result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)
@@ -124,11 +125,19 @@ class Session:
         self.made.add(key)
         return result
 
-    def _devices(self, stage: Stage) -> int:
-        return self.recipe.run_time.devices if stage.name in trainings(self.recipe) else 1
+    def devices(self, stage: Stage) -> int:
+        """How many devices run it, on all hosts."""
+        run_time = self.recipe.run_time
+        return run_time.hosts * run_time.devices if stage.name in trainings(self.recipe) else 1
 
-    def _runs_apart(self, stage: Stage) -> bool:
-        return stage.name in trainings(self.recipe) and (self._devices(stage) > 1 or num_gpus() > 0)
+    def _way_to_run(self, stage: Stage, apart: int | None) -> Callable[[Stage, Work], Outcome]:
+        """In this process, in others of this machine, or on several hosts."""
+        trains = stage.name in trainings(self.recipe)
+        if trains and self.recipe.run_time.hosts > 1:
+            return run_on_hosts
+        if apart is None and trains and (self.devices(stage) > 1 or num_gpus() > 0):
+            apart = 0
+        return Stage.run if apart is None else partial(run_in_processes, first_gpu=apart)
 
     def _result(self, stage: Stage, work: Work, outcome: Outcome, clock: _Clock) -> Result:
         names, volatile = sorted(outcome.files), outcome.volatile
@@ -146,7 +155,7 @@ class Session:
             record={
                 "seconds": round(clock.seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "devices": self._devices(stage),
+                "devices": self.devices(stage),
                 **({"gpus": names} if (names := gpu_names()) else {}),
                 "versions": installed_versions(MODULES),
                 "source": source_hash(stage.module),

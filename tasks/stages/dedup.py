@@ -31,6 +31,7 @@ def run(work: Work) -> Outcome:
         config=work.recipe.dedup,
         workers=work.recipe.run_time.workers,
         shard_size=work.recipe.shard_size,
+        cluster=work.recipe.run_time.cluster,
         planted={(row["pool_id"], row["val_id"]): row["transform"] for row in rows},
     )
     result = find_duplicates(search, work.monitor)

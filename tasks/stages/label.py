@@ -8,8 +8,10 @@ beside.json (the digest of those).
 """
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,9 +37,9 @@ from ppcls_core.labels.teacher import (
     items_of,
 )
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.shards import Advance, read_shards, shard_files
+from ppcls_core.runtime.shards import Advance, Process, read_shards, shard_files
 from ppcls_core.runtime.threads import map_threads
-from tasks.run.processes import Make, make_shards
+from tasks.run.processes import make_shards
 from tasks.run.stage import Outcome, Work
 from tasks.stages.teachers import engines_of, teacher_of, test_view
 
@@ -49,8 +51,7 @@ NUM_COMPARED = 256  # images, of 16 bits with fp32
 
 def label_pool(work: Work) -> Outcome:
     """The labels of every kept pool image, as in a test (view 0)."""
-    kept = work.images("dedup/kept.arrow")
-    outcome = _label(work, "dedup/kept.arrow", kept, test_view(work), range(1))
+    outcome = _label(work, _Chosen("dedup/kept.arrow"), test_view(work), range(1))
     if not outcome.counts["in"]:
         work.monitor.note("no pool image is left to label: students see the labelled images alone")
     return outcome
@@ -65,15 +66,12 @@ def label_views(work: Work) -> Outcome:
     Nothing where no teacher is replayed.
     """
     name, num_views, label = "select/train.arrow", work.recipe.label.views, work.inputs["label"]
-    images, about = work.images(name), work.path(BESIDE)
     if num_views or not work.recipe.is_replayed:
-        return _label(work, name, images, replayed_views(work), range(1, num_views + 1))
-    if label.metrics["shards"]:
-        is_there = is_labelled(images.table["image_id"], label.directory)
-        images = images.take(np.flatnonzero(~is_there))
-    outcome = _label(work, name, images, test_view(work), range(1))
+        return _label(work, _Chosen(name), replayed_views(work), range(1, num_views + 1))
+    without = label.directory if label.metrics["shards"] else None
+    outcome = _label(work, _Chosen(name, without), test_view(work), range(1))
     # What reads this stage's files then depends on the labels of the pool too.
-    write_json(about, {"label": label.digest_of("shard-*.labels.parquet")})
+    write_json(work.path(BESIDE), {"label": label.digest_of("shard-*.labels.parquet")})
     return replace(outcome, files=[*outcome.files, BESIDE])
 
 
@@ -104,10 +102,25 @@ def augmented_views(work: Work) -> AugmentedViews:
     )
 
 
-def _label(work: Work, name: str, found: Images, views: Views, numbers: range) -> Outcome:
-    """Label the views `numbers` of every image of `found`, all of `stage/file`, shard by shard."""
+@dataclass(frozen=True)
+class _Chosen:
+    """The images of `stage/file` that have no labels in `without`; every host finds the same."""
+
+    name: str
+    without: Path | None = None
+
+    def images(self, work: Work) -> Images:
+        images = work.images(self.name)
+        if self.without is None:
+            return images
+        return images.take(np.flatnonzero(~is_labelled(images.table["image_id"], self.without)))
+
+
+def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome:
+    """Label the views `numbers` of every chosen image, shard by shard."""
+    found = chosen.images(work)
     total = len(found) * len(numbers)
-    num_shards = _label_shards(work, name, found, views, numbers) if total else 0
+    num_shards = _label_shards(work, chosen, views, numbers, total) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, labeller.FILE] if total else []
@@ -115,8 +128,8 @@ def _label(work: Work, name: str, found: Images, views: Views, numbers: range) -
     if total and unlabelled == total and not _has_labels(work):
         first = found.ids[0]
         raise UserError(
-            f"the teacher's label file has none of the {total:,} images of {name}, the first: "
-            f"{first}; its image_id must be written like this"
+            f"the teacher's label file has none of the {total:,} images of {chosen.name}, the "
+            f"first: {first}; its image_id must be written like this"
         )
     return Outcome(
         files=["rejected.parquet", *about, *shard_files(num_shards, KINDS)],
@@ -136,17 +149,26 @@ def _has_labels(work: Work) -> bool:
     return "label" in work.inputs and work.inputs["label"].counts["out"] > 0
 
 
-def _label_shards(work: Work, name: str, found: Images, views: Views, numbers: range) -> int:
-    per_image = len(numbers)
+def _label_shards(work: Work, chosen: _Chosen, views: Views, numbers: range, total: int) -> int:
+    images, roots = work.input(chosen.name), work.roots()
+    source = labeller.LabelSource(teacher=teacher_of(work), views=views, images=images, roots=roots)
+    labeller.write_source(work.directory, source)
+    opening = partial(_labelling, chosen, views, numbers)
+    return make_shards(work, ".", total, opening, {"labels": write_labels})
+
+
+@contextmanager
+def _labelling(
+    chosen: _Chosen, views: Views, numbers: range, work: Work
+) -> Iterator[list[Process]]:
+    """What labels rows, an engine each. The first to open it chooses the teacher's precision."""
+    found, teacher = chosen.images(work), teacher_of(work)
+    num_rows, per_image, config = len(found) * len(numbers), len(numbers), work.recipe.label
 
     def items(rows: range) -> list[Item]:
         places = [divmod(row, per_image) for row in rows]
         return items_of(found, [row for row, _ in places], (numbers[n] for _, n in places))
 
-    teacher, images, roots = teacher_of(work), work.input(name), work.roots()
-    source = labeller.LabelSource(teacher=teacher, views=views, images=images, roots=roots)
-    labeller.write_source(work.directory, source)
-    total, config = len(found) * per_image, work.recipe.label
     with engines_of(work, teacher.size) as engines:
 
         def answers_in(precision: Precision) -> list[Answers]:
@@ -154,7 +176,8 @@ def _label_shards(work: Work, name: str, found: Images, views: Views, numbers: r
             return [teacher.answers(engine, views) for engine in chosen]
 
         def compare() -> dict[str, Any]:
-            sample, batch = items(range(0, total, -(-total // NUM_COMPARED))), config.batch_size
+            sample = items(range(0, num_rows, -(-num_rows // NUM_COMPARED)))
+            batch = config.batch_size
             share = -(-len(sample) // (len(engines) * batch)) * batch  # whole batches each
             parts = [sample[start : start + share] for start in range(0, len(sample), share)]
 
@@ -166,10 +189,15 @@ def _label_shards(work: Work, name: str, found: Images, views: Views, numbers: r
             return _compared(work, logits_in, len(sample))
 
         precision = _precision(work, teacher, compare)
-        origin = origin_of(work, views)
-        header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
-        makers = [_labelling(answer, views, header) for answer in answers_in(precision)]
-        return make_shards(work, ".", total, items, makers, {"labels": write_labels})
+        header = Header(
+            origin_of(work, views), work.num_classes(), config.encoding, precision, config.k
+        )
+
+        def process(answer: Answers, rows: range, advance: Advance) -> dict[str, pa.Table]:
+            labels, rejected = labeller.label(answer(items(rows)), views, header, advance)
+            return {"labels": labels, "rejected": rejected}
+
+        yield [partial(process, answer) for answer in answers_in(precision)]
 
 
 def origin_of(work: Work, views: Views) -> Origin:
@@ -209,11 +237,3 @@ def _compared(
             f"of {num_images} images, KL {found.kl:.1e}"
         )
     return {"precision": precision, "top1": top1, "kl": kl, "images": num_images}
-
-
-def _labelling(answer: Answers, views: Views, header: Header) -> Make:
-    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        labels, rejected = labeller.label(answer(items), views, header, advance)
-        return {"labels": labels, "rejected": rejected}
-
-    return make

@@ -4,8 +4,10 @@ What the classifier sees of each labelled image is computed once, on Paddle's in
 in labelling; logistic regression does the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +23,24 @@ from ppcls_core.labels.teacher import Answers, Item, NetworkFeatures, items_of
 from ppcls_core.models.complexity import count_parameters
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.shards import Advance, read_shards
+from ppcls_core.runtime.shards import Advance, Process, read_shards
 from tasks.recipe import TeacherConfig
-from tasks.run.processes import Make, make_shards
+from tasks.run.processes import make_shards
 from tasks.run.stage import Work
 from tasks.stages.teachers import engines_of
 
 BATCH_SIZE = 16
+_LABELLED = "data/teacher.arrow"
 FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))])
 
 
 def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> dict[str, int]:
     """Set the classifier of `model`, which has the given `weights`; the counts of its images.
     Raises UserError: as `check_lost` and `fit_classifier`."""
-    images = work.images("data/teacher.arrow")
-
-    def tasks(rows: range) -> list[Item]:
-        return items_of(images, rows, rows)  # there is one view: the row travels as its number
-
-    size = 4 * count_parameters(model)
+    images = work.images(_LABELLED)
     seen = NetworkFeatures(preprocess=config.preprocess, model=config.model, weights=weights)
-    view = TestView(preprocess=config.preprocess)
-    with engines_of(work, size) as engines:
-        engines = [replace(engine, batch_size=BATCH_SIZE) for engine in engines]
-        makers = [_making(seen.answers(engine, view)) for engine in engines]
-        num_shards = make_shards(work, "probe", len(images), tasks, makers)
+    opening = partial(_describing, seen, 4 * count_parameters(model))
+    num_shards = make_shards(work, "probe", len(images), opening)
     folder = work.path("probe")
     found = read_shards(folder, "features", num_shards, FEATURES)
     lost = counts_of(lost_of(read_shards(folder, "rejected", num_shards, REJECTED)))
@@ -60,12 +55,18 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
     return {"in": len(images), "out": len(found), **counts}
 
 
-def _making(answer: Answers) -> Make:
-    def rows(good: Sequence[Item], features: np.ndarray) -> pa.Table:
+@contextmanager
+def _describing(seen: NetworkFeatures, size: int, work: Work) -> Iterator[list[Process]]:
+    images, view = work.images(_LABELLED), TestView(preprocess=seen.preprocess)
+
+    def features_of(good: Sequence[Item], features: np.ndarray) -> pa.Table:
         return pa.table([[row for _, _, row in good], list(features)], schema=FEATURES)
 
-    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        features, rejected = collect(answer(items), rows, FEATURES.empty_table(), advance)
+    def process(answer: Answers, rows: range, advance: Advance) -> dict[str, pa.Table]:
+        items = items_of(images, rows, rows)  # there is one view: the row travels as its number
+        features, rejected = collect(answer(items), features_of, FEATURES.empty_table(), advance)
         return {"features": features, "rejected": rejected}
 
-    return make
+    with engines_of(work, size) as engines:
+        engines = [replace(engine, batch_size=BATCH_SIZE) for engine in engines]
+        yield [partial(process, seen.answers(engine, view)) for engine in engines]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,10 @@ from ppcls_core.labels.teacher import (
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.gpu import num_gpus
-from ppcls_core.runtime.shards import Advance, read_shards
+from ppcls_core.runtime.shards import Advance, Process, read_shards
 from ppcls_core.runtime.threads import max_threads
 from tasks.recipe import AnyTeacher, TeacherConfig
-from tasks.run.processes import Make, make_shards
+from tasks.run.processes import make_shards
 from tasks.run.stage import Outcome, Work
 
 HITS = pa.schema([("images", pa.int64()), ("top1", pa.int64()), ("top5", pa.int64())])
@@ -111,15 +112,7 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     is not as it should be.
     """
     val = work.images("data/val.arrow")
-
-    def tasks(rows: range) -> list[Item]:
-        # There is one view: the class travels as its number.
-        return items_of(val, rows, val.labels[rows.start : rows.stop].tolist())
-
-    view = test_view(work)
-    with engines_of(work, teacher.size) as engines:
-        makers = [_measuring(teacher.answers(engine, view)) for engine in engines]
-        num_shards = make_shards(work, "val", len(val), tasks, makers)
+    num_shards = make_shards(work, "val", len(val), partial(_measuring, teacher))
     found = read_shards(work.path("val"), "hits", num_shards, HITS)
     hits = [found[name].to_numpy().reshape(-1, len(val.classes)).sum(0) for name in HITS.names]
     counts = counts_of(lost_of(read_shards(work.path("val"), "rejected", num_shards, REJECTED)))
@@ -131,16 +124,22 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     return Accuracy(np.array(hits), counts)
 
 
-def _measuring(answer: Answers) -> Make:
-    def rows(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
+@contextmanager
+def _measuring(teacher: Teacher, work: Work) -> Iterator[list[Process]]:
+    val, view = work.images("data/val.arrow"), test_view(work)
+
+    def hits_of(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
         hits = count_hits(logits, np.array([label for _, _, label in good]))
         return pa.table(list(hits), schema=HITS)
 
-    def make(items: Sequence[Item], advance: Advance) -> dict[str, pa.Table]:
-        hits, rejected = collect(answer(items), rows, HITS.empty_table(), advance)
+    def process(answer: Answers, rows: range, advance: Advance) -> dict[str, pa.Table]:
+        # There is one view: the class travels as its number.
+        items = items_of(val, rows, val.labels[rows.start : rows.stop].tolist())
+        hits, rejected = collect(answer(items), hits_of, HITS.empty_table(), advance)
         return {"hits": hits, "rejected": rejected}
 
-    return make
+    with engines_of(work, teacher.size) as engines:
+        yield [partial(process, teacher.answers(engine, view)) for engine in engines]
 
 
 def test_view(work: Work) -> TestView:

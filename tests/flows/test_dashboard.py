@@ -38,3 +38,22 @@ def test_a_rate_is_told_once_it_means_something(clock, caplog):
         "176 of 372 images (47%), 16.0 images/s, 0:00:12 left",
         "336 of 372 images (90%), 16.0 images/s, 0:00:02 left",
     ]
+
+
+def test_the_figures_told_last_stand_beside_the_progress(clock, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        dashboard.artifacts,
+        "update_progress_artifact",
+        lambda name, percent, description: shown.append(description),
+    )
+    with stage_monitor(logging.getLogger("progress"), bool) as monitor:
+        monitor.progress(1, 10, "images")
+        monitor.metrics({"one images/s": 2.5, "two images/s": 3.0})
+        clock.now += 5
+        monitor.progress(5, 10, "images")
+        monitor.progress(2, 2, "canaries")  # another phase
+    assert shown == [
+        "5 of 10 images (50%), 0.8 images/s, 0:00:06 left; one images/s 2.5, two images/s 3",
+        "2 of 2 canaries (100%)",
+    ]

@@ -14,7 +14,7 @@ from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.versions import _provided
 from tasks.dag import STAGES
 from tasks.recipe import load_recipe
-from tasks.run.processes import check_devices, trainings
+from tasks.run.processes import check_devices, run_in_processes, trainings
 from tasks.run.session import Session
 from tasks.run.store import Result, Store
 from tests.conftest import PROJECT, TINY
@@ -46,7 +46,8 @@ def test_a_training_on_a_gpu_has_a_process_of_its_own(
     session = Session(recipe(), Store(tmp_path))
     for num, apart in ((0, set[str]()), (1, set(trainings(session.recipe)))):
         monkeypatch.setattr("paddle.device.cuda.device_count", lambda num=num: num)
-        assert {name for name, stage in STAGES.items() if session._runs_apart(stage)} == apart
+        ways = {name: session._way_to_run(stage, False) for name, stage in STAGES.items()}
+        assert {name for name, way in ways.items() if way is run_in_processes} == apart
 
 
 def test_a_manifest_names_the_cards_and_what_is_installed(

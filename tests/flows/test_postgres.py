@@ -46,10 +46,10 @@ def prefect_server(database: str, tmp_path_factory: pytest.TempPathFactory) -> I
         api = f"http://127.0.0.1:{port}/api"
         server = services.server(port)
         try:
-            services.start_server(port, api, database, lambda message: None)
+            services.start_server(port, "127.0.0.1", database, lambda message: None)
             assert server.has_variable(services.DATABASE, database)
             with pytest.raises(UserError, match="the server is up with another database"):
-                services.start_server(port, api, f"{database}2", lambda message: None)
+                services.start_server(port, "127.0.0.1", f"{database}2", lambda message: None)
             with temporary_settings({PREFECT_API_URL: api}):
                 yield
         finally:

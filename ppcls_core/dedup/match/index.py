@@ -14,7 +14,7 @@ settings find the same pairs everywhere.
 import errno
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ppcls_core.data.decode import BadImage
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.features import DIMENSION, Features, describe, perceptual_hash
 from ppcls_core.runtime.monitor import Monitor
-from ppcls_core.runtime.shards import Advance, read_shards, run_shards, shard_file
+from ppcls_core.runtime.shards import Advance, ShardJob, read_shards, run_shards, shard_file
 from ppcls_core.runtime.threads import map_threads
 
 FORMAT = 4
@@ -96,7 +96,10 @@ def build_index(
 
     (out / "index.json").unlink(missing_ok=True)
     shards = out / "shards"
-    num_shards = run_shards(shards, len(images), SHARD_SIZE, monitor, process, unit=UNIT)
+    job = ShardJob(
+        shards, len(images), SHARD_SIZE, lambda monitor: nullcontext([process]), unit=UNIT
+    )
+    num_shards = run_shards(job, monitor)
     _join(shards, num_shards, out)
     descriptors = _mapped(out / "descriptors.bin", np.uint8, DIMENSION)
     write_search(descriptors, out / "search.faiss", config)

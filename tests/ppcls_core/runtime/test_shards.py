@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from contextvars import ContextVar
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.base.config import UserError
-from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
-from ppcls_core.runtime.shards import Advance, Process, run_shards, shard_file
+from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor
+from ppcls_core.runtime.shards import Advance, Process, ShardJob, shard_file
+from ppcls_core.runtime.shards import run_shards as run_job
+
+
+def run_shards(
+    directory: Path,
+    num_rows: int,
+    size: int,
+    monitor: Monitor,
+    *processes: Process,
+    piece: int | None = None,
+) -> int:
+    opening = lambda monitor: nullcontext(processes)  # noqa: E731
+    return run_job(ShardJob(directory, num_rows, size, opening, piece=piece), monitor)
 
 
 def counting(made: list[int]) -> Process:
