@@ -91,7 +91,7 @@ class Used:
 
 
 class Usage:
-    """What this process and those that it started use, while the block lasts."""
+    """Meter of the memory and processors of this process and those it started, in a block."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -167,7 +167,7 @@ class Timing(Monitor):
         """Nobody reads notes of a sample."""
 
     def close(self) -> Used:
-        """What was used since the beginning."""
+        """Close the last phase; all that was used since the beginning."""
         now = self._usage.now()
         spent, total = now - self._last, now - self._began
         if self._current is None:

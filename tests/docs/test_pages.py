@@ -30,7 +30,7 @@ def commands_in(line: str) -> list[list[str]]:
 COMMANDS = [
     (block.page.name, words)
     for block in all_blocks("sh")
-    for line in block.text.splitlines()
+    for line in block.text.replace("\\\n", "").splitlines()
     for words in commands_in(line)
 ]
 
