@@ -16,6 +16,7 @@ from tasks.dag import STAGES
 from tasks.recipe import load_recipe
 from tasks.run.processes import check_devices, run_in_processes, trainings
 from tasks.run.session import Session
+from tasks.run.stage import Stage
 from tasks.run.store import Result, Store
 from tests.conftest import PROJECT, TINY
 from tests.flows.conftest import run_stages
@@ -46,8 +47,9 @@ def test_a_training_on_a_gpu_has_a_process_of_its_own(
     session = Session(recipe(), Store(tmp_path))
     for num, apart in ((0, set[str]()), (1, set(trainings(session.recipe)))):
         monkeypatch.setattr("paddle.device.cuda.device_count", lambda num=num: num)
-        ways = {name: session._way_to_run(stage, False) for name, stage in STAGES.items()}
-        assert {name for name, way in ways.items() if way is run_in_processes} == apart
+        ways = {name: session._way_to_run(stage, None) for name, stage in STAGES.items()}
+        assert {name for name, way in ways.items() if way is not Stage.run} == apart
+        assert all(way.func is run_in_processes for name, way in ways.items() if name in apart)
 
 
 def test_a_manifest_names_the_cards_and_what_is_installed(
