@@ -58,8 +58,8 @@ class Cost:
 class Phase:
     """Work on `total` things of a `unit`: the cost of `done` of them, and of what followed.
 
-    The first report of a phase is not in `done` nor in `cost`: what led to it is no work of the
-    phase alone. `after` is what came between its last report and the next phase's first.
+    The first report of a phase is not in `done` nor in `cost`, but for EPOCHS: what led to it is no
+    work of the phase alone. `after` is what came between its last report and the next one's first.
     """
 
     total: int
@@ -150,7 +150,7 @@ class Timing(Monitor):
         now = self._usage.now()
         spent, self._last = now - self._last, now
         phase = self._phases.setdefault((total, unit), Phase(total, unit))
-        if phase.last:
+        if phase.last or unit == EPOCHS:  # which begins where the steps end
             new = done - phase.last if done > phase.last else done  # it has begun again
             phase.done, phase.cost = phase.done + new, phase.cost + spent
         elif self._current is None:
