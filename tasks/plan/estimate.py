@@ -145,9 +145,9 @@ class _Estimate:
 
     def _on_gpus(self, seconds: float, images: int) -> Cost:
         """The time by the clock is that of the GPUs, or of the cores that load the images."""
-        machines, start, load = self.machines, self.own.used.start, self.own.load * images
+        used, machines, load = self.own.used, self.machines, self.own.load * images
         per_host = max(seconds / machines.gpus, load / machines.cores)
-        return start + Cost(per_host / machines.hosts, load)
+        return used.start + used.end + Cost(per_host / machines.hosts, load)
 
     def _on_cores(self) -> Cost:
         used = self.own.used
@@ -157,7 +157,7 @@ class _Estimate:
         if self.name == "select":
             seconds = self.sample.selecting * self.sample.whole["pool"]
             return Cost(seconds, seconds)
-        cost = self._here(used.start)
+        cost = self._here(used.start) + Cost(used.end.alone(max_threads()), used.end.core)
         for phase in used.phases:
             cost += self._phase(phase)
             after = phase.after * self.growth.get(self._set_of(phase), 1.0)

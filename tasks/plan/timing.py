@@ -58,8 +58,8 @@ class Cost:
 class Phase:
     """Work on `total` things of a `unit`: the cost of `done` of them, and of what followed.
 
-    The first report of a phase is not in `done` nor in `cost`: what led to it is no work of the
-    phase alone. `after` is what came between its last report and the next phase's first.
+    The first report of a phase is not in `done` nor in `cost`, but for EPOCHS: what led to it is no
+    work of the phase alone. `after` is what came between its last report and the next one's first.
     """
 
     total: int
@@ -77,7 +77,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Used:
-    """The cost of some work: in all, before its first report (`start`), and by phase.
+    """The cost of some work: in all, before its first report and after its last, and by phase.
 
     `memory`: bytes resident at the most, of all processes, but for mapped files. `others`: cores
     that programs of others had meanwhile.
@@ -85,6 +85,7 @@ class Used:
 
     total: Cost
     start: Cost
+    end: Cost
     phases: tuple[Phase, ...]
     memory: int
     others: float
@@ -149,7 +150,7 @@ class Timing(Monitor):
         now = self._usage.now()
         spent, self._last = now - self._last, now
         phase = self._phases.setdefault((total, unit), Phase(total, unit))
-        if phase.last:
+        if phase.last or unit == EPOCHS:  # which begins where the steps end
             new = done - phase.last if done > phase.last else done  # it has begun again
             phase.done, phase.cost = phase.done + new, phase.cost + spent
         elif self._current is None:
@@ -169,15 +170,10 @@ class Timing(Monitor):
     def close(self) -> Used:
         """Close the last phase; all that was used since the beginning."""
         now = self._usage.now()
-        spent, total = now - self._last, now - self._began
-        if self._current is None:
-            self._start = spent
-        else:
-            self._current.after += spent
+        end, total = now - self._last, now - self._began
         others = (_machine_seconds() - self._machine - total.core) / max(total.wall, 1e-6)
-        memory = self._usage.take_memory()
-        phases = tuple(self._phases.values())
-        return Used(total, self._start, phases, memory, max(0.0, others))
+        memory, phases = self._usage.take_memory(), tuple(self._phases.values())
+        return Used(total, self._start, end, phases, memory, max(0.0, others))
 
 
 def _stat(pid: int) -> list[str]:

@@ -19,10 +19,8 @@ _PLACES = "usr/lib/postgresql/*/bin/initdb"  # Debian keeps it off the path
 
 def postgres_folder() -> Path | None:
     """The folder of PostgreSQL's programs; None where there is none."""
-    found = [
-        *map(Path, filter(None, [shutil.which("initdb")])),
-        *sorted(Path("/").glob(_PLACES[1:])),
-    ]
+    on_path = shutil.which("initdb")  # perhaps a link, with none of the others beside it
+    found = [Path(on_path).resolve()] if on_path else sorted(Path("/").glob(_PLACES))
     return found[-1].parent if found else None
 
 
