@@ -23,7 +23,7 @@ import httpx
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json
-from ppcls_core.runtime.cluster import make_certificate
+from ppcls_core.runtime.cluster import PORT, make_certificate
 from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
@@ -279,8 +279,8 @@ def up(
     start_server(port, host, database, say)
     os.environ["PREFECT_API_URL"] = api
     prefect_state = resolve_name(_STATE)
+    prefect_state.check_password()  # before a wrong one is kept
     prefect_state.use_profile(PROFILE, api, home() / PREVIOUS)
-    prefect_state.check_password()
     for pool, worker in workers().items():
         prefect_state.ensure_pool(pool, POOLS[pool])
         if worker.pid() is None:
@@ -294,15 +294,18 @@ def up(
             worker.start()
     if share and scheduler().pid() is None:
         say("scheduler: starts")
-        scheduler(share.host).start()
+        _start_scheduler(share.host)
     return api.removesuffix("/api")
 
 
 def start_server(port: int, host: str, database: str | None, say: Callable[[str], None]) -> None:
     """Start the server on the address `host` unless it runs, and wait until it answers."""
     api, running, other = _api_of(port, host), server(port, host), _current_port()
-    if other is not None and other != port and server(other).pid() is not None:
-        raise UserError(f"services are up already, on port {other}; `ssld down` first")
+    is_other = other is not None and (other, _current_host()) != (port, host)
+    if is_other and running.pid() is not None:
+        raise UserError(
+            f"services are up already, on port {other} of {_current_host()}; `ssld down` first"
+        )
     if running.pid() is None:
         if is_healthy(api):
             raise UserError(
@@ -321,6 +324,20 @@ def start_server(port: int, host: str, database: str | None, say: Callable[[str]
     if not wait_until(lambda: is_healthy(api) or running.pid() is None, 180) or not is_healthy(api):
         running.stop(10)
         raise UserError(f"the server did not start; see {running.log} (is port {port} taken?)")
+
+
+def _start_scheduler(host: str) -> None:
+    running = scheduler(host)
+    running.start()
+
+    def is_up() -> bool:
+        with socket.socket() as one:
+            return one.connect_ex((host, PORT)) == 0
+
+    wait_until(lambda: is_up() or running.pid() is None, 60)
+    if running.pid() is None or not is_up():
+        running.stop(10)
+        raise UserError(f"the scheduler did not start; see {running.log} (is port {PORT} taken?)")
 
 
 def _deploy(say: Callable[[str], None]) -> None:
