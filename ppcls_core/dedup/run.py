@@ -39,7 +39,12 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         _note_val(search, index, val, monitor)
     _plant(search, index, monitor)
     _search(search, index, monitor)
-    return write_result(search, index, val)
+    result = write_result(search, index, val)
+    if counts := result.decision_counts:
+        listed = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+        absent = " (on pairs that this search does not find)" * bool(counts["absent"])
+        monitor.note(f"decisions of a person: {listed}{absent}")
+    return result
 
 
 def _reasons(rejected: pa.Table) -> str:

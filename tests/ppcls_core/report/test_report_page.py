@@ -290,7 +290,7 @@ def test_a_search_by_itself_has_a_page() -> None:
     content = Page(page.render_search(report))
     assert content.body("counts")[0] == ["in", "1,200"]
     assert content.body("recall")[0][:4] == [SEEN, "6", "5", "83.3"]
-    assert content.text["pairs"].count(SEEN) == 8
+    assert content.text["pairs"].count(SEEN) == 9
     assert {tag for tag, _ in content.elements} <= ELEMENTS
     assert all(not key.startswith("on") for _, attributes in content.elements for key in attributes)
     empty = Page(page.render_search(SearchReport({"in": 0, "duplicates": 0}, within=True)))
