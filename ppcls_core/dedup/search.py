@@ -36,6 +36,7 @@ from ppcls_core.dedup.decisions import REVIEWED, Decisions
 from ppcls_core.dedup.match.index import FORMAT
 
 SHARDS, INDEX, RECORD, LOCK = "shards", "index", "search.json", ".lock"
+LIST = "removed.json"  # the last file of a search
 TABLES = ("pairs", "refused", "rejected", "weak", "kept", "canaries", "gallery")
 VAL_TABLES = ("val_rejected", "val_weak")
 TEXTS = ("pairs.csv", "kept.txt", "rejected.csv")
@@ -79,7 +80,7 @@ class Search:
     def files(self) -> list[str]:
         """Names of the files of the result, but for those of the index and the shards."""
         tables = TABLES if self.within else (*TABLES, *VAL_TABLES)
-        return [*(f"{n}.parquet" for n in tables), *TEXTS, "kept.arrow", "removed.json"]
+        return [*(f"{n}.parquet" for n in tables), *TEXTS, "kept.arrow", LIST]
 
 
 def check_given(out: Path, given: Sequence[Path]) -> None:

@@ -43,7 +43,7 @@ class Bodies:
 
 
 class Guard:
-    """The outermost middleware: answers every Refused, and counts by those `paths` that it serves."""
+    """The outermost middleware: answers every Refused; counts requests by `paths`."""
 
     def __init__(
         self,

@@ -63,11 +63,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     remedy = "see /openapi.json"
     got = f"{request.method} {cut(request.url.path)}"
-    expected = (
-        f"one of {', '.join(request.app.state.paths)}"
-        if error.status_code == 404
-        else str(error.detail)
-    )
+    is_known = error.status_code != 404
+    expected = str(error.detail) if is_known else f"one of {', '.join(request.app.state.paths)}"
     headers = dict(error.headers or {})
     if error.status_code == 405:
         # The guard makes a GET of a HEAD.

@@ -4,7 +4,7 @@ drawn.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -31,6 +31,7 @@ GALLERY = pa.schema(
         ("planted", pa.string()),  # the transform it was planted with; null where none is known
     ]
 )
+_SIDES: Sequence[Kind] = ("accepted", "refused")
 DOUBTED = ("sift", "phash")  # channels that a rule decides, the ones to be doubted most first
 NUM_BORDERLINE, NUM_SAMPLES = 8, 2  # of each channel: on either side of the rule; any
 SIDE, GAP = 264, 8  # pixels: the box of one of the two pictures, between them
@@ -95,12 +96,13 @@ class Gallery:
 
     def chosen(self) -> list[tuple[Kind, Row]]:
         """Each pair once, the borderline first."""
-        kinds: tuple[Kind, Kind] = ("accepted", "refused")
-        chosen = [(k, row) for k in kinds for name in DOUBTED for row in self.groups[k, name]]
+        chosen: list[tuple[Kind, Row]] = []
+        for kind in _SIDES:
+            chosen.extend((kind, row) for name in DOUBTED for row in self.groups[kind, name])
         near = {_key(row) for _, row in chosen}
         for channel in CHANNELS:
             others = (row for row in self.groups["sample", channel] if _key(row) not in near)
-            chosen += [("sample", row) for row in islice(others, NUM_SAMPLES)]
+            chosen.extend(("sample", row) for row in islice(others, NUM_SAMPLES))
         return chosen
 
     def table(self) -> pa.Table:

@@ -40,14 +40,7 @@ from ppcls_core.runtime.threads import map_threads
 from ppcls_core.runtime.versions import installed_versions
 
 FORMAT = 4
-HEAD = (
-    "format",
-    "versions",
-    "settings",
-    "pool",
-    "against",
-    "reviewed",
-)  # fields ahead of the entries
+HEAD = ("format", "versions", "settings", "pool", "against", "reviewed")  # ahead of the entries
 MODULES = ("cv2", "faiss", "numpy")  # whose versions the list names
 SCORE_TOLERANCE = 0.02  # other releases of OpenCV round otherwise
 MAP_TOLERANCE = 0.05  # of the other picture's diagonal

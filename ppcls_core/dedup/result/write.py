@@ -37,7 +37,7 @@ from ppcls_core.dedup.result.removal import (
     Searched,
     write_removal,
 )
-from ppcls_core.dedup.search import KINDS, SHARDS, Search
+from ppcls_core.dedup.search import KINDS, LIST, SHARDS, Search
 from ppcls_core.runtime.shards import read_shards, shard_file, shard_ranges
 from ppcls_core.runtime.terminal import escaped
 
@@ -150,7 +150,7 @@ def write_result(search: Search, index: ValIndex, val: Searched | None) -> Searc
         write_table(out / "val_weak.parquet", pa.table([index.weak], schema=IDS))
     reviewed = _reviewed(search.decisions, met)
     removed = (entry for part in _parts(search, within) for entry in _removed(part.tables))
-    write_removal(out / "removed.json", (account, val), search.config, reviewed, removed)
+    write_removal(out / LIST, (account, val), search.config, reviewed, removed)
     canaries = recall(pq.read_table(out / "canaries.parquet"))
     return SearchResult(account, val, counts["pairs"], canaries, reviewed)
 
