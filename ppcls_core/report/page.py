@@ -17,6 +17,7 @@ from ppcls_core.report.model import (
     PlantedRow,
     Report,
     SearchReport,
+    is_noise,
     percent,
     printable,
     signed,
@@ -106,7 +107,8 @@ def _accuracy_clause(headline: Headline) -> Markup | None:
         return clause + ", the same as when trained on labels alone"
     side = "above" if headline.gain > 0 else "below"
     gain = _strong(", {} " + side + " the same student trained on labels alone", f"{points} points")
-    return clause + gain
+    noise = ", which is within noise" if is_noise(headline.gain_range) else ""
+    return clause + gain + noise
 
 
 def _pool_clause(headline: Headline) -> Markup | None:
@@ -175,6 +177,12 @@ def _interval(row: PlantedRow) -> str | None:
     return f"{percent(low)} to {percent(high)}" if row.total else None
 
 
+def _span(interval: Sequence[float]) -> str:
+    """A 95 % interval in points, and whether it leaves the sign open."""
+    noise = ", within noise" if is_noise(interval) else ""
+    return f"{signed(interval[0])} to {signed(interval[1])}{noise}"
+
+
 def _rate(value: float) -> str:
     """A speed to three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -201,6 +209,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "points": _where_known(signed),
     "rate": _where_known(_rate),
     "interval": _interval,
+    "span": _span,
     "total": total,
     "duration": _where_known(_duration),
 }

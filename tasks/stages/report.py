@@ -268,6 +268,7 @@ def _headline(work: Work) -> Headline:
     return Headline(
         top1=final.top1,
         gain=final.gain,
+        gain_range=final.gain_range,
         stage=stage,
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],

@@ -104,7 +104,19 @@ def full_report() -> Report:
         accuracies=(
             AccuracyRow("teacher", "ResNet50_vd", 224, 0.8952, 0.9919, 372, None, 23529322),
             AccuracyRow("baseline", "MobileNetV3", 192, 0.7493, 0.97041, 50_000, None, 1528106),
-            AccuracyRow("fixed", "MobileNetV3", 288, 0.812, 0.978, 372, -1.25, 1528107),
+            AccuracyRow(
+                "fixed",
+                "MobileNetV3",
+                288,
+                0.812,
+                0.978,
+                372,
+                -1.25,
+                1528107,
+                (-4, 1.5),
+                2,
+                (0.5, 3.5),
+            ),
         ),
         curves=(Curve("teacher", series, series, series),),
         duplicates=(
@@ -243,9 +255,29 @@ def test_sections_have_their_headings_in_order(full: Page) -> None:
 
 def test_accuracy_numbers_are_the_models(full: Page) -> None:
     assert full.body("accuracy") == [
-        ["teacher", "ResNet50_vd", "89.5", "99.2", "\u2013", "224", "372", "23,529,322"],
-        ["baseline", "MobileNetV3", "74.93", "97.04", "\u2013", "192", "50,000", "1,528,106"],
-        ["fixed", "MobileNetV3", "81.2", "97.8", "\u22121.2", "288", "372", "1,528,107"],
+        ["teacher", "ResNet50_vd", "89.5", "99.2", "\u2013", "\u2013", "224", "372", "23,529,322"],
+        [
+            "baseline",
+            "MobileNetV3",
+            "74.93",
+            "97.04",
+            "\u2013",
+            "\u2013",
+            "192",
+            "50,000",
+            "1,528,106",
+        ],
+        [
+            "fixed",
+            "MobileNetV3",
+            "81.2",
+            "97.8",
+            "\u22121.2\u22124.0 to +1.5, within noise",
+            "+2.0+0.5 to +3.5",
+            "288",
+            "372",
+            "1,528,107",
+        ],
     ]
 
 
@@ -424,7 +456,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
     )
     content = Page(page.render(report))
     dash = "\u2013"
-    assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, "224", "0", "0"]]
+    assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, dash, "224", "0", "0"]]
     assert content.body("stages") == [["s", "failed", "0", "0", dash, dash, dash, ""]]
     assert content.body("contamination")[0] == ["none", "0", "0", dash, dash]
     assert "no picture" in content.text["selection"]
