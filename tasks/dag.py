@@ -52,7 +52,7 @@ _INPUTS = {
     "report": (
         "data/*.parquet dedup/*.parquet dedup/kept.arrow data/*.arrow label/*.parquet "
         f"select/*.parquet {' '.join(f'{name}/history.json' for name in TRAINED)} "
-        "evaluate/accuracy.json export/sidecar.json"
+        "evaluate/accuracy.json evaluate/predictions.parquet export/sidecar.json"
     ),
 }
 _EXTERNAL = {"data": fingerprints, "teacher": _given_files}

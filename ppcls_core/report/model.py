@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ppcls_core.dedup.result.gallery import DuplicatePair
+from ppcls_core.report.answers import Answers
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
 
@@ -124,6 +125,11 @@ class Curve:
     val_top1: Series = Series()  # fractions
     x_name: str = "epoch"  # or "step"
 
+    @property
+    def is_line(self) -> bool:
+        """Whether there are points to draw a line through."""
+        return max(len(self.loss.x), len(self.val_top1.x)) > 1
+
 
 @dataclass(frozen=True)
 class PlantedRow:
@@ -216,6 +222,7 @@ class Report:
     headline: Headline = Headline()
     stages: tuple[StageRow, ...] = ()
     accuracies: tuple[AccuracyRow, ...] = ()
+    answers: Answers = field(default_factory=Answers)
     curves: tuple[Curve, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
     planted: tuple[PlantedRow, ...] = ()  # in the pool, by those who made it

@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ppcls_core.jobs.tuning.rows import Trials
-from ppcls_core.report import figures, tuning_figures
+from ppcls_core.report import answer_figures, figures, tuning_figures
+from ppcls_core.report.answers import Answers
 from ppcls_core.report.model import (
     Headline,
     Image,
@@ -37,17 +38,36 @@ def render(report: Report) -> str:
     """
     finite = [row for row in report.accuracies if math.isfinite(row.top1)]
     classes, template = report.selection.classes, _template("page.html")
+    curves = [curve for curve in report.curves if curve.is_line]
     return template.render(
+        **_answers(report.answers),
+        seconds=sum(row.seconds or 0.0 for row in report.stages),
         report=report,
         sentence=_sentence(report.headline),
         accuracy=_svg_url(figures.accuracy_chart(finite)) if finite else None,
-        curves=_svg_url(figures.learning_curves(report.curves)) if report.curves else None,
+        curves=_svg_url(figures.learning_curves(curves)) if curves else None,
+        drawn=curves,
+        points=[curve for curve in report.curves if curve.loss.x and not curve.is_line],
         duplicates=report.duplicates[:MAX_PAIRS],
         selection=_svg_url(figures.selection_chart(report.selection)) if classes else None,
         classes=classes[:MAX_CLASSES],
         max_entropy=math.log(max(len(classes), 1)),
         unfilled=report.selection.unfilled[:MAX_CLASSES],
     )
+
+
+def _answers(answers: Answers) -> dict[str, Any]:
+    """The variables of answers.html."""
+    has_answers = answers.student in answers.predicted and len(answers.ids) > 0
+    fits = has_answers and len(answers.classes) <= answer_figures.MAX_MATRIX
+    models = answers.calibration() if has_answers else []
+    return {
+        "confusion": _svg_url(answer_figures.confusion_chart(answers)) if fits else None,
+        "confused": answers.confused(),
+        "alone_wrong": len(answers.student_alone_wrong()),
+        "by_class": answers.by_class()[:MAX_CLASSES] if has_answers else [],
+        "calibration": _svg_url(answer_figures.calibration_chart(models)) if models else None,
+    }
 
 
 def render_search(report: SearchReport) -> str:
