@@ -4,6 +4,7 @@ from ppcls_core.cli.lazy import lazy_app
 from ppcls_core.runtime.terminal import run_app
 
 COMMANDS = {
+    "init": "flows.start:init",
     "run": "flows.commands:run",
     "status": "flows.commands:status",
     "up": "flows.commands:up",

@@ -90,7 +90,7 @@ def publish(session: Session, result: Result) -> None:
     artifacts.create_table_artifact([_row(result)], key=f"{result.stage}-stage", description=title)
     if result.stage in report.TRAINED:
         curve = report.curve(result)
-        if curve.loss.x:  # none where a teacher's weights are given
+        if curve.is_line:  # no point where a teacher's weights are given
             _image(learning_curves([curve]), "svg+xml", f"{result.stage}-curve", "Learning curve")
     elif result.stage == "dedup":
         _duplicates(session, result)

@@ -52,7 +52,7 @@ _INPUTS = {
     "report": (
         "data/*.parquet dedup/*.parquet dedup/kept.arrow data/*.arrow label/*.parquet "
         f"select/*.parquet {' '.join(f'{name}/history.json' for name in TRAINED)} "
-        "evaluate/accuracy.json export/sidecar.json"
+        "evaluate/accuracy.json evaluate/predictions.parquet export/sidecar.json"
     ),
 }
 _EXTERNAL = {"data": fingerprints, "teacher": _given_files}
@@ -75,9 +75,9 @@ STAGES: dict[str, Stage] = {
         ("distill", 3, "tasks.stages.training:distill", "seed student distill"),
         ("finetune", 3, "tasks.stages.training:finetune", "seed student finetune"),
         ("fix", 4, "tasks.stages.training:fix", "seed student fix"),
-        ("evaluate", 2, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
+        ("evaluate", 3, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
         ("export", 4, "tasks.stages.export:run", f"student {' '.join(DISTILLED)}"),
-        ("report", 5, "tasks.stages.report:run", _REPORTED),
+        ("report", 6, "tasks.stages.report:run", _REPORTED),
     )
 }
 

@@ -6,13 +6,14 @@ is nothing to show. Nothing here reads a file. At the end: how page and charts w
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
 from ppcls_core.dedup.result.gallery import DuplicatePair
+from ppcls_core.report.answers import Answers
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
 
@@ -27,6 +28,29 @@ def wilson(share: float, num: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def paired_interval(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """95 % interval of the share of images that one model has right less another's, of the same
+    images: `both` have so many right, the `first` alone, the `second` alone, `neither`.
+
+    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions
+    based on paired data", method 10.
+    """
+    num = both + first + second + neither
+    if num <= 0:
+        return -1.0, 1.0
+    p, q = (both + first) / num, (both + second) / num
+    (p_low, p_high), (q_low, q_high) = wilson(p, num), wilson(q, num)
+    product = (both + first) * (second + neither) * (both + second) * (first + neither)
+    cross = both * neither - first * second
+    corrected = max(cross - num / 2, 0) if cross > 0 else cross
+    phi = corrected / math.sqrt(product) if product else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
+
+    return p - q - reach(p - p_low, q_high - q), p - q + reach(p_high - p, q - q_low)
+
+
 @dataclass(frozen=True)
 class Headline:
     """The numbers of the report's first sentence; None is left out of it."""
@@ -36,6 +60,7 @@ class Headline:
     images_labelled: int | None = None  # pool images that got a soft label
     duplicates_removed: int | None = None  # pool images that show a validation image
     stage: str | None = None  # which left the exported student
+    gain_range: Sequence[float] = ()  # 95 % interval of `gain`
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,9 @@ class AccuracyRow:
     num_images: int
     gain: float | None  # over the baseline in points; None for teacher and baseline
     parameters: int | None
+    gain_range: Sequence[float] = ()  # its 95 % interval, paired: of the same images
+    change: float | None = None  # over the stage before in points; None for teacher and baseline
+    change_range: Sequence[float] = ()
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of `top1` as two fractions: what another validation set of this
@@ -96,6 +124,11 @@ class Curve:
     lr: Series = Series()
     val_top1: Series = Series()  # fractions
     x_name: str = "epoch"  # or "step"
+
+    @property
+    def is_line(self) -> bool:
+        """Whether there are points to draw a line through."""
+        return max(len(self.loss.x), len(self.val_top1.x)) > 1
 
 
 @dataclass(frozen=True)
@@ -189,6 +222,7 @@ class Report:
     headline: Headline = Headline()
     stages: tuple[StageRow, ...] = ()
     accuracies: tuple[AccuracyRow, ...] = ()
+    answers: Answers = field(default_factory=Answers)
     curves: tuple[Curve, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
     planted: tuple[PlantedRow, ...] = ()  # in the pool, by those who made it
@@ -215,6 +249,11 @@ class SearchReport:
     within: bool = False  # whether the pool was searched within
     val_counts: Mapping[str, int] = field(default_factory=dict)  # empty within a pool
     passed_over: Mapping[str, int] = field(default_factory=dict)  # files that are no images
+
+
+def is_noise(interval: Sequence[float]) -> bool:
+    """Whether the 95 % interval of a difference leaves open which is the better; () does not."""
+    return bool(interval) and interval[0] <= 0 <= interval[1]
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")

@@ -8,11 +8,13 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes
@@ -21,6 +23,7 @@ from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
 from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
+from ppcls_core.report.answers import Answers, WrongImage
 from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.figures import thumbnail
 from ppcls_core.report.model import (
@@ -46,6 +49,7 @@ from tasks.run.store import Result
 CARD = "model_card.md"
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
+NUM_WRONG = 24  # images that the student has wrong and the teacher right
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
 # Metrics that count by reason what a stage's counts do not: images of another set, files.
 _LEFT_OUT = {
@@ -68,6 +72,7 @@ def run(work: Work) -> Outcome:
         headline=_headline(work),
         stages=tuple(stage_row(result) for result in work.inputs.values()),
         accuracies=accuracies(work.inputs["evaluate"]),
+        answers=answers(work),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
         planted=planted_rows(dedup["planted"]),
@@ -148,6 +153,37 @@ def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:
     """The accuracy table."""
     rows = read_json(evaluate.path("accuracy.json"))
     return tuple(AccuracyRow(**{k: v for k, v in row.items() if k != "rejected"}) for row in rows)
+
+
+def answers(work: Work) -> Answers:
+    """What each model said of the validation images, with pictures of those that the student has
+    wrong and the teacher right."""
+    val, rows = work.images("data/val.arrow"), work.table("evaluate/predictions.parquet")
+    ids = rows["image_id"].unique()
+    labels = val.labels[pc.index_in(ids, val.table["image_id"]).to_numpy()]
+    predicted, probability = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for model in rows["model"].unique().to_pylist():
+        own = rows.filter(pc.equal(rows["model"], model))
+        places = pc.index_in(ids, own["image_id"])
+        predicted[model] = own["predicted"].take(places).fill_null(-1).to_numpy()
+        probability[model] = own["probability"].take(places).fill_null(0).to_numpy()
+    names = tuple(ids.to_pylist())
+    student = work.inputs["export"].metrics["stage"]
+    found = Answers(val.classes, names, labels, predicted, probability, student)
+    chosen = found.student_alone_wrong()[:NUM_WRONG].tolist()
+    small = _thumbnails(work, "data/val.arrow", {names[row] for row in chosen})
+    wrong = tuple(
+        WrongImage(
+            image_id=names[row],
+            label=val.classes[labels[row]],
+            student=val.classes[predicted[student][row]],
+            student_probability=float(probability[student][row]),
+            teacher_probability=float(probability["teacher"][row]),
+            picture=small.get(names[row]),
+        )
+        for row in chosen
+    )
+    return replace(found, wrong=wrong)
 
 
 def curve(result: Result) -> Curve:
@@ -268,6 +304,7 @@ def _headline(work: Work) -> Headline:
     return Headline(
         top1=final.top1,
         gain=final.gain,
+        gain_range=final.gain_range,
         stage=stage,
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],

@@ -2,7 +2,7 @@
 
 Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1, images
 that could not be read; empty for a teacher whose weights are given, or given and probed);
-measured.json of such a teacher (by_class and lost of its `Accuracy`).
+measured.parquet of such a teacher (see `measure`).
 """
 
 from pathlib import Path
