@@ -217,6 +217,14 @@ def _print_results(session: Session, until: str, of_student_alone: bool) -> None
                 noise = ", within noise" * is_noise(row.change_range)
                 loss = f"; [yellow]{-row.change:.1f} less than before it{noise}[/]"
             console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}{loss}")
+    if clean := report.clean_accuracies(session.done) if "evaluate" in session.done else ():
+        found = session.done["overlap"].metrics
+        remedy = "" if found["removed"] else "; overlap.remove=true leaves them out of training"
+        console.print(
+            f"\n[yellow]{found['labelled']:,} labelled images show {found['val']:,} of the "
+            f"validation images{remedy}[/]; top-1 without those: "
+            + ", ".join(f"{row.label} {row.clean_top1:.1%}" for row in clean)
+        )
     if "export" in session.done:
         exported = session.done["export"]
         console.print(

@@ -119,6 +119,25 @@ _One = Annotated[_Network | _Onnx | _Labels, Discriminator(_kind)]
 _Several = Annotated[tuple[_One, ...], Tag("list[teachers]")]
 
 
+class PoolSearch(DedupConfig):
+    """The search of the pool for validation images, and a person's decisions on its pairs."""
+
+    reviewed: str | None = Field(default=None, exclude=True)
+    """The reviewed.jsonl of a `ppcls dedup --review`, relative to the recipe. What it says is part
+    of the stage's key, not where it lies. Pairs are known by their contents, whatever their ids."""
+
+
+class OverlapConfig(Config):
+    """The labelled images that show a validation image.
+
+    They are searched for and told in any case. They stay by default: published accuracies are of
+    models that learnt from them, and labels are dear; the report says what each model reaches
+    without those validation images.
+    """
+
+    remove: bool = False  # leave them out of all that a teacher or student is trained on
+
+
 class LabelConfig(Config):
     """How the teacher's outputs are made and kept."""
 
@@ -153,7 +172,8 @@ class Recipe(Config):
     seed: int = 0  # of weights, order and augmentation: equal seeds give equal bits
     shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
     data: DataConfig  # what images there are
-    dedup: DedupConfig = DedupConfig()  # the search of the pool for validation images
+    overlap: OverlapConfig = OverlapConfig()  # labelled images that show a validation image
+    dedup: PoolSearch = PoolSearch()  # the search of the pool for validation images
     teacher: Annotated[_Network | _Onnx | _Labels | _Several, Discriminator(_kind)]
     """Of several the mean of their probabilities, weighted by `weight`."""
     label: LabelConfig = LabelConfig()  # the teacher's outputs for the pool
@@ -294,7 +314,7 @@ def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     recipe = parse(Recipe, data, str(path))
     _check_models(recipe, path)
-    return _resolve_teacher(_resolve_data(recipe, path.parent), path)
+    return _resolve_reviewed(_resolve_teacher(_resolve_data(recipe, path.parent), path), path)
 
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
@@ -330,6 +350,15 @@ def _check_models(recipe: Recipe, path: Path) -> None:
         for name, size in by_section.items():
             with errors_of(f"{path}: {name}.image_size"):
                 check_image_size(model, size)
+
+
+def _resolve_reviewed(recipe: Recipe, path: Path) -> Recipe:
+    """The file of decisions as an absolute path."""
+    if recipe.dedup.reviewed is None:
+        return recipe
+    with errors_of(f"{path}: dedup.reviewed"):
+        file = str(_is_file(Path(recipe.dedup.reviewed), path.parent).absolute())
+    return recipe.model_copy(update={"dedup": recipe.dedup.model_copy(update={"reviewed": file})})
 
 
 def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:

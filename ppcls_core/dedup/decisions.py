@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, parse
+from data_catalog.base.files import digest_of
 from ppcls_core.dedup.match.pairs import PAIRS
 
 REVIEWED = "reviewed.jsonl"  # the file, in the folder of a search
@@ -52,6 +53,11 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.by_pair)
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is decided, whenever and in which order."""
+        return digest_of([[*key, each.verdict] for key, each in sorted(self.by_pair.items())])
 
     def of(self, pool_sha256: str, val_sha256: str) -> Verdict | None:
         """The verdict on the pair of two files (sha256, hex), if there is one."""

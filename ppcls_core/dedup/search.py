@@ -50,6 +50,7 @@ class Search:
     `out` is the folder of the files above; `shard_size` images are searched between two points from
     which a killed search goes on. `planted`: (pool_id, val_id) -> transform of copies known to be
     in the pool, which the gallery shows behind the others. `decisions` overrule the search's.
+    `index`: the folder of an index of `against` that another search has made.
     """
 
     pool: Images
@@ -60,6 +61,7 @@ class Search:
     shard_size: int = 2048
     planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
+    index: Path | None = None
 
     @property
     def val(self) -> Images:
@@ -76,6 +78,12 @@ class Search:
         """Digests (sha256, hex) of the contents of `pool` and of `against`."""
         against = None if self.against is None else content_digest(self.against)
         return content_digest(self.pool), against
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What decides the pairs that are found: digests of the settings and of the images."""
+        settings = digest_of([FORMAT, self.shard_size, self.config.model_dump(mode="json")])
+        return {"settings": settings, "images": list(self.digests)}
 
     def files(self) -> list[str]:
         """Names of the files of the result, but for those of the index and the shards."""
@@ -126,8 +134,7 @@ def reserved(search: Search, given: Sequence[Path], note: Callable[[str], None])
 
 def _record(search: Search, given: list[str], note: Callable[[str], None]) -> None:
     """Leave the record of this search, unless the folder is another's; clear outdated work."""
-    settings = digest_of([FORMAT, search.shard_size, search.config.model_dump(mode="json")])
-    record = {"settings": settings, "images": list(search.digests), "given": given}
+    record = search.identity | {"given": given}
     earlier = read_json(search.out / RECORD)
     if isinstance(earlier, dict):
         same = {name for name in record if earlier.get(name) == record[name]}

@@ -211,6 +211,31 @@ class LeftOut:
     stage: str
     reason: str
     number: int
+    names: Sequence[str] = ()  # the first of them, where they are known
+
+
+@dataclass(frozen=True)
+class CleanRow:
+    """A model's top-1 (a fraction) on the `num_images` validation images that no labelled image
+    shows, beside that on all that it could read."""
+
+    label: str
+    top1: float
+    clean_top1: float
+    num_images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """`num_labelled` labelled images show `num_val` validation images; `removed`: nothing was
+    trained on them. `pairs`: some to look at; `rows`: what each model reaches without those
+    validation images."""
+
+    num_labelled: int
+    num_val: int
+    removed: bool
+    pairs: tuple[DuplicatePair, ...] = ()
+    rows: tuple[CleanRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +250,8 @@ class Report:
     answers: Answers = field(default_factory=Answers)
     curves: tuple[Curve, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
+    overlap: Overlap | None = None  # None: the labelled images were not searched
+    decisions: Mapping[str, int] = field(default_factory=dict)  # of a person, on the pool's pairs
     planted: tuple[PlantedRow, ...] = ()  # in the pool, by those who made it
     canaries: tuple[PlantedRow, ...] = ()  # by the search itself
     too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
@@ -239,6 +266,15 @@ class Report:
     card: str | None = None  # name of the model card, which lies beside the page
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """A file that was left out, and why."""
+
+    image_id: str
+    reason: str
+    detail: str
+
+
 @dataclass(frozen=True, eq=False)
 class SearchReport:
     """All that `page.render_search` shows of a search for duplicates by itself."""
@@ -249,6 +285,9 @@ class SearchReport:
     within: bool = False  # whether the pool was searched within
     val_counts: Mapping[str, int] = field(default_factory=dict)  # empty within a pool
     passed_over: Mapping[str, int] = field(default_factory=dict)  # files that are no images
+    decisions: Mapping[str, int] = field(default_factory=dict)  # of a person
+    rejected: Sequence[Rejected] = ()  # the first files that are no usable images
+    num_rejected: int = 0
 
 
 def is_noise(interval: Sequence[float]) -> bool:

@@ -49,6 +49,7 @@ def render(report: Report) -> str:
         drawn=curves,
         points=[curve for curve in report.curves if curve.loss.x and not curve.is_line],
         duplicates=report.duplicates[:MAX_PAIRS],
+        overlapping=report.overlap.pairs[:MAX_PAIRS] if report.overlap else (),
         selection=_svg_url(figures.selection_chart(report.selection)) if classes else None,
         classes=classes[:MAX_CLASSES],
         max_entropy=math.log(max(len(classes), 1)),

@@ -34,7 +34,7 @@ FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))]
 def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> dict[str, int]:
     """Set the classifier of `model`, which has the given `weights`; the counts of its images.
     Raises UserError: as `check_lost` and `fit_classifier`."""
-    images = work.images("data/teacher.arrow")
+    images = work.images("overlap/teacher.arrow")
 
     def tasks(rows: range) -> list[Item]:
         return items_of(images, rows, rows)  # there is one view: the row travels as its number

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes
+from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
+from ppcls_core.dedup.run import NUM_NAMED, unusable
 from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.report.answers import Answers, WrongImage
@@ -29,11 +32,13 @@ from ppcls_core.report.figures import thumbnail
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
+    CleanRow,
     CountRow,
     Curve,
     Headline,
     Histogram,
     LeftOut,
+    Overlap,
     Report,
     SelectionSummary,
     Series,
@@ -75,6 +80,8 @@ def run(work: Work) -> Outcome:
         answers=answers(work),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
+        overlap=overlap(work),
+        decisions=dedup["decisions"],
         planted=planted_rows(dedup["planted"]),
         canaries=planted_rows(dedup["canaries"]),
         too_few_features=dedup["too_few_features"],
@@ -99,10 +106,12 @@ def run(work: Work) -> Outcome:
 
 def _card(work: Work, report: Report) -> str:
     """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
-    done, files = work.inputs, work.inputs["data"].files
+    done, stages = work.inputs, ("overlap", "overlap", "data", "data")
+    places = zip(stages, ("train", "teacher", "val", "pool"), strict=True)
+    files = {(stage, name): done[stage].files[f"{name}.arrow"] for stage, name in places}
     data = [
-        DataRow(name, len(work.images(f"data/{name}.arrow")), files[f"{name}.arrow"].sha256)
-        for name in ("train", "teacher", "val", "pool")
+        DataRow(name, len(work.images(f"{stage}/{name}.arrow")), files[stage, name].sha256)
+        for stage, name in files
     ]
     provenance = [
         ProvenanceRow(name, result.key, result.digest, result.record["seconds"])
@@ -204,6 +213,40 @@ def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
+def overlap(work: Work) -> Overlap:
+    """The labelled images that show a validation image."""
+    found, chosen = work.inputs["overlap"].metrics, work.table("overlap/gallery.parquet")
+    sets = [work.images(f"data/{name}.arrow") for name in ("train", "teacher", "val")]
+
+    def labelled(ids: Iterable[str]) -> dict[str, Source]:
+        wanted = list(ids)
+        return sets[1].find(wanted) | sets[0].find(wanted)
+
+    return Overlap(
+        num_labelled=found["labelled"],
+        num_val=found["val"],
+        removed=found["removed"],
+        pairs=drawn(chosen, labelled, sets[2].find, work.recipe.dedup),
+        rows=clean_accuracies(work.inputs),
+    )
+
+
+def clean_accuracies(done: Mapping[str, Result]) -> tuple[CleanRow, ...]:
+    """What each model reaches without the validation images that a labelled image shows; nothing
+    where there are none."""
+    shown = pq.read_table(done["overlap"].path("pairs.parquet"), columns=["val_id"])["val_id"]
+    answers = pq.read_table(done["evaluate"].path("predictions.parquet"))
+    rows = []
+    for model in answers["model"].unique().to_pylist() if len(shown) else ():
+        own = answers.filter(pc.equal(answers["model"], model))
+        is_right = own["rank"].to_numpy() < 1
+        clean = pc.invert(pc.is_in(own["image_id"], shown.combine_chunks())).to_numpy()
+        num = int(clean.sum())
+        top1 = float((is_right & clean).sum() / max(num, 1))
+        rows.append(CleanRow(model, float(is_right.mean()), top1, num))
+    return tuple(rows)
+
+
 def selection(work: Work) -> tuple[SelectionSummary, int]:
     """(images selected and the teacher's entropies, pictures that cannot be read any more)."""
     rows = work.table("select/selection.parquet")
@@ -281,12 +324,24 @@ def count_rows(done: Mapping[str, Result]) -> list[CountRow]:
 def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
     """A row for each stage and reason for which it did without images."""
     for result in done:
+        names = _rejected_names(result)
         for name, number in result.counts.items():
             if name.startswith(_REJECTED):
-                yield LeftOut(result.stage, name.removeprefix(_REJECTED), number)
+                reason = name.removeprefix(_REJECTED)
+                yield LeftOut(result.stage, reason, number, names.get(reason, ()))
         for name, title in _LEFT_OUT.items():
             for reason, number in _leaves(result.metrics.get(name, {}), title):
                 yield LeftOut(result.stage, reason, number)
+
+
+def _rejected_names(result: Result) -> dict[str, list[str]]:
+    """The first images that a stage rejected for each reason, where it has a table of them."""
+    if "rejected.parquet" not in result.files:
+        return {}
+    rejected = unusable(result.directory)
+    reasons = rejected["reason"].unique().to_pylist()
+    chosen = {r: rejected.filter(pc.equal(rejected["reason"], r)) for r in reasons}
+    return {r: rows["image_id"][:NUM_NAMED].to_pylist() for r, rows in chosen.items()}
 
 
 def _leaves(counts: Mapping[str, Any] | int, title: str) -> Iterator[tuple[str, int]]:
