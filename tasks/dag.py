@@ -36,7 +36,7 @@ def _given_files(recipe: Recipe) -> dict[str, str]:
 def _decisions(recipe: Recipe) -> dict[str, str]:
     """Digest of a person's decisions, where the recipe names some."""
     file = recipe.dedup.reviewed
-    return {"dedup.reviewed": read_decisions(Path(file)).digest} if file else {}
+    return {"dedup.reviewed": read_decisions(file).digest} if file else {}
 
 
 # Files, or patterns of files, that a stage reads of others.

@@ -119,14 +119,6 @@ _One = Annotated[_Network | _Onnx | _Labels, Discriminator(_kind)]
 _Several = Annotated[tuple[_One, ...], Tag("list[teachers]")]
 
 
-class PoolSearch(DedupConfig):
-    """The search of the pool for validation images, and a person's decisions on its pairs."""
-
-    reviewed: str | None = Field(default=None, exclude=True)
-    """The reviewed.jsonl of a `ppcls dedup --review`, relative to the recipe. What it says is part
-    of the stage's key, not where it lies. Pairs are known by their contents, whatever their ids."""
-
-
 class OverlapConfig(Config):
     """The labelled images that show a validation image.
 
@@ -173,7 +165,7 @@ class Recipe(Config):
     shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
     data: DataConfig  # what images there are
     overlap: OverlapConfig = OverlapConfig()  # labelled images that show a validation image
-    dedup: PoolSearch = PoolSearch()  # the search of the pool for validation images
+    dedup: DedupConfig = DedupConfig()  # the search of the pool for validation images
     teacher: Annotated[_Network | _Onnx | _Labels | _Several, Discriminator(_kind)]
     """Of several the mean of their probabilities, weighted by `weight`."""
     label: LabelConfig = LabelConfig()  # the teacher's outputs for the pool
@@ -357,7 +349,7 @@ def _resolve_reviewed(recipe: Recipe, path: Path) -> Recipe:
     if recipe.dedup.reviewed is None:
         return recipe
     with errors_of(f"{path}: dedup.reviewed"):
-        file = str(_is_file(Path(recipe.dedup.reviewed), path.parent).absolute())
+        file = _is_file(recipe.dedup.reviewed, path.parent).absolute()
     return recipe.model_copy(update={"dedup": recipe.dedup.model_copy(update={"reviewed": file})})
 
 

@@ -112,9 +112,9 @@ def _search_of(given: Sequence[Path], out: Path, config: DedupConfig, monitor: M
 
 def _finish(search: Search, monitor: Monitor) -> SearchResult:
     """Do what is left of a search, its decisions as they are now, and draw its page."""
-    file = search.out / REVIEWED
-    if file.exists():
-        search = replace(search, decisions=read_decisions(file))
+    own = search.out / REVIEWED
+    decisions = read_decisions(search.config.reviewed, own if own.exists() else None)
+    search = replace(search, decisions=decisions)
     result = find_duplicates(search, monitor)
     write_search_page(search, result)
     return result

@@ -40,7 +40,7 @@ class Decision(Config):
 
     @property
     def key(self) -> _Key:
-        """What two decisions on one pair have in common."""
+        """The pair: two decisions on it have it in common."""
         first, second = sorted((self.pool_sha256, self.val_sha256))
         return first, second
 
@@ -109,14 +109,22 @@ def _with_reviewed(table: pa.Table, reviewed: pa.ChunkedArray) -> pa.Table:
     return table.append_column(PAIRS.field("reviewed"), reviewed)
 
 
-def read_decisions(path: Path) -> Decisions:
-    """The decisions in the file `path`. A last line without its end, which a kill may leave, is
-    none. Raises UserError: a line is no decision, or the file cannot be read."""
+def read_decisions(*paths: Path | None) -> Decisions:
+    """The decisions in these files, the last on a pair; of None there are none. A last line without
+    its end, which a kill may leave, is none. Raises UserError: a line is no decision, or a file
+    cannot be read."""
+    found: dict[_Key, Decision] = {}
+    for path in filter(None, paths):
+        _read(path, found)
+    return Decisions(found)
+
+
+def _read(path: Path, found: dict[_Key, Decision]) -> None:
+    """Put the decisions in the file `path` over those that are `found`."""
     try:
         whole, _, _ = path.read_bytes().rpartition(b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path") from error
-    found: dict[_Key, Decision] = {}
     for number, line in enumerate(whole.splitlines(), 1):
         where = f"{path}:{number}"
         try:
@@ -129,7 +137,6 @@ def read_decisions(path: Path) -> Decisions:
         found.pop(decision.key, None)
         if decision.verdict:
             found[decision.key] = decision
-    return Decisions(found)
 
 
 def append_decision(path: Path, decision: Decision) -> None:

@@ -81,7 +81,7 @@ class Search:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides the pairs that are found: digests of the settings and of the images."""
+        """Digests of the settings and of the images, which decide the pairs that are found."""
         settings = digest_of([FORMAT, self.shard_size, self.config.model_dump(mode="json")])
         return {"settings": settings, "images": list(self.digests)}
 

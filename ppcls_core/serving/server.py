@@ -145,7 +145,7 @@ def _events(refused: Refused) -> list[h11.Event]:
     return [start, h11.Data(data=bytes(response.body)), h11.EndOfMessage()]
 
 
-class Service(Protocol):
+class GuardedApp(Protocol):
     """An application behind its guard, and its limits."""
 
     config: ServeConfig
@@ -156,7 +156,7 @@ class Service(Protocol):
 class Server(uvicorn.Server):
     """Ends without an error on a signal, and does not wait for bodies that are still coming."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: GuardedApp) -> None:
         config, self._bodies = service.config, service.guard.bodies
         limits = {"limits": config, "metrics": service.metrics}
         super().__init__(

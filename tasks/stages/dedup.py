@@ -15,12 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.base.files import read_json, write_json
-from ppcls_core.dedup.decisions import Decisions, read_decisions
+from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import INDEX, RECORD, SHARDS, Search
 from ppcls_core.report.search import PAGE, write_search_page
-from tasks.recipe import Recipe
 from tasks.run.source import source_hash
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import MANIFEST
@@ -38,7 +37,7 @@ def run(work: Work) -> Outcome:
         workers=work.recipe.run_time.workers,
         shard_size=work.recipe.shard_size,
         planted={(row["pool_id"], row["val_id"]): row["transform"] for row in rows},
-        decisions=decisions_of(work.recipe),
+        decisions=read_decisions(work.recipe.dedup.reviewed),
         index=work.input(f"overlap/{INDEX}"),
     )
     take_over(work, search, __name__)
@@ -49,12 +48,6 @@ def run(work: Work) -> Outcome:
         counts=_counts(result),
         metrics=_metrics(result) | {"planted": planted_recall(planted, work.path("pairs.parquet"))},
     )
-
-
-def decisions_of(recipe: Recipe) -> Decisions:
-    """The decisions of a person that the recipe names; none where it names no file."""
-    file = recipe.dedup.reviewed
-    return read_decisions(Path(file)) if file else Decisions()
 
 
 def search_files(work: Work, search: Search) -> list[str]:

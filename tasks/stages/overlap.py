@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import Images, write_images
+from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search
 from ppcls_core.report.search import PAGE, write_search_page
 from tasks.run.stage import Outcome, Work
-from tasks.stages.dedup import decisions_of, search_files, take_over
+from tasks.stages.dedup import search_files, take_over
 
 SPLITS = ("train", "teacher")
 
@@ -34,7 +35,7 @@ def run(work: Work) -> Outcome:
         config=work.recipe.dedup.model_copy(update={"canaries": 0}),
         workers=work.recipe.run_time.workers,
         shard_size=work.recipe.shard_size,
-        decisions=decisions_of(work.recipe),
+        decisions=read_decisions(work.recipe.dedup.reviewed),
     )
     take_over(work, search, __name__)
     result = find_duplicates(search, work.monitor)

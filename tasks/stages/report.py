@@ -232,7 +232,7 @@ def overlap(work: Work) -> Overlap:
 
 
 def clean_accuracies(done: Mapping[str, Result]) -> tuple[CleanRow, ...]:
-    """What each model reaches without the validation images that a labelled image shows; nothing
+    """Each model's accuracy without the validation images that a labelled image shows; nothing
     where there are none."""
     shown = pq.read_table(done["overlap"].path("pairs.parquet"), columns=["val_id"])["val_id"]
     answers = pq.read_table(done["evaluate"].path("predictions.parquet"))

@@ -91,6 +91,7 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     )
 
 
+@pytest.mark.slow
 def test_each_model_is_measured_without_them(leaking: list[str], tmp_path: Path) -> None:
     done = run_until(tmp_path, leaking, "report")
     rows = {row.label: row for row in clean_accuracies(done)}

@@ -18,7 +18,7 @@ from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import access_to
 from ppcls_core.serving.app import ModelService, ServedModel
 from ppcls_core.serving.limits import ServeConfig
-from ppcls_core.serving.server import Server, Service, address_of, listen
+from ppcls_core.serving.server import Server, GuardedApp, address_of, listen
 
 COLOURS = ("red", "green", "blue")
 SIDECAR = Sidecar(architecture="Colours", classes=COLOURS, preprocess=Preprocess(size=32))
@@ -94,7 +94,7 @@ def running(
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[tuple[str, Server]]:
+def serving(service: GuardedApp) -> Iterator[tuple[str, Server]]:
     """`service` at a URL, on a free port of the loopback interface."""
     with listen("127.0.0.1", 0) as bound:
         server = Server(service)

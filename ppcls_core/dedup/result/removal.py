@@ -95,7 +95,7 @@ class Searched(Config):
 
 
 class Reviewed(Config):
-    """What became of a person's decisions: pairs `accepted`, those `refused` and therefore in no
+    """The outcome of a person's decisions: pairs `accepted`, those `refused` and therefore in no
     removed image's pairs, and the number of decisions on pairs that are `absent`."""
 
     accepted: int = 0

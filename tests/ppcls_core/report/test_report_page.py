@@ -88,7 +88,10 @@ def picture(seed: int, side: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
 
 
-LEFT_OUT = (LeftOut("dedup", "not_an_image", 1200), LeftOut("dedup", "empty", 3))
+LEFT_OUT = (
+    LeftOut("dedup", "not_an_image", 1200),
+    LeftOut("dedup", "empty", 3, ("a.jpg", "b.jpg")),
+)
 
 
 def some_answers(names: tuple[str, ...] = ("dress", "hat", "shirt")) -> Answers:
@@ -411,7 +414,7 @@ def test_a_filled_selection_is_called_that() -> None:
 
 
 def test_left_out_by_stage_and_reason(full: Page) -> None:
-    rows = [["dedup", "not an image", "1,200"], ["dedup", "empty", "3"]]
+    rows = [["dedup", "not an image", "1,200", ""], ["dedup", "empty", "3", "a.jpg, b.jpg, …"]]
     assert full.body("left-out") == rows
 
 
