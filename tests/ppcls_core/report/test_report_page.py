@@ -16,12 +16,14 @@ from ppcls_core.report.answers import Answers, WrongImage
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
+    CleanRow,
     CountRow,
     Curve,
     DuplicatePair,
     Headline,
     Histogram,
     LeftOut,
+    Overlap,
     PlantedRow,
     Report,
     SearchReport,
@@ -416,6 +418,18 @@ def test_a_filled_selection_is_called_that() -> None:
 def test_left_out_by_stage_and_reason(full: Page) -> None:
     rows = [["dedup", "not an image", "1,200", ""], ["dedup", "empty", "3", "a.jpg, b.jpg, …"]]
     assert full.body("left-out") == rows
+
+
+def test_labelled_images_that_show_validation_images_have_a_section() -> None:
+    rows = (CleanRow("fixed", 0.812, 0.75, 370),)
+    found = Overlap(2, 1, False, full_report().duplicates[:1], rows)
+    content = Page(page.render(replace(Report("t", "now"), overlap=found)))
+    assert "2 labelled images show 1 of the validation images" in content.text["overlap"]
+    assert "overlap.remove=true leaves them out" in content.text["overlap"]
+    assert content.body("overlap") == [["fixed", "81.2", "75.0", "370"]]
+    content = Page(page.render(replace(Report("t", "now"), overlap=Overlap(0, 0, False))))
+    assert "No labelled image shows a validation image." in content.text["overlap"]
+    assert "overlap" not in Page(page.render(Report("t", "now"))).text
 
 
 def test_reconciliation_says_what_is_missing(full: Page) -> None:
