@@ -22,7 +22,6 @@ from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.decisions import (
     REVIEWED,
     Decision,
-    Decisions,
     Verdict,
     append_decision,
     read_decisions,
@@ -113,15 +112,15 @@ class ReviewService:
 
     def __init__(self, search: Search, access: Access) -> None:
         self.config, self.metrics = ServeConfig(), Metrics()
-        self._file, table = search.out / REVIEWED, pairs_to_judge(search.out)
-        self._sources = {
-            "pool": search.pool.find(table["pool_id"].to_pylist()),
-            "val": search.val.find(table["val_id"].to_pylist()),
+        self._file, self._table = search.out / REVIEWED, pairs_to_judge(search.out)
+        self._images = {
+            side: images.take(images.rows_of(self._table[f"{side}_id"].to_pylist()))
+            for side, images in {"pool": search.pool, "val": search.val}.items()
         }
-        decided = read_decisions(self._file) if self._file.exists() else Decisions()
-        self._rows = table.to_pylist()
+        decided = read_decisions(self._file if self._file.exists() else None)
+        contents = (self._table[name].to_pylist() for name in ("pool_sha256", "val_sha256"))
         self._verdicts: list[Verdict | None] = [
-            decided.of(row["pool_sha256"], row["val_sha256"]) for row in self._rows
+            decided.of(*both) for both in zip(*contents, strict=True)
         ]
         self._writing = Lock()
         self._drawn: dict[str, Callable[[str, str], Response]] = {
@@ -142,7 +141,7 @@ class ReviewService:
     ) -> SomePairs:
         """`num` pairs from number `start` on."""
         shown = PairShown.model_fields.keys() & {*FOUND.names}
-        rows = enumerate(self._rows[start : start + num], start)
+        rows = enumerate(self._table.slice(start, num).to_pylist(), start)
         pairs = [
             PairShown(number=n, verdict=self._verdicts[n], **{name: row[name] for name in shown})
             for n, row in rows
@@ -170,12 +169,12 @@ class ReviewService:
         return self._standing(judged.number)
 
     def _row(self, number: int) -> dict[str, Any]:
-        if 0 <= number < len(self._rows):
-            return self._rows[number]
-        raise Refused(404, f"pair {number}", f"0 to {len(self._rows) - 1}", "reload the page")
+        if 0 <= number < len(self._table):
+            return self._table.slice(number, 1).to_pylist()[0]
+        raise Refused(404, f"pair {number}", f"0 to {len(self._table) - 1}", "reload the page")
 
     def _standing(self, after: int) -> Standing:
-        num, counts = len(self._rows), Counter(self._verdicts)
+        num, counts = len(self._table), Counter(self._verdicts)
         order = ((after + 1 + step) % num for step in range(num))
         following = next((n for n in order if self._verdicts[n] is None), None)
         return Standing(
@@ -185,7 +184,8 @@ class ReviewService:
     def _drawing(self, longest: int) -> Callable[[str, str], Response]:
         def draw(side: str, image_id: str) -> Response:
             try:
-                image = read_image(self._sources[side][image_id])
+                (source,) = self._images[side].find([image_id]).values()
+                image = read_image(source)
             except BadImage as error:
                 remedy = "put the file back as it was searched"
                 raise Refused(422, str(error), "the picture that was searched", remedy) from error

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
+from ppcls_core.cli.dedup import _reopened
 from ppcls_core.dedup.decisions import (
     REVIEWED,
     Decision,
@@ -178,3 +179,27 @@ def test_within_a_pool_the_image_of_a_refused_pair_stays(sets: Path, tmp_path: P
     assert run(pool, None, out)["duplicates"] == 1
     decide(out, "crop.jpg", "refused")
     assert run(pool, None, out)["duplicates"] == 0
+
+
+def test_a_review_needs_a_finished_search_of_images_as_they_are(
+    sets: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    pool, out = tmp_path / "pool", tmp_path / "out"
+    shutil.copytree(sets / "pool" / "a", pool)
+    run(pool, sets / "val", out)
+    assert _reopened(out)[1] == [pool, sets / "val"]
+    save(pool / "crop.jpg", picture(77))
+    with pytest.raises(UserError, match="its images have changed since they were searched"):
+        _reopened(out)
+    shutil.rmtree(pool)
+    with pytest.raises(UserError, match="are not there any more; search them again, then review"):
+        _reopened(out)
+    record = json.loads((out / "search.json").read_text())
+    del record["given"]
+    (out / "search.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="is a stage of a pipeline"):
+        _reopened(out)
+    (out / "removed.json").unlink()
+    with pytest.raises(UserError, match="holds no finished search"):
+        _reopened(out)
