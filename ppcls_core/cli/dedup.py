@@ -142,8 +142,8 @@ def _reopened(folder: Path) -> tuple[Search, list[Path]]:
         )
     if "given" not in record:
         raise UserError(
-            f"{folder}: is a stage of a pipeline, whose files no review may change; search its pool "
-            "by `ppcls dedup POOL --against VAL --out DIR`, review DIR, and name "
+            f"{folder}: is a stage of a pipeline, whose files no review may change; search its "
+            "pool by `ppcls dedup POOL --against VAL --out DIR`, review DIR, and name "
             "DIR/reviewed.jsonl as `dedup.reviewed` in the recipe"
         )
     given, again = [Path(path) for path in record["given"]], "search them again, then review"
