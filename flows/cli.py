@@ -7,6 +7,7 @@ COMMANDS = {
     "init": "flows.start:init",
     "run": "flows.commands:run",
     "status": "flows.commands:status",
+    "compare": "flows.compare:compare",
     "up": "flows.commands:up",
     "down": "flows.commands:down",
 }

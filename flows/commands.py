@@ -14,7 +14,7 @@ from data_catalog.base.errors import UserError
 from flows import services
 from flows.status import statuses
 from ppcls_core.cli.lazy import OVERRIDE
-from ppcls_core.report.model import is_noise
+from ppcls_core.report.intervals import is_noise
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path

@@ -9,6 +9,7 @@ for it: the baseline beside the duplicate search, the labels and the distillatio
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -34,7 +35,15 @@ from tasks.run.store import Result, Store
 _LEAVES_A_CORE = "tasks.stages.training:leaves_a_core"  # imports Paddle
 
 
-@flow(name="ssld", flow_run_name="{recipe}", validate_parameters=True)
+def _run_name() -> str:
+    """The recipe's name and what is set otherwise, which tells runs of one recipe apart."""
+    given = flow_run.parameters
+    recipe = Path(given.get("recipe") or "demo")
+    name = recipe.stem if recipe.suffix in (".yaml", ".yml") else str(recipe)
+    return " ".join([name, *(given.get("settings") or ())])
+
+
+@flow(name="ssld", flow_run_name=_run_name, validate_parameters=True)
 def ssld(
     recipe: str = "demo",
     settings: list[str] | None = None,

@@ -22,7 +22,8 @@ from ppcls_core.dedup.result.removal import ALTERED, TRUE, summary, verify_remov
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import INDEX, LIST, RECORD, Search, check_given, reserved
-from ppcls_core.report.model import percent, wilson
+from ppcls_core.report.intervals import wilson
+from ppcls_core.report.model import percent
 from ppcls_core.report.search import PAGE, write_search_page
 from ppcls_core.runtime.monitor import Monitor, SilentMonitor, check
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
+
+from ppcls_core.report.intervals import paired_interval
 
 NUM_BINS = 10  # of confidence, of equal width
 NUM_CONFUSED = 15  # rows shown
@@ -135,3 +138,16 @@ class Answers:
         )
         rows = np.flatnonzero(is_wrong)
         return rows[np.argsort(-self.probability[self.student][rows], kind="stable")]
+
+
+def difference(one: pa.Table, other: pa.Table) -> tuple[float, list[float]]:
+    """By how many points one model's top-1 is above another's on the images that both have seen
+    (columns image_id and rank, 0 where the answer is right), and its paired 95 % interval."""
+    columns = ["image_id", "rank"]
+    pairs = one.select(columns).join(other.select(columns), "image_id", right_suffix="_other")
+    pairs = pairs.drop_null()
+    first, second = (pairs[name].to_numpy() < 1 for name in ("rank", "rank_other"))
+    table = [(first & second), (first & ~second), (~first & second), ~(first | second)]
+    counts = [int(np.count_nonzero(cell)) for cell in table]
+    points = 100 * (counts[1] - counts[2]) / max(len(pairs), 1)
+    return points, [100 * end for end in paired_interval(*counts)]

@@ -183,17 +183,22 @@ def _panel(
 ) -> None:
     """One series with a dot at its mark, whose y stands, in the format `text`, above at the right.
 
-    The mark is None where no point is finite.
+    The mark is None where no point is finite. Of a single point there is the value alone.
     """
-    plain_axes(axes, ("left", "bottom") if mark else ())
+    is_line = len(series.x) > 1
+    plain_axes(axes, ("left", "bottom") if mark and is_line else ())
     if mark is None:
         return _not_recorded(axes)
     thin = _thin(series)
-    axes.plot(thin.x, thin.y, color=colour, linewidth=1.5, solid_joinstyle="round")
-    axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
     value = axes.text(1, 1, text.format(mark[1]), color=INK, fontsize=8.5, ha="right", va="top")
     value.set_transform(axes.transAxes)
+    if not is_line:
+        axes.set(xticks=[], yticks=[])
+        return None
+    axes.plot(thin.x, thin.y, color=colour, linewidth=1.5, solid_joinstyle="round")
+    axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
     axes.locator_params(nbins=3)
+    axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.03, y=0.3)
     axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
     return None

@@ -12,13 +12,13 @@ from markupsafe import Markup
 from ppcls_core.jobs.tuning.rows import Trials
 from ppcls_core.report import answer_figures, figures, tuning_figures
 from ppcls_core.report.answers import Answers
+from ppcls_core.report.intervals import is_noise
 from ppcls_core.report.model import (
     Headline,
     Image,
     PlantedRow,
     Report,
     SearchReport,
-    is_noise,
     percent,
     printable,
     signed,

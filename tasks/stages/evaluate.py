@@ -19,7 +19,7 @@ from ppcls_core.data.lost import lost_text
 from ppcls_core.engine.evaluator import PREDICTIONS, Accuracy, evaluate, predictions
 from ppcls_core.labels.teacher import NetworkTeacher
 from ppcls_core.models.complexity import count_parameters
-from ppcls_core.report.model import paired_interval
+from ppcls_core.report.answers import difference
 from tasks.recipe import DISTILLED, TRAINED, Recipe
 from tasks.run.stage import Outcome, Work
 from tasks.stages.teachers import WEIGHTS, measured_teacher, teacher_of
@@ -63,19 +63,6 @@ def run(work: Work) -> Outcome:
         counts=counts,
         metrics={row["label"]: row["top1"] for row in rows},
     )
-
-
-def difference(one: pa.Table, other: pa.Table) -> tuple[float, list[float]]:
-    """By how many points one model's top-1 is above another's on the images that both have seen
-    (rows of PREDICTIONS), and its paired 95 % interval."""
-    columns = ["image_id", "rank"]
-    pairs = one.select(columns).join(other.select(columns), "image_id", right_suffix="_other")
-    pairs = pairs.drop_null()
-    first, second = (pairs[name].to_numpy() < 1 for name in ("rank", "rank_other"))
-    table = [(first & second), (first & ~second), (~first & second), ~(first | second)]
-    counts = [int(np.count_nonzero(cell)) for cell in table]
-    points = 100 * (counts[1] - counts[2]) / max(len(pairs), 1)
-    return points, [100 * end for end in paired_interval(*counts)]
 
 
 def _of_model(label: str, found: pa.Table) -> pa.Table:

@@ -1,6 +1,7 @@
 """report: one self-contained page that says what the pipeline did and gained, and a model card.
 
-Files: report.html, model_card.md.
+Files: report.html, model_card.md, run.json (the settings, and each stage's key, counts and seconds:
+what `ssld compare` reads).
 """
 # pyright: reportAttributeAccessIssue=false
 
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from data_catalog.base.files import read_json, write_bytes
+from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
@@ -49,7 +50,7 @@ from ppcls_core.report.search import planted_rows
 from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED
 from tasks.run.stage import Outcome, Work
-from tasks.run.store import Result
+from tasks.run.store import RUN, Result
 
 CARD = "model_card.md"
 _BINS = 40
@@ -100,7 +101,14 @@ def run(work: Work) -> Outcome:
     )
     write_bytes(work.path("report.html"), render(report).encode())
     write_bytes(work.path(CARD), _card(work, report).encode())
-    files = ["report.html", CARD]
+    stages = {
+        name: {"key": result.key, "counts": result.counts, "seconds": result.record["seconds"]}
+        for name, result in work.inputs.items()
+    }
+    exported = work.inputs["export"].metrics["stage"]
+    run_record = {"settings": settings, "written": report.created_utc, "exported": exported}
+    write_json(work.path(RUN), run_record | {"stages": stages})
+    files = ["report.html", CARD, RUN]
     return Outcome(files=files, volatile=files)
 
 

@@ -15,7 +15,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import write_bytes, write_csv
 from data_catalog.published import published_weights
 from ppcls_core.models.weights.files import published_file
-from ppcls_core.report.model import wilson
+from ppcls_core.report.intervals import wilson
 from ppcls_core.runtime.gpu import gpu_names
 from tasks.start.photos import Photos, path_of
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppcls_core.report.intervals import is_noise, paired_interval
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
@@ -11,8 +12,6 @@ from ppcls_core.report.model import (
     Histogram,
     SelectionSummary,
     Series,
-    is_noise,
-    paired_interval,
     percent,
     printable,
     signed,
