@@ -33,7 +33,7 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     Raises UserError: no validation image can be read. Interrupted: a stop was requested; finished
     shards are kept.
     """
-    for name, images in {"pool": search.pool, "validation": search.against}.items():
+    for name, images in {search.title: search.pool, "validation": search.against}.items():
         if images is not None:
             monitor.note(f"{name}: {describe(images)}")
     index = _index(search, monitor)

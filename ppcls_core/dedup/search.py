@@ -50,7 +50,8 @@ class Search:
     `out` is the folder of the files above; `shard_size` images are searched between two points from
     which a killed search goes on. `planted`: (pool_id, val_id) -> transform of copies known to be
     in the pool, which the gallery shows behind the others. `decisions` overrule the search's.
-    `index`: the folder of an index of `against` that another search has made.
+    `index`: the folder of an index of `against` that another search has made. `title`: the pool's
+    name in messages.
     """
 
     pool: Images
@@ -62,6 +63,7 @@ class Search:
     planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
     index: Path | None = None
+    title: str = "pool"
 
     @property
     def val(self) -> Images:

@@ -35,6 +35,7 @@ def run(work: Work) -> Outcome:
         config=work.recipe.dedup.model_copy(update={"canaries": 0}),
         workers=work.recipe.run_time.workers,
         shard_size=work.recipe.shard_size,
+        title="labelled",
         decisions=read_decisions(work.recipe.dedup.reviewed),
     )
     take_over(work, search, __name__)
