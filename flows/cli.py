@@ -4,10 +4,12 @@ from ppcls_core.cli.lazy import lazy_app
 from ppcls_core.runtime.terminal import run_app
 
 COMMANDS = {
+    "init": "flows.start:init",
     "run": "flows.commands:run",
     "status": "flows.commands:status",
     "plan": "flows.planning:plan",
     "trace": "flows.tracing:trace",
+    "compare": "flows.compare:compare",
     "up": "flows.commands:up",
     "down": "flows.commands:down",
     "worker": "flows.commands:worker",

@@ -3,7 +3,7 @@
 import atexit
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -16,10 +16,11 @@ from flows import services
 from flows.status import statuses
 from ppcls_core.cli.common import log
 from ppcls_core.cli.lazy import OVERRIDE
+from ppcls_core.report.intervals import is_noise
 from ppcls_core.runtime.cluster import certificate
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
-from tasks.recipe import DISTILLED, RECIPES, known_recipes, load_recipes, recipe_path
+from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
@@ -242,6 +243,13 @@ def _described(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"{sum(reasons.values()):,} rejected ({', '.join(listed)})"
 
 
+def _gain(points: float, interval: Sequence[float]) -> str:
+    """Points with their paired 95 % interval, and whether that leaves the sign open."""
+    low, high = interval
+    verdict = "points, within noise, over" if is_noise((low, high)) else "points over"
+    return f"{points:+.1f} ({low:+.1f} to {high:+.1f}) {verdict}"
+
+
 def _print_results(session: Session, stages: Iterable[Stage]) -> None:
     """The table of what each of `stages` did, and the accuracies where they are known."""
     report = resolve_name("tasks.stages.report")  # imports Paddle
@@ -259,14 +267,22 @@ def _print_results(session: Session, stages: Iterable[Stage]) -> None:
     console.print(table)
     if "evaluate" in session.done:
         console.print()
-        before = 0.0
         for row in report.accuracies(session.done["evaluate"]):
-            gain = "" if row.gain is None else f"  {row.gain:+.1f} points over the baseline"
-            lost = 100 * (before - row.top1) if row.label in DISTILLED else 0
-            loss = f", [yellow]{lost:.1f} less than before it[/]" if lost > 0 else ""
             size = f" at {row.resolution} px" if row.resolution else ""
+            gain = "" if row.gain is None else f"  {_gain(row.gain, row.gain_range)} the baseline"
+            loss = ""
+            if row.change is not None and row.change < 0:
+                noise = ", within noise" * is_noise(row.change_range)
+                loss = f"; [yellow]{-row.change:.1f} less than before it{noise}[/]"
             console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}{loss}")
-            before = row.top1 if row.label in DISTILLED else 0.0
+    if clean := report.clean_accuracies(session.done) if "evaluate" in session.done else ():
+        found = session.done["overlap"].metrics
+        remedy = "" if found["removed"] else "; overlap.remove=true leaves them out of training"
+        console.print(
+            f"\n[yellow]{found['labelled']:,} labelled images show {found['val']:,} of the "
+            f"validation images{remedy}[/]; top-1 without those: "
+            + ", ".join(f"{row.label} {row.clean_top1:.1%}" for row in clean)
+        )
     if "export" in session.done:
         exported = session.done["export"]
         console.print(

@@ -1,11 +1,13 @@
 """How Prefect shows and stops a stage: its progress, its artifacts, signals to a flag."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -89,26 +91,36 @@ def stage_monitor(logger: Logger, stops: Callable[[], bool]) -> Iterator[Monitor
 
 
 def publish(session: Session, result: Result) -> None:
-    """Artifacts of `result`: a table of its counts, pictures and figures where it has some."""
-    title = f"Stage {result.stage}: counts, time, throughput"
-    artifacts.create_table_artifact([_row(result)], key=f"{result.stage}-stage", description=title)
+    """Artifacts of `result`: a table of its counts, pictures and figures where it has some. Those
+    of two recipes have other keys: a key's artifacts are versions of one another."""
+    recipe = session.recipe.name
+    key, of = partial(_key, recipe), f" of {recipe}"
+    title = f"Stage {result.stage}{of}: counts, time, throughput"
+    table = [_row(result)]
+    artifacts.create_table_artifact(table, key=key(f"{result.stage}-stage"), description=title)
     if result.stage in report.TRAINED:
         curve = report.curve(result)
-        if curve.loss.x:  # none where a teacher's weights are given
-            _image(learning_curves([curve]), "svg+xml", f"{result.stage}-curve", "Learning curve")
+        if curve.is_line:  # no point where a teacher's weights are given
+            data = learning_curves([curve])
+            _image(data, "svg+xml", key(f"{result.stage}-curve"), f"Learning curve{of}")
     elif result.stage == "dedup":
         _duplicates(session, result)
     elif result.stage == "select":
         _selection(session, result)
     elif result.stage == "evaluate":
+        title = f"Accuracy on the validation images{of}"
         rows = read_json(result.path("accuracy.json"))
-        artifacts.create_table_artifact(
-            rows, key="accuracy", description="Accuracy on the validation images"
-        )
+        artifacts.create_table_artifact(rows, key=key("accuracy"), description=title)
     elif result.stage == "report":
         page = result.path("report.html")
         text = f"# Report\n\n[{page}]({page.as_uri()})\n"
-        artifacts.create_markdown_artifact(text, key="report", description="The report of this run")
+        title = f"The report{of}"
+        artifacts.create_markdown_artifact(text, key=key("report"), description=title)
+
+
+def _key(recipe: str, kind: str) -> str:
+    """Prefect's keys hold small letters, digits and dashes."""
+    return f"{re.sub('[^a-z0-9]+', '-', recipe.lower()).strip('-') or 'recipe'}-{kind}"
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -120,13 +132,15 @@ def _row(result: Result) -> dict[str, Any]:
 def _duplicates(session: Session, result: Result) -> None:
     pairs = report.duplicate_pairs(_finished_work(session, result))
     if pairs:
-        _image(pair_sheet(pairs), "jpeg", "duplicates", "Pairs nearest the rule, on both sides")
+        title = f"Pairs nearest the rule, on both sides, of {session.recipe.name}"
+        _image(pair_sheet(pairs), "jpeg", _key(session.recipe.name, "duplicates"), title)
 
 
 def _selection(session: Session, result: Result) -> None:
     rows = pq.read_table(result.path("selection.parquet"))
     samples, _ = report.class_samples(_finished_work(session, result), rows)
-    _image(selection_sheet(samples), "jpeg", "selection", "Best and borderline images per class")
+    title = f"Best and borderline images per class, of {session.recipe.name}"
+    _image(selection_sheet(samples), "jpeg", _key(session.recipe.name, "selection"), title)
 
 
 def _finished_work(session: Session, result: Result) -> Work:

@@ -11,6 +11,7 @@ that no other stage has.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -40,7 +41,15 @@ POLL_SECONDS = 0.5  # while nothing else can be begun
 _ON_CORES = ("data", "dedup", "select", "report")  # stages that need no GPU
 
 
-@flow(name="ssld", flow_run_name="{recipe}", validate_parameters=True)
+def _run_name() -> str:
+    """The recipe's name and what is set otherwise, which tells runs of one recipe apart."""
+    given = flow_run.parameters
+    recipe = Path(given.get("recipe") or "demo")
+    name = recipe.stem if recipe.suffix in (".yaml", ".yml") else str(recipe)
+    return " ".join([name, *(given.get("settings") or ())])
+
+
+@flow(name="ssld", flow_run_name=_run_name, validate_parameters=True)
 def ssld(
     recipe: str = "demo",
     settings: list[str] | None = None,

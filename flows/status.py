@@ -56,7 +56,7 @@ def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
     """Differences between the last finished run and what the recipe asks for now."""
     if previous.version != stage.version:
         yield f"code version {previous.version} -> {stage.version}"
-    before, now = _flat(previous.settings), _flat(stage.own_settings(session.recipe))
+    before, now = flat(previous.settings), flat(stage.own_settings(session.recipe))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             yield f"{name}: {before.get(name)} -> {now.get(name)}"
@@ -66,14 +66,14 @@ def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
             yield f"input {name} changed"
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves of nested mappings by dotted path."""
     if not isinstance(value, dict):
         return {path: value}
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, inner in value.items():
-        flat |= _flat(inner, f"{path}.{name}" if path else name)
-    return flat
+        leaves |= flat(inner, f"{path}.{name}" if path else name)
+    return leaves
 
 
 def _summary(result: Result) -> str:

@@ -1,16 +1,17 @@
 """The stages in an order that respects what each reads; their `inputs` are the arrows.
 
-data --+--> teacher ---+
-       +--> dedup -----+--> label --> select --> views --> distill --> finetune --> fix --> export
-       |                                                                            |
-       +--> baseline ---------------------------------------------------------------+--> evaluate
-                                                                                         |
-                                                                          all of them ---+--> report
+data --> overlap --+--> teacher --+
+                   +--> dedup ----+--> label --> select --> views --> distill --> finetune --> fix
+                   |                                                                            |
+                   +--> baseline -----------------------------------------+--> evaluate <-------+
+                                                                          |      export <-------+
+                                                           all of them ---+--> report
 """
 
 from pathlib import Path
 
 from data_catalog.base.config import UserError, closest
+from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.labels.config import OnnxConfig
 from ppcls_core.models.weights.files import weights_digest
@@ -32,17 +33,26 @@ def _given_files(recipe: Recipe) -> dict[str, str]:
     return {name: weights_digest(path) for name, path in found.items()}
 
 
+def _decisions(recipe: Recipe) -> dict[str, str]:
+    """Digest of a person's decisions, where the recipe names some."""
+    file = recipe.dedup.reviewed
+    return {"dedup.reviewed": read_decisions(file).digest} if file else {}
+
+
 # Files, or patterns of files, that a stage reads of others.
 _INPUTS = {
-    "dedup": "data/pool.arrow data/val.arrow data/planted.parquet",
-    "teacher": "data/teacher.arrow data/val.arrow",
+    "overlap": "data/train.arrow data/teacher.arrow data/val.arrow",
+    "dedup": "data/pool.arrow data/val.arrow data/planted.parquet overlap/index/*",
+    "teacher": "overlap/teacher.arrow data/val.arrow",
     "label": "dedup/kept.arrow teacher/model*",
-    "select": "label/shard-*.labels.parquet dedup/kept.arrow data/train.arrow",
+    "select": "label/shard-*.labels.parquet dedup/kept.arrow overlap/train.arrow",
     "views": "select/train.arrow teacher/model* label/engine* label/shard-*.labels.parquet",
-    "baseline": "data/train.arrow data/val.arrow",
+    "baseline": "overlap/train.arrow data/val.arrow",
     "distill": "select/train.arrow data/val.arrow teacher/model* views/*",
-    "finetune": ("distill/model.pdparams data/train.arrow data/val.arrow teacher/model* views/*"),
-    "fix": "finetune/model.pdparams data/train.arrow data/val.arrow",
+    "finetune": (
+        "distill/model.pdparams overlap/train.arrow data/val.arrow teacher/model* views/*"
+    ),
+    "fix": "finetune/model.pdparams overlap/train.arrow data/val.arrow",
     "evaluate": " ".join(
         ["data/val.arrow teacher/m*", *(f"{name}/model.pdparams" for name in STUDENTS)]
     ),
@@ -50,23 +60,30 @@ _INPUTS = {
         ["data/train.arrow", *(f"{n}/model.pdparams {n}/history.json" for n in DISTILLED)]
     ),
     "report": (
-        "data/*.parquet dedup/*.parquet dedup/kept.arrow data/*.arrow label/*.parquet "
+        "data/*.parquet data/*.arrow overlap/*.parquet overlap/*.arrow dedup/*.parquet "
+        "dedup/kept.arrow label/*.parquet "
         f"select/*.parquet {' '.join(f'{name}/history.json' for name in TRAINED)} "
-        "evaluate/accuracy.json export/sidecar.json"
+        "evaluate/accuracy.json evaluate/predictions.parquet export/sidecar.json"
     ),
 }
-_EXTERNAL = {"data": fingerprints, "teacher": _given_files}
+_EXTERNAL = {
+    "data": fingerprints,
+    "overlap": _decisions,
+    "dedup": _decisions,
+    "teacher": _given_files,
+}
 _LABELLING = "label.batch_size label.encoding label.k label.precision teacher shard_size"
 _VIEWS = (
     "seed label teacher.model teacher.image_size distill.augmentation distill.teacher "
     "finetune.teacher shard_size"
 )
-_REPORTED = f"name seed shard_size data dedup label select student {' '.join(TRAINED)}"
+_REPORTED = f"name seed shard_size data overlap dedup label select student {' '.join(TRAINED)}"
 STAGES: dict[str, Stage] = {
     name: Stage(name, version, function, settings, _INPUTS.get(name, ""), _EXTERNAL.get(name))
     for name, version, function, settings in (
         ("data", 3, "tasks.stages.data:run", "data"),
-        ("dedup", 7, "tasks.stages.dedup:run", "dedup shard_size"),
+        ("overlap", 1, "tasks.stages.overlap:run", "overlap dedup shard_size"),
+        ("dedup", 8, "tasks.stages.dedup:run", "dedup shard_size"),
         ("teacher", 4, "tasks.stages.training:teacher", "seed teacher"),
         ("label", 2, "tasks.stages.label:label_pool", _LABELLING),
         ("select", 2, "tasks.stages.select:run", "select"),
@@ -75,9 +92,9 @@ STAGES: dict[str, Stage] = {
         ("distill", 3, "tasks.stages.training:distill", "seed student distill"),
         ("finetune", 3, "tasks.stages.training:finetune", "seed student finetune"),
         ("fix", 4, "tasks.stages.training:fix", "seed student fix"),
-        ("evaluate", 2, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
+        ("evaluate", 3, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
         ("export", 4, "tasks.stages.export:run", f"student {' '.join(DISTILLED)}"),
-        ("report", 6, "tasks.stages.report:run", _REPORTED),
+        ("report", 8, "tasks.stages.report:run", _REPORTED),
     )
 }
 

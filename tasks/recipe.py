@@ -120,6 +120,17 @@ _One = Annotated[_Network | _Onnx | _Labels, Discriminator(_kind)]
 _Several = Annotated[tuple[_One, ...], Tag("list[teachers]")]
 
 
+class OverlapConfig(Config):
+    """The labelled images that show a validation image.
+
+    They are searched for and told in any case. They stay by default: published accuracies are of
+    models that learnt from them, and labels are dear; the report says what each model reaches
+    without those validation images.
+    """
+
+    remove: bool = False  # leave them out of all that a teacher or student is trained on
+
+
 class LabelConfig(Config):
     """How the teacher's outputs are made and kept."""
 
@@ -157,6 +168,7 @@ class Recipe(Config):
     seed: int = 0  # of weights, order and augmentation: equal seeds give equal bits
     shard_size: int = Field(default=32768, gt=0)  # images a shard, the unit of resuming
     data: DataConfig  # what images there are
+    overlap: OverlapConfig = OverlapConfig()  # labelled images that show a validation image
     dedup: DedupConfig = DedupConfig()  # the search of the pool for validation images
     teacher: Annotated[_Network | _Onnx | _Labels | _Several, Discriminator(_kind)]
     """Of several the mean of their probabilities, weighted by `weight`."""
@@ -301,7 +313,8 @@ def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
     recipe = parse(Recipe, data, str(path))
     _check_models(recipe, path)
     recipe = _resolve_data(recipe, path.parent)
-    return _resolve_teacher(recipe if complete else _without_missing(recipe, path), path)
+    recipe = _resolve_teacher(recipe if complete else _without_missing(recipe, path), path)
+    return _resolve_reviewed(recipe, path)
 
 
 def _without_missing(recipe: Recipe, path: Path) -> Recipe:
@@ -350,6 +363,15 @@ def _check_models(recipe: Recipe, path: Path) -> None:
         for name, size in by_section.items():
             with errors_of(f"{path}: {name}.image_size"):
                 check_image_size(model, size)
+
+
+def _resolve_reviewed(recipe: Recipe, path: Path) -> Recipe:
+    """The file of decisions as an absolute path."""
+    if recipe.dedup.reviewed is None:
+        return recipe
+    with errors_of(f"{path}: dedup.reviewed"):
+        file = _is_file(recipe.dedup.reviewed, path.parent).absolute()
+    return recipe.model_copy(update={"dedup": recipe.dedup.model_copy(update={"reviewed": file})})
 
 
 def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:

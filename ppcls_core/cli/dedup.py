@@ -2,30 +2,39 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
 from rich.progress import Progress, TaskID
 
 from data_catalog.base.config import UserError, override, parse
+from data_catalog.base.files import read_json
 from data_catalog.images.collect import collect
 from ppcls_core.cli.common import LogMonitor, console, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.result.removal import ALTERED, summary, verify_removal
+from ppcls_core.dedup.decisions import REVIEWED, read_decisions
+from ppcls_core.dedup.result.removal import ALTERED, TRUE, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
-from ppcls_core.dedup.search import Search, check_given, reserved
-from ppcls_core.report.model import percent, wilson
+from ppcls_core.dedup.search import INDEX, LIST, RECORD, Search, check_given, reserved
+from ppcls_core.report.intervals import wilson
+from ppcls_core.report.model import percent
 from ppcls_core.report.search import PAGE, write_search_page
 from ppcls_core.runtime.cluster import LOCAL
-from ppcls_core.runtime.monitor import Monitor, check
+from ppcls_core.runtime.monitor import Monitor, SilentMonitor, check
+
+_PAGE = "ppcls_core.serving.review:serve_review"  # imports FastAPI, which takes a while
 
 
 def dedup(  # noqa: PLR0913 - a command's options
-    pool: Annotated[Path, typer.Argument(help="Images: a folder (of tars too), a list, or a tar.")],
+    pool: Annotated[
+        Path | None, typer.Argument(help="Images: a folder (of tars too), a list, or a tar.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="The images that the pool must not show.")
     ] = None,
@@ -39,19 +48,33 @@ def dedup(  # noqa: PLR0913 - a command's options
     cluster: Annotated[
         str, typer.Option(help="Address of a cluster's head, whose hosts all see pool and --out.")
     ] = LOCAL,
+    review: Annotated[
+        Path | None, typer.Option(help="The --out of a search: judge its pairs on a page.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option(*OVERRIDE, help="rule=strict and other settings.")
     ] = None,
 ) -> None:
     """Find the pool's images that show an image of another set, however altered, or one another.
 
-    Leaves pairs.parquet (pool_id, val_id, channel, score, inliers, margin, transform; also as
-    CSV), kept.parquet and rejected.parquet in the folder --out, val_rejected.parquet with the
-    images that could not be searched for, pairs.html to be looked at, and removed.json, which
-    others can verify. Altered images of the other set are searched as well,
+    Leaves pairs.parquet (pool_id, val_id, channel, score, inliers, margin, transform, whether a
+    person judged it; also as CSV), kept.txt and rejected.csv (also as Parquet) in the folder --out,
+    val_rejected.parquet with the images that could not be searched for, pairs.html to be looked at,
+    and removed.json, which others can verify. Altered images of the other set are searched as well,
     to estimate the recall (-o canaries=0: none). The same command again goes on where it was
     stopped.
+
+    --review DIR shows the pairs nearest the rule first, on a page of this machine alone. What is
+    judged is kept at once in DIR/reviewed.jsonl; at the end the files of DIR follow it.
     """
+    if review:
+        if pool or against or within or out or verify or overrides:
+            raise UserError("--review DIR is given alone: the search's record names its images")
+        return _review(review)
+    if pool is None:
+        raise UserError("give POOL, the images to search: a folder, a list or a tar")
+    if not pool.exists():
+        raise UserError(f"{pool}: no folder, list file or tar there; correct the path")
     if bool(against) == within:
         raise UserError("give one of --against FOLDER and --within")
     if bool(out) == bool(verify):
@@ -86,14 +109,62 @@ def search_given(  # noqa: PLR0913 - as the command
     """
     given = [pool, against] if against else [pool]
     check_given(out, given)
+    search = replace(_search_of(given, out, config, monitor), cluster=cluster)
+    with reserved(search, given, monitor.note):
+        return _finish(search, monitor)
+
+
+def _search_of(given: Sequence[Path], out: Path, config: DedupConfig, monitor: Monitor) -> Search:
     sets = [collect(path, progress=partial(_show_reading, monitor)) for path in given]
     workers = len(os.sched_getaffinity(0))
-    other = sets[1] if against else None
-    search = Search(sets[0], other, out, config, workers, cluster=cluster)
-    with reserved(search, given, monitor.note):
-        result = find_duplicates(search, monitor)
-        write_search_page(search, result)
+    return Search(sets[0], sets[1] if len(sets) > 1 else None, out, config, workers)
+
+
+def _finish(search: Search, monitor: Monitor) -> SearchResult:
+    """Do what is left of a search, its decisions as they are now, and draw its page."""
+    own = search.out / REVIEWED
+    decisions = read_decisions(search.config.reviewed, own if own.exists() else None)
+    search = replace(search, decisions=decisions)
+    result = find_duplicates(search, monitor)
+    write_search_page(search, result)
     return result
+
+
+def _review(folder: Path) -> None:
+    """Show the pairs of a finished search's folder until a signal; then its files follow."""
+    search, given = _reopened(folder)
+    with reserved(search, given, log):
+        resolve_name(_PAGE)(search, log)
+        log("the files of the search follow what was judged ...")
+        result = _finish(search, SilentMonitor())
+    log(_listed(result.pool_counts))
+    log(f"judged: {_listed(result.decision_counts) or 'nothing'}; written: {folder}")
+
+
+def _reopened(folder: Path) -> tuple[Search, list[Path]]:
+    """The finished search that left `folder`, and the paths of its images. Raises UserError: there
+    is none, or its images are not as they were."""
+    record, head = read_json(folder / RECORD), read_json(folder / INDEX / "index.json")
+    if not (isinstance(record, dict) and isinstance(head, dict) and (folder / LIST).exists()):
+        raise UserError(
+            f"{folder}: holds no finished search; give the --out of a `ppcls dedup`, and run that "
+            "again if it was stopped"
+        )
+    if "given" not in record:
+        raise UserError(
+            f"{folder}: is a stage of a pipeline, whose files no review may change; search its "
+            "pool by `ppcls dedup POOL --against VAL --out DIR`, review DIR, and name "
+            "DIR/reviewed.jsonl as `dedup.reviewed` in the recipe"
+        )
+    given, again = [Path(path) for path in record["given"]], "search them again, then review"
+    for path in given:
+        if not path.exists():
+            raise UserError(f"{path}: the images of {folder} are not there any more; {again}")
+    config = parse(DedupConfig, head["config"], str(folder))
+    search = _search_of(given, folder, config, SilentMonitor())
+    if list(search.digests) != record["images"]:
+        raise UserError(f"{folder}: its images have changed since they were searched; {again}")
+    return search, given
 
 
 def _show_reading(monitor: Monitor, done: int, total: int) -> None:
@@ -125,11 +196,11 @@ def _verify(path: Path, pool: Path, against: Path | None) -> None:
     for note in notes:
         log(f"{path}: {note}")
     for pair in verified:
-        if pair.verdict != "agrees":
+        if pair.verdict not in TRUE:
             log(f"{pair.image_id} - {pair.val_id}: {pair.verdict} ({pair.detail})")
     counts = summary(verified)
     log(_listed(counts))
-    if counts["agrees"] < len(verified):
+    if sum(counts[verdict] for verdict in TRUE) < len(verified):
         raise UserError(f"{path}: not all of its {len(verified):,} pairs agree")
     if ALTERED in notes:
         raise UserError(f"{path}: {ALTERED}; ask for the list as it was written")

@@ -34,14 +34,14 @@ FASTEST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # lossless: the attack alone alters 
 
 
 def find_canaries(
-    find: Find, index: ValIndex, workers: int, on_image: Callable[[], None]
+    find: Find, index: ValIndex, num: int, workers: int, on_image: Callable[[], None]
 ) -> pa.Table:
-    """A row for each canary (CANARIES): whether the search found it, and how; `config.canaries` are
-    planted, all attacks in turn.
+    """A row for each canary (CANARIES): whether the search found it, and how; `num` are planted,
+    all attacks in turn.
 
     `find` gives where indexed images are. The same images give the same canaries in every run.
     """
-    planted = plan(index.ids, index.config.canaries)
+    planted = plan(index.ids, num)
     images = find(name for _, *names in planted for name in names)
     sources = [Made(partial(_altered, images, *canary)) for canary in planted]
     ids = [str(number) for number in range(len(planted))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -55,6 +56,11 @@ class DedupConfig(Config):
     hash_agreement: float = Field(default=0.93, gt=0, le=1)  # of the thumbnails' texture
 
     canaries: int = Field(default=200, ge=0)  # altered images planted to estimate the recall
+
+    reviewed: Path | None = Field(default=None, exclude=True)
+    """Decisions of a person to honour: the reviewed.jsonl of a `ppcls dedup --review`; in a recipe
+    relative to it. Pairs are known by their contents, whatever their ids. What the file says is
+    part of the stage's key, not where it lies."""
 
     @model_validator(mode="after")
     def _ordered(self) -> DedupConfig:

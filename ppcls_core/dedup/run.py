@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_table
@@ -36,7 +38,7 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
     Raises UserError: no validation image can be read. Interrupted: a stop was requested; finished
     shards are kept.
     """
-    for name, images in {"pool": search.pool, "validation": search.against}.items():
+    for name, images in {search.title: search.pool, "validation": search.against}.items():
         if images is not None:
             monitor.note(f"{name}: {describe(images)}")
     index = _index(search, monitor)
@@ -45,7 +47,26 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         _note_val(search, index, val, monitor)
     _plant(search, index, monitor)
     _search(search, index, monitor)
-    return write_result(search, index, val)
+    result = write_result(search, index, val)
+    _note_rejected(search.out, monitor)
+    if counts := result.decision_counts:
+        listed = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+        absent = " (on pairs that this search does not find)" * bool(counts["absent"])
+        monitor.note(f"decisions of a person: {listed}{absent}")
+    return result
+
+
+def unusable(folder: Path) -> pa.Table:
+    """The images of a finished search's pool that are no usable images (REJECTED)."""
+    path = folder / "rejected.parquet"
+    return pq.read_table(path, filters=pc.field("reason") != "duplicate")
+
+
+def _note_rejected(folder: Path, monitor: Monitor) -> None:
+    rejected = unusable(folder)
+    if len(rejected):
+        file = folder / "rejected.csv"
+        monitor.note(f"not used: {_reasons(rejected)}; all of them and why: {file}")
 
 
 def _reasons(rejected: pa.Table) -> str:
@@ -61,7 +82,7 @@ def _some(names: list[str], total: int) -> str:
 
 def _index(search: Search, monitor: Monitor) -> ValIndex:
     """The index, built unless an earlier run left it whole."""
-    path = search.out / INDEX
+    path = search.index or search.out / INDEX
     if not (path / "index.json").exists():
         build_index(search.val, search.config, path, search.workers, monitor)
     shutil.rmtree(path / SHARDS, ignore_errors=True)  # of a build killed after its last step
@@ -91,16 +112,17 @@ def _note_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) 
 
 def _plant(search: Search, index: ValIndex, monitor: Monitor) -> None:
     """Search the canaries, unless an earlier run did."""
-    path, start = search.out / "canaries.parquet", time.monotonic()
+    path, num = search.out / "canaries.parquet", search.config.canaries
+    start = time.monotonic()
     if path.exists():
         return
     done = count(1)
 
     def advance() -> None:
-        monitor.progress(next(done), search.config.canaries, "canaries")
+        monitor.progress(next(done), num, "canaries")
         check(monitor)
 
-    canaries = find_canaries(search.val.find, index, search.workers, advance)
+    canaries = find_canaries(search.val.find, index, num, search.workers, advance)
     seconds = time.monotonic() - start
     write_table(path, canaries)
     if len(canaries):

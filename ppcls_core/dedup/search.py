@@ -2,9 +2,10 @@
 
 Files of the folder, whoever asks for the search:
     pairs.parquet, pairs.csv  PAIRS: which pool image shows which image, and where
-    refused.parquet           PAIRS: those nearly accepted
-    kept.arrow, kept.parquet  the pool's rest: as image set (data_catalog.images.columns), image_id
-    rejected.parquet          REJECTED: every other pool image with the reason; a duplicate has the
+    refused.parquet           PAIRS: those nearly accepted, and those that a person has refused
+    kept.arrow                the pool's rest as image set (data_catalog.images.columns)
+    kept.parquet, kept.txt    its ids; the latter as a list, relative to the pool's folder
+    rejected.parquet, .csv    REJECTED: every other pool image with the reason; a duplicate has the
                               reason `duplicate` and the other image's id as detail
     weak.parquet              IDS: those kept that have too few features for SIFT to be relied on
     val_rejected.parquet      REJECTED: validation images that could not be searched for
@@ -12,6 +13,7 @@ Files of the folder, whoever asks for the search:
     canaries.parquet          CANARIES: altered validation images searched for, and the outcome
     gallery.parquet           GALLERY: some pairs to look at
     removed.json              to verify the removal with (ppcls_core.dedup.result.removal)
+    reviewed.jsonl            decisions of a person (ppcls_core.dedup.decisions), where there are
     index/                    of the validation images (ppcls_core.dedup.match.index)
     shards/                   of the pool (ppcls_core.runtime.shards): a second run goes on behind
                               those that are whole
@@ -30,13 +32,16 @@ from data_catalog.base.files import LockHeld, digest_of, locked, read_json, writ
 from data_catalog.images.columns import Images
 from data_catalog.images.identity import content_digest
 from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.decisions import REVIEWED, Decisions
 from ppcls_core.dedup.match.index import FORMAT
 from ppcls_core.runtime.cluster import LOCAL
 
 SHARDS, INDEX, RECORD, LOCK = "shards", "index", "search.json", ".lock"
 POOL = ".pool.arrow"  # the pool for the hosts of a cluster, while they search
+LIST = "removed.json"  # the last file of a search
 TABLES = ("pairs", "refused", "rejected", "weak", "kept", "canaries", "gallery")
 VAL_TABLES = ("val_rejected", "val_weak")
+TEXTS = ("pairs.csv", "kept.txt", "rejected.csv")
 KINDS = ("pairs", "refused", "rejected", "weak")  # tables of a shard
 
 
@@ -48,6 +53,8 @@ class Search:
     which a killed search goes on. `planted`: (pool_id, val_id) -> transform of copies known to be
     in the pool, which the gallery shows behind the others. `cluster`: who searches the pool, see
     `ppcls_core.runtime.cluster`; `out` then lies where all hosts see it under the same path.
+    `decisions` overrule the search's. `index`: the folder of an index of `against` that another
+    search has made. `title`: the pool's name in messages.
     """
 
     pool: Images
@@ -58,6 +65,9 @@ class Search:
     shard_size: int = 2048
     planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
     cluster: str = LOCAL
+    decisions: Decisions = field(default_factory=Decisions)
+    index: Path | None = None
+    title: str = "pool"
 
     @property
     def val(self) -> Images:
@@ -75,10 +85,16 @@ class Search:
         against = None if self.against is None else content_digest(self.against)
         return content_digest(self.pool), against
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """Digests of the settings and of the images, which decide the pairs that are found."""
+        settings = digest_of([FORMAT, self.shard_size, self.config.model_dump(mode="json")])
+        return {"settings": settings, "images": list(self.digests)}
+
     def files(self) -> list[str]:
         """Names of the files of the result, but for those of the index and the shards."""
         tables = TABLES if self.within else (*TABLES, *VAL_TABLES)
-        return [*(f"{n}.parquet" for n in tables), "pairs.csv", "kept.arrow", "removed.json"]
+        return [*(f"{n}.parquet" for n in tables), *TEXTS, "kept.arrow", LIST]
 
 
 def check_given(out: Path, given: Sequence[Path]) -> None:
@@ -124,8 +140,7 @@ def reserved(search: Search, given: Sequence[Path], note: Callable[[str], None])
 
 def _record(search: Search, given: list[str], note: Callable[[str], None]) -> None:
     """Leave the record of this search, unless the folder is another's; clear outdated work."""
-    settings = digest_of([FORMAT, search.shard_size, search.config.model_dump(mode="json")])
-    record = {"settings": settings, "images": list(search.digests), "given": given}
+    record = search.identity | {"given": given}
     earlier = read_json(search.out / RECORD)
     if isinstance(earlier, dict):
         same = {name for name in record if earlier.get(name) == record[name]}
@@ -139,8 +154,9 @@ def _record(search: Search, given: list[str], note: Callable[[str], None]) -> No
 
 
 def _clear(out: Path) -> None:
+    """Remove all but the lock and a person's decisions, which are of contents."""
     for path in out.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif path.name not in (LOCK, REVIEWED):
             path.unlink()

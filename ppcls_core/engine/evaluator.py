@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import paddle
+import pyarrow as pa
 
 from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
@@ -20,6 +21,19 @@ BATCH_SIZE = 64
 TOPK = 5
 Predict = Callable[[np.ndarray], np.ndarray]
 """uint8 [N, 3, S, S] pixels to float32 [N, C] logits."""
+Record = Callable[[Sequence[int], Sequence[np.ndarray]], None]
+"""Is given the rows of a batch and the logits of each predictor."""
+PREDICTIONS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("label", pa.int32()),
+        ("predicted", pa.int32()),
+        ("probability", pa.float32()),
+        ("rank", pa.int32()),
+    ]
+)
+"""A row an image: its class, the predicted one with the probability that the model gives it, and
+the rank of the image's class among the model's answers, 0 the best; ties and NaN rank it last."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +90,22 @@ def predict_logits(model: paddle.nn.Layer, pixels: np.ndarray) -> np.ndarray:
         return model(normalize(pixels, model)).numpy()
 
 
-def evaluate(model: paddle.nn.Layer, data: EvalData, monitor: Monitor) -> Accuracy:
+def evaluate(
+    model: paddle.nn.Layer, data: EvalData, monitor: Monitor, record: Record | None = None
+) -> Accuracy:
     """As `evaluate_each`, of `model` in eval mode; afterwards each layer is in its former mode."""
     with eval_mode(model):
-        return evaluate_each([partial(predict_logits, model)], data, monitor)[0]
+        return evaluate_each([partial(predict_logits, model)], data, monitor, record)[0]
 
 
 def evaluate_each(
-    predictors: Sequence[Predict], data: EvalData, monitor: Monitor
+    predictors: Sequence[Predict], data: EvalData, monitor: Monitor, record: Record | None = None
 ) -> list[Accuracy]:
     """The accuracy of each predictor; every image is read once.
 
-    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same. Raises
-    Interrupted: a stop was requested; UserError: no image, or too few, can be read.
+    Of P processes the r-th takes the images r, r + P, r + 2 P ...; all return the same, and
+    `record` learns of its own images. Raises Interrupted: a stop was requested; UserError: no
+    image, or too few, can be read.
     """
     images, labels, lost = data.images, data.images.labels, Lost()
     counts = [np.zeros((3, 0), np.int64) for _ in predictors]
@@ -100,7 +117,10 @@ def evaluate_each(
     for rows, pixels, bad in read_batches(mine, read, BATCH_SIZE, data.workers):
         lost.update({images.ids[row]: (error.reason, error.detail) for row, error in bad})
         if rows:
-            hits = [count_hits(predict(pixels), labels[rows], data.topk) for predict in predictors]
+            logits = [predict(pixels) for predict in predictors]
+            hits = [count_hits(answer, labels[rows], data.topk) for answer in logits]
+            if record:
+                record(rows, logits)
             counts = [_sum([total, new]) for total, new in zip(counts, hits, strict=True)]
         if monitor.stop_requested:
             break  # not raised here: the others must learn of it first
@@ -113,10 +133,32 @@ def evaluate_each(
 
 def count_hits(logits: np.ndarray, labels: np.ndarray, topk: int = TOPK) -> np.ndarray:
     """`Accuracy.by_class` of float [N, C] logits, integer [N] labels; ties and NaN are misses."""
+    return _by_class(labels, ranks_of(logits, labels), logits.shape[1], topk)
+
+
+def ranks_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int [N]: how many other classes have no lower logit than the label's; ties and NaN count."""
     target = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
-    rank = (~(logits < target)).sum(1) - 1  # not >=, which is false for NaN; less itself
-    hits = (labels, labels[rank < 1], labels[rank < topk])
-    return np.array([np.bincount(hit, minlength=logits.shape[1]) for hit in hits])
+    return (~(logits < target)).sum(1) - 1  # not >=, which is false for NaN; less itself
+
+
+def _by_class(labels: np.ndarray, ranks: np.ndarray, num_classes: int, topk: int) -> np.ndarray:
+    hits = (labels, labels[ranks < 1], labels[ranks < topk])
+    return np.array([np.bincount(hit, minlength=num_classes) for hit in hits])
+
+
+def predictions(ids: Sequence[str], labels: np.ndarray, logits: np.ndarray) -> pa.Table:
+    """Rows of PREDICTIONS; `logits` float [N, C] may be log-probabilities."""
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    likeliest = (shares / shares.sum(1, keepdims=True)).max(1)
+    columns = [ids, labels, logits.argmax(1), likeliest, ranks_of(logits, labels)]
+    return pa.table([pa.array(column) for column in columns], PREDICTIONS.names).cast(PREDICTIONS)
+
+
+def accuracy_of(found: pa.Table, num_classes: int, lost: dict[str, int]) -> Accuracy:
+    """The accuracy that rows of PREDICTIONS add up to."""
+    labels, ranks = (found[name].to_numpy() for name in ("label", "rank"))
+    return Accuracy(_by_class(labels, ranks, num_classes, TOPK), lost)
 
 
 def _sum(counts: list[np.ndarray]) -> np.ndarray:

@@ -9,23 +9,26 @@ from data_catalog.base.config import UserError
 from ppcls_core.models.networks.layers import Network
 
 STRENGTHS = np.logspace(-4, 1, 11)  # inverse of the L2 penalty, of standardised features
-FOLDS = 5
+FOLDS = 5  # at most
 
 
 def fit_classifier(model: Network, features: np.ndarray, labels: np.ndarray, seed: int) -> float:
     """Set the classifier of `model` to the multinomial logistic regression of `labels` int [N] on
-    `features` float32 [N, F]; the inverse L2 that FOLDS-fold cross-validation chose.
+    `features` float32 [N, F]; the inverse L2 that cross-validation chose, of FOLDS folds, or of as
+    many as the smallest class has images.
 
-    Raises UserError: a class has fewer than FOLDS images, or there is one class.
+    Raises UserError: a class has fewer than two images, or there is one class.
     """
     num_classes = model.classifier.weight.shape[1]
     counts = np.bincount(labels, minlength=num_classes)
-    if counts.min() < FOLDS or num_classes < 2:
+    if counts.min() < 2 or num_classes < 2:
         raise UserError(
-            f"class {counts.argmin()} has {counts.min()} labelled images that can be read, a probe "
-            f"needs at least 2 classes of {FOLDS}; take `mode: finetune`, or label more"
+            f"class {counts.argmin()} has {counts.min()} labelled images that can be read, of "
+            f"{num_classes} classes; a probe needs two images or more of each of two classes or "
+            "more: take `mode: finetune`, or label more"
         )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    num_folds = min(FOLDS, int(counts.min()))
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed % 2**32)
     # Standardised, so that one range of strengths suits every network.
     mean, deviation = features.mean(0), features.std(0) + 1e-6
     # Likelihood, not accuracy: soft labels need probabilities that can be believed.

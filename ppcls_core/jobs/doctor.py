@@ -22,6 +22,7 @@ import paddle
 
 from data_catalog.base.config import UserError
 from ppcls_core.data.transforms import Preprocess
+from ppcls_core.dedup.match.index import import_faiss
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.engine.distributed import join
 from ppcls_core.engine.evaluator import EvalData, predict_logits
@@ -255,9 +256,7 @@ def onnxruntime() -> np.ndarray:
 
 def neighbours() -> np.ndarray:
     """Rows of the four nearest by faiss, on the GPU where that has one: int64 [q, 4]."""
-    given, asked = _descriptors()
-    import faiss  # says much of how it was loaded
-
+    (given, asked), faiss = _descriptors(), import_faiss()
     index = faiss.IndexFlatL2(given.shape[1])
     if num_gpus():
         if not getattr(faiss, "get_num_gpus", int)():

@@ -10,9 +10,10 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,17 +183,22 @@ def _panel(
 ) -> None:
     """One series with a dot at its mark, whose y stands, in the format `text`, above at the right.
 
-    The mark is None where no point is finite.
+    The mark is None where no point is finite. Of a single point there is the value alone.
     """
-    plain_axes(axes, ("left", "bottom") if mark else ())
+    is_line = len(series.x) > 1
+    plain_axes(axes, ("left", "bottom") if mark and is_line else ())
     if mark is None:
         return _not_recorded(axes)
     thin = _thin(series)
-    axes.plot(thin.x, thin.y, color=colour, linewidth=1.5, solid_joinstyle="round")
-    axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
     value = axes.text(1, 1, text.format(mark[1]), color=INK, fontsize=8.5, ha="right", va="top")
     value.set_transform(axes.transAxes)
+    if not is_line:
+        axes.set(xticks=[], yticks=[])
+        return None
+    axes.plot(thin.x, thin.y, color=colour, linewidth=1.5, solid_joinstyle="round")
+    axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
     axes.locator_params(nbins=3)
+    axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.03, y=0.3)
     axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
     return None
@@ -286,14 +292,44 @@ def shorten(text: str, length: int) -> str:
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def drawing(texts: Iterable[str] = ()) -> Iterator[None]:
     """matplotlib under this module's settings, for one thread at a time: its settings and its font
-    cache belong to the whole process."""
+    cache belong to the whole process. `texts`: those that become pixels, for which fonts are sought
+    among the installed ones where DejaVu Sans has not all characters."""
     import matplotlib
 
     with _LOCK, matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        characters = frozenset("".join(texts))
+        matplotlib.rcParams["font.family"] = [*_SETTINGS["font.family"], *_families(characters)]
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
         yield
+
+
+@lru_cache(64)
+def _families(characters: frozenset[str]) -> tuple[str, ...]:
+    """Families of installed fonts that have those of the characters that DejaVu Sans lacks, as far
+    as there are any; a browser finds them by itself, so that an SVG needs none."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    known = FT2Font(font_manager.findfont(_SETTINGS["font.family"][0]))
+    missing = {c for c in characters if c.isprintable() and not known.get_char_index(ord(c))}
+    found: list[str] = []
+    paths = font_manager.findSystemFonts() if missing else ()
+    for path in sorted(paths, key=lambda path: ("Regular" not in path, path)):
+        try:
+            font = FT2Font(path)
+            has = {c for c in missing if font.get_char_index(ord(c))}
+            if has:
+                font_manager.fontManager.addfont(path)
+        except (OSError, RuntimeError, NotImplementedError, ValueError):
+            continue  # no font that matplotlib can draw
+        if has:
+            found.append(font.family_name)
+            missing -= has
+        if not missing:
+            break
+    return tuple(found)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -359,7 +395,8 @@ def _sheet(rows: Sequence[_Row], layout: tuple[int, int], tile: tuple[int, int])
     width, height = tiles * (tile[0] + gap) + margin, tile[1] + head + margin
     down = math.ceil(len(rows) / columns)
     canvas = np.full((down * height + margin, columns * width + margin, 3), 255, np.uint8)
-    with drawing():
+    texts = [printable(text) for row in rows for text in row.lines]
+    with drawing(texts):
         figure = new_figure(canvas.shape[1] / 100, canvas.shape[0] / 100)
         for number, row in enumerate(rows):
             top, left = margin + number // columns * height, margin + number % columns * width

@@ -6,25 +6,17 @@ is nothing to show. Nothing here reads a file. At the end: how page and charts w
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
 from ppcls_core.dedup.result.gallery import DuplicatePair
+from ppcls_core.report.answers import Answers
+from ppcls_core.report.intervals import wilson
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
-
-
-def wilson(share: float, num: int) -> tuple[float, float]:
-    """95 % interval of a `share` seen in `num` trials (Wilson 1927)."""
-    if num <= 0:
-        return share, share
-    z, scale = 1.959964, 1 + 1.959964**2 / num
-    centre = (share + z * z / (2 * num)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,7 @@ class Headline:
     images_labelled: int | None = None  # pool images that got a soft label
     duplicates_removed: int | None = None  # pool images that show a validation image
     stage: str | None = None  # which left the exported student
+    gain_range: Sequence[float] = ()  # 95 % interval of `gain`
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,9 @@ class AccuracyRow:
     num_images: int
     gain: float | None  # over the baseline in points; None for teacher and baseline
     parameters: int | None
+    gain_range: Sequence[float] = ()  # its 95 % interval, paired: of the same images
+    change: float | None = None  # over the stage before in points; None for teacher and baseline
+    change_range: Sequence[float] = ()
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of `top1` as two fractions: what another validation set of this
@@ -96,6 +92,11 @@ class Curve:
     lr: Series = Series()
     val_top1: Series = Series()  # fractions
     x_name: str = "epoch"  # or "step"
+
+    @property
+    def is_line(self) -> bool:
+        """Whether there are points to draw a line through."""
+        return max(len(self.loss.x), len(self.val_top1.x)) > 1
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,31 @@ class LeftOut:
     stage: str
     reason: str
     number: int
+    names: Sequence[str] = ()  # the first of them, where they are known
+
+
+@dataclass(frozen=True)
+class CleanRow:
+    """A model's top-1 (a fraction) on the `num_images` validation images that no labelled image
+    shows, beside that on all that it could read."""
+
+    label: str
+    top1: float
+    clean_top1: float
+    num_images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """`num_labelled` labelled images show `num_val` validation images; `removed`: nothing was
+    trained on them. `pairs`: some to look at; `rows`: what each model reaches without those
+    validation images."""
+
+    num_labelled: int
+    num_val: int
+    removed: bool
+    pairs: tuple[DuplicatePair, ...] = ()
+    rows: tuple[CleanRow, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +215,11 @@ class Report:
     headline: Headline = Headline()
     stages: tuple[StageRow, ...] = ()
     accuracies: tuple[AccuracyRow, ...] = ()
+    answers: Answers = field(default_factory=Answers)
     curves: tuple[Curve, ...] = ()
     duplicates: tuple[DuplicatePair, ...] = ()
+    overlap: Overlap | None = None  # None: the labelled images were not searched
+    decisions: Mapping[str, int] = field(default_factory=dict)  # of a person, on the pool's pairs
     planted: tuple[PlantedRow, ...] = ()  # in the pool, by those who made it
     canaries: tuple[PlantedRow, ...] = ()  # by the search itself
     too_few_features: int | None = None  # pool images kept though SIFT may not see what they show
@@ -205,6 +234,15 @@ class Report:
     card: str | None = None  # name of the model card, which lies beside the page
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """A file that was left out, and why."""
+
+    image_id: str
+    reason: str
+    detail: str
+
+
 @dataclass(frozen=True, eq=False)
 class SearchReport:
     """All that `page.render_search` shows of a search for duplicates by itself."""
@@ -215,6 +253,9 @@ class SearchReport:
     within: bool = False  # whether the pool was searched within
     val_counts: Mapping[str, int] = field(default_factory=dict)  # empty within a pool
     passed_over: Mapping[str, int] = field(default_factory=dict)  # files that are no images
+    decisions: Mapping[str, int] = field(default_factory=dict)  # of a person
+    rejected: Sequence[Rejected] = ()  # the first files that are no usable images
+    num_rejected: int = 0
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")

@@ -10,7 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ppcls_core.jobs.tuning.rows import Trials
-from ppcls_core.report import figures, tuning_figures
+from ppcls_core.report import answer_figures, figures, tuning_figures
+from ppcls_core.report.answers import Answers
+from ppcls_core.report.intervals import is_noise
 from ppcls_core.report.model import (
     Headline,
     Image,
@@ -36,17 +38,37 @@ def render(report: Report) -> str:
     """
     finite = [row for row in report.accuracies if math.isfinite(row.top1)]
     classes, template = report.selection.classes, _template("page.html")
+    curves = [curve for curve in report.curves if curve.is_line]
     return template.render(
+        **_answers(report.answers),
+        seconds=sum(row.seconds or 0.0 for row in report.stages),
         report=report,
         sentence=_sentence(report.headline),
         accuracy=_svg_url(figures.accuracy_chart(finite)) if finite else None,
-        curves=_svg_url(figures.learning_curves(report.curves)) if report.curves else None,
+        curves=_svg_url(figures.learning_curves(curves)) if curves else None,
+        drawn=curves,
+        points=[curve for curve in report.curves if curve.loss.x and not curve.is_line],
         duplicates=report.duplicates[:MAX_PAIRS],
+        overlapping=report.overlap.pairs[:MAX_PAIRS] if report.overlap else (),
         selection=_svg_url(figures.selection_chart(report.selection)) if classes else None,
         classes=classes[:MAX_CLASSES],
         max_entropy=math.log(max(len(classes), 1)),
         unfilled=report.selection.unfilled[:MAX_CLASSES],
     )
+
+
+def _answers(answers: Answers) -> dict[str, Any]:
+    """The variables of answers.html."""
+    has_answers = answers.student in answers.predicted and len(answers.ids) > 0
+    fits = has_answers and len(answers.classes) <= answer_figures.MAX_MATRIX
+    models = answers.calibration() if has_answers else []
+    return {
+        "confusion": _svg_url(answer_figures.confusion_chart(answers)) if fits else None,
+        "confused": answers.confused(),
+        "alone_wrong": len(answers.student_alone_wrong()),
+        "by_class": answers.by_class()[:MAX_CLASSES] if has_answers else [],
+        "calibration": _svg_url(answer_figures.calibration_chart(models)) if models else None,
+    }
 
 
 def render_search(report: SearchReport) -> str:
@@ -106,7 +128,8 @@ def _accuracy_clause(headline: Headline) -> Markup | None:
         return clause + ", the same as when trained on labels alone"
     side = "above" if headline.gain > 0 else "below"
     gain = _strong(", {} " + side + " the same student trained on labels alone", f"{points} points")
-    return clause + gain
+    noise = ", which is within noise" if is_noise(headline.gain_range) else ""
+    return clause + gain + noise
 
 
 def _pool_clause(headline: Headline) -> Markup | None:
@@ -175,6 +198,12 @@ def _interval(row: PlantedRow) -> str | None:
     return f"{percent(low)} to {percent(high)}" if row.total else None
 
 
+def _span(interval: Sequence[float]) -> str:
+    """A 95 % interval in points, and whether it leaves the sign open."""
+    noise = ", within noise" if is_noise(interval) else ""
+    return f"{signed(interval[0])} to {signed(interval[1])}{noise}"
+
+
 def _rate(value: float) -> str:
     """A speed to three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -201,6 +230,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "points": _where_known(signed),
     "rate": _where_known(_rate),
     "interval": _interval,
+    "span": _span,
     "total": total,
     "duration": _where_known(_duration),
 }

@@ -1,33 +1,27 @@
 """The application: its paths, and the way of an image to its classes."""
 
 import asyncio
-import base64
-import hashlib
-import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 from starlette.datastructures import QueryParams
-from starlette.exceptions import HTTPException
 
 from data_catalog.base.config import Config, closest
 from ppcls_core.inference.predict import rank
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import Access
 from ppcls_core.serving.batching import Batcher, Load
-from ppcls_core.serving.guard import PATHS, Guard
+from ppcls_core.serving.guard import Guard
+from ppcls_core.serving.http import new_api, page_response
 from ppcls_core.serving.limits import Metrics, Refused, ServeConfig, cut
 from ppcls_core.serving.pictures import (
     JSON,
@@ -38,6 +32,7 @@ from ppcls_core.serving.pictures import (
     read_pictures,
 )
 
+PATHS = ("/", "/health", "/ready", "/metrics", "/predict", "/openapi.json")
 QUERY = ("top_k",)  # parameters of /predict
 BODY = {
     "requestBody": {
@@ -97,21 +92,10 @@ class ModelService:
         self.batcher = Batcher(config, self.metrics)
         self._model, self.config = model, config
         self._decoders = ThreadPoolExecutor(decoders, "decode")
-        self._api = FastAPI(
-            title=f"ppcls serve: {model.sidecar.architecture}",
-            docs_url=None,  # they would load scripts from elsewhere
-            redoc_url=None,
-            redirect_slashes=False,
-            lifespan=self._lifespan,
-            exception_handlers={
-                HTTPException: _http_error,
-                RequestValidationError: _validation_error,
-                Refused: _refusal,
-                Exception: _server_error,
-            },
-        )
+        title = f"ppcls serve: {model.sidecar.architecture}"
+        self._api = new_api(title, PATHS, lifespan=self._lifespan)
         self._add_routes()
-        self.guard = Guard(self._api, config, access, self.metrics)
+        self.guard = Guard(self._api, config, access, self.metrics, PATHS)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -196,59 +180,6 @@ async def health() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@cache
-def _html_and_policy() -> tuple[str, str]:
-    """page.html, and a content security policy that allows its own script and style alone."""
-    html = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    script, style = (
-        "'sha256-" + base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode() + "'"
-        for tag in ("script", "style")
-        for inner in re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-    )
-    policy = (
-        f"default-src 'none'; script-src {script}; style-src {style}; img-src blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return html, policy
-
-
 async def page() -> HTMLResponse:
     """The page on which one drops a picture and sees its classes."""
-    html, policy = _html_and_policy()
-    headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
-    return HTMLResponse(html, headers=headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    remedy = "see /openapi.json"
-    got = f"{request.method} {cut(request.url.path)}"
-    expected = f"one of {', '.join(PATHS)}" if error.status_code == 404 else str(error.detail)
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        # The guard makes a GET of a HEAD.
-        allowed = set(headers.get("Allow", "").split(", "))
-        headers["Allow"] = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
-        expected = f"one of {headers['Allow']}"
-    response = Refused(error.status_code, got, expected, remedy).response()
-    response.headers.update(headers)
-    return response
-
-
-async def _validation_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
-    where, got = ".".join(map(str, first["loc"])), cut(str(first["input"]))
-    return Refused(422, f"{where}: {got}", first["msg"], "correct the parameter").response()
-
-
-async def _refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return error.response()
-
-
-async def _server_error(_: Request, error: Exception) -> Response:
-    """Starlette raises `error` again, so that the log has it."""
-    return Refused(
-        500, type(error).__name__, "an answer", "report it with the server's log"
-    ).response()
+    return page_response("page.html")

@@ -8,6 +8,7 @@ which the same bytes have to be counted; nor does its check of the Host know a l
 
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -17,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ppcls_core.serving.access import Access
 from ppcls_core.serving.limits import Metrics, Refused, ServeConfig
 
-PATHS = ("/", "/health", "/ready", "/metrics", "/predict", "/openapi.json")
 MAX_HEAD = 32_768  # bytes of headers
 DRAIN_SECONDS = 2.0  # for the rest of a body after its refusal
 HEADERS = [
@@ -43,11 +43,19 @@ class Bodies:
 
 
 class Guard:
-    """The outermost middleware: answers every Refused."""
+    """The outermost middleware: answers every Refused; counts requests by `paths`."""
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, access: Access, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServeConfig,
+        access: Access,
+        metrics: Metrics,
+        paths: Collection[str],
+    ) -> None:
         self.bodies = Bodies()
         self._app, self._config, self._access, self._metrics = app, config, access, metrics
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,7 +80,7 @@ class Guard:
         return None
 
     def _count(self, path: str, status: int, seconds: float) -> None:
-        label = path if path in PATHS else "other"
+        label = path if path in self._paths else "other"
         self._metrics.requests.labels(label, str(status)).inc()
         self._metrics.seconds.labels(label).observe(seconds)
         self._metrics.held.set(self.bodies.held)

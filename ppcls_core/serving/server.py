@@ -1,5 +1,7 @@
 """A service on a port, from its start to its end on a signal."""
 
+from __future__ import annotations
+
 import asyncio
 import signal
 import socket
@@ -9,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from threading import current_thread, main_thread
+from typing import Protocol
 
 import cv2
 import h11
@@ -17,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from data_catalog.base.config import UserError
 from ppcls_core.serving.app import ModelService
+from ppcls_core.serving.guard import Guard
 from ppcls_core.serving.limits import Metrics, Refused, ServeConfig
 
 BACKLOG = 1024
@@ -44,7 +48,6 @@ def address_of(bound: socket.socket) -> str:
 def serve(service: ModelService, bound: socket.socket, say: Callable[[str], None]) -> None:
     """Serve on `bound` until SIGTERM or SIGINT, then finish what is under way. Raises what ended
     the model, such as that it cannot be loaded."""
-    cv2.setNumThreads(1)  # the decoders are threads already
     server = Server(service)
     begun, url = time.perf_counter(), address_of(bound)
 
@@ -56,12 +59,19 @@ def serve(service: ModelService, bound: socket.socket, say: Callable[[str], None
 
     service.batcher.ready.add_done_callback(on_ready)
     service.batcher.ended.add_done_callback(on_end)
-    with server.capture_signals():  # from before anyone is told to where they go
-        say(f"listening, model loading: {url}")
-        server.run([bound])
+    run(server, bound, lambda: say(f"listening, model loading: {url}"))
     if service.batcher.ended.done():
         service.batcher.ended.result()
     say("stopped")
+
+
+def run(server: Server, bound: socket.socket, announce: Callable[[], None]) -> None:
+    """Serve on `bound` until SIGTERM or SIGINT, then finish what is under way; `announce` is called
+    once these are heeded."""
+    cv2.setNumThreads(1)  # the decoders are threads already
+    with server.capture_signals():
+        announce()
+        server.run([bound])
 
 
 class Connection(H11Protocol):
@@ -135,10 +145,18 @@ def _events(refused: Refused) -> list[h11.Event]:
     return [start, h11.Data(data=bytes(response.body)), h11.EndOfMessage()]
 
 
+class GuardedApp(Protocol):
+    """An application behind its guard, and its limits."""
+
+    config: ServeConfig
+    guard: Guard
+    metrics: Metrics
+
+
 class Server(uvicorn.Server):
     """Ends without an error on a signal, and does not wait for bodies that are still coming."""
 
-    def __init__(self, service: ModelService) -> None:
+    def __init__(self, service: GuardedApp) -> None:
         config, self._bodies = service.config, service.guard.bodies
         limits = {"limits": config, "metrics": service.metrics}
         super().__init__(

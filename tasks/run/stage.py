@@ -68,6 +68,10 @@ class Work:
         """The images that another stage's file lists."""
         return read_images(self.input(name), self.roots())
 
+    def own_table(self, name: str) -> pa.Table:
+        """A Parquet table of this stage."""
+        return pq.read_table(self.path(name))
+
     def table(self, name: str) -> pa.Table:
         """A Parquet table of another stage."""
         return pq.read_table(self.input(name))

@@ -28,6 +28,7 @@ from data_catalog.base.files import (
 from tasks.recipe import PROJECT
 
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
+RUN = "run.json"  # of a report: settings, and each stage's key, counts and seconds
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Files: those that `ppcls_core.dedup.search` lists, and pairs.html, the page of t
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog.base.files import read_json, write_json
+from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
-from ppcls_core.dedup.search import INDEX, SHARDS, Search
+from ppcls_core.dedup.search import INDEX, RECORD, SHARDS, Search
 from ppcls_core.report.search import PAGE, write_search_page
+from tasks.run.source import source_hash
 from tasks.run.stage import Outcome, Work
+from tasks.run.store import MANIFEST
 
 
 def run(work: Work) -> Outcome:
@@ -33,16 +38,43 @@ def run(work: Work) -> Outcome:
         shard_size=work.recipe.shard_size,
         cluster=work.recipe.run_time.cluster,
         planted={(row["pool_id"], row["val_id"]): row["transform"] for row in rows},
+        decisions=read_decisions(work.recipe.dedup.reviewed),
+        index=work.input(f"overlap/{INDEX}"),
     )
+    take_over(work, search, __name__)
     result = find_duplicates(search, work.monitor)
     write_search_page(search, result)
-    inner = [path for name in (INDEX, SHARDS) for path in work.path(name).glob("*")]
-    names = sorted(str(path.relative_to(work.directory)) for path in inner)
     return Outcome(
-        files=[*search.files(), PAGE, *names],
+        files=[*search_files(work, search), PAGE],
         counts=_counts(result),
         metrics=_metrics(result) | {"planted": planted_recall(planted, work.path("pairs.parquet"))},
     )
+
+
+def search_files(work: Work, search: Search) -> list[str]:
+    """Names of all files that a search left in the stage's folder."""
+    inner = (path for name in (INDEX, SHARDS) for path in work.path(name).glob("*"))
+    return [
+        *search.files(),
+        RECORD,
+        *sorted(str(path.relative_to(work.directory)) for path in inner),
+    ]
+
+
+def take_over(work: Work, search: Search, module: str) -> None:
+    """Copy what an earlier result of this stage, made by the same code, has searched of the same
+    images with the same settings: the decisions on its pairs, which alone differ, come after."""
+    for manifest in sorted(search.out.parent.glob(f"*/{MANIFEST}")):
+        other, made = manifest.parent, read_json(manifest) or {}
+        same = read_json(other / RECORD) == search.identity
+        if other != search.out and same and made["record"]["source"] == source_hash(module):
+            work.monitor.note(f"the search is taken over from {other}")
+            for name in (INDEX, SHARDS):
+                if (other / name).is_dir():
+                    shutil.copytree(other / name, search.out / name, dirs_exist_ok=True)
+            shutil.copy2(other / "canaries.parquet", search.out)
+            break
+    write_json(search.out / RECORD, search.identity)
 
 
 def _counts(result: SearchResult) -> dict[str, int]:
@@ -61,6 +93,7 @@ def _metrics(result: SearchResult) -> dict[str, Any]:
         "val_too_few_features": result.val.too_few_features,
         "passed_over": result.passed_over,
         "canaries": result.canaries,
+        "decisions": result.decision_counts,
     }
 
 

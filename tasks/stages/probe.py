@@ -30,7 +30,7 @@ from tasks.run.stage import Work
 from tasks.stages.teachers import engines_of
 
 BATCH_SIZE = 16
-_LABELLED = "data/teacher.arrow"
+_LABELLED = "overlap/teacher.arrow"
 FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))])
 
 

@@ -1,6 +1,7 @@
 """report: one self-contained page that says what the pipeline did and gained, and a model card.
 
-Files: report.html, model_card.md.
+Files: report.html, model_card.md, run.json (the settings, and each stage's key, counts and seconds:
+what `ssld compare` reads).
 """
 # pyright: reportAttributeAccessIssue=false
 
@@ -8,28 +9,35 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 
-from data_catalog.base.files import read_json, write_bytes
+from data_catalog.base.files import read_json, write_bytes, write_json
+from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
 from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
+from ppcls_core.report.answers import Answers, WrongImage
 from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.figures import thumbnail
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
+    CleanRow,
     CountRow,
     Curve,
     Headline,
     Histogram,
     LeftOut,
+    Overlap,
     Report,
     SelectionSummary,
     Series,
@@ -41,11 +49,12 @@ from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED
 from tasks.run.counts import left_out
 from tasks.run.stage import Outcome, Work
-from tasks.run.store import Result
+from tasks.run.store import RUN, Result
 
 CARD = "model_card.md"
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
+NUM_WRONG = 24  # images that the student has wrong and the teacher right
 
 
 def run(work: Work) -> Outcome:
@@ -61,8 +70,11 @@ def run(work: Work) -> Outcome:
         headline=_headline(work),
         stages=tuple(stage_row(result) for result in work.inputs.values()),
         accuracies=accuracies(work.inputs["evaluate"]),
+        answers=answers(work),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
         duplicates=duplicate_pairs(work),
+        overlap=overlap(work),
+        decisions=dedup["decisions"],
         planted=planted_rows(dedup["planted"]),
         canaries=planted_rows(dedup["canaries"]),
         too_few_features=dedup["too_few_features"],
@@ -81,16 +93,25 @@ def run(work: Work) -> Outcome:
     )
     write_bytes(work.path("report.html"), render(report).encode())
     write_bytes(work.path(CARD), _card(work, report).encode())
-    files = ["report.html", CARD]
+    stages = {
+        name: {"key": result.key, "counts": result.counts, "seconds": result.record["seconds"]}
+        for name, result in work.inputs.items()
+    }
+    exported = work.inputs["export"].metrics["stage"]
+    run_record = {"settings": settings, "written": report.created_utc, "exported": exported}
+    write_json(work.path(RUN), run_record | {"stages": stages})
+    files = ["report.html", CARD, RUN]
     return Outcome(files=files, volatile=files)
 
 
 def _card(work: Work, report: Report) -> str:
     """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
-    done, files = work.inputs, work.inputs["data"].files
+    done, stages = work.inputs, ("overlap", "overlap", "data", "data")
+    places = zip(stages, ("train", "teacher", "val", "pool"), strict=True)
+    files = {(stage, name): done[stage].files[f"{name}.arrow"] for stage, name in places}
     data = [
-        DataRow(name, len(work.images(f"data/{name}.arrow")), files[f"{name}.arrow"].sha256)
-        for name in ("train", "teacher", "val", "pool")
+        DataRow(name, len(work.images(f"{stage}/{name}.arrow")), files[stage, name].sha256)
+        for stage, name in files
     ]
     provenance = [
         ProvenanceRow(name, result.key, result.digest, result.record["seconds"])
@@ -143,6 +164,37 @@ def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:
     return tuple(AccuracyRow(**{k: v for k, v in row.items() if k != "rejected"}) for row in rows)
 
 
+def answers(work: Work) -> Answers:
+    """What each model said of the validation images, with pictures of those that the student has
+    wrong and the teacher right."""
+    val, rows = work.images("data/val.arrow"), work.table("evaluate/predictions.parquet")
+    ids = rows["image_id"].unique()
+    labels = val.labels[pc.index_in(ids, val.table["image_id"]).to_numpy()]
+    predicted, probability = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for model in rows["model"].unique().to_pylist():
+        own = rows.filter(pc.equal(rows["model"], model))
+        places = pc.index_in(ids, own["image_id"])
+        predicted[model] = own["predicted"].take(places).fill_null(-1).to_numpy()
+        probability[model] = own["probability"].take(places).fill_null(0).to_numpy()
+    names = tuple(ids.to_pylist())
+    student = work.inputs["export"].metrics["stage"]
+    found = Answers(val.classes, names, labels, predicted, probability, student)
+    chosen = found.student_alone_wrong()[:NUM_WRONG].tolist()
+    small = _thumbnails(work, "data/val.arrow", {names[row] for row in chosen})
+    wrong = tuple(
+        WrongImage(
+            image_id=names[row],
+            label=val.classes[labels[row]],
+            student=val.classes[predicted[student][row]],
+            student_probability=float(probability[student][row]),
+            teacher_probability=float(probability["teacher"][row]),
+            picture=small.get(names[row]),
+        )
+        for row in chosen
+    )
+    return replace(found, wrong=wrong)
+
+
 def curve(result: Result) -> Curve:
     """Loss, learning rate and validation accuracy of a training stage."""
     rows = read_json(result.path("history.json"))
@@ -159,6 +211,40 @@ def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     chosen = work.table("dedup/gallery.parquet")
     pool, val = work.images("data/pool.arrow"), work.images("data/val.arrow")
     return drawn(chosen, pool.find, val.find, work.recipe.dedup)
+
+
+def overlap(work: Work) -> Overlap:
+    """The labelled images that show a validation image."""
+    found, chosen = work.inputs["overlap"].metrics, work.table("overlap/gallery.parquet")
+    sets = [work.images(f"data/{name}.arrow") for name in ("train", "teacher", "val")]
+
+    def labelled(ids: Iterable[str]) -> dict[str, Source]:
+        wanted = list(ids)
+        return sets[1].find(wanted) | sets[0].find(wanted)
+
+    return Overlap(
+        num_labelled=found["labelled"],
+        num_val=found["val"],
+        removed=found["removed"],
+        pairs=drawn(chosen, labelled, sets[2].find, work.recipe.dedup),
+        rows=clean_accuracies(work.inputs),
+    )
+
+
+def clean_accuracies(done: Mapping[str, Result]) -> tuple[CleanRow, ...]:
+    """Each model's accuracy without the validation images that a labelled image shows; nothing
+    where there are none."""
+    shown = pq.read_table(done["overlap"].path("pairs.parquet"), columns=["val_id"])["val_id"]
+    answers = pq.read_table(done["evaluate"].path("predictions.parquet"))
+    rows = []
+    for model in answers["model"].unique().to_pylist() if len(shown) else ():
+        own = answers.filter(pc.equal(answers["model"], model))
+        is_right = own["rank"].to_numpy() < 1
+        clean = pc.invert(pc.is_in(own["image_id"], shown.combine_chunks())).to_numpy()
+        num = int(clean.sum())
+        top1 = float((is_right & clean).sum() / max(num, 1))
+        rows.append(CleanRow(model, float(is_right.mean()), top1, num))
+    return tuple(rows)
 
 
 def selection(work: Work) -> tuple[SelectionSummary, int]:
@@ -241,6 +327,7 @@ def _headline(work: Work) -> Headline:
     return Headline(
         top1=final.top1,
         gain=final.gain,
+        gain_range=final.gain_range,
         stage=stage,
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],

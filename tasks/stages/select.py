@@ -33,7 +33,7 @@ def run(work: Work) -> Outcome:
     else:
         found = Selection.nothing(0, work.num_classes())
     write_table(work.path("selection.parquet"), found.table)
-    labelled, pool = work.images("data/train.arrow"), work.images("dedup/kept.arrow")
+    labelled, pool = work.images("overlap/train.arrow"), work.images("dedup/kept.arrow")
     is_chosen = pc.is_in(pool.table["image_id"], found.table["image_id"])
     found = replace(found, table=SELECTION.empty_table())  # it is written, and may be large
     merged = merge(labelled, pool, is_chosen)

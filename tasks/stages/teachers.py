@@ -1,10 +1,11 @@
 """Teachers as stages open and measure them, and those that are no network of Paddle taken over.
 
-Files of the latter, beside history.json and measured.json: model.json (a `MeanTeacher` whose files
-are relative to the stage's folder); model/N/... of the N-th teacher: the ONNX file with those that
-hold its tensors, or the label file as `import_labels` writes it, or model.pdparams.
+Files of the latter, beside history.json and measured.parquet: model.json (a `MeanTeacher` whose
+files are relative to the stage's folder); model/N/... of the N-th teacher: the ONNX file with those
+that hold its tensors, or the label file as `import_labels` writes it, or model.pdparams.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_catalog.base.config import parse
-from data_catalog.base.files import atomic_path, read_json, write_json
+from data_catalog.base.files import atomic_path, read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.lost import check_lost, counts_of
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
-from ppcls_core.engine.evaluator import Accuracy, count_hits
+from ppcls_core.engine.evaluator import PREDICTIONS, Accuracy, accuracy_of, predictions
 from ppcls_core.engine.run import HISTORY
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.inference.sidecar import check_class_names
@@ -50,10 +52,9 @@ from tasks.recipe import AnyTeacher, TeacherConfig
 from tasks.run.processes import make_shards
 from tasks.run.stage import Outcome, Work
 
-HITS = pa.schema([("images", pa.int64()), ("top1", pa.int64()), ("top5", pa.int64())])
-"""A row a class, of one batch of the images after the other."""
 WEIGHTS = "model.pdparams"
-ADOPTED, MEASURED = "model.json", "measured.json"
+ADOPTED, MEASURED = "model.json", "measured.parquet"
+_LOST = b"lost"
 _PER_GPU = 2
 _PROCESS, _COPIES = 1 << 30, 4  # bytes of a process, and copies of the weights that it holds
 
@@ -96,47 +97,52 @@ def network_teacher(work: Work, config: TeacherConfig, folder: Path) -> NetworkT
     )
 
 
-def accuracy_of(work: Work) -> Accuracy:
-    """The teacher's, as its stage has measured it, or measured now where it was trained."""
+def measured_teacher(work: Work) -> tuple[pa.Table, Accuracy]:
+    """PREDICTIONS and accuracy of the teacher, as its stage has measured it, or measured now where
+    it was trained."""
     result = work.inputs["teacher"]
     if MEASURED not in result.files:
-        return measure(work, teacher_of(work))
-    found = read_json(result.path(MEASURED))
-    return Accuracy(np.array(found["by_class"]), found["lost"])
+        accuracy, path = measure(work, teacher_of(work)), work.path(MEASURED)
+        return pq.read_table(path), accuracy
+    found = pq.read_table(result.path(MEASURED))
+    lost = json.loads(found.schema.metadata[_LOST])
+    return found, accuracy_of(found, work.num_classes(), lost)
 
 
 def measure(work: Work, teacher: Teacher) -> Accuracy:
-    """Accuracy on the validation images, written to MEASURED; of a label file on those that it has.
+    """Accuracy on the validation images; PREDICTIONS are written to MEASURED, with what was lost
+    (reason: number) in its metadata. Of a label file on those that it has.
 
     Raises Interrupted: a stop was requested; UserError: as `check_lost`, or a file of the teacher
     is not as it should be.
     """
     val = work.images("data/val.arrow")
     num_shards = make_shards(work, "val", len(val), partial(_measuring, teacher))
-    found = read_shards(work.path("val"), "hits", num_shards, HITS)
-    hits = [found[name].to_numpy().reshape(-1, len(val.classes)).sum(0) for name in HITS.names]
+    found = read_shards(work.path("val"), "predictions", num_shards, PREDICTIONS)
     counts = counts_of(lost_of(read_shards(work.path("val"), "rejected", num_shards, REJECTED)))
     unreadable = {reason: n for reason, n in counts.items() if reason != "unlabelled"}
     check_lost("validation", unreadable, len(val), work.recipe.run_time.max_lost)
-    if not hits[0].any():
+    if not len(found):
         work.monitor.note("the teacher has no label of a validation image: its accuracy is unknown")
-    write_json(work.path(MEASURED), {"by_class": [hit.tolist() for hit in hits], "lost": counts})
-    return Accuracy(np.array(hits), counts)
+    metadata = {_LOST: json.dumps(counts)}
+    write_table(work.path(MEASURED), found.replace_schema_metadata(metadata))
+    return accuracy_of(found, len(val.classes), counts)
 
 
 @contextmanager
 def _measuring(teacher: Teacher, work: Work) -> Iterator[list[Process]]:
     val, view = work.images("data/val.arrow"), test_view(work)
 
-    def hits_of(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
-        hits = count_hits(logits, np.array([label for _, _, label in good]))
-        return pa.table(list(hits), schema=HITS)
+    def predictions_of(good: Sequence[Item], logits: np.ndarray) -> pa.Table:
+        labels = np.array([label for _, _, label in good])
+        return predictions([image_id for image_id, _, _ in good], labels, logits)
 
     def process(answer: Answers, rows: range, advance: Advance) -> dict[str, pa.Table]:
         # There is one view: the class travels as its number.
         items = items_of(val, rows, val.labels[rows.start : rows.stop].tolist())
-        hits, rejected = collect(answer(items), hits_of, HITS.empty_table(), advance)
-        return {"hits": hits, "rejected": rejected}
+        empty = PREDICTIONS.empty_table()
+        found, rejected = collect(answer(items), predictions_of, empty, advance)
+        return {"predictions": found, "rejected": rejected}
 
     with engines_of(work, teacher.size) as engines:
         yield [partial(process, teacher.answers(engine, view)) for engine in engines]

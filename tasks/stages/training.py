@@ -2,7 +2,7 @@
 
 Files: model.pdparams (weights), history.json (a row an epoch: loss, lr, validation top-1, images
 that could not be read; empty for a teacher whose weights are given, or given and probed);
-measured.json of such a teacher (by_class and lost of its `Accuracy`).
+measured.parquet of such a teacher (see `measure`).
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def teacher(work: Work) -> Outcome:
         load_weights(model, weights, work.monitor.note)
     if isinstance(config.train, Probe):
         return _adopt(work, config, model, resolve_name(_PROBE)(work, config, weights, model))
-    return _on_labels(work, model, "data/teacher.arrow", config.train)
+    return _on_labels(work, model, "overlap/teacher.arrow", config.train)
 
 
 def _adopt(work: Work, config: TeacherConfig, model: Network, counts: dict[str, int]) -> Outcome:
@@ -63,7 +63,7 @@ def _adopt(work: Work, config: TeacherConfig, model: Network, counts: dict[str, 
 
 def baseline(work: Work) -> Outcome:
     """The student trained on the labelled set alone, by which distillation is measured."""
-    return _on_labels(work, new_student(work), "data/train.arrow", work.recipe.baseline)
+    return _on_labels(work, new_student(work), "overlap/train.arrow", work.recipe.baseline)
 
 
 def threads_of_training(work: Work, config: LabelTraining) -> int:
@@ -90,7 +90,7 @@ def finetune(work: Work) -> Outcome:
     As published, it still learns the teacher's outputs.
     """
     student = student_of(work, "distill")
-    return _from_teacher(work, student, "data/train.arrow", work.recipe.finetune)
+    return _from_teacher(work, student, "overlap/train.arrow", work.recipe.finetune)
 
 
 def _from_teacher(work: Work, student: Network, name: str, config: DistillTraining) -> Outcome:
@@ -116,7 +116,7 @@ def fix(work: Work) -> Outcome:
     learning = {id(p) for p in classifier_parameters(student)}  # tensors compare by value
     for parameter in student.parameters():
         parameter.stop_gradient = id(parameter) not in learning
-    return train(student, cross_entropy(0.0), run_of(work, "data/train.arrow", config))
+    return train(student, cross_entropy(0.0), run_of(work, "overlap/train.arrow", config))
 
 
 def eval_data(work: Work, preprocess: Preprocess) -> EvalData:

@@ -21,6 +21,13 @@ def clock(monkeypatch):
     return found
 
 
+def test_artifacts_of_two_recipes_have_other_keys():
+    names = ["demo", "my_Photos.v2", "\u7167\u7247", "a-b"]
+    keys = [dashboard._key(name, "dedup-stage") for name in names]
+    assert keys == ["demo-dedup-stage", "my-photos-v2-dedup-stage", "recipe-dedup-stage",
+                    "a-b-dedup-stage"]  # fmt: skip
+
+
 def test_a_rate_is_told_once_it_means_something(clock, caplog):
     caplog.set_level(logging.INFO)
     with stage_monitor(logging.getLogger("progress"), bool) as monitor:

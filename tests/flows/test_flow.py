@@ -52,21 +52,21 @@ def task_runs(state: Any, number: int) -> list[Any]:
 
 
 def test_unchanged_stages_are_cached_and_a_refreshed_one_runs(home: Path) -> None:
-    state, states = run(13)
+    state, states = run(14)
     assert state.is_completed()
-    assert len(states) == 13
+    assert len(states) == 14
     assert set(states.values()) == {"Cached"}
-    state, states = run(5, until="select", refresh=["select"])
+    state, states = run(6, until="select", refresh=["select"])
     assert state.is_completed()
     assert states.pop("select") == "Completed"
     assert set(states.values()) == {"Cached"}
-    assert set(states) == {"data", "dedup", "teacher", "label"}
+    assert set(states) == {"data", "overlap", "dedup", "teacher", "label"}
 
 
 def test_a_deleted_artifact_runs_again_under_prefect(home: Path) -> None:
     (path,) = home.glob("store/select/*/selection.parquet")
     path.unlink()
-    _, states = run(13)
+    _, states = run(14)
     assert {name for name, state in states.items() if state == "Completed"} == {"select"}
     assert path.is_file()
 
@@ -78,7 +78,7 @@ def test_a_mistake_fails_the_run_with_its_message_alone(
     assert state.is_failed()
     assert "unknown setting 'selct'" in state.message
     assert states == {}
-    state, states = run(3, settings=["teacher.train.batch_size=1000"])
+    state, states = run(4, settings=["teacher.train.batch_size=1000"])
     assert state.is_failed()
     assert "only 30 images" in state.message
     assert states["teacher"] == "Failed"
@@ -108,12 +108,12 @@ def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_b
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     before = digests(home)
-    state, states = run(4, until="label", refresh=["dedup", "teacher"])
+    state, states = run(5, until="label", refresh=["dedup", "teacher"])
     assert state.is_completed()
     assert places == {"dedup": None, "teacher": 0}
     assert states["label"] == "Cached"
     assert digests(home) == before
-    state, states = run(3, settings=["teacher.train.batch_size=1000"], refresh=["dedup"])
+    state, states = run(4, settings=["teacher.train.batch_size=1000"], refresh=["dedup"])
     assert state.is_failed()
     assert "only 30 images" in state.message
     assert states["teacher"] == "Failed"
@@ -143,16 +143,16 @@ def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> N
     recipe["students"] = {"same": {}, "narrow": {"student": {"spec": {"width": 2}}}}
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    state, states = run(21, recipe=str(path))
+    state, states = run(22, recipe=str(path))
     assert state.is_completed()
     made = {name for name, state in states.items() if state == "Completed"}
     of_narrow = {f"{stage} of two-narrow" for stage in OF_STUDENT - {"views"}}
     assert made == of_narrow | {"report of two-same"}
     assert set(states) - made == {
-        *("data", "dedup", "teacher", "label", "select", "views of two-narrow"),
+        *("data", "overlap", "dedup", "teacher", "label", "select", "views of two-narrow"),
         *(f"{stage} of two-same" for stage in OF_STUDENT - {"report"}),
     }
-    _, states = run(7, recipe=str(path), until="views", refresh=["views"])
+    _, states = run(8, recipe=str(path), until="views", refresh=["views"])
     assert states["views of two-narrow"] == "Completed"
     assert states["views of two-same"] == "Cached"  # the same views, made anew a moment ago
 

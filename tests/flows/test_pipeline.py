@@ -130,7 +130,7 @@ def test_hits_of_the_classes_add_up_to_the_accuracies(finished: Path) -> None:
     [
         ("select.k=3", "select"),
         pytest.param("finetune.lr=0.001", "finetune", marks=pytest.mark.slow),
-        ("dedup.min_inliers=6", "dedup"),
+        ("dedup.min_inliers=6", "overlap"),
     ],
 )
 def test_one_setting_changes_its_stage_and_what_follows(
@@ -245,15 +245,15 @@ def test_interrupted_runs_end_with_the_same_digests(
 
 def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
-    session.run(STAGES["data"], SilentMonitor())
+    for name in ("data", "overlap"):
+        session.run(STAGES[name], SilentMonitor())
     with pytest.raises(Interrupted):
-        # 27 validation images, 35 canaries, then 40 of the pool
-        session.run(STAGES["dedup"], Stopper(27 + 35 + 40))
+        session.run(STAGES["dedup"], Stopper(35 + 40))  # 35 canaries, then 40 of the pool
     (first,) = tmp_path.glob("dedup/*/shards/shard-00000.json")
     stamp = first.stat().st_mtime_ns
     state, detail = states(tmp_path)["dedup"]
     assert state == "partial"
-    assert "of 69 images" in detail or "of 27" in detail or "of 35" in detail
+    assert "of 69 images" in detail or "of 35" in detail
     session.run(STAGES["dedup"], SilentMonitor())
     assert first.stat().st_mtime_ns == stamp
 
@@ -274,12 +274,13 @@ def test_full_disk_is_said_and_finished_work_kept(
     from ppcls_core.runtime import shards
 
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
-    session.run(STAGES["data"], SilentMonitor())
+    for name in ("data", "overlap"):
+        session.run(STAGES[name], SilentMonitor())
     write, calls = shards._write, []
 
     def fail_third(directory: Path, number: int, tables: object) -> None:
         calls.append(number)
-        if len(calls) == 4:  # one of the index, two of the pool
+        if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device", str(directory))
         write(directory, number, tables)  # type: ignore[arg-type]
 
@@ -290,7 +291,7 @@ def test_full_disk_is_said_and_finished_work_kept(
     assert not list(tmp_path.glob("dedup/*/manifest.json"))
     monkeypatch.undo()
     session.run(STAGES["dedup"], SilentMonitor())
-    assert calls[:3] == [0, 0, 1]
+    assert calls[:2] == [0, 1]
 
 
 def test_following_and_needed_agree() -> None:

@@ -72,6 +72,14 @@ class Tab:
             time.sleep(0.05)
         return value
 
+    def press(self, key: str, command: bool = False) -> None:
+        """Press and release a key of the keyboard, `command` with Control held."""
+        code = ord(key.upper()) if len(key) == 1 else 0  # without it Control and a letter are none
+        typed = {"text": key} if len(key) == 1 and not command else {}
+        names = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 2 * command}
+        for kind, text in (("keyDown", typed), ("keyUp", {})):
+            self.call("Input.dispatchKeyEvent", type=kind, **names, **text)
+
     def drop(self, path: Path, x: int, y: int) -> None:
         """Drop a file on the page, as from a file manager."""
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}

@@ -18,7 +18,7 @@ from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import access_to
 from ppcls_core.serving.app import ModelService, ServedModel
 from ppcls_core.serving.limits import ServeConfig
-from ppcls_core.serving.server import Server, address_of, listen
+from ppcls_core.serving.server import GuardedApp, Server, address_of, listen
 
 COLOURS = ("red", "green", "blue")
 SIDECAR = Sidecar(architecture="Colours", classes=COLOURS, preprocess=Preprocess(size=32))
@@ -87,14 +87,23 @@ def running(
     config = ServeConfig.model_validate(limits)
     access = access_to("127.0.0.1", token)
     service = ModelService(ServedModel(SIDECAR, lambda: nullcontext(predict)), config, access, 2)
+    with serving(service) as (url, server):
+        while not service.batcher.ready.done():
+            time.sleep(0.005)
+        yield Running(url, service, server)
+
+
+@contextmanager
+def serving(service: GuardedApp) -> Iterator[tuple[str, Server]]:
+    """`service` at a URL, on a free port of the loopback interface."""
     with listen("127.0.0.1", 0) as bound:
-        url, server = address_of(bound), Server(service)
+        server = Server(service)
         thread = Thread(target=server.run, args=([bound],))
         thread.start()
         try:
-            while not (server.started and service.batcher.ready.done()):
+            while not server.started:
                 time.sleep(0.005)
-            yield Running(url, service, server)
+            yield address_of(bound), server
         finally:
             server.should_exit = True
             thread.join(200)

@@ -12,6 +12,7 @@ settings find the same pairs everywhere.
 """
 
 import errno
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -305,13 +306,20 @@ def load_index(path: Path) -> ValIndex:
         ) from error
 
 
+def import_faiss() -> Any:
+    """FAISS, imported late; its loader logs each variant for a processor that the wheel lacks."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    import faiss
+
+    return faiss
+
+
 def write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> None:
     """Write the structure over `descriptors` (uint8 [n, DIMENSION]).
 
     Training runs on one thread, because faiss' k-means gives other cells with other thread counts.
     """
-    import faiss
-
+    faiss = import_faiss()
     if len(descriptors) <= max(config.max_exact, MIN_DESCRIPTORS):
         index = faiss.IndexScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_8bit_direct)
         index.is_trained = True  # bytes need no training, which faiss refuses on an empty set
@@ -323,8 +331,7 @@ def write_search(descriptors: np.ndarray, path: Path, config: DedupConfig) -> No
 
 def read_search(path: Path, descriptors: np.ndarray, config: DedupConfig) -> FindNearest:
     """(queries float32 [q, DIMENSION], k) -> (squared distances, rows or -1), both [q, k]."""
-    import faiss
-
+    faiss = import_faiss()
     index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
     if index.ntotal != len(descriptors):
         raise ValueError(f"search.faiss holds {index.ntotal} descriptors of {len(descriptors)}")
@@ -340,9 +347,7 @@ def _fill(index: Any, descriptors: np.ndarray) -> None:
 
 def _trained(descriptors: np.ndarray) -> Any:
     """An empty inverted file whose cells and codes fit a sample of the descriptors."""
-    import faiss
-
-    num = len(descriptors)
+    faiss, num = import_faiss(), len(descriptors)
     num_cells = 2 ** round(np.log2(min(CELLS * np.sqrt(num), num / MIN_TRAINING)))
     graph = "_HNSW32" if num_cells > MAX_FLAT_CELLS else ""
     num_cells *= FINER if graph else 1

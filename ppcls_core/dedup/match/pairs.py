@@ -20,7 +20,7 @@ CHANNELS = ("bytes", "pixels", "phash", "sift")
 SURE = 0.95  # score that no competitor lowers: many val images may show one scene
 SAME_PICTURE = 0.8  # agreement of two val images where the picture seems to show both
 NEARLY = 0.15  # of the score: pairs refused by less than this are kept to be looked at
-PAIRS = pa.schema(
+FOUND = pa.schema(
     [
         ("pool_id", pa.string()),
         ("val_id", pa.string()),
@@ -29,11 +29,14 @@ PAIRS = pa.schema(
         ("inliers", pa.int32()),  # keypoints that obey the map; 0 but for sift
         ("margin", pa.float32()),  # the score less what the rule asks for
         ("transform", pa.list_(pa.float32(), 9)),  # 3 x 3, row by row: pool to val pixels
+        ("pool_sha256", pa.string()),  # hex, of the file as searched
+        ("val_sha256", pa.string()),
     ]
 )
+"""Pairs as the rule has them, which the shards of a search keep."""
 
-FOUND = pa.schema([*PAIRS, ("pool_sha256", pa.string()), ("val_sha256", pa.string())])
-"""Pairs as the shards of a search keep them: with the sha256 (hex) of both files as searched."""
+PAIRS = pa.schema([*FOUND, ("reviewed", pa.bool_())])
+"""Pairs as a person has them where there are decisions (`reviewed`), else as the rule."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ drawn.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -26,12 +26,14 @@ Row = dict[str, Any]  # of PAIRS
 Kind = Literal["accepted", "refused", "sample"]  # the borderline's two sides; any accepted pair
 GALLERY = pa.schema(
     [
-        *PAIRS,
+        *(column for column in PAIRS if not column.name.endswith("_sha256")),
         ("kind", pa.string()),
         ("planted", pa.string()),  # the transform it was planted with; null where none is known
     ]
 )
-NUM_BORDERLINE, NUM_SAMPLES = 12, 4  # of each side, of each channel
+_SIDES: Sequence[Kind] = ("accepted", "refused")
+DOUBTED = ("sift", "phash")  # channels that a rule decides, the ones to be doubted most first
+NUM_BORDERLINE, NUM_SAMPLES = 8, 2  # of each channel: on either side of the rule; any
 SIDE, GAP = 264, 8  # pixels: the box of one of the two pictures, between them
 NUM_LINES = 40
 LINE, OUTLINE = (0, 200, 110), (255, 140, 0)
@@ -53,47 +55,55 @@ class DuplicatePair:
     kind: Kind
     picture: np.ndarray | None
     planted: str | None = None
+    reviewed: bool = False
 
 
 @dataclass
 class Gallery:
-    """The best of pairs that come part by part: `groups` "accepted", "refused" and one a channel.
+    """The best of pairs that come part by part: `groups` are (kind, channel).
 
-    Those `planted` ((pool_id, val_id) -> how), whose truth is known, come behind the others.
+    Each channel has its borderline, for their margins are on different scales. Those `planted`
+    ((pool_id, val_id) -> how), whose truth is known, come behind the others; of those that a person
+    has judged none is borderline.
     """
 
     planted: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    groups: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    groups: defaultdict[tuple[Kind, str], list[Row]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
     def add(self, pairs: list[Row], refused: Iterable[Row]) -> None:
         """Choose among more pairs, and those nearly accepted. Those of an image that is removed
         anyhow do not matter."""
         removed = {row["pool_id"] for row in pairs}
-        near = [row for row in pairs if row["channel"] in ("phash", "sift")]
-        self._choose(
-            "accepted", near, lambda row: (_key(row) in self.planted, row["margin"], _key(row))
-        )
-        rest = [row for row in refused if row["pool_id"] not in removed]
-        self._choose("refused", rest, lambda row: (-row["margin"], _key(row)))
+        rest = [row for row in refused if row["pool_id"] not in removed and not row["reviewed"]]
+        near = [row for row in pairs if not row["reviewed"]]
+        for channel in DOUBTED:
+            self._choose(
+                ("accepted", channel),
+                near,
+                lambda row: (_key(row) in self.planted, row["margin"], _key(row)),
+            )
+            self._choose(("refused", channel), rest, lambda row: (-row["margin"], _key(row)))
         for channel in CHANNELS:
-            more = [row for row in pairs if row["channel"] == channel]
-            self._choose(channel, more, lambda row: seed_of(*_key(row)))
+            self._choose(("sample", channel), pairs, lambda row: seed_of(*_key(row)))
 
-    def _choose(self, group: str, more: list[Row], rank: Callable[[Row], Any]) -> None:
+    def _choose(
+        self, group: tuple[Kind, str], rows: Iterable[Row], rank: Callable[[Row], Any]
+    ) -> None:
+        more = [row for row in rows if row["channel"] == group[1]]
         self.groups[group] = sorted([*self.groups[group], *more], key=rank)[:NUM_BORDERLINE]
 
     def chosen(self) -> list[tuple[Kind, Row]]:
         """Each pair once, the borderline first."""
-        near, samples = {_key(row) for row in self.groups["accepted"]}, []
+        chosen: list[tuple[Kind, Row]] = []
+        for kind in _SIDES:
+            chosen.extend((kind, row) for name in DOUBTED for row in self.groups[kind, name])
+        near = {_key(row) for _, row in chosen}
         for channel in CHANNELS:
-            others = (row for row in self.groups[channel] if _key(row) not in near)
-            samples += islice(others, NUM_SAMPLES)
-        kinds: tuple[tuple[Kind, list[Row]], ...] = (
-            ("accepted", self.groups["accepted"]),
-            ("refused", self.groups["refused"]),
-            ("sample", samples),
-        )
-        return [(kind, row) for kind, rows in kinds for row in rows]
+            others = (row for row in self.groups["sample", channel] if _key(row) not in near)
+            chosen.extend(("sample", row) for row in islice(others, NUM_SAMPLES))
+        return chosen
 
     def table(self) -> pa.Table:
         """The chosen pairs (GALLERY)."""

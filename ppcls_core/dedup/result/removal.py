@@ -1,9 +1,10 @@
 """The removal list, and how others verify it with images of their own.
 
 removed.json: format, versions of the programs, settings; of each side the number of images, the
-digest of their contents, and how many of them could not be searched, by reason; for each removed
-image its id, the sha256 of its file, and its pairs: the other's id and sha256, channel, score,
-inliers, transform; last the number of images and the digest of all that. The digest shows changes
+digest of their contents, and how many of them could not be searched, by reason; what a person
+decided; for each removed image its id, the sha256 of its file, and its pairs: the other's id and
+sha256, channel, score, inliers, transform, and whether a person accepted it; last the number of
+images and the digest of all that. The digest shows changes
 made by accident or without care: it is no signature. That no image is missing from a list only a
 search of one's own can show.
 """
@@ -29,6 +30,7 @@ from data_catalog.images.collect import collect
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import BadImage, read_bytes
 from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.decisions import Decision
 from ppcls_core.dedup.features import describe
 from ppcls_core.dedup.match.detect import check_pair
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
@@ -37,14 +39,15 @@ from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.threads import map_threads
 from ppcls_core.runtime.versions import installed_versions
 
-FORMAT = 3
-HEAD = ("format", "versions", "settings", "pool", "against")  # fields ahead of the entries
+FORMAT = 4
+HEAD = ("format", "versions", "settings", "pool", "against", "reviewed")  # ahead of the entries
 MODULES = ("cv2", "faiss", "numpy")  # whose versions the list names
 SCORE_TOLERANCE = 0.02  # other releases of OpenCV round otherwise
 MAP_TOLERANCE = 0.05  # of the other picture's diagonal
 NUM_STEPS = 8  # points a side at which two maps are compared
 ALTERED = "altered since it was written: its number of images or its digest is another"
-VERDICTS = ("agrees", "other_score", "other_map", "no_pair", "other_file", "missing")
+TRUE = ("agrees", "reviewed")  # `reviewed`: the files are those that a person has judged
+VERDICTS = (*TRUE, "other_score", "other_map", "no_pair", "other_file", "missing")
 
 
 class Evidence(Config):
@@ -56,6 +59,7 @@ class Evidence(Config):
     score: float = Field(ge=0, le=1)
     inliers: int = Field(ge=0)
     transform: tuple[float, ...] = Field(min_length=9, max_length=9)
+    reviewed: bool  # whether a person has accepted it
 
 
 class Removed(Config):
@@ -90,14 +94,24 @@ class Searched(Config):
         return self
 
 
+class Reviewed(Config):
+    """The outcome of a person's decisions: pairs `accepted`, those `refused` and therefore in no
+    removed image's pairs, and the number of decisions on pairs that are `absent`."""
+
+    accepted: int = 0
+    refused: tuple[Decision, ...] = ()
+    absent: int = 0
+
+
 class RemovalList(Config):
     """Content of a removed.json; `against` None: the pool was searched within."""
 
-    format: Literal[3]
+    format: Literal[4]
     versions: dict[str, str]
     settings: DedupConfig
     pool: Searched
     against: Searched | None
+    reviewed: Reviewed
     removed: tuple[Removed, ...]
     num_removed: int
     digest: str
@@ -117,11 +131,12 @@ def write_removal(
     path: Path,
     sides: tuple[Searched, Searched | None],
     config: DedupConfig,
+    reviewed: Reviewed,
     removed: Iterable[Removed],
 ) -> None:
     """Write the list `path`, entry by entry; `sides`: the pool, what it was searched against."""
-    pool, against = (side and side.model_dump(mode="json") for side in sides)
-    values = (FORMAT, installed_versions(MODULES), config.model_dump(mode="json"), pool, against)
+    parts = (side and side.model_dump(mode="json") for side in (config, *sides, reviewed))
+    values = (FORMAT, installed_versions(MODULES), *parts)
     head = dict(zip(HEAD, values, strict=True))
     digest, num = hashlib.sha256(digest_of(head).encode()), 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -226,7 +241,7 @@ class _Check:
             return "missing", str(error)
         now = check_pair(picture, self.index, self.rows[indexed])
         if now is None:
-            return "no_pair", "no channel finds one"
+            return ("reviewed" if pair.reviewed else "no_pair"), "no channel finds one"
         detail = f"{now.channel} {now.score:.3f}, {now.inliers} inliers"
         if now.channel != pair.channel or abs(now.score - pair.score) > SCORE_TOLERANCE:
             return "other_score", detail

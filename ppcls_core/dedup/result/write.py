@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -25,28 +25,37 @@ import pyarrow.parquet as pq
 from data_catalog.base.files import atomic_path, write_table
 from data_catalog.images.columns import IDS, REJECTED, Images, write_images
 from ppcls_core.dedup.canaries import recall
+from ppcls_core.dedup.decisions import Decisions
 from ppcls_core.dedup.match.index import ValIndex
 from ppcls_core.dedup.match.pairs import FOUND, PAIRS
 from ppcls_core.dedup.match.within import judge_within
 from ppcls_core.dedup.result.gallery import Gallery
-from ppcls_core.dedup.result.removal import Evidence, Removed, Searched, write_removal
-from ppcls_core.dedup.search import KINDS, SHARDS, Search
+from ppcls_core.dedup.result.removal import (
+    Evidence,
+    Removed,
+    Reviewed,
+    Searched,
+    write_removal,
+)
+from ppcls_core.dedup.search import KINDS, LIST, SHARDS, Search
 from ppcls_core.runtime.shards import read_shards, shard_file, shard_ranges
+from ppcls_core.runtime.terminal import escaped
 
 SCHEMAS = {"pairs": PAIRS, "refused": PAIRS, "rejected": REJECTED, "weak": IDS, "kept": IDS}
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet runs a cell that begins so
-TRANSFORM = [f"t{row}{column}" for row in range(3) for column in range(3)]
+TRANSFORM = [f"transform_{row}{column}" for row in range(3) for column in range(3)]
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """Outcome of a search: both sides accounted for (`val` None: within the pool), the number of
-    pairs, and attack -> [found, planted] of the canaries."""
+    pairs, attack -> [found, planted] of the canaries, and what became of a person's decisions."""
 
     pool: Searched
     val: Searched | None
     num_pairs: int
     canaries: dict[str, list[int]]
+    reviewed: Reviewed
 
     @property
     def pool_counts(self) -> dict[str, int]:
@@ -69,6 +78,12 @@ class SearchResult:
         """Files of both sides that are no images, by reason."""
         sides = [side.passed_over for side in (self.pool, self.val) if side]
         return dict(sum(map(Counter, sides), Counter()))
+
+    @property
+    def decision_counts(self) -> dict[str, int]:
+        """Decisions of a person by what became of them, empty where there are none."""
+        counts = vars(self.reviewed) | {"refused": len(self.reviewed.refused)}
+        return counts if any(counts.values()) else {}
 
 
 def val_account(search: Search, index: ValIndex) -> Searched | None:
@@ -108,8 +123,9 @@ def write_result(search: Search, index: ValIndex, val: Searched | None) -> Searc
     within = None
     if search.within:
         num_shards = len(shard_ranges(len(pool), search.shard_size))
-        every = read_shards(out / SHARDS, "pairs", num_shards, FOUND)
-        within = judge_within(every, index.images, pool)
+        tables = (read_shards(out / SHARDS, n, num_shards, FOUND) for n in ("pairs", "refused"))
+        within = judge_within(search.decisions.apply(*tables)[0], index.images, pool)
+    met = set[tuple[str, str]]()
     counts, reasons = Counter[str](), Counter[str](pool.damaged["reason"].to_pylist())
     kept, gallery = np.zeros(len(pool), bool), Gallery(search.planted)
     with ExitStack() as stack:
@@ -123,18 +139,28 @@ def write_result(search: Search, index: ValIndex, val: Searched | None) -> Searc
                 counts[name] += len(table)
             reasons.update(part.tables["rejected"]["reason"].to_pylist())
             gallery.add(part.tables["pairs"].to_pylist(), part.unpaired.to_pylist())
+            met |= part.met
         _append(files["rejected"], pool.damaged)
     account = _account(pool, search.digests[0], (counts["kept"], counts["weak"]), reasons)
     write_images(out / "kept.arrow", pool, kept)
     write_table(out / "gallery.parquet", gallery.table())
-    _write_csv(out / "pairs.parquet", out / "pairs.csv")
+    _write_texts(out)
     if not search.within:
         write_table(out / "val_rejected.parquet", _val_rejected(search, index))
         write_table(out / "val_weak.parquet", pa.table([index.weak], schema=IDS))
+    reviewed = _reviewed(search.decisions, met)
     removed = (entry for part in _parts(search, within) for entry in _removed(part.tables))
-    write_removal(out / "removed.json", (account, val), search.config, removed)
+    write_removal(out / LIST, (account, val), search.config, reviewed, removed)
     canaries = recall(pq.read_table(out / "canaries.parquet"))
-    return SearchResult(account, val, counts["pairs"], canaries)
+    return SearchResult(account, val, counts["pairs"], canaries, reviewed)
+
+
+def _reviewed(decisions: Decisions, met: set[tuple[str, str]]) -> Reviewed:
+    """What became of the decisions, of which those with the keys `met` are on pairs found."""
+    found = [decisions.by_pair[key] for key in sorted(met)]
+    refused = tuple(each for each in found if each.verdict == "refused")
+    absent = len(decisions) - len(met)
+    return Reviewed(accepted=len(found) - len(refused), refused=refused, absent=absent)
 
 
 @contextmanager
@@ -152,22 +178,36 @@ def _append(file: pq.ParquetWriter, table: pa.Table) -> None:
         file.write_table(table)
 
 
-def _write_csv(pairs: Path, path: Path) -> None:
-    """The PAIRS table of a Parquet file as CSV, the transform as nine columns.
+def _write_texts(out: Path) -> None:
+    """Pairs, the transform as nine columns, and what was rejected as CSV; what is kept as a list.
 
     An id that a spreadsheet would take for a formula gets `./` before it: the same relative path.
     """
-    names = [name for name in PAIRS.names if name != "transform"]
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-        pq.ParquetFile(pairs) as table,
-    ):
-        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow([*names, *TRANSFORM])
+    names = [n for n in PAIRS.names if n != "transform" and not n.endswith("_sha256")]
+    columns = {"pairs": [*names, *TRANSFORM], "rejected": REJECTED.names}
+    for kind, header in columns.items():
+        with _text_file(out / f"{kind}.csv") as file:
+            writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+            writer.writerow(header)
+            for row in _rows(out / f"{kind}.parquet"):
+                row |= zip(TRANSFORM, row.pop("transform", ()), strict=False)
+                writer.writerow(_cell(row[name]) for name in header)
+    with _text_file(out / "kept.txt") as file:
+        ids = (row["image_id"] for row in _rows(out / "kept.parquet"))
+        file.writelines(escaped(image_id).replace("\n", "\\n") + "\n" for image_id in ids)
+
+
+@contextmanager
+def _text_file(path: Path) -> Iterator[TextIO]:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, a part of which is held at a time."""
+    with pq.ParquetFile(path) as table:
         for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                writer.writerow(map(_cell, [*(row[name] for name in names), *row["transform"]]))
+            yield from batch.to_pylist()
 
 
 def _cell(value: Any) -> Any:
@@ -178,13 +218,15 @@ def _cell(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows `rows` of the pool, judged: `tables` of SCHEMAS, but `pairs` of FOUND; `kept`: bool
-    [rows]; `unpaired`: pairs nearly accepted (FOUND) of images that are in no accepted one."""
+    """The rows `rows` of the pool, judged: `tables` of SCHEMAS; `kept`: bool [rows]; `unpaired`:
+    pairs nearly accepted (PAIRS) of images that are in no accepted one; `met`: keys of the
+    decisions on pairs of the rows."""
 
     rows: range
     tables: dict[str, pa.Table]
     kept: np.ndarray
     unpaired: pa.Table
+    met: set[tuple[str, str]]
 
 
 def _parts(search: Search, within: tuple[pa.Table, pa.Table] | None) -> Iterator[_Part]:
@@ -193,6 +235,11 @@ def _parts(search: Search, within: tuple[pa.Table, pa.Table] | None) -> Iterator
         ids = search.pool.part(rows.start, rows.stop).table["image_id"]
         paths = {kind: search.out / SHARDS / shard_file(number, kind) for kind in KINDS}
         shard = {kind: pq.read_table(path) for kind, path in paths.items()}
+        sides = shard["pairs"], shard["refused"]
+        met = search.decisions.met(*sides)
+        shard["pairs"], shard["refused"] = (
+            _in_order(table, ids) for table in search.decisions.apply(*sides)
+        )
         unpaired = shard["refused"].filter(
             pc.invert(_among(shard["refused"]["pool_id"], shard["pairs"]["pool_id"]))
         )
@@ -207,7 +254,7 @@ def _parts(search: Search, within: tuple[pa.Table, pa.Table] | None) -> Iterator
         kept_ids = pa.table([ids.filter(kept)], schema=IDS)
         weak = shard["weak"].filter(_among(shard["weak"]["image_id"], kept_ids["image_id"]))
         tables = shard | {"rejected": rejected, "weak": weak, "kept": kept_ids}
-        yield _Part(rows, tables, kept.to_numpy(), unpaired)
+        yield _Part(rows, tables, kept.to_numpy(), unpaired, met)
 
 
 def _among(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -179,6 +179,11 @@ def test_weights_are_converted(ppcls, tmp_path):
         (("export", "ResNet50", "--out", __file__), "is a file; give the name of a folder"),
         (("predict", ".", "x.jpg"), "has no inference.json; expected a folder written by"),
         (("infer", "ResNet50", "x.jpg", "--out", "."), "is a folder; give the name of a file"),
+        (("dedup",), "give POOL, the images to search"),
+        (("dedup", "gone"), "gone: no folder, list file or tar there; correct the path"),
+        (("dedup", "."), "give one of --against FOLDER and --within"),
+        (("dedup", "--review", "."), "holds no finished search; give the --out of a `ppcls dedup`"),
+        (("dedup", "x", "--review", "."), "--review DIR is given alone"),
         (("py-infer", ".", "x.jpg", "--sheet", "x.gif"), "ends in .png or .jpg"),
     ],
 )

@@ -37,7 +37,7 @@ def test_images_are_drawn_from_all_over_the_set() -> None:
 
 
 def test_what_is_found_is_counted(tmp_path: Path) -> None:
-    config = DedupConfig(num_features=120, min_side=96, canaries=len(ATTACKS))
+    config, num = DedupConfig(num_features=120, min_side=96), len(ATTACKS)
     images: dict[str, Path] = {}
     for seed in range(3):
         save(path := tmp_path / f"{seed}.png", picture(seed))
@@ -45,10 +45,10 @@ def test_what_is_found_is_counted(tmp_path: Path) -> None:
     build_index(images_at(images), config, tmp_path / "index", 2, SilentMonitor())
     seen: list[int] = []
     index = load_index(tmp_path / "index")
-    canaries = find_canaries(lambda ids: images, index, 2, lambda: seen.append(1))
+    canaries = find_canaries(lambda ids: images, index, num, 2, lambda: seen.append(1))
     assert canaries.schema == CANARIES
-    assert len(canaries) == len(seen) == config.canaries
-    assert canaries == find_canaries(lambda ids: images, index, 1, lambda: None)
+    assert len(canaries) == len(seen) == num
+    assert canaries == find_canaries(lambda ids: images, index, num, 1, lambda: None)
     scores = recall(canaries)
     assert list(scores) == list(ATTACKS)
     assert all(planted == 1 for _, planted in scores.values())
@@ -56,7 +56,7 @@ def test_what_is_found_is_counted(tmp_path: Path) -> None:
     for row in canaries.to_pylist():
         assert (row["channel"] is not None) == row["found"]
     (tmp_path / "0.png").unlink()  # gone since it was indexed: not found
-    some = recall(find_canaries(lambda ids: images, index, 2, lambda: None))
+    some = recall(find_canaries(lambda ids: images, index, num, 2, lambda: None))
     assert sum(found for found, _ in some.values()) < sum(found for found, _ in scores.values())
 
 

@@ -358,7 +358,7 @@ def test_an_altered_list_is_told(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 1}, "no removal list of format 3"),
+        ({"format": 1}, "no removal list of format 4"),
         ({"settings": {"rule": "lax"}}, "rule"),
         ({"settings": {"colour": 1}}, "colour"),
         ({"removed": "all"}, "removed"),
@@ -446,7 +446,7 @@ def test_pairs_as_csv_hold_no_formula(sets: Path, tmp_path: Path) -> None:
     assert len(rows) == len(ids) == 4
     assert [row["pool_id"].removeprefix("./") for row in rows] == ids
     assert not any(cell.startswith(tuple("=+-@")) for row in rows for cell in row.values())
-    assert {(row["val_id"], row["channel"], row["t00"]) for row in rows} == {
+    assert {(row["val_id"], row["channel"], row["transform_00"]) for row in rows} == {
         ("v0.png", "bytes", "1.0")
     }
 

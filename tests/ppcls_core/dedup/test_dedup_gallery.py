@@ -29,7 +29,7 @@ UNIT = [1.0, 0, 0, 0, 1, 0, 0, 0, 1]
 
 def row(name: str, margin: float, channel: str = "sift") -> dict[str, Any]:
     pair = {"pool_id": name, "val_id": "v.png", "channel": channel, "score": 0.5 + margin}
-    return {**pair, "inliers": 9, "margin": margin, "transform": UNIT}
+    return {**pair, "inliers": 9, "margin": margin, "transform": UNIT, "reviewed": False}
 
 
 def names(gallery: Gallery, kind: str) -> list[str]:

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import paddle
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,15 @@ from data_catalog.base.config import UserError
 from data_catalog.images.columns import loose_images
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine import evaluator
-from ppcls_core.engine.evaluator import EvalData, count_hits, evaluate, predict_logits
+from ppcls_core.engine.evaluator import (
+    PREDICTIONS,
+    EvalData,
+    accuracy_of,
+    count_hits,
+    evaluate,
+    predict_logits,
+    predictions,
+)
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.specs import MEAN, STD
 from ppcls_core.models.weights.state import state_of
@@ -101,6 +110,27 @@ def test_hits_equal_brute_force_with_ties_and_values_that_are_no_numbers(data, l
     for z, y in zip(logits, labels, strict=True):
         expected[:, y] += [1, is_hit(z, y, 1), is_hit(z, y, 5)]
     assert count_hits(logits, labels).tolist() == expected.tolist()
+
+
+def test_predictions_add_up_to_the_accuracy(tmp_path):
+    rng = np.random.default_rng(0)
+    table = rng.integers(0, 8, (21, 7)).astype(np.float32)
+    labels, bad = rng.integers(0, 7, 21), (0, 7, 8)
+    images, found = grey_images(tmp_path, labels, bad), [PREDICTIONS.empty_table()]
+
+    def record(rows, logits):
+        ids = [images.ids[row] for row in rows]
+        found.append(predictions(ids, images.labels[list(rows)], logits[0]))
+
+    data = EvalData(images, Preprocess(size=32), 2, 0.2)
+    accuracy = evaluate(Lookup(table), data, SilentMonitor(), record)
+    rows = pa.concat_tables(found)
+    at = [int(name.removesuffix(".png")) for name in rows["image_id"].to_pylist()]
+    assert sorted(at) == [row for row in range(21) if row not in bad]
+    assert (accuracy_of(rows, 7, {}).by_class == accuracy.by_class).all()
+    shares = np.exp(table) / np.exp(table).sum(1, keepdims=True)
+    np.testing.assert_allclose(rows["probability"].to_numpy(), shares.max(1)[at], rtol=1e-5)
+    assert rows["predicted"].to_pylist() == table.argmax(1)[at].tolist()
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])

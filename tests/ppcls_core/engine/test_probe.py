@@ -58,9 +58,12 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_a_class_with_too_few_images():
     features, labels = examples(network(3), 3)
-    kept = np.flatnonzero((labels != 2) | (np.arange(len(labels)) < 9))
-    with pytest.raises(UserError, match=r"class 2 has 3 labelled images .* 2 classes of 5"):
-        fit_classifier(network(3), features[kept], labels[kept], 0)
+    three, one = (np.flatnonzero((labels != 2) | (np.arange(len(labels)) < n)) for n in (9, 3))
+    model = network(3)
+    fit_classifier(model, features[three], labels[three], 0)
+    assert np.isfinite(model.classifier.weight.numpy()).all()
+    with pytest.raises(UserError, match=r"class 2 has 1 labelled images .* two images or more"):
+        fit_classifier(model, features[one], labels[one], 0)
 
 
 def test_a_classifier_that_is_no_linear_layer():

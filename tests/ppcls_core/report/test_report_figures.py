@@ -174,6 +174,16 @@ def test_sheets_hold_the_pictures() -> None:
         assert abs(sheet[y + 80, x + 244] - (0, 0, 200)).max() < 12, index
 
 
+def test_names_in_chinese_are_drawn_where_a_font_has_them() -> None:
+    if not figures._families(frozenset("\u4e2d\u6587")):
+        pytest.skip("no installed font has Chinese characters")
+    sheets = [
+        figures.pair_sheet([replace(PAIRS[0], pool_id=name)])
+        for name in ("\u4e2d\u4e2d", "\u6587\u6587")
+    ]
+    assert sheets[0] != sheets[1]  # as boxes they would look alike
+
+
 def test_a_missing_picture_leaves_its_tile_empty() -> None:
     sheet = figures.pair_sheet([replace(PAIRS[0], picture=None)])
     pixels = np.asarray(Image.open(io.BytesIO(sheet)))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppcls_core.report.intervals import is_noise, paired_interval
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
@@ -41,6 +42,30 @@ def test_more_images_make_the_interval_narrower() -> None:
 
 def test_no_image_gives_no_interval() -> None:
     assert row(0.0, 0).interval() == (0.0, 0.0)
+
+
+def test_paired_interval_is_newcombes() -> None:
+    low, high = paired_interval(36, 12, 2, 0)  # his example: 0.20 of 50 pairs
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=1e-4)
+
+
+CELLS = st.integers(0, 500)
+
+
+@given(CELLS, CELLS, CELLS, CELLS)
+def test_paired_interval_holds_the_difference_and_turns_with_the_models(
+    both: int, first: int, second: int, neither: int
+) -> None:
+    low, high = paired_interval(both, first, second, neither)
+    difference = (first - second) / max(both + first + second + neither, 1)
+    assert -1 <= low <= difference + 1e-9 and difference - 1e-9 <= high <= 1
+    assert paired_interval(both, second, first, neither) == pytest.approx((-high, -low))
+
+
+def test_equal_gains_of_more_images_are_no_noise() -> None:
+    assert is_noise(paired_interval(60, 8, 4, 48))  # 4 of 120 images
+    assert not is_noise(paired_interval(6000, 800, 400, 4800))
+    assert not is_noise(())
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppcls_core.report import page
+from ppcls_core.report.answers import Answers, WrongImage
 from ppcls_core.report.model import (
     AccuracyRow,
     ClassSample,
+    CleanRow,
     CountRow,
     Curve,
     DuplicatePair,
     Headline,
     Histogram,
     LeftOut,
+    Overlap,
     PlantedRow,
     Report,
     SearchReport,
@@ -87,7 +90,24 @@ def picture(seed: int, side: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
 
 
-LEFT_OUT = (LeftOut("dedup", "not_an_image", 1200), LeftOut("dedup", "empty", 3))
+LEFT_OUT = (
+    LeftOut("dedup", "not_an_image", 1200),
+    LeftOut("dedup", "empty", 3, ("a.jpg", "b.jpg")),
+)
+
+
+def some_answers(names: tuple[str, ...] = ("dress", "hat", "shirt")) -> Answers:
+    """Six images: the student has two wrong, the teacher one of these."""
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    predicted = {
+        "teacher": np.array([0, 0, 1, 1, 2, 1]),
+        "baseline": np.array([0, 1, 1, 0, -1, 1]),
+        "fixed": np.array([0, 1, 1, 1, 2, 1]),
+    }
+    shares = dict.fromkeys(predicted, np.array([0.9, 0.8, 0.7, 0.6, 0.95, 0.4]))
+    wrong = (WrongImage("v/2.jpg", names[0], names[1], 0.8, 0.8, picture(9)),)
+    ids = tuple(f"v/{number}.jpg" for number in range(6))
+    return Answers(names, ids, labels, predicted, shares, "fixed", wrong)
 
 
 def full_report() -> Report:
@@ -104,8 +124,21 @@ def full_report() -> Report:
         accuracies=(
             AccuracyRow("teacher", "ResNet50_vd", 224, 0.8952, 0.9919, 372, None, 23529322),
             AccuracyRow("baseline", "MobileNetV3", 192, 0.7493, 0.97041, 50_000, None, 1528106),
-            AccuracyRow("fixed", "MobileNetV3", 288, 0.812, 0.978, 372, -1.25, 1528107),
+            AccuracyRow(
+                "fixed",
+                "MobileNetV3",
+                288,
+                0.812,
+                0.978,
+                372,
+                -1.25,
+                1528107,
+                (-4, 1.5),
+                2,
+                (0.5, 3.5),
+            ),
         ),
+        answers=some_answers(),
         curves=(Curve("teacher", series, series, series),),
         duplicates=(
             DuplicatePair(
@@ -136,12 +169,22 @@ def full_report() -> Report:
     )
 
 
+def hostile_answers() -> Answers:
+    found = some_answers((HOSTILE, HOSTILE + "b", HOSTILE + "c"))
+    wrong = replace(found.wrong[0], image_id=HOSTILE)
+    predicted = {HOSTILE: found.predicted["fixed"], "teacher": found.predicted["teacher"]}
+    shares = {HOSTILE: found.probability["fixed"], "teacher": found.probability["teacher"]}
+    changed = {"predicted": predicted, "probability": shares, "student": HOSTILE}
+    return replace(found, wrong=(wrong,), **changed)
+
+
 def hostile_report() -> Report:
     report, word = full_report(), HOSTILE
     return replace(
         report,
         title=word,
         created_utc=word,
+        answers=hostile_answers(),
         stages=(StageRow(word, word, 1, 1, 1.0, 1.0, word, word),),
         accuracies=(replace(report.accuracies[0], label=word, architecture=word),),
         curves=(replace(report.curves[0], stage=word, x_name=word),),
@@ -198,7 +241,7 @@ def test_nothing_leaves_the_page(full_html: str, full: Page) -> None:
 def test_every_contents_link_has_its_section(full: Page) -> None:
     links = [a["href"][1:] for tag, a in full.elements if tag == "a"]
     assert links == [a["id"] for tag, a in full.elements if tag == "section"]
-    assert links[0] == "accuracy" and len(links) == 10
+    assert links[0] == "accuracy" and len(links) == 13
 
 
 def test_a_policy_forbids_scripts_and_the_network(full: Page) -> None:
@@ -227,7 +270,7 @@ def test_user_text_stays_inside_its_alt_text(hostile_html: str) -> None:
 
 def test_every_picture_has_an_alt_text_and_decodes(full: Page) -> None:
     pictures = [a for tag, a in full.elements if tag == "img"]
-    assert len(pictures) == 3 + 2 + 9  # charts, pairs (one picture is missing), class
+    assert len(pictures) == 5 + 1 + 2 + 9  # charts, mistake, pairs (one is missing), class
     for attributes in pictures:
         assert attributes["alt"].strip()
         head, _, body = attributes["src"].partition(";base64,")
@@ -237,23 +280,76 @@ def test_every_picture_has_an_alt_text_and_decodes(full: Page) -> None:
 
 def test_sections_have_their_headings_in_order(full: Page) -> None:
     levels = [int(tag[1]) for tag, _ in full.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1 and levels.count(1) == 1 and levels.count(2) == 10
+    assert levels[0] == 1 and levels.count(1) == 1 and levels.count(2) == 13
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_accuracy_numbers_are_the_models(full: Page) -> None:
     assert full.body("accuracy") == [
-        ["teacher", "ResNet50_vd", "89.5", "99.2", "\u2013", "224", "372", "23,529,322"],
-        ["baseline", "MobileNetV3", "74.93", "97.04", "\u2013", "192", "50,000", "1,528,106"],
-        ["fixed", "MobileNetV3", "81.2", "97.8", "\u22121.2", "288", "372", "1,528,107"],
+        ["teacher", "ResNet50_vd", "89.5", "99.2", "\u2013", "\u2013", "224", "372", "23,529,322"],
+        [
+            "baseline",
+            "MobileNetV3",
+            "74.93",
+            "97.04",
+            "\u2013",
+            "\u2013",
+            "192",
+            "50,000",
+            "1,528,106",
+        ],
+        [
+            "fixed",
+            "MobileNetV3",
+            "81.2",
+            "97.8",
+            "\u22121.2\u22124.0 to +1.5, within noise",
+            "+2.0+0.5 to +3.5",
+            "288",
+            "372",
+            "1,528,107",
+        ],
     ]
+
+
+def test_mistakes_are_the_students(full: Page) -> None:
+    rows = [["dress", "hat", "1", "2"], ["shirt", "hat", "1", "2"]]
+    assert full.body("mistakes") == rows
+    text = " ".join(full.text["mistakes"].split())
+    assert "1 images. dress, the student says hat (80.0 %; the teacher is right at 80.0 %)" in text
+    assert full.body("classes") == [
+        ["dress", "2", "100.0", "50.0", "50.0"],
+        ["shirt", "2", "50.0", "0.0", "50.0"],
+        ["hat", "2", "100.0", "50.0", "100.0"],
+    ]
+
+
+def test_calibration_is_the_mean_gap() -> None:
+    by_model = {found.model: found for found in some_answers().calibration()}
+    assert list(by_model) == ["teacher", "baseline", "fixed"]
+    gaps = [0.1 + 0.05, 0.2, 0.3, 0.4, 0.4]  # of 0.9 and 0.95 in one bin, twice as many
+    assert by_model["teacher"].error == pytest.approx(sum(gaps) / 6)
+    assert by_model["baseline"].number.sum() == 5
+    assert math.isnan(
+        Answers((), (), np.zeros(0, int), {"a": np.zeros(0, int)}, {"a": np.zeros(0)}, "a")
+        .calibration()[0]
+        .error
+    )
+
+
+def test_many_classes_have_no_matrix() -> None:
+    names = tuple(map(str, range(60)))
+    content = Page(page.render(replace(Report("t", "now"), answers=some_answers(names))))
+    assert len(content.body("mistakes")) == 2
+    assert "Confusion" not in content.text["mistakes"]
 
 
 def test_stage_numbers_are_the_models(full: Page) -> None:
     assert full.body("stages") == [
-        ["teacher", "cached", "800", "799", "1\u00a0h 02\u00a0min", "58.2", "3fa92c",
+        ["teacher", "cached", "800", "799", "1\u00a0h 02\u00a0min", "100.0", "58.2", "3fa92c",
          "from a past run"],
-        ["export", "not run", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", ""],
+        ["export", "not run", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", ""],
+        ["all", "", "", "", "1\u00a0h 02\u00a0min", "", "", "", ""],
     ]  # fmt: skip
 
 
@@ -290,7 +386,7 @@ def test_a_search_by_itself_has_a_page() -> None:
     content = Page(page.render_search(report))
     assert content.body("counts")[0] == ["in", "1,200"]
     assert content.body("recall")[0][:4] == [SEEN, "6", "5", "83.3"]
-    assert content.text["pairs"].count(SEEN) == 8
+    assert content.text["pairs"].count(SEEN) == 9
     assert {tag for tag, _ in content.elements} <= ELEMENTS
     assert all(not key.startswith("on") for _, attributes in content.elements for key in attributes)
     empty = Page(page.render_search(SearchReport({"in": 0, "duplicates": 0}, within=True)))
@@ -320,8 +416,20 @@ def test_a_filled_selection_is_called_that() -> None:
 
 
 def test_left_out_by_stage_and_reason(full: Page) -> None:
-    rows = [["dedup", "not an image", "1,200"], ["dedup", "empty", "3"]]
+    rows = [["dedup", "not an image", "1,200", ""], ["dedup", "empty", "3", "a.jpg, b.jpg, …"]]
     assert full.body("left-out") == rows
+
+
+def test_labelled_images_that_show_validation_images_have_a_section() -> None:
+    rows = (CleanRow("fixed", 0.812, 0.75, 370),)
+    found = Overlap(2, 1, False, full_report().duplicates[:1], rows)
+    content = Page(page.render(replace(Report("t", "now"), overlap=found)))
+    assert "2 labelled images show 1 of the validation images" in content.text["overlap"]
+    assert "overlap.remove=true leaves them out" in content.text["overlap"]
+    assert content.body("overlap") == [["fixed", "81.2", "75.0", "370"]]
+    content = Page(page.render(replace(Report("t", "now"), overlap=Overlap(0, 0, False))))
+    assert "No labelled image shows a validation image." in content.text["overlap"]
+    assert "overlap" not in Page(page.render(Report("t", "now"))).text
 
 
 def test_reconciliation_says_what_is_missing(full: Page) -> None:
@@ -384,7 +492,7 @@ def test_the_page_begins_with_the_summary(full: Page) -> None:
 def test_an_empty_report_says_so_in_words() -> None:
     content = Page(page.render(Report("nothing", "now")))
     assert not {"table", "figure", "img", "details", "pre"} & {tag for tag, _ in content.elements}
-    assert len([a for _, a in content.elements if a.get("class") == "none"]) == 11
+    assert len([a for _, a in content.elements if a.get("class") == "none"]) == 14
     for section, words in {
         "accuracy": "No accuracy was measured",
         "contamination": "The search for duplicates has not run",
@@ -395,7 +503,7 @@ def test_an_empty_report_says_so_in_words() -> None:
 
 ALONE = {
     name: {name: getattr(full_report(), name)}
-    for name in ("stages", "accuracies", "curves", "duplicates", "planted", "selection",
+    for name in ("stages", "accuracies", "answers", "curves", "duplicates", "planted", "selection",
                  "reconciliation", "left_out", "settings_yaml", "versions", "files", "headline")
 }  # fmt: skip
 
@@ -404,7 +512,7 @@ ALONE = {
 def test_each_part_stands_alone(name: str) -> None:
     content = Page(page.render(replace(Report("partial", "now"), **ALONE[name])))
     parts = [a for _, a in content.elements if a.get("class") == "none"]
-    assert len(parts) == (11 if name == "headline" else 10)
+    assert len(parts) == {"headline": 14, "answers": 11}.get(name, 13)
 
 
 def test_no_duplicates_is_told_from_no_search() -> None:
@@ -424,8 +532,8 @@ def test_odd_numbers_do_not_break_the_page() -> None:
     )
     content = Page(page.render(report))
     dash = "\u2013"
-    assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, "224", "0", "0"]]
-    assert content.body("stages") == [["s", "failed", "0", "0", dash, dash, dash, ""]]
+    assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, dash, "224", "0", "0"]]
+    assert content.body("stages")[0] == ["s", "failed", "0", "0", dash, dash, dash, dash, ""]
     assert content.body("contamination")[0] == ["none", "0", "0", dash, dash]
     assert "no picture" in content.text["selection"]
 

@@ -17,8 +17,8 @@ import pytest
 from data_catalog.base.config import UserError, parse
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.serving.access import access_to, read_token
+from ppcls_core.serving.app import PATHS
 from ppcls_core.serving.client import Client
-from ppcls_core.serving.guard import PATHS
 from ppcls_core.serving.limits import ServeConfig
 from ppcls_core.serving.server import listen
 from tests.support.stand_in import COLOURS, Gate, Running, encoded, received, running

@@ -1,0 +1,190 @@
+"""`ssld compare`: two finished runs side by side: settings, data, metrics, cost."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+from rich.table import Table
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import read_json
+from flows.status import flat
+from ppcls_core.cli.common import console, log
+from ppcls_core.report.answers import difference
+from ppcls_core.report.intervals import is_noise
+from tasks.recipe import DISTILLED, STUDENTS, recipe_path
+from tasks.run.store import RUN, Result, Store
+
+# pyright: reportAttributeAccessIssue=false
+
+NUM_KNOWN = 10  # reports that a message names, the newest
+Run = Annotated[
+    str,
+    typer.Argument(help="A recipe (its last run), or the folder, or its name, of a report."),
+]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has its report: what `run.json` says, and where its results lie."""
+
+    record: Mapping[str, Any]
+    store: Store
+
+    @property
+    def name(self) -> str:
+        """The recipe's name and when the report was written."""
+        return f"{self.record['settings']['name']}, {self.record['written']}"
+
+    def result(self, stage: str) -> Result | None:
+        """The result of a stage, if it is still there."""
+        return self.store.load(stage, self.record["stages"][stage]["key"])
+
+    def answers(self, model: str) -> pa.Table | None:
+        """PREDICTIONS of a model, if they are still there."""
+        result = self.result("evaluate")
+        path = result and result.path("predictions.parquet")
+        if not path or not path.is_file():
+            return None
+        return pq.read_table(path, filters=pc.field("model") == model)
+
+
+def compare(first: Run, second: Run) -> None:
+    """Show two finished runs side by side: settings that differ, data, accuracies, cost.
+
+    A recipe stands for its last finished run. A gain has the paired 95 % interval of the images
+    that both runs were validated on.
+
+    ssld compare demo mine.yaml
+    ssld compare demo 997d779e988d
+    """
+    store = Store.default()
+    runs = [find_run(store, given) for given in (first, second)]
+    for letter, run in zip("AB", runs, strict=True):
+        log(f"{letter}: {run.name}")
+    _print("settings that differ", settings_rows(*runs), "all settings are equal")
+    _print("images", count_rows(*runs), "")
+    _print("top-1, %", accuracy_rows(*runs), "no model was measured in both runs")
+    _print("seconds", cost_rows(*runs), "")
+
+
+def find_run(store: Store, given: str) -> Finished:
+    """The run that `given` names. Raises UserError: there is none, with those that there are."""
+    folder = Path(given)
+    if not (folder / RUN).is_file():
+        folder = _named(store, given)
+    record = read_json(folder / RUN)
+    if not isinstance(record, dict):
+        raise UserError(f"{folder / RUN}: cannot be read; run `ssld run RECIPE --only report`")
+    return Finished(record, store)
+
+
+def _named(store: Store, given: str) -> Path:
+    reports = sorted((store.root / "report").glob(f"*/{RUN}"), key=lambda p: -p.stat().st_mtime)
+    begins = [path.parent for path in reports if path.parent.name.startswith(given)]
+    if len(begins) == 1:
+        return begins[0]
+    known = [f"{path.parent.name[:12]} ({_title(path)})" for path in reports[:NUM_KNOWN]]
+    listed = f"; reports, the newest first: {', '.join(known)}" if known else ""
+    try:
+        name = recipe_path(given).stem
+    except UserError as error:
+        raise UserError(f"{error}, nor a report that begins so{listed}") from None
+    key = store.last(name).get("report")
+    folder = key and store.directory("report", key)
+    if not folder or not (folder / RUN).is_file():
+        raise UserError(f"recipe '{name}': no finished run has a report{listed}; run it first")
+    return folder
+
+
+def _title(path: Path) -> str:
+    record = read_json(path)
+    return f"{record['settings']['name']}, {record['written']}" if record else "unreadable"
+
+
+def settings_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
+    """(setting, of A, of B, "") of those that differ; one that is not there is a dash."""
+    one, other = flat(a.record["settings"]), flat(b.record["settings"])
+    for name in dict.fromkeys([*one, *other]):
+        if one.get(name) != other.get(name):
+            yield name, *(_shown(each.get(name)) for each in (one, other)), ""
+
+
+def _shown(value: Any) -> str:
+    text = "\u2013" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:59]}\u2026"
+
+
+def count_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
+    """(what, in A, in B, remark) of the data sets, the duplicates and the selection."""
+    wanted = {
+        "data": ("train", "val", "pool"),
+        "dedup": ("duplicates",),
+        "label": ("out",),
+        "select": ("kept",),
+    }
+    prints = [{s: r.digest for s in ("data",) if (r := run.result(s))} for run in (a, b)]
+    same = prints[0] == prints[1] and prints[0]
+    for stage, names in wanted.items():
+        one, other = (run.record["stages"][stage]["counts"] for run in (a, b))
+        for name in names:
+            numbers = [f"{counts.get(name, 0):,}" for counts in (one, other)]
+            remark = "the same images" if same and stage == "data" else ""
+            yield f"{stage}: {name}", *numbers, remark
+
+
+def accuracy_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
+    """(model, of A, of B, B less A with its paired interval) of each model and the exported one."""
+    for model in ("teacher", *STUDENTS):
+        yield from _accuracy(model, (a, model), (b, model))
+    if {a.record["exported"], b.record["exported"]} <= {*DISTILLED}:
+        pair = (a, a.record["exported"]), (b, b.record["exported"])
+        yield from _accuracy(f"exported ({pair[0][1]}; {pair[1][1]})", *pair)
+
+
+def _accuracy(
+    title: str, one: tuple[Finished, str], other: tuple[Finished, str]
+) -> Iterator[tuple[str, ...]]:
+    first, second = (run.answers(model) for run, model in (one, other))
+    if first is None or second is None or not (len(first) and len(second)):
+        return
+    shares = [f"{100 * pc.mean(pc.less(each['rank'], 1)).as_py():.1f}" for each in (first, second)]
+    common = pc.sum(pc.is_in(first["image_id"], second["image_id"])).as_py()
+    if not common:
+        yield title, *shares, "no image in common"
+        return
+    points, interval = difference(second, first)
+    noise = ", within noise" if is_noise(interval) else ""
+    on = "" if common == len(first) == len(second) else f", of the {common:,} images in common"
+    text = f"{points:+.1f} ({interval[0]:+.1f} to {interval[1]:+.1f}){noise}{on}"
+    yield title, *shares, text
+
+
+def cost_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
+    """(stage, seconds in A, in B, remark) of each stage, and their sum."""
+    one, other = (run.record["stages"] for run in (a, b))
+    for stage in one:
+        same = "one and the same result" if one[stage]["key"] == other[stage]["key"] else ""
+        yield stage, *(f"{stages[stage]['seconds']:,.1f}" for stages in (one, other)), same
+    sums = (sum(each["seconds"] for each in stages.values()) for stages in (one, other))
+    yield "all", *(f"{total:,.1f}" for total in sums), ""
+
+
+def _print(title: str, rows: Iterator[tuple[str, ...]], nothing: str) -> None:
+    table = Table(title, box=None, pad_edge=False, header_style="bold")
+    table.add_column("A", justify="right", overflow="fold")
+    table.add_column("B", justify="right", overflow="fold")
+    table.add_column("")
+    found = list(rows)
+    for row in found:
+        table.add_row(*row)
+    log("")
+    if found:
+        console.print(table)
+    elif nothing:
+        log(nothing)

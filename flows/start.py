@@ -1,0 +1,93 @@
+"""`ssld init`: from a folder of photographs to a data set and a recipe."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ppcls_core.cli.common import console, log
+from tasks.start.photos import Photos, inspect, inspect_pool
+from tasks.start.recipe import files_of, machine_size, recipe_name, warnings_of, write
+
+MAX_CLASSES = 40  # rows of the table
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="It holds a folder (or tar) of images a class.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="A list of `path label` lines instead, paths relative to FOLDER."),
+    ] = None,
+    pool: Annotated[Path | None, typer.Option(help="A folder of unlabelled images.")] = None,
+) -> None:
+    """Look at a folder of photographs; write a data set and a recipe for it and this machine.
+
+    FOLDER holds a folder a class, or `train` and `val` (or `valid`, `validation`, `test`) that do,
+    and perhaps `pool` (or `unlabelled`) without classes. Without `val` a fifth of each class is set
+    apart. NAME.yaml and NAME_data are written to the current folder; the images stay as they are.
+
+    ssld init my_photos
+    ssld run my_photos.yaml
+    """
+    name = recipe_name(folder)
+    to = files_of(name, Path.cwd())
+    found = inspect(folder, labels, _progress)
+    there = (pool, inspect_pool(pool, _progress)) if pool else None
+    write(found, folder, there, to)
+    size = machine_size()
+    _show(found, there and there[1])
+    for warning in warnings_of(found, size):
+        log(f"warning: {warning}")
+    recipe = shlex.quote(to.recipe.name)
+    log(f"\nwritten: {to.recipe.name} (the recipe, for {size.about}), {to.data.parent.name}/")
+    log(f"next: ssld plan {recipe}   what it will take")
+    log(f"      ssld run {recipe}    to the report")
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else "\r"
+        print(f"\r{done:,} of {total:,} images", end=end, file=sys.stderr)
+
+
+def _show(found: Photos, pool: Photos | None) -> None:
+    """The table of classes, then what was found, left out, and set apart."""
+    table = Table("class", box=None, pad_edge=False, header_style="bold")
+    for title in ("train", "val"):
+        table.add_column(title, justify="right")
+    train, val = found.per_class("train"), found.per_class("val")
+    order = np.argsort(-train, kind="stable")
+    for label in order[:MAX_CLASSES].tolist():
+        table.add_row(found.classes[label], f"{train[label]:,}", f"{val[label]:,}")
+    table.add_row("all", f"{train.sum():,}", f"{val.sum():,}", style="bold")
+    console.print(table)
+    if len(order) > MAX_CLASSES:
+        log(f"the {MAX_CLASSES} largest of {len(order):,} classes")
+    if found.made_val:
+        log("val: a fifth of each class was set apart, chosen by the images' content")
+    for each, what in ((found, "left out"), (pool, "left out of the pool")):
+        for reason, rows in (each.reasons() if each else {}).items():
+            log(
+                f"{what}: {len(rows):,} {'image' if len(rows) == 1 else 'images'}: {reason} "
+                f"({each.named(rows)})"
+                if each
+                else ""
+            )
+        for note in each.notes if each else ():
+            log(f"note: {note}")
+    sides = np.array([found.sizes[row] for row in found.sizes])
+    if len(sides):
+        height, width = np.median(sides, axis=0)
+        log(
+            f"size: {width:.0f} x {height:.0f} pixels in the middle, short sides from "
+            f"{sides.min(1).min()} to {sides.min(1).max()}"
+        )
+    own = len(found.rows("pool"))
+    if pool or own:
+        log(f"pool: {len(pool.rows('pool')) if pool else own:,} images")
+    else:
+        log("pool: none; the student learns from the labelled images alone (--pool FOLDER)")

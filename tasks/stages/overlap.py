@@ -1,0 +1,87 @@
+"""overlap: which labelled images show a validation image; on request they leave the labelled set.
+
+Files: train.arrow, teacher.arrow (those of the stage data, without the images that are removed);
+those that `ppcls_core.dedup.search` lists, of a search of both for the validation images, and
+pairs.html, the page of it. Its index serves the stage dedup too.
+"""
+
+# Arrow makes its compute functions at import, unseen by a type checker:
+# pyright: reportAttributeAccessIssue=false
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images, write_images
+from ppcls_core.dedup.decisions import read_decisions
+from ppcls_core.dedup.run import find_duplicates
+from ppcls_core.dedup.search import Search
+from ppcls_core.report.search import PAGE, write_search_page
+from tasks.run.stage import Outcome, Work
+from tasks.stages.dedup import search_files, take_over
+
+SPLITS = ("train", "teacher")
+
+
+def run(work: Work) -> Outcome:
+    """Search the labelled images for the validation images, without canaries: dedup has those."""
+    sets = {name: work.images(f"data/{name}.arrow") for name in SPLITS}
+    search = Search(
+        pool=_together(*sets.values()),
+        against=work.images("data/val.arrow"),
+        out=work.directory,
+        config=work.recipe.dedup.model_copy(update={"canaries": 0}),
+        workers=work.recipe.run_time.workers,
+        shard_size=work.recipe.shard_size,
+        title="labelled",
+        decisions=read_decisions(work.recipe.dedup.reviewed),
+    )
+    take_over(work, search, __name__)
+    result = find_duplicates(search, work.monitor)
+    write_search_page(search, result)
+    pairs, remove = work.own_table("pairs.parquet"), work.recipe.overlap.remove
+    showing = pairs["pool_id"].unique()
+    for name, images in sets.items():
+        kept = _without(images, showing) if remove else images
+        if not len(kept):
+            raise UserError(
+                f"overlap.remove: each of the {len(images):,} images of `{name}` shows a "
+                "validation image; nothing is left to learn from: give other validation images"
+            )
+        write_images(work.path(f"{name}.arrow"), kept)
+    num_val = pc.count_distinct(pairs["val_id"]).as_py()
+    if len(showing):
+        what = "are removed" if remove else "stay; overlap.remove=true removes them"
+        work.monitor.note(
+            f"{len(showing):,} labelled images show {num_val:,} of the validation images: "
+            f"{', '.join(showing[:3].to_pylist())}{', ...' * (len(showing) > 3)}; they {what}"
+        )
+    num = len(search.pool)
+    return Outcome(
+        files=[*(f"{name}.arrow" for name in SPLITS), *search_files(work, search), PAGE],
+        counts={
+            "in": num,
+            "out": num - len(showing) if remove else num,
+            "show a validation image": len(showing),
+        },
+        metrics={
+            "pairs": result.num_pairs,
+            "labelled": len(showing),
+            "val": num_val,
+            "removed": remove,
+            "decisions": result.decision_counts,
+        },
+    )
+
+
+def _together(train: Images, teacher: Images) -> Images:
+    """Each image of both sets once."""
+    is_known = pc.is_in(teacher.table["image_id"], train.table["image_id"].combine_chunks())
+    table = pa.concat_tables([train.table, teacher.table.filter(pc.invert(is_known))])
+    return replace(train, table=table, roots=teacher.roots | train.roots)
+
+
+def _without(images: Images, ids: pa.Array) -> Images:
+    return images.take(pc.invert(pc.is_in(images.table["image_id"], ids)).to_numpy())

@@ -1,0 +1,249 @@
+"""A look at a folder of labelled photographs: classes, splits, damage and exact copies.
+
+Nothing is copied or changed. What is left out of training and validation has a reason.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_catalog.base.config import UserError
+from data_catalog.base.threads import map_threads
+from data_catalog.images.collect import collect, describe_lost
+from data_catalog.images.columns import Images
+from data_catalog.images.found import WORKERS
+from data_catalog.sources import Dataset, FilesConfig
+from ppcls_core.data.decode import BadImage, read_image
+from ppcls_core.runtime.randomness import generator, seed_of
+
+SPLIT_NAMES = {  # of folders, in any case; the first that is there is taken
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "test", "testing"),
+    "pool": ("pool", "unlabelled", "unlabeled"),
+}
+MAX_DECODED = 20_000  # images of a set; of more a sample
+VAL_SHARE, MAX_VAL = 0.2, 200  # of a class that become its validation images, where none are given
+MIN_TRAIN = 2  # training images of a class: the least that a probe is cross-validated with
+NUM_SHOWN = 3
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Photos:
+    """Photographs as they were found. `split` and `label` have an entry an image of `images`; a row
+    that is left out has the split "" and a reason in `left_out`."""
+
+    images: Images
+    classes: tuple[str, ...]
+    split: np.ndarray  # str [rows]: train, val, pool or ""
+    label: np.ndarray  # int32 [rows], -1 without one
+    made_val: bool = False  # whether the validation images are a part of those given for training
+    left_out: dict[int, str] = field(default_factory=dict)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # (height, width) as decoded
+    notes: list[str] = field(default_factory=list)  # what the user should know, a sentence each
+
+    def rows(self, split: str) -> np.ndarray:
+        """The rows of a split."""
+        return np.flatnonzero(self.split == split)
+
+    def per_class(self, split: str) -> np.ndarray:
+        """int64 [classes]: images of each class in a split."""
+        return np.bincount(self.label[self.rows(split)], minlength=len(self.classes))
+
+    def leave_out(self, row: int, reason: str) -> None:
+        """Take a row out of its split."""
+        self.split[row], self.left_out[row] = "", reason
+
+    def reasons(self) -> dict[str, list[int]]:
+        """The rows left out by reason, the commonest first."""
+        found = defaultdict[str, list[int]](list)
+        for row, reason in sorted(self.left_out.items()):
+            found[reason.partition(":")[0]].append(row)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def named(self, rows: Sequence[int]) -> str:
+        """The first names of rows, for a message."""
+        more = ", ..." if len(rows) > NUM_SHOWN else ""
+        return ", ".join(self.images.ids[row] for row in rows[:NUM_SHOWN]) + more
+
+
+def inspect(folder: Path, labels: Path | None, progress: Progress) -> Photos:
+    """Look at the labelled photographs in `folder`: one folder a class, or these in `train` and
+    `val`; with `labels` as that list (`path label` a line) says.
+
+    An image that cannot be decoded is left out, and a copy, byte for byte: of copies to train on
+    the first stays, of copies in train and val those in val, of copies in two classes none. Where
+    no split is given for validation, some images of each class are set apart, keyed by their
+    content. A class with fewer than MIN_TRAIN is left out. Raises UserError: no
+    folder, fewer than two classes.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder that holds a folder a class")
+    found = _listed(folder, labels) if labels else _by_folders(folder, progress)
+    decode(found, found.split != "", progress)
+    _leave_out_copies(found)
+    if not len(found.rows("val")):
+        _set_apart(found)
+    _drop_small_classes(found, folder)
+    return found
+
+
+def inspect_pool(folder: Path, progress: Progress) -> Photos:
+    """Look at unlabelled photographs, at any depth; `split` is pool. Raises UserError: no folder,
+    no image there."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder that holds unlabelled images")
+    images = collect(folder, progress=progress)
+    num = len(images)
+    found = Photos(images, (), np.full(num, "pool", object), np.full(num, -1, np.int32))
+    decode(found, np.ones(num, bool), progress)
+    return found
+
+
+def _listed(folder: Path, labels: Path) -> Photos:
+    config = FilesConfig(root=str(folder), train=str(labels.absolute()))
+    dataset = Dataset(labels.name, config, folder.absolute(), keys={"train": "--labels"})
+    images = dataset.build(Path(), lambda done, total: None).train
+    assert images is not None
+    split = np.full(len(images), "train", object)
+    return Photos(images, images.classes, split, images.labels.copy())
+
+
+def _by_folders(folder: Path, progress: Progress) -> Photos:
+    images = collect(folder, progress=progress)
+    paths = [tuple(image_id.split("/")) for image_id in images.ids]
+    depth, notes = 0, list[str]()
+    while (only := _only_folder(paths, depth)) is not None:
+        notes.append(f"everything lies in `{only}`, which is taken for the folder itself")
+        depth += 1
+    places = {name: _first_of(paths, depth, SPLIT_NAMES[name]) for name in SPLIT_NAMES}
+    train = places["train"]
+    split, names = np.full(len(paths), "", object), [""] * len(paths)
+    outside: list[int] = []
+    for row, parts in enumerate(paths):
+        top = parts[depth] if len(parts) > depth + 1 else ""
+        if top and top == places["pool"]:
+            split[row] = "pool"
+            continue
+        given = next((s for s in ("train", "val") if train and top == places[s]), "")
+        at = depth + bool(given)
+        if (train and not given) or len(parts) < at + 2:
+            outside.append(row)
+            continue
+        split[row], names[row] = given or "train", re.sub(r"(?i)\.tar$", "", parts[at])
+    classes = tuple(sorted({name for name in names if name}))
+    number = {name: label for label, name in enumerate(classes)}
+    label = np.array([number.get(name, -1) for name in names], np.int32)
+    found = Photos(images, classes, split, label, notes=notes)
+    for row in outside:
+        found.leave_out(row, "lies in no class folder" + " of train or val" * bool(train))
+    if lost := describe_lost(images.passed_over, images.damaged.to_pylist()):
+        found.notes.append(lost)
+    return found
+
+
+def _only_folder(paths: Sequence[tuple[str, ...]], depth: int) -> str | None:
+    """The one folder at `depth` that holds all images, if it holds folders of them itself."""
+    tops = {parts[depth] if len(parts) > depth + 1 else "" for parts in paths}
+    below = {parts[depth + 1] for parts in paths if len(parts) > depth + 2}
+    return tops.pop() if len(tops) == 1 and "" not in tops and len(below) > 1 else None
+
+
+def _first_of(paths: Sequence[tuple[str, ...]], depth: int, names: Sequence[str]) -> str:
+    """The folder at `depth` that has the first of `names`, in any case; "" without one."""
+    tops = {parts[depth].lower(): parts[depth] for parts in paths if len(parts) > depth + 1}
+    return next((tops[name] for name in names if name in tops), "")
+
+
+def decode(found: Photos, wanted: np.ndarray, progress: Progress) -> None:
+    """Decode the rows that `wanted` (bool [rows]) marks, of many a sample, and leave out those that
+    cannot be. A row whose name no list can hold is left out too."""
+    rows = np.flatnonzero(wanted)
+    for row in rows.tolist():
+        if not _can_be_listed(path_of(found.images, row)):
+            found.leave_out(row, "has a name that no list can hold")
+    rows = rows[found.split[rows] != ""]
+    if len(rows) > MAX_DECODED:
+        found.notes.append(f"decoded {MAX_DECODED:,} of {len(rows):,} images, drawn at random")
+        rows = np.sort(generator("init", "decode").choice(rows, MAX_DECODED, replace=False))
+
+    def size(row: int) -> tuple[int, int] | BadImage:
+        try:
+            return read_image(found.images.source(row)).shape[:2]
+        except BadImage as error:
+            return error
+
+    results = map_threads(size, rows.tolist(), WORKERS)
+    for number, (row, result) in enumerate(zip(rows.tolist(), results, strict=True), start=1):
+        progress(number, len(rows))
+        if isinstance(result, BadImage):
+            found.leave_out(row, f"cannot be read ({result.reason.replace('_', ' ')})")
+        else:
+            found.sizes[row] = result
+
+
+def path_of(images: Images, row: int) -> bytes:
+    """The name of an image as a list has it: bytes, TAR/member for one in a tar."""
+    raw = images.table["path"][row].as_py()
+    is_member = images.table["offset"][row].is_valid
+    return os.fsencode(images.ids[row]) if raw is None or is_member else raw
+
+
+def _can_be_listed(path: bytes) -> bool:
+    return path == path.strip() and not set(path) & {0, 10, 13}
+
+
+def _leave_out_copies(found: Photos) -> None:
+    """Of images with the same bytes keep those of val or else one, none if their classes differ."""
+    groups = defaultdict[bytes, list[int]](list)
+    contents = found.images.table["content"].to_pylist()
+    for row in np.flatnonzero(found.label >= 0).tolist():
+        if found.split[row] and contents[row] is not None:
+            groups[contents[row]].append(row)
+    for rows in (rows for rows in groups.values() if len(rows) > 1):
+        classes = sorted({found.classes[found.label[row]] for row in rows})
+        if len(classes) > 1:
+            for row in rows:
+                found.leave_out(row, f"lies in several classes: {', '.join(classes)}")
+            continue
+        in_val = [row for row in rows if found.split[row] == "val"]
+        kept, reason = (in_val or rows)[0], "is a validation image" if in_val else "is a copy"
+        for row in (row for row in rows if row != kept and row not in in_val):
+            found.leave_out(row, f"{reason}: of {found.images.ids[kept]}")
+
+
+def _set_apart(found: Photos) -> None:
+    """Make a fifth of each class, at most MAX_VAL, validation images; MIN_TRAIN stay."""
+    contents = found.images.table["content"].to_pylist()
+    for label in range(len(found.classes)):
+        rows = np.flatnonzero((found.split == "train") & (found.label == label)).tolist()
+        rows.sort(key=lambda row: seed_of("init", (contents[row] or b"").hex()))
+        num = min(max(1, round(VAL_SHARE * len(rows))), MAX_VAL, max(len(rows) - MIN_TRAIN, 0))
+        found.split[rows[:num]] = "val"
+    found.made_val = True
+
+
+def _drop_small_classes(found: Photos, folder: Path) -> None:
+    """Leave out classes with too few images to learn from; the others are numbered anew."""
+    num = found.per_class("train")
+    kept = [label for label, n in enumerate(num.tolist()) if n >= MIN_TRAIN]
+    if len(kept) < 2:
+        names = ", ".join(found.classes[label] for label in kept) or "none"
+        raise UserError(
+            f"{folder}: found {len(kept)} classes with {MIN_TRAIN} images or more that can be read "
+            f"({names}), expected two or more: put the images of each class into a folder of its "
+            "own, or give --labels, a list of `path label` lines"
+        )
+    new = {label: number for number, label in enumerate(kept)}
+    for row, label in enumerate(found.label.tolist()):
+        if found.split[row] and label >= 0 and label not in new:
+            name = found.classes[label]
+            found.leave_out(row, f"its class has fewer than {MIN_TRAIN} images: {name}")
+    found.label = np.array([new.get(label, -1) for label in found.label.tolist()], np.int32)
+    found.classes = tuple(found.classes[label] for label in kept)

@@ -1,0 +1,43 @@
+"""Two finished runs side by side."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_catalog.base.config import UserError
+from flows.compare import accuracy_rows, cost_rows, count_rows, find_run, settings_rows
+from tasks.run.store import RUN, Store
+from tests.conftest import TINY
+from tests.flows.conftest import run_stages
+
+
+def test_runs_that_differ_by_a_setting(store: Path) -> None:
+    before, _ = run_stages(store)
+    after, _ = run_stages(store, ["fix.lr=0.5"])
+    a = find_run(Store(store), before["report"].directory.name[:12])
+    b = find_run(Store(store), str(TINY))  # its last run
+    assert b.record == json.loads(after["report"].path(RUN).read_text())
+    assert list(settings_rows(a, a)) == []
+    (row,) = settings_rows(a, b)
+    assert row[0] == "fix.lr" and row[2] == "0.5"
+    assert next(count_rows(a, b))[:2] == ("data: train", f"{before['data'].counts['train']:,}")
+    assert {row[3] for row in count_rows(a, b)} == {"the same images", ""}
+    same = {row[0] for row in cost_rows(a, b) if row[3]}
+    assert "distill" in same and "fix" not in same
+    gains = {row[0]: row[3] for row in accuracy_rows(a, b)}
+    assert gains["distill"].startswith("+0.0 (") and gains["distill"].endswith("within noise")
+    assert list(gains)[-1].startswith("exported")
+
+
+def test_what_is_no_run_is_told(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'tny'.*nor a report.*\(tiny, "):
+        find_run(Store(finished), "tny")
+    with pytest.raises(UserError, match=r"'clothing': no finished run has a report; reports"):
+        find_run(Store(finished), "clothing")
+    folder = Path(shutil.copytree(run_stages(finished)[0]["report"].directory, tmp_path / "report"))
+    assert find_run(Store(finished), str(folder)).name.startswith("tiny, ")
+    (folder / RUN).write_text("{")
+    with pytest.raises(UserError, match="--only report"):
+        find_run(Store(finished), str(folder))
