@@ -3,6 +3,7 @@
 import atexit
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -11,15 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
+from data_catalog.images.columns import Images
 from flows import services
 from flows.status import statuses
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.report.intervals import is_noise
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
-from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path
+from tasks.recipe import RECIPES, STUDENTS, known_recipes, load_recipes, recipe_path
+from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.session import Session
 from tasks.run.store import Store
+from tasks.stages.data import check_data
+from tasks.steps import doubts, steps_of
 
 STOP_SECONDS = 10  # for the temporary server to write what it has received
 # Variables of the temporary server, as Prefect sets them for its own.
@@ -80,6 +85,9 @@ def run(
     resolved = load_recipes(recipe, settings or [])  # mistakes before Prefect takes its seconds
     until = stage_named(only).name if only else "report"
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
+    images = check_data(resolved[0])  # mistakes in them too; students have their data in common
+    for number, each in enumerate(resolved):
+        _print_steps(each, images, of_student_alone=number > 0)
     services.prepare()
     api = _reachable_server()
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -96,6 +104,18 @@ def run(
         if len(sessions) > 1:
             console.print(f"[bold]{session.recipe.name}[/]")
         _print_results(session, until, of_student_alone=number > 0)
+
+
+def _print_steps(
+    recipe: RecipeConfig, images: Mapping[str, Images], of_student_alone: bool
+) -> None:
+    """The steps of the trainings on `images` by split, and what is doubtful about them."""
+    numbers = {name: len(found) for name, found in images.items()}
+    steps = steps_of(recipe, numbers, len(images["train"].classes))
+    shown = [each for each in steps if each.stage in STUDENTS or not of_student_alone]
+    console.print(f"{recipe.name}: steps (epochs x steps): {'; '.join(map(str, shown))}")
+    for doubt in doubts(recipe, steps):
+        console.print(f"[yellow]note:[/] {doubt}")
 
 
 def status(
@@ -218,9 +238,14 @@ def _print_results(session: Session, until: str, of_student_alone: bool) -> None
                 loss = f"; [yellow]{-row.change:.1f} less than before it{noise}[/]"
             console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}{loss}")
     if "export" in session.done:
-        exported = session.done["export"]
-        console.print(
-            f"\nexported: {exported.directory} ({exported.metrics['stage']}, best on val)"
-        )
+        stage = session.done["export"].metrics["stage"]
+        console.print(f"\nexported: {_latest(session, 'export')} ({stage}, best on val)")
     if "report" in session.done:
-        console.print(f"report: {session.done['report'].path('report.html')}\n")
+        console.print(f"report: {_latest(session, 'report') / 'report.html'}\n")
+
+
+def _latest(session: Session, stage: str) -> Path:
+    """The link that leads to this result until the recipe's next, or where there is none its
+    folder."""
+    link, result = session.store.latest(session.recipe.name, stage), session.done[stage]
+    return link if link.resolve() == result.directory.resolve() else result.directory

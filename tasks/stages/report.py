@@ -139,7 +139,7 @@ def stage_row(result: Result) -> StageRow:
     num_images = counts.get("in") or sum(counts.values())
     return StageRow(
         name=result.stage,
-        status="done",
+        status="nothing to do" if result.is_empty else "done",
         images_in=num_images or None,
         images_out=counts.get("kept", counts.get("out")),
         seconds=seconds,
