@@ -47,7 +47,7 @@ def steps_of(recipe: Recipe, num_images: dict[str, int], num_classes: int) -> li
 
 
 def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
-    """What about the trainings makes a poor or unfair result likely, a sentence each."""
+    """Properties of the trainings that make a poor or unfair result likely, a sentence each."""
     by_stage = {each.stage: each for each in steps}
     for name in ("teacher", "baseline", "distill"):
         if (found := by_stage.get(name)) and found.total < FEW:

@@ -164,7 +164,7 @@ def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:
 
 
 def answers(work: Work) -> Answers:
-    """What each model said of the validation images, with pictures of those that the student has
+    """The answers of each model on the validation images, with pictures of those that the student has
     wrong and the teacher right."""
     val, rows = work.images("data/val.arrow"), work.table("evaluate/predictions.parquet")
     ids = rows["image_id"].unique()
