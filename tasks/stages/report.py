@@ -164,8 +164,8 @@ def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:
 
 
 def answers(work: Work) -> Answers:
-    """The answers of each model on the validation images, with pictures of those that the student has
-    wrong and the teacher right."""
+    """The answers of each model on the validation images, with pictures of those that the student
+    has wrong and the teacher right."""
     val, rows = work.images("data/val.arrow"), work.table("evaluate/predictions.parquet")
     ids = rows["image_id"].unique()
     labels = val.labels[pc.index_in(ids, val.table["image_id"]).to_numpy()]
