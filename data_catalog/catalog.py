@@ -29,8 +29,8 @@ def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Datase
     entries = {name: load_yaml(path)} if is_file else load_yaml(DATASETS)
     if name not in entries:
         raise UserError(
-            f"no data set '{name}' in {DATASETS.name}{closest(name, entries)}; known: "
-            f"{', '.join(entries)}; for data of your own give the path of a .yaml file"
+            f"no data set '{name}' in {DATASETS.name}{closest(name, entries)}; for data of your "
+            "own give the path of a .yaml file"
         )
     config = parse(FilesConfig, {**entries[name], **options}, where)
     root = (base if "root" in options else path.parent) / _expand(config.root, where)

@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
+from data_catalog.images.columns import Images
 from flows import services
 from flows.status import statuses
 from ppcls_core.cli.common import log
@@ -20,10 +22,13 @@ from ppcls_core.report.intervals import is_noise
 from ppcls_core.runtime.cluster import certificate
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
-from tasks.recipe import RECIPES, known_recipes, load_recipes, recipe_path
+from tasks.recipe import RECIPES, STUDENTS, known_recipes, load_recipes, recipe_path
+from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
+from tasks.stages.data import check_data
+from tasks.steps import doubts, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
 STOP_SECONDS = 10  # for the temporary server to write what it has received
@@ -88,6 +93,9 @@ def run(
     sessions = [Session(each, Store.default()) for each in resolved]
     stages = needed_for(until)
     if refresh or not all(_are_done(session, stages) for session in sessions):
+        images = check_data(resolved[0])  # mistakes in them too; students have theirs in common
+        for number, each in enumerate(resolved):
+            _print_steps(each, images, of_student_alone=number > 0)
         _run_flow(_findable(recipe), settings or [], until, refresh)
         sessions = [Session(each, Store.default()) for each in resolved]
         assert all(_are_done(session, stages) for session in sessions)
@@ -122,6 +130,18 @@ def _run_flow(*parameters: object) -> None:
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
         console.print(state.message, markup=False)
         sys.exit(1)
+
+
+def _print_steps(
+    recipe: RecipeConfig, images: Mapping[str, Images], of_student_alone: bool
+) -> None:
+    """The steps of the trainings on `images` by split, and what is doubtful about them."""
+    numbers = {name: len(found) for name, found in images.items()}
+    steps = steps_of(recipe, numbers, len(images["train"].classes))
+    shown = [each for each in steps if each.stage in STUDENTS or not of_student_alone]
+    console.print(f"{recipe.name}: steps (epochs x steps): {'; '.join(map(str, shown))}")
+    for doubt in doubts(recipe, steps):
+        console.print(f"[yellow]note:[/] {doubt}")
 
 
 def status(
@@ -284,9 +304,14 @@ def _print_results(session: Session, stages: Iterable[Stage]) -> None:
             + ", ".join(f"{row.label} {row.clean_top1:.1%}" for row in clean)
         )
     if "export" in session.done:
-        exported = session.done["export"]
-        console.print(
-            f"\nexported: {exported.directory} ({exported.metrics['stage']}, best on val)"
-        )
+        stage = session.done["export"].metrics["stage"]
+        console.print(f"\nexported: {_latest(session, 'export')} ({stage}, best on val)")
     if "report" in session.done:
-        console.print(f"report: {session.done['report'].path('report.html')}\n")
+        console.print(f"report: {_latest(session, 'report') / 'report.html'}\n")
+
+
+def _latest(session: Session, stage: str) -> Path:
+    """The link that leads to this result until the recipe's next, or where there is none its
+    folder."""
+    link, result = session.store.latest(session.recipe.name, stage), session.done[stage]
+    return link if link.resolve() == result.directory.resolve() else result.directory

@@ -72,7 +72,7 @@ def ssld(
         again = frozenset(refresh or ()) if first_attempt else frozenset()
         recipes = load_recipes(recipe, settings or ())
     except UserError as error:
-        return _failure(error)
+        return _failure(_elsewhere(recipe) or error)
     session, shared = Session(recipes[0], Store.default(), again), dict[str, tuple[Result, State]]()
     with session.engines.kept():
         for each in recipes:
@@ -228,6 +228,17 @@ class _Run:
         publish(self.session, result)
         seconds = result.record["seconds"]
         return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
+
+
+def _elsewhere(recipe: str) -> UserError | None:
+    """The error of a relative path that a deployment was given in another folder than its own."""
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml") or path.is_absolute() or path.exists():
+        return None
+    return UserError(
+        f"recipe {recipe}: no such file in {Path.cwd()}, where runs of a deployment start; give "
+        "its absolute path"
+    )
 
 
 def _link(result: Result) -> dict[str, str]:

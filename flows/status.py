@@ -12,7 +12,8 @@ from tasks.run.store import Result
 
 @dataclass(frozen=True)
 class StageStatus:
-    """State of one stage: done, partial, stale, damaged, missing; `detail` says how far or why."""
+    """State of one stage: done, nothing to do, partial, stale, damaged, missing; `detail` says how
+    far or why."""
 
     stage: str
     state: str
@@ -32,7 +33,8 @@ def statuses(session: Session) -> Iterator[StageStatus]:
         result, reason = session.find(stage)
         if result is not None:
             session.done[stage.name] = result  # not `accept`, which writes
-            yield StageStatus(stage.name, "done", _summary(result))
+            state = "nothing to do" if result.is_empty else "done"
+            yield StageStatus(stage.name, state, _summary(result))
         else:
             yield _unfinished(session, stage, previous, reason)
 
@@ -49,11 +51,14 @@ def _unfinished(
         return StageStatus(stage.name, "partial", share)
     if previous is None:
         return StageStatus(stage.name, "missing", reason)
-    return StageStatus(stage.name, "stale", "; ".join(_changes(session, stage, previous)))
+    # Of the last run of this recipe and all others the one that differs least.
+    runs = [previous, *session.store.finished(stage.name)]
+    changes = min((list(_changes(session, stage, run)) for run in runs), key=len)
+    return StageStatus(stage.name, "stale", "; ".join(changes))
 
 
 def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
-    """Differences between the last finished run and what the recipe asks for now."""
+    """Differences between a finished run and what the recipe asks for now."""
     if previous.version != stage.version:
         yield f"code version {previous.version} -> {stage.version}"
     before, now = flat(previous.settings), flat(stage.own_settings(session.recipe))
@@ -77,5 +82,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _summary(result: Result) -> str:
+    if result.is_empty:
+        return ""
     counts = ", ".join(f"{name} {number:,}" for name, number in result.counts.items())
     return f"{counts}  ({result.record['seconds']:.1f} s)" if counts else ""

@@ -310,7 +310,14 @@ def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
-    recipe = parse(Recipe, data, str(path))
+    required = (name for name, field in Recipe.model_fields.items() if field.is_required())
+    try:
+        recipe = parse(Recipe, data, str(path))
+    except UserError as error:
+        if all(name in data for name in required):
+            raise
+        hint = "`ssld init FOLDER` writes a recipe with every section, sized by your images"
+        raise UserError(f"{error}\n({hint})") from None
     _check_models(recipe, path)
     recipe = _resolve_data(recipe, path.parent)
     recipe = _resolve_teacher(recipe if complete else _without_missing(recipe, path), path)

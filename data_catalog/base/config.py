@@ -281,9 +281,11 @@ def _cut(text: str) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the name of `known` nearest to `name`, else the list of all."""
+    """`; did you mean 'x'?` for the name of `known` nearest to `name` in any case, else all."""
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    near = [by_lower[each] for each in close]
     if near:
         return "; did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
     return f"; known: {', '.join(known)}" if known and len(known) <= 30 else ""

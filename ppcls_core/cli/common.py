@@ -3,10 +3,12 @@
 import os
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from ppcls_core.runtime.monitor import SilentMonitor
@@ -32,6 +34,28 @@ class LogMonitor(SilentMonitor):
     def metrics(self, values: Mapping[str, float]) -> None:
         """Print the figures on a line."""
         log("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+class BarMonitor(LogMonitor):
+    """Shows progress as bars too, one for each unit."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Move the bar of this unit."""
+        if unit not in self._tasks:
+            self._tasks[unit] = self._shown.add_task(unit, total=total)
+        self._shown.update(self._tasks[unit], completed=done, total=total)
+
+
+@contextmanager
+def bars() -> Iterator[BarMonitor]:
+    """A monitor whose bars are shown during the block, in a terminal or a notebook."""
+    hidden = not (console.is_terminal or console.is_jupyter)
+    with Progress(console=console, transient=True, disable=hidden) as shown:
+        yield BarMonitor(shown)
 
 
 def figures_table(first: str, *titles: str) -> Table:

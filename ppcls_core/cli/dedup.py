@@ -9,12 +9,11 @@ from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, TaskID
 
 from data_catalog.base.config import UserError, override, parse
 from data_catalog.base.files import read_json
 from data_catalog.images.collect import collect
-from ppcls_core.cli.common import LogMonitor, console, log
+from ppcls_core.cli.common import bars, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.decisions import REVIEWED, read_decisions
@@ -83,9 +82,8 @@ def dedup(  # noqa: PLR0913 - a command's options
         return _verify(verify, pool, against)
     assert out
     config = parse(DedupConfig, override({}, overrides or []), "ppcls dedup")
-    hidden = not console.is_terminal
-    with Progress(console=console, transient=True, disable=hidden) as progress:
-        result = search_given(pool, against, out, config, _Shown(progress), cluster)
+    with bars() as monitor:
+        result = search_given(pool, against, out, config, monitor, cluster)
     log(_listed(result.pool_counts))
     if against:
         log(f"validation: {_listed(result.val_counts)}")
@@ -204,16 +202,3 @@ def _verify(path: Path, pool: Path, against: Path | None) -> None:
         raise UserError(f"{path}: not all of its {len(verified):,} pairs agree")
     if ALTERED in notes:
         raise UserError(f"{path}: {ALTERED}; ask for the list as it was written")
-
-
-class _Shown(LogMonitor):
-    """Shows progress as a bar too."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        if unit not in self._tasks:
-            self._tasks[unit] = self._bars.add_task(unit, total=total)
-        self._bars.update(self._tasks[unit], completed=done)

@@ -13,6 +13,7 @@ from data_catalog.base.download import weights_folder
 from data_catalog.published import PublishedWeights, find_published, published_weights
 from ppcls_core.cli.common import console, figures_table, late, log, start_paddle
 from ppcls_core.cli.export import Threads
+from ppcls_core.models.registry import known_models, spec_of
 from ppcls_core.models.weights.files import published_file
 from ppcls_core.models.zoo import DEVICES, devices_like, figure, in_order, matching, where
 from ppcls_core.report.pareto import draw_pareto
@@ -43,6 +44,9 @@ def models(  # noqa: PLR0913 - a command's options
     a batch of one image, or of 4 or 8, as published, with TensorRT or Paddle-Lite; `ppcls
     benchmark` measures here), pixels.
 
+    Of an architecture named whole, such as ResNet18_vd, also the fields of its spec, which `spec`
+    of a recipe replaces, with their defaults.
+
     ppcls models --series ResNet --plot resnet.png
     """
     if device not in DEVICES:
@@ -53,6 +57,12 @@ def models(  # noqa: PLR0913 - a command's options
     if not rows:
         raise UserError("no model meets all conditions; leave one out")
     console.print(_models_table(in_order(rows, sort, device) if sort else rows, device))
+    for name in patterns or []:
+        if name in known_models():
+            fields = ", ".join(
+                f"{key}={value}" for key, value in spec_of(name).model_dump().items()
+            )
+            log(f"spec of {name}, by default: {fields}")
     if others := [row.name for row in rows if row.package]:
         log(f"not PaddleClas's, but of Python packages: {', '.join(others)}")
     if plot:

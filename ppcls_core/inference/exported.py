@@ -26,7 +26,8 @@ class Exported:
         for name in FILES:
             if not (directory / name).is_file():
                 raise UserError(
-                    f"{directory}: has no {name}; expected a folder written by `ppcls export`"
+                    f"{directory}: has no {name}; expected a folder written by `ppcls export`, "
+                    "or the student of a recipe, which `ssld run` names"
                 )
         self.directory, self.sidecar = directory, read_sidecar(directory / SIDECAR)
         # Paddle opens other weights without a word, and gives noise; so does another image size.

@@ -108,6 +108,12 @@ def load_job(path: Path, settings: list[str]) -> Job:
             paddleclas.note(str(path), f"{what}; the last counts")
         fields = paddleclas.job_fields(override(data, settings), str(path))
         job = parse(PaddleClasJob, fields, str(path), paddleclas.key_of)
+    elif {"student", "distill"} <= data.keys() or {"data", "students"} <= data.keys():
+        raise UserError(
+            f"{path}: is a recipe of the pipeline, for `ssld run`, which exports its student: that "
+            f"of the last run lies in the store at latest/{path.stem}/model (`ssld run` names the "
+            "folder), ready for `ppcls predict` and `ppcls serve`"
+        )
     elif repeated:
         raise UserError(f"{path}: {repeated[0]}; keep one")
     else:

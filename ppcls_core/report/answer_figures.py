@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ppcls_core.report.answers import NUM_BINS, Answers, Calibration
+from ppcls_core.report.answers import NUM_BINS, Answers, Reliability
 from ppcls_core.report.figures import (
     BACKGROUND,
     INK,
@@ -53,7 +53,7 @@ def confusion_chart(answers: Answers) -> bytes:
         return as_svg(figure)
 
 
-def calibration_chart(models: Sequence[Calibration]) -> bytes:
+def calibration_chart(models: Sequence[Reliability]) -> bytes:
     """Accuracy by confidence of each model, a panel each, beside the line of a calibrated one.
     Raises ValueError without a model."""
     if not models:

@@ -44,7 +44,7 @@ class WrongImage:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Bins of one model's answers by their probability: how many, its mean and the accuracy."""
 
     model: str
@@ -116,18 +116,18 @@ class Answers:
                 rows.append(ClassAccuracy(name, int(own.sum()), shares))
         return sorted(rows, key=lambda row: row.top1.get(self.student, 0.0))
 
-    def calibration(self) -> list[Calibration]:
+    def calibration(self) -> list[Reliability]:
         """The calibration of each model shown."""
         return [self._calibration(model) for model in self.shown]
 
-    def _calibration(self, model: str) -> Calibration:
+    def _calibration(self, model: str) -> Reliability:
         asked = (self.predicted[model] >= 0) & np.isfinite(self.probability[model])
         share, right = self.probability[model][asked], (self.predicted[model] == self.labels)[asked]
         bins = np.minimum((share * NUM_BINS).astype(int), NUM_BINS - 1)
         number = np.bincount(bins, minlength=NUM_BINS)
         with np.errstate(invalid="ignore"):
             means = [np.bincount(bins, values, NUM_BINS) / number for values in (share, right)]
-        return Calibration(model, number, *means)
+        return Reliability(model, number, *means)
 
     def student_alone_wrong(self) -> np.ndarray:
         """Rows that the student has wrong and the teacher right, its surest mistakes first."""

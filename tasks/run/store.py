@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,6 +28,7 @@ from data_catalog.base.files import (
 from tasks.recipe import PROJECT
 
 MANIFEST, PROGRESS = "manifest.json", "progress.json"
+LATEST = {"export": "model", "report": "report"}  # stages that a recipe has a link to
 RUN = "run.json"  # of a report: settings, and each stage's key, counts and seconds
 
 
@@ -74,6 +75,11 @@ class Result:
         """[path, sha256] of the matching files that are no mere record of times."""
         lasting = (name for name, entry in self.files.items() if not entry.volatile)
         return [[n, self.files[n].sha256] for n in sorted(lasting) if fnmatch(n, pattern)]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it was given no image, as `views` where no teacher is replayed."""
+        return self.counts.get("in") == 0
 
     def path(self, name: str) -> Path:
         """A file of the stage."""
@@ -157,10 +163,36 @@ class Store:
         """Key of the last finished run of each stage for the recipe of this name."""
         return read_json(self.root / "recipes" / f"{recipe}.json") or {}
 
+    def finished(self, stage: str) -> Iterator[Result]:
+        """Every finished result of a stage, whatever the recipe."""
+        for path in (self.root / stage).glob(f"*/{MANIFEST}"):
+            key = (read_json(path) or {}).get("key")
+            if key and (result := self.load(stage, key)):
+                yield result
+
     def remember(self, recipe: str, stage: str, key: str) -> None:
         """Record `key` as the last finished run of `stage` for the recipe of this name."""
         if (last := self.last(recipe)).get(stage) != key:
             write_json(self.root / "recipes" / f"{recipe}.json", last | {stage: key})
+        if stage in LATEST:
+            self._link(self.latest(recipe, stage), self.directory(stage, key))
+
+    def latest(self, recipe: str, stage: str) -> Path:
+        """The link to the last finished run of a stage of LATEST for the recipe of this name."""
+        return self.root / "latest" / recipe / LATEST[stage]
+
+    @staticmethod
+    def _link(link: Path, target: Path) -> None:
+        """Make `link` lead to `target`; a file system without links does without."""
+        relative = os.path.relpath(target, link.parent)
+        with suppress(OSError):
+            if link.is_symlink() and link.readlink() == Path(relative):
+                return
+            link.parent.mkdir(parents=True, exist_ok=True)
+            temporary = link.with_name(f".tmp-{os.getpid()}-{link.name}")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(relative)
+            temporary.replace(link)
 
     def discard(self, stage: str, key: str) -> None:
         """Remove a result, its manifest first, so that a kill leaves it unfinished, not damaged."""

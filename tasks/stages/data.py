@@ -30,6 +30,7 @@ QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a wh
 
 _Read = dict[Dataset, Splits]
 _last: tuple[Recipe, _Read] | None = None  # what `fingerprints` read, for `run` to take
+_checked: _Read = {}  # what `check_data` read, for the next `fingerprints` to take
 
 
 def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -47,9 +48,9 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     Files that have not been read yet, or changed since, are read; the next run of this recipe
     object takes what was read.
     """
-    global _last
+    global _last, _checked
     labelled, pool = datasets(recipe)
-    read: _Read = {}
+    read, _checked = _checked, {}
     prints = {"labelled data set": _fingerprint(labelled, read)}
     if pool is not labelled:
         prints["pool data set"] = _fingerprint(pool, read)
@@ -58,8 +59,33 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def _fingerprint(dataset: Dataset, read: _Read) -> str:
-    read[dataset] = dataset.build(Path(), _Slow(dataset.name))
+    if dataset not in read:
+        read[dataset] = dataset.build(Path(), _Slow(dataset.name))
     return dataset.fingerprint(read[dataset])
+
+
+def check_data(recipe: Recipe) -> dict[str, Images]:
+    """The images of the recipe's splits (train, teacher, val, pool), before anything runs; the
+    `fingerprints` that follow take what was read. Raises UserError: as `Dataset.build`, or a split
+    is not there."""
+    global _checked
+    read: _Read = {}
+    for dataset in set(datasets(recipe)):
+        _fingerprint(dataset, read)
+    _checked = read
+    labelled, pool = datasets(recipe)
+    return _splits(recipe, read[labelled], read[pool])
+
+
+def _splits(recipe: Recipe, first: Splits, second: Splits) -> dict[str, Images]:
+    """The images of the labelled set `first` and of the pool `second`."""
+    train = _required(first.train, "train", recipe.data.labelled)
+    return {
+        "train": train,
+        "teacher": train if first.teacher is None else first.teacher,
+        "val": _required(first.val, "val", recipe.data.labelled),
+        "pool": _required(second.pool, "pool", recipe.data.pool),
+    }
 
 
 class _Slow:
@@ -120,13 +146,7 @@ def image_sets(
     second = first
     if pool is not labelled:
         second = read.get(pool) or pool.build(directory, progress)
-    train = _required(first.train, "train", recipe.data.labelled)
-    splits = {
-        "train": train,
-        "teacher": train if first.teacher is None else first.teacher,
-        "val": _required(first.val, "val", recipe.data.labelled),
-        "pool": _required(second.pool, "pool", recipe.data.pool),
-    }
+    splits = _splits(recipe, first, second)
     if pool is not labelled:
         splits["pool"] = _with_root(splits["pool"], "pool")
     planted = second.planted if second.planted is not None else PLANTED_SCHEMA.empty_table()

@@ -7,7 +7,7 @@ what `ssld compare` reads).
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -140,7 +140,7 @@ def stage_row(result: Result) -> StageRow:
     num_images = counts.get("in") or sum(counts.values())
     return StageRow(
         name=result.stage,
-        status="done",
+        status="nothing to do" if result.is_empty else "done",
         images_in=num_images or None,
         images_out=counts.get("kept", counts.get("out")),
         seconds=seconds,
@@ -165,8 +165,8 @@ def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:
 
 
 def answers(work: Work) -> Answers:
-    """What each model said of the validation images, with pictures of those that the student has
-    wrong and the teacher right."""
+    """The answers of each model on the validation images, with pictures of those that the student
+    has wrong and the teacher right."""
     val, rows = work.images("data/val.arrow"), work.table("evaluate/predictions.parquet")
     ids = rows["image_id"].unique()
     labels = val.labels[pc.index_in(ids, val.table["image_id"]).to_numpy()]

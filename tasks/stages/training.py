@@ -144,6 +144,9 @@ def run_of(work: Work, name: str, config: TrainConfig, stored: Replay | None = N
 
 def train(model: Network, objective: Objective, run: Run) -> Outcome:
     """Train to the end; of several processes each calls this and the first writes the files."""
+    an_epoch = len(run.images) // run.config.batch_size
+    steps = f"{run.config.epochs:,} epochs of {an_epoch:,} steps"
+    run.monitor.note(f"{steps}, {run.config.batch_size:,} images a step")
     trained = train_model(model, objective, run)
     metrics = {"top1": trained.history[-1]["top1"], "threads": trained.threads}
     return Outcome(FILES, trained.counts, metrics)

@@ -253,3 +253,4 @@ def test_closest():
     assert closest("valu", ["value", "other"]) == "; did you mean 'value'?"
     assert closest("zzz", ["b", "a"]) == "; known: a, b"
     assert closest("zzz", []) == ""
+    assert closest("K", ["k", "policy"]) == "; did you mean 'k'?"

@@ -46,7 +46,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished store, modification times kept, to change at will."""
-    return Path(shutil.copytree(finished, tmp_path / "store", copy_function=shutil.copy2))
+    copy = shutil.copytree(finished, tmp_path / "store", symlinks=True, copy_function=shutil.copy2)
+    return Path(copy)
 
 
 @pytest.fixture(scope="module")

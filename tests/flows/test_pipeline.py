@@ -146,6 +146,20 @@ def test_one_setting_changes_its_stage_and_what_follows(
     assert run_stages(store)[1] == []  # the results under the old settings are still there
 
 
+def test_stale_is_told_against_the_nearest_run(store: Path) -> None:
+    run_stages(store, ["finetune.lr=0.3", "finetune.epochs=2"])
+    assert states(store, "finetune.lr=0.4")["finetune"] == ("stale", "finetune.lr: 0.005 -> 0.4")
+
+
+def test_links_lead_to_the_latest_model_and_report(store: Path) -> None:
+    place, name = Store(store), load_recipe(str(TINY)).name
+    for settings in ((), ["fix.lr=0.3"], ()):
+        done, _ = run_stages(store, settings)
+        for stage in ("export", "report"):
+            assert place.latest(name, stage).resolve() == done[stage].directory.resolve()
+    assert (place.latest(name, "report") / "report.html").is_file()
+
+
 def test_run_time_settings_change_nothing(store: Path) -> None:
     assert run_stages(store, ["run_time.workers=1", "run_time.checkpoint_seconds=5"])[1] == []
 

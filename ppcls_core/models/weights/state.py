@@ -188,7 +188,8 @@ def misfits_error(path: Path, misfits: list[str], *, only_classes: bool = False)
     remedy = (
         "build it for the file's classes, or allow other classes, to start the classifier anew"
         if only_classes
-        else "check that the model's name and spec are those that the file was trained with"
+        else "check that the model's name is the file's, and give spec where its network was "
+        "narrower or shallower (`spec: {width: 8}` in YAML, -o model.spec.width=8 for a command)"
     )
     lines = misfits[:10] + ([f"and {len(misfits) - 10} more"] if len(misfits) > 10 else [])
     listed = "\n  ".join(lines)

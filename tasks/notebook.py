@@ -1,0 +1,244 @@
+"""For a notebook: find duplicates, train or distill from a recipe, label or classify images.
+
+    from tasks.notebook import find_duplicates, open_model, run_recipe
+
+    find_duplicates("photos/new", "photos/test", out="duplicates")
+    run = run_recipe("my_photos.yaml", "select.k=40")
+    model = run.model                      # or open_model("FOLDER of ppcls export")
+    model.label("photos/new")              # soft labels of many images
+    model("cat.jpg")                       # classes of one
+
+Each call shows its progress, and returns an object that a notebook shows as a table. They run the
+jobs of `ppcls dedup`, `ssld run` and `ppcls predict`, with their caches and results, without
+Prefect. Mistakes raise UserError, whose text says what to do.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup, escape
+
+from data_catalog.base.config import UserError, override, parse
+from ppcls_core.cli.common import bars
+from ppcls_core.cli.dedup import search_given
+from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.result.write import SearchResult
+from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.inputs import given_images
+from ppcls_core.inference.predict import Classifier, Guess, Row, classify
+from ppcls_core.report.search import PAGE
+from ppcls_core.runtime.paddle import import_paddle
+from tasks.dag import needed_for
+from tasks.recipe import load_recipe
+from tasks.run.session import Session
+from tasks.run.store import Store
+
+NUM_SHOWN = 20  # rows of a table in a notebook
+BATCH_SIZE = 32
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], num: int) -> str:
+    """The first rows of `num` as HTML, all text escaped."""
+    cells = Markup("").join(Markup("<th>{}</th>").format(name) for name in head)
+    lines = [Markup("<tr>") + cells + Markup("</tr>")]
+    for row, _ in zip(rows, range(NUM_SHOWN), strict=False):
+        texts = Markup("").join(Markup("<td>{}</td>").format(value) for value in row)
+        lines.append(Markup("<tr>") + texts + Markup("</tr>"))
+    more = Markup("<p>{} of {}</p>").format(NUM_SHOWN, num) if num > NUM_SHOWN else ""
+    return Markup("<table>") + Markup("").join(lines) + Markup("</table>") + more
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images that show another image: `pairs` as in pairs.parquet (pool_id, val_id, channel, score
+    ...), `page` to look at them, `result` with all counts."""
+
+    pairs: pa.Table
+    page: Path
+    result: SearchResult
+
+    def _repr_html_(self) -> str:
+        """Counts, a link to the page and the first pairs."""
+        counts = ", ".join(f"{name} {n:,}" for name, n in self.result.pool_counts.items())
+        columns = ["pool_id", "val_id", "channel", "score"]
+        rows = zip(*(self.pairs[name].to_pylist() for name in columns), strict=True)
+        link = Markup('<p>{}: <a href="{}">the pairs to look at</a></p>').format(counts, self.page)
+        return link + html_table(columns, rows, len(self.pairs))
+
+
+def find_duplicates(
+    pool: str | Path, against: str | Path | None, out: str | Path, *settings: str
+) -> Duplicates:
+    """Images of `pool` that show an image of `against`, or with None another one of the pool.
+
+    `pool` and `against` are folders, lists or tars; all results go to the folder `out`, where the
+    same call goes on if it was stopped. `settings` are those of `ppcls dedup -o`: "rule=strict".
+    Raises UserError: as `ppcls dedup`.
+    """
+    config = parse(DedupConfig, override({}, settings), "find_duplicates")
+    folder, other = Path(out), None if against is None else Path(against)
+    with bars() as monitor:
+        result = search_given(Path(pool), other, folder, config, monitor)
+    return Duplicates(pq.read_table(folder / "pairs.parquet"), folder / PAGE, result)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Soft labels: `table` has image, class, probability and reason (why an image has none),
+    `probabilities` is float32 [N, C], NaN in the rows that have a reason."""
+
+    table: pa.Table
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        """The first images."""
+        names = self.table.column_names
+        rows = zip(*(self.table[name].to_pylist() for name in names), strict=True)
+        return html_table(names, rows, len(self.table))
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """The likeliest classes of one image, the best first."""
+
+    image: str
+    guesses: Sequence[Guess]
+
+    def _repr_html_(self) -> str:
+        """A row a class."""
+        rows = [(guess.name, f"{guess.probability:.1%}") for guess in self.guesses]
+        return html_table((self.image, "probability"), rows, len(rows))
+
+
+class Model:
+    """An exported model, ready to classify; `classes` are its names.
+
+    It runs on Paddle's training engine, which leaves later trainings of this process as they are;
+    `ppcls predict` and `ppcls serve` are faster.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError: no folder that `ppcls export` or `ssld run` wrote."""
+        exported = Exported(folder)
+        self.folder, self.classes = folder, exported.sidecar.classes
+        import_paddle()
+        predict = exported.on_training_engine()
+        self._classifier = Classifier(
+            predict, exported.sidecar.preprocess, self.classes, len(self.classes)
+        )
+
+    def __call__(self, image: str | Path, top_k: int = 5) -> Guesses:
+        """The `top_k` likeliest classes of one image file. Raises UserError: it cannot be read."""
+        (row,) = self._rows([str(image)])
+        if row.reason:
+            raise UserError(f"{image}: cannot be classified: {row.reason} ({row.detail})")
+        return Guesses(str(image), row.guesses[:top_k])
+
+    def label(self, *images: str | Path) -> Labels:
+        """The probability of each class for many images: files, folders, lists or tars."""
+        rows = self._rows(list(map(str, images)))
+        shares = np.full((len(rows), len(self.classes)), np.nan, np.float32)
+        for number, row in enumerate(rows):
+            for guess in row.guesses:
+                shares[number, guess.number] = guess.probability
+        best = [row.guesses[0] if row.guesses else None for row in rows]
+        table = pa.table(
+            {
+                "image": [row.picture.name for row in rows],
+                "class": [guess and guess.name for guess in best],
+                "probability": [guess and round(guess.probability, 4) for guess in best],
+                "reason": [row.reason for row in rows],
+            }
+        )
+        return Labels(table, shares, self.classes)
+
+    def _rows(self, images: list[str]) -> list[Row]:
+        given, workers = given_images(images), len(os.sched_getaffinity(0))
+        rows: list[Row] = []
+        with bars() as monitor:
+            for batch in classify(self._classifier, given, BATCH_SIZE, workers):
+                rows += batch
+                monitor.progress(len(rows), len(given), "images")
+        return rows
+
+    def _repr_html_(self) -> str:
+        """Its folder and classes."""
+        names = ", ".join(self.classes[:NUM_SHOWN]) + ", ..." * (len(self.classes) > NUM_SHOWN)
+        return escape(f"{len(self.classes):,} classes ({names}): {self.folder}")
+
+
+def open_model(folder: str | Path) -> Model:
+    """The exported model in `folder`. Raises UserError: it is none."""
+    return Model(Path(folder))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A recipe that has been run: `session.done` holds each stage's result."""
+
+    session: Session
+
+    @property
+    def report(self) -> Path:
+        """The report's page."""
+        return self.session.done["report"].path("report.html")
+
+    @property
+    def model(self) -> Model:
+        """The exported student."""
+        return open_model(self.session.done["export"].directory)
+
+    @property
+    def accuracies(self) -> pa.Table:
+        """model, top1 (fraction), gain over the baseline in points, and its 95 % interval."""
+        rows = resolve_name("tasks.stages.report:accuracies")(self.session.done["evaluate"])
+        columns = {
+            "model": [row.label for row in rows],
+            "top1": [row.top1 for row in rows],
+            "gain": [row.gain for row in rows],
+            "interval": [list(row.gain_range) or None for row in rows],
+        }
+        return pa.table(columns)
+
+    def _repr_html_(self) -> str:
+        """The accuracies and a link to the report."""
+        if "report" not in self.session.done:
+            return escape(f"{self.session.recipe.name}: {', '.join(self.session.done)} are done")
+        rows = [
+            (
+                row["model"],
+                f"{row['top1']:.1%}",
+                "" if row["gain"] is None else f"{row['gain']:+.1f}",
+                "" if row["interval"] is None else "{:+.1f} to {:+.1f}".format(*row["interval"]),
+            )
+            for row in self.accuracies.to_pylist()
+        ]
+        head = ("model", "top-1", "gain, points", "95 % interval")
+        link = Markup('<p><a href="{}">report</a></p>').format(self.report)
+        return html_table(head, rows, len(rows)) + link
+
+
+def run_recipe(recipe: str | Path, *settings: str, until: str = "report") -> FinishedRun:
+    """Run a recipe, a name in configs/ssld or a file, up to a stage; what is done is not run again.
+
+    `settings` are those of `ssld run --set`: "select.k=40". `until="baseline"` trains on labels
+    alone, `until="distill"` distills. Raises UserError: as `ssld run`.
+    """
+    session = Session(load_recipe(str(recipe), settings), Store.default())
+    with session.engines.kept():
+        for stage in needed_for(until):
+            result, reason = session.find(stage)
+            if result is not None:
+                session.accept(result)
+                continue
+            with bars() as monitor:
+                monitor.note(f"{stage.name}: {reason}")
+                session.run(stage, monitor)
+    return FinishedRun(session)

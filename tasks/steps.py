@@ -1,0 +1,68 @@
+"""The steps of a recipe's trainings, known before they run, and what about them looks wrong."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ppcls_core.engine.config import TeacherTraining
+from ppcls_core.engine.schedules import CosineWarmup
+from tasks.recipe import STUDENTS, Recipe
+
+FEW = 500  # steps of a training from nothing under which it is told as short
+UNEQUAL = 1.5  # steps of distill and of the baseline, one over the other, that are told
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A training of `epochs` with `an_epoch` steps each; `at_most` where a selection decides."""
+
+    stage: str
+    epochs: int
+    an_epoch: int
+    at_most: bool = False
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.an_epoch
+
+    def __str__(self) -> str:
+        """Such as "distill at most 29 x 55 = 1,595"."""
+        most = " at most" if self.at_most else ""
+        return f"{self.stage}{most} {self.epochs:,} x {self.an_epoch:,} = {self.total:,}"
+
+
+def steps_of(recipe: Recipe, num_images: dict[str, int], num_classes: int) -> list[Steps]:
+    """The trainings of `recipe` on so many images by split (train, teacher, pool), in order."""
+    select, pool = recipe.select, num_images["pool"]
+    chosen = 0 if select.policy == "none" else min(pool, select.k * num_classes)
+    found, network = list[Steps](), recipe.network
+    if network and isinstance(network.train, TeacherTraining):
+        an_epoch = num_images["teacher"] // network.train.batch_size
+        found.append(Steps("teacher", network.train.epochs, an_epoch))
+    for name in STUDENTS:
+        config, more = getattr(recipe, name), chosen if name == "distill" else 0
+        an_epoch = (num_images["train"] + more) // config.batch_size
+        found.append(Steps(name, config.epochs, an_epoch, bool(more)))
+    return found
+
+
+def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
+    """Properties of the trainings that make a poor or unfair result likely, a sentence each."""
+    by_stage = {each.stage: each for each in steps}
+    for name in ("teacher", "baseline", "distill"):
+        if (found := by_stage.get(name)) and found.total < FEW:
+            yield f"{name}: {found.total:,} steps are few for a network that starts from nothing"
+    totals = by_stage["baseline"].total, by_stage["distill"].total
+    if max(totals) > UNEQUAL * max(min(totals), 1):
+        yield (
+            f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): part of the "
+            "gain may be that of longer training"
+        )
+    for name in STUDENTS:
+        config = getattr(recipe, name)
+        schedule = config.schedule
+        if isinstance(schedule, CosineWarmup) and schedule.warmup_epochs >= config.epochs:
+            yield (
+                f"{name}: the learning rate rises in {schedule.warmup_epochs:g} of "
+                f"{config.epochs:,} epochs and never falls; set {name}.schedule.warmup_epochs"
+            )

@@ -1,0 +1,78 @@
+"""The calls for a notebook give what the commands give, and show themselves without markup of
+others."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_catalog.base.config import UserError
+from tasks.notebook import FinishedRun, find_duplicates, html_table, open_model, run_recipe
+from tests.conftest import TINY
+from tests.support.images import write_jpeg
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSLD_HOME", str(tmp_path_factory.mktemp("home")))
+        return run_recipe(TINY)
+
+
+def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: Path) -> None:
+    assert run.report.is_file()
+    names = run.accuracies["model"].to_pylist()
+    assert names == ["teacher", "baseline", "distill", "finetune", "fix"]
+    shown = run._repr_html_()
+    assert all(name in shown for name in names)
+    for seed in range(3):
+        write_jpeg(tmp_path / f"{seed}.jpg", seed, 80, 90)
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    model = run.model
+    found = model.label(tmp_path)
+    assert found.probabilities.shape == (4, len(model.classes))
+    bad = np.isnan(found.probabilities).any(1)
+    assert bad.tolist() == [bool(reason) for reason in found.table["reason"].to_pylist()]
+    assert bad.sum() == 1
+    np.testing.assert_allclose(found.probabilities[~bad].sum(1), 1, atol=1e-5)
+    one = model(tmp_path / "1.jpg")
+    assert len(one.guesses) == 5
+    at = [Path(name).name for name in found.table["image"].to_pylist()].index("1.jpg")
+    assert found.table["class"][at].as_py() == one.guesses[0].name
+    with pytest.raises(UserError, match=r"bad\.jpg: cannot be classified: not_an_image"):
+        model(tmp_path / "bad.jpg")
+    assert "bad.jpg" in found._repr_html_() and "classes" in model._repr_html_()
+
+
+def test_until_a_stage(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(run.session.store.root.parent))
+    part = run_recipe(TINY, until="label")
+    assert list(part.session.done) == ["data", "dedup", "teacher", "label"]
+    assert "label" in part._repr_html_()
+
+
+def test_duplicates_are_a_table(tmp_path: Path) -> None:
+    for name in ("pool", "val"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        small = rng.integers(0, 256, (40, 40, 3), np.uint8)
+        picture = cv2.resize(small, (320, 320), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / "pool" / f"{number}.png"), picture)
+        if not number:
+            cv2.imwrite(str(tmp_path / "val" / "copy.jpg"), picture)
+    out = tmp_path / "out"
+    found = find_duplicates(tmp_path / "pool", tmp_path / "val", out, "canaries=0")
+    assert found.pairs["pool_id"].to_pylist() == ["0.png"]
+    assert found.page.is_file()
+    assert "0.png" in found._repr_html_()
+
+
+def test_mistakes_and_markup() -> None:
+    with pytest.raises(UserError, match="did you mean"):
+        find_duplicates("a", "b", "c", "canarys=0")
+    with pytest.raises(UserError, match=r"inference\.json"):
+        open_model("nowhere")
+    shown = html_table(["<b>"], [["<script>"]] * 30, 30)
+    assert "<script>" not in shown and "20 of 30" in shown and shown.count("<tr>") == 21

@@ -1,0 +1,37 @@
+"""Steps of the trainings before they run, and what is doubtful about them."""
+
+import pytest
+
+from tasks.recipe import load_recipe
+from tasks.steps import doubts, steps_of
+
+DEMO = {"train": 800, "teacher": 800, "val": 372, "pool": 2718}
+
+
+def test_steps_of_the_demo() -> None:
+    recipe = load_recipe("demo")
+    steps = steps_of(recipe, DEMO, 10)
+    assert [str(each) for each in steps] == [
+        "baseline 64 x 25 = 1,600",
+        "distill at most 29 x 56 = 1,624",
+        "finetune 4 x 25 = 100",
+        "fix 6 x 25 = 150",
+    ]
+    assert list(doubts(recipe, steps)) == []
+    alone = load_recipe("demo", ["select.policy=none"])
+    assert str(steps_of(alone, DEMO, 10)[1]) == "distill 29 x 25 = 725"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("baseline.epochs=10", ["baseline: 250 steps are few", "differ in steps (250 and 1,624)"]),
+        ("finetune.schedule.warmup_epochs=5", ["finetune: the learning rate rises in 5 of 4"]),
+        ("distill.epochs=5", ["distill: 280 steps", "differ in steps", "distill: the learning"]),
+    ],
+)
+def test_doubts(setting: str, told: list[str]) -> None:
+    recipe = load_recipe("demo", [setting])
+    found = list(doubts(recipe, steps_of(recipe, DEMO, 10)))
+    assert len(found) == len(told)
+    assert all(part in sentence for part, sentence in zip(told, found, strict=True))
