@@ -48,7 +48,7 @@ def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: 
 def test_until_a_stage(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLD_HOME", str(run.session.store.root.parent))
     part = run_recipe(TINY, until="label")
-    assert list(part.session.done) == ["data", "dedup", "teacher", "label"]
+    assert list(part.session.done) == ["data", "overlap", "dedup", "teacher", "label"]
     assert "label" in part._repr_html_()
 
 
