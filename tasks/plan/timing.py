@@ -92,7 +92,7 @@ class Used:
 
 
 class Usage:
-    """What this process and those that it started use, while the block lasts."""
+    """The time and memory that this process and those it started use, while the block lasts."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -168,7 +168,7 @@ class Timing(Monitor):
         """Nobody reads notes of a sample."""
 
     def close(self) -> Used:
-        """What was used since the beginning."""
+        """The cost of all since the beginning."""
         now = self._usage.now()
         end, total = now - self._last, now - self._began
         others = (_machine_seconds() - self._machine - total.core) / max(total.wall, 1e-6)
