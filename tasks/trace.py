@@ -48,11 +48,13 @@ def trail_of(path: Path, store: Store) -> Trail:
     says where it is from.
     """
     files = _files(path)
-    digests = {file: sha256_file(file) for file in files}
-    known = list(store.results())
-    beside = read_result(files[0].parent)
-    if beside and beside.key not in {result.key for result in known}:
-        known.append(beside)
+    try:
+        digests = {file: sha256_file(file) for file in files}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}); give a file that can") from error
+    found = [read_result(files[0].parent), *store.results()]  # the store's of the same key stays
+    known = list({result.key: result for result in found if result}.values())
+    known = [result for result in known if result.stage in STAGES]
     having = [result for result in known if _has(result, set(digests.values()))]
     if not having:
         raise UserError(_foreign(path, digests, known, store))
