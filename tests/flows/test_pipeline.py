@@ -126,7 +126,11 @@ def test_hits_of_the_classes_add_up_to_the_accuracies(finished: Path) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "first"),
-    [("select.k=3", "select"), ("finetune.lr=0.001", "finetune"), ("dedup.min_inliers=6", "overlap")],
+    [
+        ("select.k=3", "select"),
+        ("finetune.lr=0.001", "finetune"),
+        ("dedup.min_inliers=6", "overlap"),
+    ],
 )
 def test_one_setting_changes_its_stage_and_what_follows(
     store: Path, setting: str, first: str

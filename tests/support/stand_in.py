@@ -18,7 +18,7 @@ from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.serving.access import access_to
 from ppcls_core.serving.app import ModelService, ServedModel
 from ppcls_core.serving.limits import ServeConfig
-from ppcls_core.serving.server import Server, GuardedApp, address_of, listen
+from ppcls_core.serving.server import GuardedApp, Server, address_of, listen
 
 COLOURS = ("red", "green", "blue")
 SIDECAR = Sidecar(architecture="Colours", classes=COLOURS, preprocess=Preprocess(size=32))
