@@ -16,7 +16,7 @@ from data_catalog.images.collect import collect
 from ppcls_core.cli.common import bars, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.decisions import REVIEWED, read_decisions
+from ppcls_core.dedup.decisions import REVIEWED, append_decision, read_decisions
 from ppcls_core.dedup.result.removal import ALTERED, TRUE, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
@@ -120,10 +120,13 @@ def _search_of(given: Sequence[Path], out: Path, config: DedupConfig, monitor: M
 
 def _finish(search: Search, monitor: Monitor) -> SearchResult:
     """Do what is left of a search, its decisions as they are now, and draw its page."""
-    own = search.out / REVIEWED
-    decisions = read_decisions(search.config.reviewed, own if own.exists() else None)
-    search = replace(search, decisions=decisions)
-    result = find_duplicates(search, monitor)
+    file = search.out / REVIEWED
+    own = read_decisions(file if file.exists() else None)
+    for key, decision in read_decisions(search.config.reviewed).by_pair.items():
+        if key not in own.by_pair:  # so that a later review of the folder has them too
+            append_decision(file, decision)
+    decisions = read_decisions(file if file.exists() else None)
+    result = find_duplicates(replace(search, decisions=decisions), monitor)
     write_search_page(search, result)
     return result
 

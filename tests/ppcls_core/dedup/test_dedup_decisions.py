@@ -156,6 +156,9 @@ def test_a_search_honours_what_was_decided(sets: Path, tmp_path: Path) -> None: 
     verified, notes = verify_removal(out / "removed.json", sets / "pool", sets / "val")
     assert (summary(verified)["agrees"], notes) == (2, [])
     assert set(column(out / "refused.parquet", "pool_id")) >= {"a/crop.jpg"}
+    named = search(sets / "pool", sets / "val", tmp_path / "named", reviewed=out / REVIEWED)
+    assert named.pool_counts == result.pool_counts
+    assert search(sets / "pool", sets / "val", tmp_path / "named").pool_counts == named.pool_counts
     decide(out, "a/crop.jpg", None)
     assert search(sets / "pool", sets / "val", out).pool_counts == before
 
