@@ -105,7 +105,7 @@ def _print(
     table = Table("stage", box=None, pad_edge=False, header_style="bold")
     names = ["images", "core hours", "GPU hours", "time", "memory", "read", "written", "network"]
     for name in [*names, *(["last run"] if last else [])]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.stage,
@@ -144,7 +144,7 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
             f"other programs had up to {busy:.1f} cores meanwhile: the times are those of an idle "
             "machine, by the processor's; plan on one to be sure of them"
         )
-    without = [row.stage for row in rows if not row.basis and row.gpu_hours == 0]
+    without = [row.stage for row in rows if not row.basis and row.images]
     without = [name for name in without if name in resolve_name(f"{_ESTIMATE}:ON_GPU")]
     if machines.gpus and without:
         options = " ".join(f"--gpu-rate {name}=IMAGES_A_SECOND" for name in without)
