@@ -52,6 +52,14 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
     for name in ("teacher", "baseline", "distill"):
         if (found := by_stage.get(name)) and found.total < FEW:
             yield f"{name}: {found.total:,} steps are few for a network that starts from nothing"
+    network = recipe.network
+    if network and isinstance(network.train, TeacherTraining):
+        trained, labels = network.train.image_size, network.image_size
+        if labels < trained:
+            yield (
+                f"teacher: it is trained on {trained} pixels and labels at {labels}, where it is "
+                "worse; set teacher.image_size and teacher.train.image_size"
+            )
     totals = by_stage["baseline"].total, by_stage["distill"].total
     if max(totals) > UNEQUAL * max(min(totals), 1):
         yield (

@@ -112,7 +112,7 @@ def run_on(cluster: str, job: ShardJob, monitor: Monitor) -> int:
     if missing := job.missing(monitor):
         with connected(cluster) as client:
             _Head(client, job, monitor, deque(missing)).run()
-    return len(job.ranges)
+    return job.num_shards
 
 
 @dataclass
@@ -159,7 +159,7 @@ class _Head:
 
     def run(self) -> None:
         """Until every shard is made or given up."""
-        before = self.job.num_rows - sum(len(self.job.ranges[number]) for number in self.waiting)
+        before = self.job.num_rows - sum(len(self.job.rows(number)) for number in self.waiting)
         payload, looked = pickle.dumps(self.job), float("-inf")
         self.client.subscribe_topic(self._id, lambda event: self._heard.put(event[1]))
         try:
@@ -236,7 +236,7 @@ class _Head:
         """Count a shard that is made; raise what it has failed of, unless its workers died."""
         number = self._given.pop(future)
         if future.status == "finished":
-            self._rows[number] = len(self.job.ranges[number])
+            self._rows[number] = len(self.job.rows(number))
             return
         if future.status != "error":  # lost or cancelled, with its scheduler
             raise self._lost()
@@ -254,8 +254,8 @@ class _Head:
     def _named(self) -> str:
         """Which shards were given up."""
         shards = ", ".join(
-            f"shard {number} ({self.job.unit} {self.job.ranges[number].start:,} to "
-            f"{self.job.ranges[number].stop - 1:,}; at last on {worker})"
+            f"shard {number} ({self.job.unit} {self.job.rows(number).start:,} to "
+            f"{self.job.rows(number).stop - 1:,}; at last on {worker})"
             for number, worker in sorted(self._fatal.items())
         )
         return (
@@ -330,10 +330,10 @@ def make_shard(job: str, payload: bytes, number: int) -> None:
     with _opened.lock:
         try:
             opened, processes = _opened.get(job, payload, reporter)
-            reporter.before = opened.num_rows - len(opened.ranges[number])
+            reporter.before = opened.num_rows - len(opened.rows(number))
             reporter.tell(rows=0)
             opened.make([number], reporter, processes)
-            reporter.tell(rows=len(opened.ranges[number]))
+            reporter.tell(rows=len(opened.rows(number)))
         except Interrupted:
             _opened.close()
         except UserError as error:

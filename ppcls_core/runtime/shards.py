@@ -58,13 +58,18 @@ class ShardJob:
     on_gpu: bool = False
 
     @property
-    def ranges(self) -> list[range]:
-        """The rows of each shard."""
-        return shard_ranges(self.num_rows, self.size)
+    def num_shards(self) -> int:
+        """Number of shards, those that are whole included."""
+        return -(-self.num_rows // self.size)
+
+    def rows(self, number: int) -> range:
+        """The rows of a shard; the last has fewer than `size`."""
+        start = number * self.size
+        return range(start, min(start + self.size, self.num_rows))
 
     def missing(self, monitor: Monitor) -> list[int]:
         """Numbers of the shards that are not whole yet; `monitor` is told how many are."""
-        num = len(self.ranges)
+        num = self.num_shards
         missing = [number for number in range(num) if not _is_whole(self.directory, number)]
         if len(missing) < num:
             finished = f"{num - len(missing)} of {num} shards of {self.unit}"
@@ -74,7 +79,7 @@ class ShardJob:
     def make(self, numbers: Sequence[int], monitor: Monitor, processes: Sequence[Process]) -> None:
         """Make the shards `numbers` by `processes`, each in a thread, the first in this one; the
         other shards are counted as done. Raises as `run_shards`."""
-        shards = {number: self.ranges[number] for number in numbers}
+        shards = {number: self.rows(number) for number in numbers}
         done = self.num_rows - sum(map(len, shards.values()))
         progress = _Progress(monitor, done, self.num_rows, self.unit)
         rest, lock = _pieces(shards, self.piece or self.size), Lock()
@@ -111,7 +116,7 @@ def run_shards(job: ShardJob, monitor: Monitor) -> int:
     missing = job.missing(monitor)
     with job.opening(monitor) as processes:
         job.make(missing, monitor, processes)
-    return len(job.ranges)
+    return job.num_shards
 
 
 def shard_ranges(num_rows: int, shard_size: int) -> list[range]:

@@ -25,6 +25,7 @@ from tasks.recipe import STUDENTS, TRAINED, Recipe
 from tasks.run.processes import trainings
 
 SHARDED = ("dedup", "label", "views")
+SEARCHES = ("overlap", "dedup")  # in the index of the validation images, which the first makes
 ON_GPU = ("teacher", "label", "views", *STUDENTS)
 MERGED = "merged"  # the labelled images and those selected
 _ROW_BYTES = 100  # of a set's table, which each process maps
@@ -92,6 +93,7 @@ def images_read(recipe: Recipe, sizes: Mapping[str, int], stage: str) -> dict[st
     is_probed = recipe.network is not None and recipe.network.train is not None
     return {
         "data": {"train": train, "val": val, "pool": pool},
+        "overlap": {"train": train, "val": val},
         "dedup": {"pool": pool, "val": val},
         "teacher": {"teacher": sizes["teacher"], "val": val} if is_probed else {"val": val},
         "label": {"pool": pool},
@@ -171,11 +173,12 @@ class _Estimate:
 
     def _is_shared(self) -> bool:
         """Whether all cores work on the stage, each by itself."""
-        return self.name in SHARDED or (self.name == "teacher" and not self.config)
+        is_measured = self.name == "teacher" and not self.config
+        return self.name in (*SHARDED, *SEARCHES) or is_measured
 
     def _phase(self, phase: Phase) -> Cost:
         num, each = self._units(phase), phase.each
-        if phase.unit == "canaries" or (self.name == "dedup" and phase.unit == "images"):
+        if phase.unit == "canaries" or (self.name in SEARCHES and phase.unit == "images"):
             each += Cost(0, self._more_search())
         if not self._is_shared():
             return self._here(each) * num
@@ -217,8 +220,8 @@ class _Estimate:
         if self.config and on_cores:
             part = self.config.batch_size / self.config.accumulate
             used *= max(1.0, part / trainings(self.sample.recipe)[self.name].batch_size)
-        if self.name == "dedup":
-            files = self.own.result.files.items()
+        if self.name in SEARCHES:
+            files = self.sample.stages["overlap"].result.files.items()
             index = sum(entry.size for name, entry in files if name.startswith(f"{INDEX}/"))
             used += index * self.growth["val"]
         return used + _ROW_BYTES * sum(self.sample.whole[name] for name in ("train", "val", "pool"))
@@ -238,7 +241,7 @@ class _Estimate:
         total = 0.0
         for name, entry in self.own.result.files.items():
             rows, grows = _bytes_of_rows(self.own.result.path(name)), name_of_set
-            if self.name == "dedup" and name.startswith(f"{INDEX}/"):
+            if self.name in SEARCHES and name.startswith(f"{INDEX}/"):
                 rows, grows = entry.size, "val"
             elif self.name == "data":
                 grows = Path(name).stem

@@ -32,6 +32,7 @@ from ppcls_core.models.complexity import count_operations
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
+from ppcls_core.runtime.cluster import LOCAL
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.monitor import SilentMonitor
 from ppcls_core.runtime.randomness import generator
@@ -135,7 +136,7 @@ def take_sample(
                 timing = Timing(usage)
                 result = session.run(stage, timing)
                 stages[stage.name] = StageSample(result, timing.close())
-    descriptors = np.fromfile(stages["dedup"].result.path(DESCRIPTORS), np.uint8)
+    descriptors = np.fromfile(stages["overlap"].result.path(DESCRIPTORS), np.uint8)
     descriptors = descriptors.reshape(-1, DIMENSION)
     sizes = {name: float(part.table["size"].to_numpy().mean()) for name, part in images.items()}
     return Sample(
@@ -267,6 +268,8 @@ def _sampled(
         "label": recipe.label.model_copy(update={"batch_size": batch}),
         "dedup": recipe.dedup.model_copy(update={"canaries": min(CANARIES, recipe.dedup.canaries)}),
         "select": select_config,
+        # Its folder is of this machine alone.
+        "run_time": recipe.run_time.model_copy(update={"cluster": LOCAL, "hosts": 1}),
     }
     for name, config in trainings(recipe).items():
         num = taken["train"]

@@ -108,7 +108,7 @@ def test_status_tells_done_and_stale(
     monkeypatch.setenv("SSLD_HOME", str(home))
     code, printed = ssld(monkeypatch, capsys, "status", str(TINY))
     assert code == 0
-    assert printed.count("done") == 12
+    assert printed.count("done") == 13
     assert "nothing to do" in printed  # views: no teacher is replayed
     code, printed = ssld(monkeypatch, capsys, "status", str(TINY), "--set", "select.k=2")
     assert code == 0

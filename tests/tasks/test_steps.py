@@ -25,6 +25,10 @@ def test_steps_of_the_demo() -> None:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
+        (
+            "teacher.train={mode: finetune, epochs: 30, batch_size: 32, image_size: 224}",
+            ["teacher: it is trained on 224 pixels and labels at 208"],
+        ),
         ("baseline.epochs=10", ["baseline: 250 steps are few", "differ in steps (250 and 1,624)"]),
         ("finetune.schedule.warmup_epochs=5", ["finetune: the learning rate rises in 5 of 4"]),
         ("distill.epochs=5", ["distill: 280 steps", "differ in steps", "distill: the learning"]),
