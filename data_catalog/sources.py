@@ -146,9 +146,10 @@ class Dataset:
         source = root / path
         if not source.exists():
             key, root_key = self._key(split), self._key(f"{split}.root")
+            start = f", which is relative to `{root_key}` ({root}), or `{root_key}`"
             raise UserError(
-                f"data set '{self.name}': no list file or folder or tar {source}; "
-                f"correct `{key}`, which is relative to `{root_key}` ({root}), or `{root_key}`"
+                f"data set '{self.name}': no list file or folder or tar {source}; correct `{key}`"
+                + start * (not Path(path).is_absolute())
             )
         found = find(source, root, contents.tar, count, self.config.delimiter)
         if not len(found.images):

@@ -39,7 +39,7 @@ TEMPORARY = {
     "PREFECT__SERVER_FINAL": "1",
 }
 _FLOW = "flows.ssld:ssld"  # imports Prefect
-console = Console(highlight=False, soft_wrap=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SAMPLE, _ESTIMATE = "tasks.plan.sample", "tasks.plan.estimate"  # import Paddle
 BUSY = 0.2  # cores of others, from which on times by the clock are doubted
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-console = Console(highlight=False, soft_wrap=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 
 def plan(  # noqa: PLR0913 - options of a command

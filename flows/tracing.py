@@ -17,7 +17,7 @@ from tasks.run.store import Result, Store
 from tasks.trace import Trail, damages, outside, trail_of
 
 LISTS = ("train.arrow", "teacher.arrow", "val.arrow", "pool.arrow", "kept.arrow")
-console = Console(highlight=False, soft_wrap=True, markup=False)
+console = Console(emoji=False, highlight=False, soft_wrap=True, markup=False)
 
 
 def trace(

@@ -16,7 +16,9 @@ from ppcls_core.runtime.paddle import import_paddle
 from ppcls_core.runtime.terminal import escaped
 
 # Rich takes 80 columns for a pipe, which cuts the names.
-console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+console = Console(
+    emoji=False, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120
+)
 
 
 def log(line: str) -> None:

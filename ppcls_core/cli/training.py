@@ -11,7 +11,7 @@ from ppcls_core.cli.common import late, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.data.augment.gallery import draw_gallery
 from ppcls_core.jobs.job import load_job
-from ppcls_core.jobs.paddleclas.recipes import recipe_rows, recipe_text
+from ppcls_core.jobs.paddleclas.recipes import recipe_name, recipe_rows, recipe_text
 
 File = Annotated[
     Path,
@@ -71,7 +71,7 @@ def recipe(
     ppcls recipe ResNet/ResNet50_vd > my.yaml; ppcls train -c ResNet/ResNet50_vd takes it as it is.
     """
     if name and not is_list:
-        return log(recipe_text(name).rstrip())
+        return log(recipe_text(recipe_name(name)).rstrip())
     names = [known for known in recipe_rows() if fnmatchcase(known, name or "*")]
     if not names:
         raise UserError(f"no recipe matches '{name}'; leave the pattern out to see all")

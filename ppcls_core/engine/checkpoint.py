@@ -101,7 +101,7 @@ def require_finite(state: State) -> None:
         if not is_finite:
             raise UserError(
                 f"{name} of the model is not finite after step {state.position.step - 1}: lower "
-                "lr, lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
+                "lr, lengthen the warm-up or set clip_norm; an earlier checkpoint is kept"
             )
 
 

@@ -254,7 +254,7 @@ class Trainer(checkpoint.State):
         else:
             raise UserError(
                 f"the loss is {loss} at step {launched.step}: lower lr (now {launched.lr:g}), "
-                "lengthen the warm-up or set clip_norm; the checkpoint before it is kept"
+                "lengthen the warm-up or set clip_norm; an earlier checkpoint is kept"
             )
         if self.training.on_step is not None:
             top1, topk = (values[1:NUM_FIGURES] / self.training.loader.batch_size).tolist()

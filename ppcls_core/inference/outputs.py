@@ -70,7 +70,7 @@ class Tables(Writer):
     def __init__(self, file: TextIO, top_k: int) -> None:
         super().__init__(file, top_k)
         width = None if file.isatty() else 160  # Rich takes 80 for a file, which cuts the names
-        self._console = Console(file=file, highlight=False, markup=False, width=width)
+        self._console = Console(emoji=False, file=file, highlight=False, markup=False, width=width)
         self._table, self._num = _table(), 0
 
     def write(self, rows: Sequence[Row]) -> None:

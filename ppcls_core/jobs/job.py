@@ -17,7 +17,7 @@ from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.jobs import paddleclas
-from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe
+from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe, recipe_name
 from ppcls_core.models.registry import ModelConfig, check_image_size
 
 # Settings that change no weights.
@@ -127,11 +127,9 @@ def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, A
     `load_yaml`."""
     if path.is_file() or (path.exists() and not is_recipe(str(path))):
         return load_yaml(path, on_repeated)
-    # PaddleClas's manual names them by their files, such as ./configs/ResNet/ResNet50_vd.yaml.
-    name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
-    name = name.relative_to("configs") if name.is_relative_to("configs") else name
-    if name == path or is_recipe(str(name)):
-        return recipe(str(name))
+    name = recipe_name(str(path))
+    if name == str(path) or is_recipe(name):
+        return recipe(name)
     return load_yaml(path, on_repeated)
 
 

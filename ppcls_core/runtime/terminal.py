@@ -38,7 +38,7 @@ def run_app(app: Callable[[], object]) -> None:
 
 
 def _fail(message: str) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
     console.print("error:", style="red", end=" ")
     console.print(escaped(message), markup=False)
     sys.exit(2)

@@ -35,6 +35,13 @@ def is_recipe(name: str) -> bool:
     return name in recipe_rows()
 
 
+def recipe_name(given: str) -> str:
+    """The recipe that is called by its file, as in PaddleClas's manual: configs/NAME.yaml."""
+    path = Path(given)
+    name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
+    return str(name.relative_to("configs") if name.is_relative_to("configs") else name)
+
+
 @cache
 def recipe_rows() -> dict[str, dict[str, str]]:
     """The table's rows by the recipe's name, such as `ResNet/ResNet50_vd`."""

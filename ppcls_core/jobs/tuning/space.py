@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import field_validator, model_validator
 
-from data_catalog.base.config import Config, UserError, load_yaml, parse
+from data_catalog.base.config import Config, UserError, closest, load_yaml, parse
 from data_catalog.base.errors import errors_of
 from ppcls_core.jobs import paddleclas
 from ppcls_core.jobs.job import RUN_TIME, Job, load_job, read_settings
@@ -137,6 +137,8 @@ def load_space(name: str, config: Path, settings: Sequence[str]) -> Space:
     if name == BUILT_IN:
         data = _PADDLECLAS if paddleclas.is_paddleclas(_content(config)) else _OWN
     else:
+        if not Path(name).exists() and (near := closest(name, [BUILT_IN])):
+            raise UserError(f"--space {name}: no such file{near}")
         with errors_of("--space"):
             data = load_yaml(Path(name))
     if not data:

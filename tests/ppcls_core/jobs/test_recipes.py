@@ -20,7 +20,7 @@ from ppcls_core.data.augment import (
 from ppcls_core.engine.optimizers import Momentum, RMSProp
 from ppcls_core.engine.schedules import Cosine, CosineWarmup, ExponentialWarmup, Piecewise
 from ppcls_core.jobs.job import Job, load_job
-from ppcls_core.jobs.paddleclas.recipes import recipe_rows, recipe_text
+from ppcls_core.jobs.paddleclas.recipes import recipe_name, recipe_rows, recipe_text
 from ppcls_core.jobs.train import evaluate_job, train
 from ppcls_core.models.registry import known_models
 
@@ -171,3 +171,8 @@ def test_recipes_one_after_the_other_each_from_the_weights_of_the_last(tmp_path,
     settings = [f"ARCHITECTURE.name={NET}", f"pretrained_model={third}", *SMALL, "TRAIN=null"]
     job = load("quick_start/MobileNetV3_large_x1_0_finetune", *settings)
     assert evaluate_job(job, print).num_images == 9
+
+
+def test_a_recipe_may_be_called_by_its_file():
+    for given in ("./configs/ResNet/ResNet50_vd.yaml", "ResNet/ResNet50_vd.yaml"):
+        assert recipe_name(given) == "ResNet/ResNet50_vd"
