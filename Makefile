@@ -47,7 +47,7 @@ demo: $(READY) ## run the whole pipeline on the embedded photographs
 test: $(READY) ## run the tests, but for the slow ones
 	@$(PYTEST) -m 'not slow and not gpu'
 
-test-all: $(READY) ## run the slow tests too, as CI does
+test-all: $(READY) ## run the slow tests too
 	@$(PYTEST) -m 'not gpu'
 
 lint: $(READY) ## check style and types
