@@ -52,7 +52,7 @@ def _unfinished(
     if previous is None:
         return StageStatus(stage.name, "missing", reason)
     # Of the last run of this recipe and all others the one that differs least.
-    runs = [previous, *session.store.finished(stage.name)]
+    runs = [previous, *session.store.results(stage.name)]
     changes = min((list(_changes(session, stage, run)) for run in runs), key=len)
     return StageStatus(stage.name, "stale", "; ".join(changes))
 

@@ -136,9 +136,9 @@ class Store:
         result = read_result(self.directory(stage, key))
         return result if result and result.key == key else None
 
-    def results(self) -> Iterator[Result]:
-        """Every finished result, its files unchecked."""
-        for path in sorted(self.root.glob(f"*/*/{MANIFEST}")):
+    def results(self, stage: str = "*") -> Iterator[Result]:
+        """Every finished result of a stage, by default of all, its files unchecked."""
+        for path in sorted(self.root.glob(f"{stage}/*/{MANIFEST}")):
             if result := read_result(path.parent):
                 yield result
 
@@ -162,13 +162,6 @@ class Store:
     def last(self, recipe: str) -> dict[str, str]:
         """Key of the last finished run of each stage for the recipe of this name."""
         return read_json(self.root / "recipes" / f"{recipe}.json") or {}
-
-    def finished(self, stage: str) -> Iterator[Result]:
-        """Every finished result of a stage, whatever the recipe."""
-        for path in (self.root / stage).glob(f"*/{MANIFEST}"):
-            key = (read_json(path) or {}).get("key")
-            if key and (result := self.load(stage, key)):
-                yield result
 
     def remember(self, recipe: str, stage: str, key: str) -> None:
         """Record `key` as the last finished run of `stage` for the recipe of this name."""
