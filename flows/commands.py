@@ -27,7 +27,7 @@ from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
-from tasks.stages.data import check_data
+from tasks.stages.data import checked_data
 from tasks.steps import doubts, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
@@ -90,17 +90,18 @@ def run(
     resolved = load_recipes(recipe, settings or [])  # mistakes before Prefect takes its seconds
     until = stage_named(only).name if only else "report"
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
-    sessions = [Session(each, Store.default()) for each in resolved]
     stages = needed_for(until)
-    if refresh or not all(_are_done(session, stages) for session in sessions):
-        images = check_data(resolved[0])  # mistakes in them too; students have theirs in common
-        for number, each in enumerate(resolved):
-            _print_steps(each, images, of_student_alone=number > 0)
-        _run_flow(_findable(recipe), settings or [], until, refresh)
+    # Mistakes in the images too; students have theirs in common.
+    with checked_data(resolved[0]) as images:
         sessions = [Session(each, Store.default()) for each in resolved]
-        assert all(_are_done(session, stages) for session in sessions)
-    else:
-        console.print("all of it is done: nothing was run again", style="dim")
+        if refresh or not all(_are_done(session, stages) for session in sessions):
+            for number, each in enumerate(resolved):
+                _print_steps(each, images, of_student_alone=number > 0)
+            _run_flow(_findable(recipe), settings or [], until, refresh)
+            sessions = [Session(each, Store.default()) for each in resolved]
+            assert all(_are_done(session, stages) for session in sessions)
+        else:
+            console.print("all of it is done: nothing was run again", style="dim")
     for number, session in enumerate(sessions):
         if len(sessions) > 1:
             console.print(f"[bold]{session.recipe.name}[/]")

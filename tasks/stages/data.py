@@ -9,7 +9,8 @@ a README is added: they stand in the metrics, by split and reason.
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a wh
 
 _Read = dict[Dataset, Splits]
 _last: tuple[Recipe, _Read] | None = None  # what `fingerprints` read, for `run` to take
-_checked: _Read = {}  # what `check_data` read, for the next `fingerprints` to take
+_checked: _Read = {}  # what `checked_data` read, for all in its block
 
 
 def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
@@ -48,9 +49,9 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     Files that have not been read yet, or changed since, are read; the next run of this recipe
     object takes what was read.
     """
-    global _last, _checked
+    global _last
     labelled, pool = datasets(recipe)
-    read, _checked = _checked, {}
+    read = dict(_checked)
     prints = {"labelled data set": _fingerprint(labelled, read)}
     if pool is not labelled:
         prints["pool data set"] = _fingerprint(pool, read)
@@ -60,21 +61,25 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 def _fingerprint(dataset: Dataset, read: _Read) -> str:
     if dataset not in read:
-        read[dataset] = dataset.build(Path(), _Slow(dataset.name))
+        read[dataset] = _build(dataset)
     return dataset.fingerprint(read[dataset])
 
 
-def check_data(recipe: Recipe) -> dict[str, Images]:
-    """The images of the recipe's splits (train, teacher, val, pool), before anything runs; the
-    `fingerprints` that follow take what was read. Raises UserError: as `Dataset.build`, or a split
-    is not there."""
-    global _checked
-    read: _Read = {}
-    for dataset in set(datasets(recipe)):
-        _fingerprint(dataset, read)
-    _checked = read
+def _build(dataset: Dataset) -> Splits:
+    return dataset.build(Path(), _Slow(dataset.name))
+
+
+@contextmanager
+def checked_data(recipe: Recipe) -> Iterator[dict[str, Images]]:
+    """The images of the recipe's splits (train, teacher, val, pool), before anything runs; in the
+    block no set is read again. Raises UserError: as `Dataset.build`, or a split is not there."""
     labelled, pool = datasets(recipe)
-    return _splits(recipe, read[labelled], read[pool])
+    try:
+        for dataset in {labelled, pool}:
+            _checked[dataset] = _build(dataset)
+        yield _splits(recipe, _checked[labelled], _checked[pool])
+    finally:
+        _checked.clear()
 
 
 def _splits(recipe: Recipe, first: Splits, second: Splits) -> dict[str, Images]:

@@ -2,8 +2,11 @@
 
 import pytest
 
+from data_catalog.sources import Dataset
 from tasks.recipe import load_recipe
+from tasks.stages.data import checked_data, fingerprints
 from tasks.steps import doubts, steps_of
+from tests.conftest import TINY
 
 DEMO = {"train": 800, "teacher": 800, "val": 372, "pool": 2718}
 
@@ -39,3 +42,20 @@ def test_doubts(setting: str, told: list[str]) -> None:
     found = list(doubts(recipe, steps_of(recipe, DEMO, 10)))
     assert len(found) == len(told)
     assert all(part in sentence for part, sentence in zip(told, found, strict=True))
+
+
+def test_images_that_are_checked_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, build = list[str](), Dataset.build
+
+    def spy(dataset: Dataset, *arguments: object) -> object:
+        read.append(dataset.name)
+        return build(dataset, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Dataset, "build", spy)
+    with checked_data(load_recipe(str(TINY))) as images:
+        assert set(images) == {"train", "teacher", "val", "pool"}
+        for _ in range(2):
+            inside = fingerprints(load_recipe(str(TINY)))
+    assert len(read) == 1
+    assert fingerprints(load_recipe(str(TINY))) == inside
+    assert len(read) == 2
