@@ -50,7 +50,7 @@ from tasks.recipe import PROJECT, load_recipe
 from tasks.run.session import Session
 from tasks.run.store import Store
 
-STAGES, SHARD, TEACHER = ("dedup", "label"), 40, "ResNet50_vd"
+STAGES, SHARD, TEACHER = ("dedup", "label"), 120, "ResNet50_vd"
 
 
 class Clock(SilentMonitor):

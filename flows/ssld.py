@@ -4,9 +4,10 @@ A stage whose inputs, settings and code version are unchanged ends as Cached; th
 decides that, so a run from the command line and a deployment share their results.
 
 Where there is room, trainings on labels run in processes of their own, beside each other and the
-stages that do not wait for them: the teacher and the baseline beside the duplicate search, the
-baseline beside the labels and the distillation. Room is a core that all of them leave free, or GPUs
-that no other stage has.
+stages that do not wait for them. Room is a core that all of them leave free, or GPUs that no other
+stage has. The duplicate search and labelling use every core, and many a training only some: on
+cores, the baseline runs beside the distillation; the teacher, which the latter waits for, beside
+the search.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor, stop_on_signals
 from ppcls_core.runtime.paddle import import_paddle
 from ppcls_core.runtime.threads import max_threads
-from tasks.dag import OF_STUDENT, needed_for
+from tasks.dag import OF_STUDENT, following, needed_for
 from tasks.recipe import load_recipes
 from tasks.run.processes import trainings
 from tasks.run.session import Session
@@ -38,7 +39,7 @@ from tasks.run.store import Result, Store
 
 _THREADS = "tasks.stages.training:threads_of_training"  # imports Paddle
 POLL_SECONDS = 0.5  # while nothing else can be begun
-_ON_CORES = ("data", "dedup", "select", "report")  # stages that need no GPU
+_ON_CORES = ("data", "overlap", "dedup", "select", "report")  # stages that need no GPU
 
 
 def _run_name() -> str:
@@ -134,7 +135,7 @@ class _Run:
             return self._ended(ended.stage, ended.future.state)
         if len(ready) > 1:
             for stage in ready:
-                if self._starts_beside(stage):
+                if self._starts_beside(stage, ready, todo):
                     todo.remove(stage)
                     return None
         stage = here[0]
@@ -157,7 +158,7 @@ class _Run:
         """Whether this process may run `stage` now: it has the first group of GPUs."""
         return stage.name in _ON_CORES or all(one.group != 0 for one in self._beside)
 
-    def _starts_beside(self, stage: Stage) -> bool:
+    def _starts_beside(self, stage: Stage, ready: list[Stage], todo: list[Stage]) -> bool:
         """Start `stage` beside if it is a training on labels that has to run, and there is room."""
         session, config = self.session, trainings(self.session.recipe).get(stage.name)
         is_elsewhere = session.recipe.run_time.hosts > 1
@@ -171,6 +172,8 @@ class _Run:
             if not free:
                 return False
             group = free[-1]  # the first is this process's
+        elif self._has_time(stage, ready, todo):
+            return False
         else:
             work = session.work(stage, SilentMonitor())
             threads = devices * resolve_name(_THREADS)(work, config)
@@ -180,6 +183,16 @@ class _Run:
         future = task.submit(self._arrows(stage))
         self._beside.append(_Beside(stage, future, threads, group))
         return True
+
+    def _has_time(self, stage: Stage, ready: list[Stage], todo: list[Stage]) -> bool:
+        """Whether no other training is ready, but one comes later that does not read from `stage`.
+
+        Until then all cores are in use; at a training of small steps all but one would be idle.
+        """
+        are_trainings, after = trainings(self.session.recipe).keys(), following(stage.name)
+        now = {one.name for one in ready if one is not stage}
+        later = {one.name for one in todo if one not in ready and one not in after}
+        return now.isdisjoint(are_trainings) and not later.isdisjoint(are_trainings)
 
     def _must_run(self, stage: Stage) -> bool:
         try:

@@ -82,11 +82,15 @@ def _some(names: list[str], total: int) -> str:
 
 def _index(search: Search, monitor: Monitor) -> ValIndex:
     """The index, built unless an earlier run left it whole."""
-    path = search.index or search.out / INDEX
+    path = _index_folder(search)
     if not (path / "index.json").exists():
         build_index(search.val, search.config, path, search.workers, monitor)
     shutil.rmtree(path / SHARDS, ignore_errors=True)  # of a build killed after its last step
     return load_index(path)
+
+
+def _index_folder(search: Search) -> Path:
+    return search.index or search.out / INDEX
 
 
 def _note_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) -> None:
@@ -137,7 +141,8 @@ def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:
         opening = partial(_scanning, search.pool, index, search.workers)
     else:
         write_images(pool, search.pool)
-        opening = partial(_open_scanning, pool, search.pool.roots, out / INDEX)
+        folder = _index_folder(search).absolute()
+        opening = partial(_open_scanning, pool, search.pool.roots, folder)
     job = ShardJob(out / SHARDS, len(search.pool), search.shard_size, opening)
     run_on(search.cluster, job, monitor)
     pool.unlink(missing_ok=True)

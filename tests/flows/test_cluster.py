@@ -17,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from data_catalog.base.config import UserError
+from data_catalog.images.collect import collect
 from data_catalog.images.columns import moved
 from ppcls_core.cli.dedup import search_given
 from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.run import find_duplicates
+from ppcls_core.dedup.search import INDEX, SHARDS, Search
 from ppcls_core.runtime import cluster
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.shards import Process, ShardJob, run_shards
@@ -180,6 +183,21 @@ def test_a_search_by_itself_finds_the_same(near: Hosts, tmp_path: Path) -> None:
         found.append({str(path.relative_to(out)): path.read_bytes() for path in inner})
     assert found[0] == found[1]
     assert "kept.arrow" in found[0]
+
+
+def test_a_search_in_the_index_of_another_finds_the_same(near: Hosts, tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "pool" / f"{number}.png", picture(number)[8:112, 10:150])
+        save(tmp_path / "val" / f"{number}.png", picture(number + 1))
+    pool, val = (collect(tmp_path / name) for name in ("pool", "val"))
+    here = Search(pool, val, tmp_path / "here", DedupConfig(num_features=120, canaries=0), 1)
+    there = dataclasses.replace(
+        here, out=tmp_path / "there", cluster=near.variables["HEAD"], index=here.out / INDEX
+    )
+    for search in (here, there):
+        assert find_duplicates(search, Listener()).num_pairs == 2
+    assert files(there.out / SHARDS) == files(here.out / SHARDS)
+    assert not (there.out / INDEX).exists()
 
 
 def test_a_shard_that_kills_its_worker_three_times_is_named(near: Hosts, tmp_path: Path) -> None:
