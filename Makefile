@@ -6,10 +6,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := .venv/tools
 INSTALLED := $(shell cat $(READY) 2>/dev/null)
 GPU ?= $(INSTALLED)
 BUILD := $(if $(GPU),gpu,cpu)
-EXTRAS ?= $(BUILD),demo,onnx,search,cluster,dev
+EXTRAS ?= $(BUILD),demo,onnx,search,cluster
 LOCK := requirements$(if $(GPU),-gpu).lock
 # Two builds of Paddle would overwrite one another: another one than is there begins anew.
 OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
@@ -17,6 +18,8 @@ OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
 # What a module's tests have in common is made once, by the one process that runs them all; and
 # their many processes compile Prefect and Paddle once, whatever the environment says.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+RESOLVE := uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --annotation-style line --upgrade
 
 # No comma: it would end an argument of make's.
 HINT := echo "Paddle's builds for GPUs are on its own index alone. Name the one for $(GPU):"; \
@@ -41,25 +44,30 @@ $(READY): $(LOCK) pyproject.toml $(if $(OTHER),another-build)
 	@$(BIN)/python -m ppcls_core.runtime.versions $(GPU)
 	@echo '$(GPU)' > $@
 
+# Tests, linters and their like: without them the demo begins sooner.
+$(TOOLS): requirements-dev.lock $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
+	@touch $@
+
 demo: $(READY) ## run the whole pipeline on the embedded photographs
 	@$(BIN)/ssld run demo
 
-test: $(READY) ## run the tests, but for the slow ones
+test: $(TOOLS) ## run the tests, but for the slow ones
 	@$(PYTEST) -m 'not slow and not gpu'
 
-test-all: $(READY) ## run the slow tests too
+test-all: $(TOOLS) ## run the slow tests too
 	@$(PYTEST) -m 'not gpu'
 
-lint: $(READY) ## check style and types
+lint: $(TOOLS) ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
 
-fmt: $(READY) ## format
+fmt: $(TOOLS) ## format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-acknowledge: $(READY) ## record that the stages' versions suit their code as it is now
+acknowledge: $(TOOLS) ## record that the stages' versions suit their code as it is now
 	@$(BIN)/python -m tests.support.stage_sources
 
 up: $(READY) ## start Prefect's server, worker and deployments
@@ -77,8 +85,7 @@ requirements-gpu.lock: requirements.lock
 	@sed 's/^paddlepaddle==\([^ ]*\)    /paddlepaddle-gpu==\1/' $< > $@
 
 lock: ## resolve the locks anew (needs uv)
-	@uv pip compile pyproject.toml --extra cpu --extra demo --extra onnx --extra search --extra cluster --extra dev --python-version 3.11 \
-	  --no-emit-index-url --no-header --annotation-style line --upgrade -o requirements.lock
+	@$(RESOLVE) --extra cpu --extra demo --extra onnx --extra search --extra cluster -o requirements.lock
 	@$(MAKE) --no-print-directory requirements-gpu.lock
-	@uv pip compile pyproject.toml --extra docs --constraint requirements.lock --python-version 3.11 \
-	  --no-emit-index-url --no-header --annotation-style line -o requirements-docs.lock
+	@for extra in dev docs; do \
+	  $(RESOLVE) --extra $$extra --constraint requirements.lock -o requirements-$$extra.lock; done
