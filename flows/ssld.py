@@ -133,7 +133,7 @@ class _Run:
         if ended := self._next_ended(must_wait=not here):
             self._beside.remove(ended)
             return self._ended(ended.stage, ended.future.state)
-        if len(ready) > 1:
+        if len(ready) > 1 or self._beside:
             for stage in ready:
                 if self._starts_beside(stage, ready, todo):
                     todo.remove(stage)
@@ -185,14 +185,12 @@ class _Run:
         return True
 
     def _has_time(self, stage: Stage, ready: list[Stage], todo: list[Stage]) -> bool:
-        """Whether no other training is ready, but one comes later that does not read from `stage`.
-
-        Until then all cores are in use; at a training of small steps all but one would be idle.
-        """
+        """Whether others are ready, all of which use every core, and a training comes later that
+        does not read from `stage`: at one of small steps all cores but one would be idle."""
         are_trainings, after = trainings(self.session.recipe).keys(), following(stage.name)
         now = {one.name for one in ready if one is not stage}
         later = {one.name for one in todo if one not in ready and one not in after}
-        return now.isdisjoint(are_trainings) and not later.isdisjoint(are_trainings)
+        return bool(now) and now.isdisjoint(are_trainings) and not later.isdisjoint(are_trainings)
 
     def _must_run(self, stage: Stage) -> bool:
         try:

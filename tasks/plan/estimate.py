@@ -46,8 +46,7 @@ class Machines:
         for name in self.rates:
             if name not in ON_GPU:
                 raise UserError(
-                    f"--gpu-rate {name}: no stage that a GPU computes{closest(name, ON_GPU)}; "
-                    f"expected one of {', '.join(ON_GPU)}"
+                    f"--gpu-rate {name}: no stage that a GPU computes{closest(name, ON_GPU)}"
                 )
             if not self.gpus:
                 raise UserError(f"--gpu-rate {name}: say how many GPUs a host has: --gpus N")

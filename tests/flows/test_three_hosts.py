@@ -14,7 +14,7 @@ from ppcls_core.runtime.cluster import make_certificate
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 from tests.support.hosts import Hosts, hosts, namespaces
-from tests.support.processes import wait_until, with_environment
+from tests.support.processes import is_of, wait_until, with_environment
 
 pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -49,7 +49,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
 def engines_of(host: str) -> list[int]:
     """Processes of a host that run networks."""
     pids = with_environment(f"SSLD_TEST_HOST={host}")
-    return [p for p in pids if b"open_engines" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return [pid for pid in pids if is_of(pid, "open_engines")]
 
 
 def test_a_host_lost_in_the_middle_changes_nothing(shared: Hosts, tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ def with_environment(text: str) -> list[int]:
     return found
 
 
+def is_of(pid: int, text: str) -> bool:
+    """Whether a process still runs, and `text` stands in its command line."""
+    try:
+        return text.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def kill_with_environment(text: str) -> int:
     """Kill all processes in whose environment `text` stands until there is none; how many."""
     killed: set[int] = set()
