@@ -33,6 +33,8 @@ def database() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def prefect_server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """As `ssld up --database` starts it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with socket.socket() as free:
@@ -52,6 +54,9 @@ def prefect_server(database: str, tmp_path_factory: pytest.TempPathFactory) -> I
                 services.start_server(port, "127.0.0.1", f"{database}2", lambda message: None)
             with temporary_settings({PREFECT_API_URL: api}):
                 yield
+                # What is not sent while the server is there, Prefect sends for minutes at the end.
+                APILogWorker.instance().drain()
+                EventsWorker.drain_all()
         finally:
             server.stop(30)
 
