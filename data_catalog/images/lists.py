@@ -18,7 +18,7 @@ from data_catalog.images.found import Count, Found, states
 
 _MISSPELT = {  # patterns of paths that are not there, and what to do
     r"""^(".*"|'.*')$""": "write paths without quotes: blanks in them do no harm",
-    r"[,;|]$": "write the label after a blank alone, or set `delimiter` to what stands before it",
+    r"[,;|]$": "write the label after a blank alone (or set `delimiter` to what stands before it)",
 }
 
 
