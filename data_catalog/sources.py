@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pydantic import model_validator
 
 from data_catalog.base.config import Config, UserError, closest
+from data_catalog.base.errors import settings_named
 from data_catalog.base.files import digest_of
 from data_catalog.images.classes import (
     Numbers,
@@ -33,6 +34,7 @@ from data_catalog.images.collect import Counter, describe, find
 from data_catalog.images.columns import Images
 from data_catalog.images.found import Found
 from data_catalog.images.identity import Contents, Progress, cache_folder, content_digest
+from data_catalog.images.lists import label_hint
 
 SPLITS = ("train", "val", "teacher", "pool")
 PLANTED = ("pool_image", "val_image", "transform")
@@ -83,17 +85,20 @@ class FilesConfig(Config):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its files lie under the absolute folder `root`, or that of `roots` for a split.
+    """A data set: its files lie under the absolute folder `root`, or that of `roots` for a split,
+    whose list may have a delimiter of its own in `delimiters`.
 
     `num_classes` is how many classes lists have without `config.classes`, by default as many as
     the greatest training label asks for. `keys` are what the user calls the settings `train`,
-    `val`, `train.root`, `val.root` and `num_classes` where they are called otherwise.
+    `val`, `train.root`, `train.delimiter` and so on, `num_classes` and `classes` where they are
+    called otherwise; empty: there is no such setting.
     """
 
     name: str  # for messages
     config: FilesConfig
     root: Path
     roots: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    delimiters: Mapping[str, str | None] = field(default_factory=dict, hash=False)
     num_classes: int | None = None
     keys: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -121,7 +126,8 @@ class Dataset:
             for split in SPLITS
             if (path := getattr(self.config, split))
         }
-        classes = self._classes(found)
+        with settings_named(lambda name: self.keys.get(name, name)):
+            classes = self._classes(found)
         for split, part in found.items():
             if split != "pool" and part.lines is None:
                 names = self._names_of(split, part, classes)
@@ -141,6 +147,9 @@ class Dataset:
         """The setting `name` as the user calls it."""
         return self.keys.get(name, name.rpartition(".")[2])
 
+    def _delimiter(self, split: str) -> str | None:
+        return self.delimiters.get(split, self.config.delimiter)
+
     def _find(self, split: str, path: str, contents: Contents, count: Counter) -> Found:
         root = self.roots.get(split, self.root)
         source = root / path
@@ -151,7 +160,8 @@ class Dataset:
                 f"data set '{self.name}': no list file or folder or tar {source}; correct `{key}`"
                 + start * (not Path(path).is_absolute())
             )
-        found = find(source, root, contents.tar, count, self.config.delimiter)
+        with settings_named(lambda name: self.keys.get(f"{split}.{name}", name)):
+            found = find(source, root, contents.tar, count, self._delimiter(split))
         if not len(found.images):
             raise UserError(
                 f"data set '{self.name}': {source} names no image; fill it or remove "
@@ -219,10 +229,11 @@ class Dataset:
             )
         if split != "pool" and len(null):
             row = int(null[0])
+            line, key = found.images.ids[row], self._key(f"{split}.delimiter")
             raise UserError(
-                f"{found.at(row)}: '{found.images.ids[row]}' has no label ({len(null):,} of "
+                f"{found.at(row)}: '{line}' has no label ({len(null):,} of "
                 f"{len(found.images):,} lines lack one); `{self._key(split)}` needs lines of `path "
-                "label`"
+                f"label`{label_hint(line, self._delimiter(split), key)}"
             )
         if classes and split != "pool":  # a pool's labels, if any, are not used
             number = f"`{self._key('num_classes')}`"
@@ -235,8 +246,8 @@ def _check_common(folder: Path, names: Sequence[str], lists: Mapping[Path, Numbe
     for path in [path for path, numbers in lists.items() if numbers.keys().isdisjoint(names)]:
         raise UserError(
             f"{path} numbers the classes and {folder} names them; which number is which name is "
-            "not known: give `classes`, a file with the name of a class a line, in the order of "
-            "the numbers"
+            "not known: give two lists or two folders (or `classes`, a file with the name of a "
+            "class a line, in the order of the numbers)"
         )
 
 

@@ -22,6 +22,7 @@ from ppcls_core.engine.config import (
     LabelTraining,
     Probe,
     TeacherTraining,
+    TrainConfig,
 )
 from ppcls_core.inference.sidecar import SIDECAR, read_sidecar
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, OnnxPreprocess, Weight
@@ -351,12 +352,14 @@ def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _check_models(recipe: Recipe, path: Path) -> None:
-    sizes = {name: getattr(recipe, name).image_size for name in STUDENTS}
+    trainings: dict[str, TrainConfig] = {name: getattr(recipe, name) for name in STUDENTS}
+    sizes = {name: training.image_size for name, training in trainings.items()}
     models = {"student": (recipe.student, sizes)}
     for place, teacher in recipe.teachers.items():
         if isinstance(teacher, TeacherConfig):
             own = {place: teacher.image_size}
             if isinstance(teacher.train, TeacherTraining):
+                trainings[f"{place}.train"] = teacher.train
                 own[f"{place}.train"] = teacher.train.image_size
             models[f"{place}.model"] = teacher.model, own
             if teacher.train and recipe.network is None:
@@ -364,6 +367,12 @@ def _check_models(recipe: Recipe, path: Path) -> None:
                     f"{path}: {place}.train: one of several teachers is not trained; train it by a "
                     "recipe of its own, and give the weights"
                 )
+    for name, training in trainings.items():
+        if not training.eval_every:
+            raise UserError(
+                f"{path}: {name}.eval_every: got 0, expected 1 or more: a stage tells how good "
+                "what it trained is"
+            )
     for key, (model, by_section) in models.items():
         with errors_of(f"{path}: {key}"):
             spec_of(model.name, model.spec)

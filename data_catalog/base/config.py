@@ -78,7 +78,10 @@ def _read(path: Path) -> str:
 
 def parse_value(text: str) -> Any:
     """Value of one command-line override, read as YAML (`0.1`, `[1, 2]`, `true`, `name`)."""
-    return _load(text, f"value '{_cut(text)}'")
+    try:
+        return _load(text, f"value '{_cut(text)}'")
+    except UserError as error:
+        raise UserError(f"{error}; text goes in quotes of its own: a.b='\"...\"'") from None
 
 
 def _load(text: str, where: str, repeated: Callable[[str], None] | None = None) -> Any:

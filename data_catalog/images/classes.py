@@ -91,8 +91,8 @@ def folder_classes(found: Found) -> tuple[str, ...]:
     if numbers != list(range(len(names))):
         raise UserError(
             f"{found.source}: the class folders {names[0]} to {names[-1]} are {len(names)} numbers "
-            f"but not 0 to {len(names) - 1}, so their labels are not known; give `classes`, a file "
-            "with the name of a folder a line, in the order of their labels"
+            f"but not 0 to {len(names) - 1}, so their labels are not known; number them so, or "
+            "give a list (or `classes`, a file with the name of a folder a line, in their order)"
         )
     return tuple(names)
 
@@ -158,8 +158,8 @@ def check_agreement(numberings: Mapping[Path, Numbers]) -> None:
         for name in sorted(name for name in a.keys() & b if a[name] != b[name]):
             raise UserError(
                 f"class '{name}' is number {a[name]} in {one} and {b[name]} in {other}; make them "
-                "equal, or give `classes`, a file with the name of a class a line, in the order of "
-                "the labels"
+                "equal (or give `classes`, a file with the name of a class a line, in the order of "
+                "the labels)"
             )
 
 

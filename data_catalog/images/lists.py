@@ -16,6 +16,11 @@ from data_catalog.images.columns import PART, ROOT, SCHEMA, Images, file_table
 from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
 from data_catalog.images.found import Count, Found, states
 
+_MISSPELT = {  # patterns of paths that are not there, and what to do
+    r"""^(".*"|'.*')$""": "write paths without quotes: blanks in them do no harm",
+    r"[,;|]$": "write the label after a blank alone (or set `delimiter` to what stands before it)",
+}
+
 
 def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     source: Path,
@@ -33,8 +38,8 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
     list; a byte-order mark and the line ends of Windows are no part of them. Every line is a row,
     of size -1 where there is no such file. `data` is the list's content where it was read before.
 
-    Raises UserError: not a text file, or, if `strict`, an absolute path or one that stands there
-    twice.
+    Raises UserError: not a text file, or, if `strict`, an absolute path, one that stands there
+    twice, or one that is not there and in quotes or before a comma.
     """
     content = pa.memory_map(str(source)).read_buffer() if data is None else data
     paths, labels, lines = _parse(content, source, delimiter)
@@ -47,6 +52,8 @@ def read_list(  # noqa: PLR0913 - of a reader, and of lists alone
         rows = slice(start, start := start + len(part))
         sizes[rows], changed[rows] = zip(*(state[:2] for state in found), strict=True)
         count(len(part))
+    if strict:
+        _check_spelt(paths.filter(pa.array(sizes < 0)), source)
     tables, start = [SCHEMA.empty_table()], 0
     for chunk, label in zip(paths.chunks, labels.chunks, strict=True):
         tables.append(file_table(chunk, sizes[start : start + len(chunk)], label=label))
@@ -115,6 +122,39 @@ def _check_relative(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> 
             "expected one relative to the data set's root; shorten the paths of this list and set "
             "`root`"
         )
+
+
+def _check_spelt(missing: pa.ChunkedArray, source: Path) -> None:
+    """Refuse paths that are not there, but perhaps without their quotes or last character."""
+    for pattern, remedy in _MISSPELT.items():
+        wrong = missing.filter(pc.match_substring_regex(missing, pattern))
+        for path in wrong.slice(0, 1).to_pylist():
+            raise UserError(
+                f"{source}: there is no {text_of(path)} ({len(wrong):,} such lines); {remedy}"
+            )
+
+
+def label_hint(line: str, delimiter: str | None, key: str) -> str:
+    """Why the `line` of a list may have no label, and what to do, as the end of a sentence.
+
+    `key` is what the user calls the setting `delimiter`, which has this value; empty: there is
+    none.
+    """
+    found = re.search(r"([,;|:]|\s)\s*[0-9]+$", line)
+    words = line.split()
+    if line[-1:] in "\"'":
+        return "; write paths and labels without quotes"
+    if delimiter and delimiter.startswith("\\"):
+        return f"; `{key}` is a backslash and a letter; leave it out: any white space serves"
+    if found and found[1].isspace():
+        told = f"; white space stands before the number, not '{delimiter}': leave `{key}` out"
+        return told if delimiter else ""
+    if found:
+        remedy = f"""set `{key}: "{found[1]}"` for it""" if key else "write a blank there"
+        return f"; '{found[1]}' stands before the number: {remedy}"
+    if len(words) > 1 and re.fullmatch(r"[^./]+", words[-1]):
+        return f"; '{words[-1]}' is no label, which is a whole number from 0 on"
+    return ""
 
 
 def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> None:

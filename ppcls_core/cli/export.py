@@ -16,8 +16,6 @@ from ppcls_core.inference import int8, sidecar
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.jobs import lite
-from ppcls_core.jobs.job import load_job
-from ppcls_core.jobs.paddleclas.recipes import is_recipe
 from ppcls_core.jobs.trained import Choice, Trained, find_trained
 from ppcls_core.runtime.timer import Repeats
 
@@ -121,16 +119,14 @@ def quantize(  # noqa: PLR0913 - a command's options
     `ppcls predict --precision int8`; with --qat another such folder in it, `trained`. The
     comparison, on the YAML file's validation images, goes to compared.csv too.
     """
-    trained, file = model.find(), Path(model.model)
+    trained = model.find()
     files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
     check_folder(out, (*files, "compared.csv"), trained.weights)
     if qat:
         check_folder(out / "trained", files, trained.weights)
-    is_job = file.is_file() or is_recipe(model.model)
-    job = load_job(file, model.overrides or []) if is_job else None
     num_threads = start_paddle(threads)
     steps = late("ppcls_core.jobs.quantize")
-    asked = steps.Quantization(trained, job, out, calibration, num_images, qat, num_threads)
+    asked = steps.Quantization(trained, out, calibration, num_images, qat, num_threads)
     console.print(_compared_table(steps.run(asked, LogMonitor())))
     log(f"{num_threads} threads, single images; written: {out}")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from data_catalog.base.config import UserError
+from data_catalog.base.config import UserError, closest
 from ppcls_core.cli.common import late, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.data.augment.gallery import draw_gallery
@@ -62,7 +62,7 @@ def evaluate(
 
 def recipe(
     name: Annotated[
-        str | None, typer.Argument(help="Such as ResNet/ResNet50_vd; with --list also 'ResNet/*'.")
+        str | None, typer.Argument(help="Such as ResNet/ResNet50_vd, or a pattern: 'ResNet/*'.")
     ] = None,
     is_list: Annotated[bool, typer.Option("--list", help="Name the recipes.")] = False,
 ) -> None:
@@ -70,11 +70,13 @@ def recipe(
 
     ppcls recipe ResNet/ResNet50_vd > my.yaml; ppcls train -c ResNet/ResNet50_vd takes it as it is.
     """
-    if name and not is_list:
+    if name and not is_list and not set(name) & set("*?["):
         return log(recipe_text(recipe_name(name)).rstrip())
-    names = [known for known in recipe_rows() if fnmatchcase(known, name or "*")]
+    pattern = (name or "*").lower()
+    names = [known for known in recipe_rows() if fnmatchcase(known.lower(), pattern)]
     if not names:
-        raise UserError(f"no recipe matches '{name}'; leave the pattern out to see all")
+        near = closest(pattern, recipe_rows()) or "; leave the pattern out to see all"
+        raise UserError(f"no recipe matches '{name}'{near}")
     log("\n".join(names))
 
 

@@ -196,6 +196,8 @@ def convert(
     """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
     done = late("ppcls_core.models.weights.convert:convert")(source, target, model, form)
     log(f"{done.num_entries} entries written: {target}")
+    if model is None:
+        log("their names are kept and not checked; --model NAME translates them to that model's")
     if done.left_out:
         shown = ", ".join(done.left_out[:5])
         log(f"{len(done.left_out)} entries that are not the model's left out: {shown}")

@@ -82,8 +82,8 @@ class TrainLoader:
         assert not (self.replay and self.mix)
         if len(self.images) < self.batch_size:
             raise UserError(
-                f"batch_size is {self.batch_size}, but there are only {len(self.images)} images to "
-                "train on: lower it to at most that number"
+                f"`batch_size` is {self.batch_size}, but there are only {len(self.images)} images "
+                "to train on: lower it to at most that number"
             )
 
     @property
@@ -184,7 +184,7 @@ class TrainLoader:
                 row = seed_of(self.seed, epoch, image_id, attempt) % len(self.images)
         raise UserError(
             f"100 images drawn in a row cannot be read, the last: {self.images.source(row)}; "
-            "check the data set's root"
+            "check the list and the folder that its paths are relative to"
         )
 
     def _require_label(self, image_id: str, epoch: int) -> None:

@@ -33,7 +33,7 @@ def check_lost(kind: str, counts: Mapping[str, int], total: int, max_lost: float
         raise UserError(f"there are no {kind} images: check the list or folder")
     if num == total or num > max_lost * total:
         raise UserError(
-            f"{lost_text(kind, counts, total)}; at most a share of {max_lost:g} (max_lost) is "
+            f"{lost_text(kind, counts, total)}; at most a share of {max_lost:g} (`max_lost`) is "
             "allowed: check the list and the folder that its paths are relative to"
         )
 

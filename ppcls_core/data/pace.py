@@ -41,5 +41,6 @@ class Pace:
         given, taken = (num * self.images / spent for spent in (seconds, self.worked))
         return (
             f"the loader gives {given:,.0f} images/s, {user} could take {taken:,.0f}: "
-            f"more workers would load more ({workers} now, on {len(os.sched_getaffinity(0))} cores)"
+            f"more `workers` would load more ({workers} now, on {len(os.sched_getaffinity(0))} "
+            "cores)"
         )

@@ -59,8 +59,8 @@ class AugmentedViews(Config):
         if pixels.shape[1:] != (self.image_size, self.image_size):
             raise UserError(
                 f"the augmentation gives images of {pixels.shape[1]} x {pixels.shape[2]} pixels, "
-                f"but image_size is {self.image_size}: let it have a RandomCrop, or a Resize and "
-                "a CenterCrop, of that size"
+                f"but `image_size` is {self.image_size}: let `augmentation` have a `RandomCrop`, "
+                "or a `Resize` and a `CenterCrop`, of that size"
             )
         return pixels
 

@@ -22,6 +22,10 @@ from ppcls_core.models.weights.files import load_state, save_state
 from ppcls_core.runtime.monitor import Monitor
 
 FILE, PREVIOUS = "checkpoint.pdckpt", "checkpoint.previous.pdckpt"
+REMEDY = (  # where a training diverges
+    "lower `lr` or take a longer warm-up (or set `clip_norm`); an earlier checkpoint, if any, is "
+    "kept"
+)
 
 
 @dataclass
@@ -100,8 +104,7 @@ def require_finite(state: State) -> None:
     for name, is_finite in zip(tensors, are_finite.tolist(), strict=True):
         if not is_finite:
             raise UserError(
-                f"{name} of the model is not finite after step {state.position.step - 1}: lower "
-                "lr, lengthen the warm-up or set clip_norm; an earlier checkpoint is kept"
+                f"{name} of the model is not finite after step {state.position.step - 1}: {REMEDY}"
             )
 
 
@@ -122,7 +125,7 @@ def _fill(state: State, arrays: dict[str, np.ndarray], path: Path) -> None:
     if {n: list(a.shape) for n, a in arrays.items()} != {n: t.shape for n, t in tensors.items()}:
         raise UserError(
             f"{path}: of another model or optimizer, or of another choice whether to average "
-            "(ema_decay); delete it to train from the start"
+            "(`ema_decay`); delete it to train from the start"
         )
     for name, tensor in tensors.items():
         set_in_place(tensor, arrays[name])

@@ -32,7 +32,8 @@ class TrainConfig(Config):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Of averaged weights; none: no average."""
     precision: Precision = Precision()  # in which it is computed, on GPUs
-    eval_every: int = Field(default=10, gt=0)  # epochs between validations; the last has one
+    # Epochs between validations; the last has one. 0: none at all, for `ppcls train` alone.
+    eval_every: int = Field(default=10, ge=0)
 
     @property
     def preprocess(self) -> Preprocess:

@@ -37,8 +37,8 @@ class Precision(Config):
         # On a CPU Paddle calls bfloat16 supported, but has no kernel to train with.
         if device == "cpu" or not is_supported:
             raise UserError(
-                f"precision.dtype: got {self.dtype}, which cannot be trained on the device "
-                f"'{device}'; take fp32, or a GPU that has it"
+                f"`precision.dtype`: {self.dtype} cannot be trained on the device '{device}'; "
+                "leave it out, for fp32, or take a GPU that has it"
             )
 
     def autocast(self) -> AbstractContextManager[None]:

@@ -97,14 +97,18 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
 def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingResult:
     """Train to the end, from the checkpoint in the directory if there is one.
 
-    There lie then the last weights, the best by validation top-1 (`trainer.BEST`) and HISTORY. Of
+    There lie then the last weights, the best by validation top-1 (`trainer.BEST`) and HISTORY;
+    without a validation (`eval_every` 0) `run.val.images` are not looked at and none are best. Of
     several processes, which all call this alike, the first writes them. Images that could not be
     read are reported to the monitor at the end. Raises Interrupted: a stop was requested; a
     checkpoint was written; UserError: too many images are not there, or as `trainer_of` and
     `Trainer.fit`.
     """
     with world().together():
-        for kind, images in (("training", run.images), ("validation", run.val.images)):
+        sets = {"training": run.images}
+        if run.config.eval_every:
+            sets["validation"] = run.val.images
+        for kind, images in sets.items():
             check_lost(kind, missing_of(images), len(images), run.val.max_lost)
         trainer = trainer_of(model, objective, run)
     config = run.config

@@ -111,9 +111,9 @@ class Trainer(checkpoint.State):
         config.precision.check()
         if training.loader.batch_size % (parts := world().size * config.accumulate):
             raise UserError(
-                f"batch_size: {training.loader.batch_size} images cannot be shared equally by "
-                f"{world().size} processes with accumulate {config.accumulate}: take a multiple of "
-                f"{parts}"
+                f"`batch_size`: {training.loader.batch_size} images cannot be shared equally by "
+                f"{world().size} processes (with `accumulate` {config.accumulate}): take a "
+                f"multiple of {parts}"
             )
         self._learning = [p for p in training.model.parameters() if not p.stop_gradient]
         optimizer = make_optimizer(
@@ -253,8 +253,8 @@ class Trainer(checkpoint.State):
             self.position.overflows += 1
         else:
             raise UserError(
-                f"the loss is {loss} at step {launched.step}: lower lr (now {launched.lr:g}), "
-                "lengthen the warm-up or set clip_norm; an earlier checkpoint is kept"
+                f"the loss is {loss} at step {launched.step}, the rate {launched.lr:g}: "
+                f"{checkpoint.REMEDY}"
             )
         if self.training.on_step is not None:
             top1, topk = (values[1:NUM_FIGURES] / self.training.loader.batch_size).tolist()
@@ -282,7 +282,8 @@ class Trainer(checkpoint.State):
             **({"overflows": overflows} if overflows else {}),
             **{REJECTED + reason: number for reason, number in rejected.items()},
         }
-        if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
+        every = self.config.eval_every
+        if every and (epoch % every == 0 or epoch == self.config.epochs):
             with self.average.in_model() if self.average else nullcontext():
                 row |= self.training.validate(self.model)
                 best = max((old.get("top1", -1.0) for old in self.position.history), default=-1.0)

@@ -5,7 +5,7 @@ A YAML file of these fields, or one of PaddleClas (`paddleclas`), becomes a `Job
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
+from data_catalog.base.files import read_json
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
@@ -20,6 +21,8 @@ from ppcls_core.jobs import paddleclas
 from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe, recipe_name
 from ppcls_core.models.registry import ModelConfig, check_image_size
 
+# In the folder of a training: its settings and, under INPUTS, digests of its images and weights.
+SETTINGS, INPUTS = "job.json", "inputs"
 # Settings that change no weights.
 RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir", "topk"}
 MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywhere
@@ -51,7 +54,8 @@ class Job(Config):
     training: LabelTraining | None = None  # how it learns from labels; or instead
     distill: DistillTraining | None = None  # from the outputs of `teacher`
     val: ImageList | None = None  # images to measure with
-    preprocess: Preprocess = Preprocess()  # of the validation images
+    # Of the validation images; by default as large as the training's.
+    preprocess: Preprocess = Field(default_factory=lambda known: _tested(known))
     output: str = "output"  # all files go to the folder `output`/NAME OF THE MODEL
     seed: int = 0  # of weights, order and augmentation
     workers: int = Field(default=4, gt=0, le=256)  # threads that decode
@@ -78,21 +82,37 @@ class Job(Config):
         return self.training or self.distill
 
     @property
+    def is_validated(self) -> bool:
+        """Whether its training, if any, measures what it learns."""
+        return self.learning is None or self.learning.eval_every > 0
+
+    @property
     def folder(self) -> Path:
         """Where the job's files go."""
         return Path(self.output) / self.model.name
 
     def key(self, name: str) -> str:
-        """The setting `name`, a.b of these fields, as the user's file calls it."""
-        return name
+        """The setting `name` as the user's file calls it: a.b of these fields, or of those of
+        `learning`. Empty where that file has none."""
+        top, learning = name.partition(".")[0], self.learning
+        if learning is None or top in type(self).model_fields:
+            return name
+        if top not in type(learning).model_fields:
+            return name
+        return f"{'training' if self.training else 'distill'}.{name}"
 
 
 class PaddleClasJob(Job):
     """A job out of a file in PaddleClas's form."""
 
     def key(self, name: str) -> str:
-        """The setting `name`, a.b of a Job's fields, as PaddleClas calls it."""
-        return paddleclas.key_of(name)
+        """As PaddleClas calls it."""
+        return paddleclas.key_of(super().key(name))
+
+
+def _tested(known: Mapping[str, Any]) -> Preprocess:
+    learning = known.get("training") or known.get("distill")
+    return learning.preprocess if learning else Preprocess()
 
 
 def load_job(path: Path, settings: list[str]) -> Job:
@@ -102,6 +122,12 @@ def load_job(path: Path, settings: list[str]) -> Job:
     below the models' smallest."""
     repeated: list[str] = []
     data = read_settings(path, repeated.append)
+    if INPUTS in data:
+        raise UserError(
+            f"{path}: is what a training wrote down of itself, not a configuration. Give the file "
+            "or recipe with which it was started, and it goes on: ppcls train -c FILE. To use what "
+            f"it learnt give its folder as weights: ppcls infer MODEL --weights {path.parent} IMAGE"
+        )
     if paddleclas.is_paddleclas(data):
         # Some published files give a key twice; there the last counts, as in PaddleClas.
         for what in repeated:
@@ -133,12 +159,29 @@ def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, A
     return load_yaml(path, on_repeated)
 
 
+def recorded(weights: Path) -> tuple[Path, Job] | None:
+    """The record of the training that left `weights` (as in `find_weights`), if one lies beside
+    them: its path, and a job of its model, number of classes and preprocessing alone."""
+    folder = weights.parent
+    for place in (weights, folder, folder.parent if folder.name.isdigit() else folder):
+        path = place / SETTINGS
+        data = read_json(path)
+        if isinstance(data, dict) and INPUTS in data:
+            kept = ("model", "num_classes", "preprocess")
+            return path, parse(Job, {name: data[name] for name in kept if name in data}, str(path))
+    return None
+
+
 def _check(job: Job, path: Path) -> None:
     models = [job.model, *([job.teacher.model] if job.teacher else [])]
-    sizes = [job.preprocess.size] + ([job.learning.image_size] if job.learning else [])
-    largest = max(*sizes, job.preprocess.short or 0)
-    if largest > MAX_SIDE:
-        raise UserError(f"{path}: got images of {largest} pixels, expected at most {MAX_SIDE}")
-    for model in models:
-        with errors_of(str(path)):
-            check_image_size(model, min(sizes))
+    sides = {"preprocess.size": job.preprocess.size}
+    if job.learning:
+        sides["image_size"] = job.learning.image_size
+    for name, side in {**sides, "preprocess.short": job.preprocess.short or 0}.items():
+        if side > MAX_SIDE:
+            expected = f"got images of {side} pixels, expected at most {MAX_SIDE}"
+            raise UserError(f"{path}: {job.key(name)}: {expected}")
+    for name, side in sides.items():
+        with errors_of(f"{path}: {job.key(name)}"):
+            for model in models:
+                check_image_size(model, side)

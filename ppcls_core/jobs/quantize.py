@@ -18,6 +18,7 @@ from paddle.quantization.factory import QuanterFactory
 from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 
 from data_catalog.base.config import UserError
+from data_catalog.base.errors import settings_named
 from data_catalog.base.files import write_csv
 from data_catalog.images.columns import Images
 from ppcls_core.engine import run as engine
@@ -49,10 +50,9 @@ BITS = 8
 class Quantization:
     """A model to quantise into the folder `out`, and with which images."""
 
-    trained: Trained
-    job: Job | None  # whose images calibrate and compare, unless `calibration` names others
+    trained: Trained  # the images of whose job calibrate and compare
     out: Path
-    calibration: Path | None
+    calibration: Path | None  # other images to calibrate with
     num_images: int  # to calibrate with
     epochs: int | None  # of quantisation-aware training, if any
     threads: int
@@ -61,18 +61,21 @@ class Quantization:
 def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     """Write the exported and the int8 model, and TABLE: the rows returned, one a variant. Raises
     UserError: no images to calibrate with, or a training asked for that the job does not have."""
-    job, trained = asked.job, asked.trained
+    with settings_named(asked.trained.job.key):
+        return _run(asked, monitor)
+
+
+def _run(asked: Quantization, monitor: Monitor) -> list[Compared]:
+    trained, job = asked.trained, asked.trained.job
     if asked.epochs:
-        if job is None:
-            raise UserError("--qat: needs a YAML file with a training, and the model given is none")
         qat_training(job, asked.epochs)
-    val = images_of(job, "val")[0] if job and job.val else None
+    val = images_of(job, "val")[0] if job.val else None
     found = _images(asked.calibration, job, monitor)
     images = read_calibration(found, trained.preprocess, asked.num_images, asked.threads)
     monitor.note(_described(images, asked.num_images))
     aware = asked.out / AWARE if asked.epochs else None
     models = {asked.out: trained.network()}
-    if aware and job and asked.epochs:
+    if aware and asked.epochs:
         # Before the inference engine has run, which gives trainings other bits.
         models[aware] = train_aware(trained.network(), job, asked.epochs, monitor)
     for directory, network in models.items():
@@ -83,14 +86,14 @@ def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     return rows
 
 
-def _images(calibration: Path | None, job: Job | None, monitor: Monitor) -> Images:
+def _images(calibration: Path | None, job: Job, monitor: Monitor) -> Images:
     """The images to choose from. Raises UserError if there are none."""
     if calibration:
         given = given_images([str(calibration)])
         if given.lost:
             monitor.note(given.lost)
         return given.sets[0][1]
-    if job is None or job.train is None:
+    if job.train is None:
         raise UserError(
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
@@ -109,8 +112,8 @@ def qat_training(job: Job, epochs: int) -> LabelTraining:
     Raises UserError: the job does not train on labels, or names no images."""
     if job.training is None or job.train is None or job.val is None:
         raise UserError(
-            "quantisation-aware training goes on with a training on labels: expected a YAML file "
-            "with `training`, `train` and `val` (PaddleClas's: TRAIN and VALID, no teacher)"
+            "--qat: goes on with a training on labels: expected a YAML file with `training`, "
+            "`train` and `val`, and no teacher"
         )
     update = {
         "epochs": epochs,

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,22 +13,21 @@ import cv2
 import numpy as np
 import paddle
 
-from data_catalog.base.errors import UserError, errors_of
+from data_catalog.base.errors import UserError, errors_of, settings_named, with_settings_named
 from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
-from ppcls_core.engine import checkpoint
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
 from ppcls_core.engine.objectives import Objective, cross_entropy, distillation
 from ppcls_core.engine.precision import Precision
-from ppcls_core.engine.run import HISTORY, Run, trainer_of
+from ppcls_core.engine.run import HISTORY, SAVE_SECONDS, Run, trainer_of
 from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
-from ppcls_core.jobs.job import RUN_TIME, ImageList, Job
+from ppcls_core.jobs.job import INPUTS, RUN_TIME, SETTINGS, ImageList, Job, recorded
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
@@ -36,7 +35,8 @@ from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
 
-WEIGHTS, SETTINGS = "last.pdparams", "job.json"
+WEIGHTS = "last.pdparams"
+Split = Literal["train", "val"]
 Log = Callable[[str], None]
 
 
@@ -55,25 +55,35 @@ class Supervisor(Protocol):
 def train(job: Job, log: Log, supervisor: Supervisor | None = None) -> Path:
     """Train as `job` says, from its checkpoint if there is one; the folder of its files.
 
-    There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams), a row an
-    epoch (HISTORY), and settings and digests of the inputs (SETTINGS). Of several processes that
-    Paddle's launcher started the first writes them and logs. Raises Interrupted: asked to stop by a
-    signal or the `supervisor`; a checkpoint was written; UserError: the data or weights are not
-    usable, or the folder is another training's; whatever the supervisor raises after an epoch.
+    There lie the last weights (WEIGHTS), the best by validation top-1 (best.pdparams) if there is
+    one, a row an epoch (HISTORY), and settings and digests of the inputs (SETTINGS). Of several
+    processes that Paddle's launcher started the first writes them and logs. Raises Interrupted:
+    asked to stop by a signal or the `supervisor`; a checkpoint was written; UserError, which calls
+    settings as the user's file does: the data or weights are not usable, or the folder is another
+    training's; whatever the supervisor raises after an epoch.
     """
-    if job.train is None or job.learning is None or job.val is None:
-        keys = dict.fromkeys(f"`{job.key(name)}`" for name in ("train", "training", "val"))
+    with settings_named(job.key):
+        return _train(job, _of_first(log), supervisor)
+
+
+def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
+    splits: tuple[Split, ...] = ("train", "val") if job.is_validated else ("train",)
+    if job.learning is None or any(getattr(job, split) is None for split in splits):
+        keys = dict.fromkeys(f"`{job.key(name)}`" for name in (*splits, "training"))
         raise UserError(f"a training needs {', '.join(keys)}")
-    log = _of_first(log)
     with world().together():
-        images, found = images_of(job, "train", "val")
-        val = EvalData(found, job.preprocess, job.workers, job.max_lost, job.topk)
-        is_done = world().is_first and _is_done(job, images, val.images)
+        images, *rest = images_of(job, *splits)
+        tested = rest[0] if rest else images.take([])
+        val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.topk)
+        is_done = world().is_first and _is_done(job, images, val.images, log)
     if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
         return job.folder
+    if not job.is_validated:
+        log(f"no epoch is validated, as the settings say: none is the best, and {WEIGHTS} counts")
     with world().together():
         model, objective = _model(job, log), _objective(job, images)
+    _tell_topk(job, log)
     scalars = _Scalars(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
     step_log = _step_log(job, len(images) // job.learning.batch_size, log, scalars)
 
@@ -86,7 +96,7 @@ def train(job: Job, log: Log, supervisor: Supervisor | None = None) -> Path:
         if scalars is not None:
             scalars.add("valid", {"top1": found.top1, f"top{job.topk}": found.topk}, step_log.step)
 
-    with _console(log, supervisor) as monitor:
+    with _console(log, job, supervisor) as monitor:
         run = Run(
             images,
             val,
@@ -110,19 +120,31 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     That of each class goes to the CSV file `per_class`: class, its name if there is one,
     num_images, top1 and, with `topk` 5, top5; the shares are empty without images.
 
-    Raises UserError: no weights, or they are for other classes; too few images can be read.
+    Raises UserError, which calls settings as the user's file does: no weights, or they are for
+    other classes; too few images can be read.
     """
+    with settings_named(job.key):
+        return _evaluate(job, _of_first(log), per_class)
+
+
+def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
     if job.val is None or job.weights is None:
         keys = " and ".join(f"`{job.key(name)}`" for name in ("val", "weights"))
         has_teacher = job.teacher is not None and job.teacher.weights is not None
         hint = "; what is named is the teacher's, give a list with the student's second"
         raise UserError(f"an evaluation needs {keys}{hint if has_teacher else ''}")
-    log = _of_first(log)
     (images,) = images_of(job, "val")
     check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
-    with _console(log) as monitor:
+    _tell_topk(job, log)
+    record, size = recorded(Path(job.weights).expanduser()), job.preprocess.size
+    if record and record[1].preprocess.size != size:
+        own = record[1].preprocess.size
+        log(
+            f"{record[0]}: the training tested at {own} pixels, {job.key('preprocess')} says {size}"
+        )
+    with _console(log, job) as monitor:
         data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
         accuracy = evaluate(model, data, monitor)
     if per_class is not None and world().is_first:
@@ -142,6 +164,11 @@ def try_out(job: Job, log: Log) -> None:
 
     Raises UserError: as the training would.
     """
+    with settings_named(job.key):
+        _try_out(job, log)
+
+
+def _try_out(job: Job, log: Log) -> None:
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     log(f"model {job.model.name}: {job.num_classes} classes, tested at {job.preprocess.size} px")
     if job.learning is None:
@@ -152,7 +179,7 @@ def try_out(job: Job, log: Log) -> None:
     small = {"epochs": 1, "batch_size": 2 * job.learning.accumulate}
     config = job.learning.model_copy(update={**small, "precision": _precision(job, log)})
     teacher = job.teacher and job.teacher.model_copy(update={"weights": None})
-    with tempfile.TemporaryDirectory() as name, _console(log) as monitor:
+    with tempfile.TemporaryDirectory() as name, _console(log, job) as monitor:
         images = noise_images(Path(name), config.batch_size, job.num_classes)
         objective = _objective(job.model_copy(update={"teacher": teacher}), images)
         data, seed = EvalData(images, job.preprocess, job.workers), seed_of(job.seed, "train")
@@ -164,22 +191,20 @@ def try_out(job: Job, log: Log) -> None:
     log(f"{_described(config)}: works")
 
 
-def images_of(job: Job, *splits: Literal["train", "val"]) -> list[Images]:
+def images_of(job: Job, *splits: Split) -> list[Images]:
     """The images of `splits`, which the job has: those of its list files or class folders. Raises
     UserError: no such list, a line without a label, a label outside the classes, or splits that
     number one class differently."""
     sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
     lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
     roots = {split: Path(source.root).absolute() for split, source in sources.items()}
-    delimiters = {source.delimiter for source in sources.values()}
-    if len(delimiters) > 1:
-        keys = " and ".join(job.key(f"{split}.delimiter") for split in splits)
-        raise UserError(f"{keys} differ; write the lists alike")
-    config = FilesConfig.model_validate({"root": "", "delimiter": delimiters.pop(), **lists})
-    keys = {"num_classes": job.key("num_classes")}
+    delimiters = {split: source.delimiter for split, source in sources.items()}
+    config = FilesConfig.model_validate({"root": "", **lists})
+    keys = {"num_classes": job.key("num_classes"), "classes": ""}  # a job has no names of classes
     for split in splits:
-        keys |= {split: job.key(f"{split}.list"), f"{split}.root": job.key(f"{split}.root")}
-    dataset = Dataset("images", config, Path.cwd(), roots, job.num_classes, keys)
+        keys |= {f"{split}.{name}": job.key(f"{split}.{name}") for name in ("root", "delimiter")}
+        keys[split] = job.key(f"{split}.list")
+    dataset = Dataset("images", config, Path.cwd(), roots, delimiters, job.num_classes, keys)
     found = dataset.build(Path(), lambda done, total: None)
     return [getattr(found, split) for split in splits]
 
@@ -200,25 +225,35 @@ def _of_first(log: Log) -> Log:
     return log if join().is_first else lambda line: None
 
 
-def _is_done(job: Job, images: Images, val: Images) -> bool:
-    """Whether the folder holds this training's result; if it is empty it becomes this training's.
+def _is_done(job: Job, images: Images, val: Images, log: Log) -> bool:
+    """Whether the folder holds this training's result; if there is nothing to lose in it, it
+    becomes this training's. `log` is told where one begins anew.
     Raises UserError: it holds a training with other settings, images, labels or weights."""
     settings = job.model_dump(mode="json", exclude=RUN_TIME)
-    settings["inputs"] = _inputs_of(job, images, val)
+    settings[INPUTS] = _inputs_of(job, images, val)
     path = job.folder / SETTINGS
-    if not path.exists() and (job.folder / checkpoint.FILE).exists():
+    is_begun, goes_on = path.exists(), any(job.folder.glob("*.pdckpt"))
+    has_weights = any(job.folder.glob("*.pdparams")) or any(job.folder.glob("*/ppcls.pdparams"))
+    if not is_begun and goes_on:
         raise UserError(
             f"{job.folder}: holds a checkpoint without {SETTINGS}, which says what it is of; "
             "delete the folder"
         )
-    if path.exists() and (others := _differences(read_json(path), settings)):
+    is_done = (job.folder / HISTORY).exists()
+    others = _differences(read_json(path), settings) if is_begun else []
+    if others and (goes_on or has_weights or is_done):
         keys = ", ".join(dict.fromkeys(map(job.key, others)))
         raise UserError(
             f"{job.folder}: holds a training with other settings or inputs ({keys}); delete the "
             f"folder to train anew, or give another one ({job.key('output')})"
         )
+    if is_begun and not (goes_on or is_done):
+        log(
+            f"{job.folder}: begins anew: the training here ended before its first checkpoint (one "
+            f"is written every {SAVE_SECONDS:g} seconds, and when it is asked to stop)"
+        )
     write_json(path, settings)
-    return (job.folder / HISTORY).exists()
+    return is_done
 
 
 def _inputs_of(job: Job, images: Images, val: Images) -> dict[str, str]:
@@ -234,7 +269,7 @@ def _differences(recorded: Any, wanted: Mapping[str, Any]) -> list[str]:
         return ["settings (its record is damaged)"]
     before, found = _leaves(recorded), _leaves(wanted)
     names = sorted(name for name in before.keys() | found if before.get(name) != found.get(name))
-    return [name.removeprefix("inputs.") for name in names]
+    return [name.removeprefix(f"{INPUTS}.") for name in names]
 
 
 def _leaves(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -289,7 +324,7 @@ def _precision(job: Job, log: Log) -> Precision:
     try:
         precision.check()
     except UserError as error:
-        log(f"tried in fp32: {error}")
+        log(f"tried in fp32: {with_settings_named(str(error), job.key)}")
         return precision.model_copy(update={"dtype": "fp32"})
     return precision
 
@@ -328,12 +363,12 @@ class _StepLog:
     log: Log
     scalars: _Scalars | None
     topk: int | None  # None: accuracies are not told
-    since: float = 0.0
+    since: float = field(default_factory=time.monotonic)  # the last step, at first the start
     step: int = 0
 
     def __call__(self, report: StepReport) -> None:
         now = time.monotonic()
-        elapsed, self.since = now - (self.since or now), now  # 0 for the first step
+        elapsed, self.since = now - self.since, now
         self.step = report.step
         shares = {"top1": report.top1, f"top{self.topk}": report.topk} if self.topk else {}
         if self.scalars is not None:
@@ -355,11 +390,16 @@ def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None
     return _StepLog(steps_per_epoch, job.log_every, log, scalars, topk)
 
 
+def _tell_topk(job: Job, log: Log) -> None:
+    if job.topk >= job.num_classes:
+        log(f"top{job.topk} is always 1: there are {job.num_classes} classes ({job.key('topk')})")
+
+
 class _Console(Monitor):
     """Monitor of a terminal: notes are logged, a signal asks for a stop."""
 
-    def __init__(self, log: Log, stop: StopFlag, supervisor: Supervisor | None) -> None:
-        self.log, self.stop, self.supervisor = log, stop, supervisor
+    def __init__(self, log: Log, job: Job, stop: StopFlag, supervisor: Supervisor | None) -> None:
+        self.log, self.job, self.stop, self.supervisor = log, job, stop, supervisor
 
     @property
     def stop_requested(self) -> bool:
@@ -368,7 +408,7 @@ class _Console(Monitor):
         return self.stop.is_set or world().is_abandoned  # a killed launcher sends no signal
 
     def note(self, message: str) -> None:
-        self.log(message)
+        self.log(with_settings_named(message, self.job.key))
 
     def metrics(self, values: Mapping[str, float]) -> None:
         epoch = int(values["epoch"]) - 1  # PaddleClas counts from 0
@@ -380,7 +420,7 @@ class _Console(Monitor):
 
 
 @contextmanager
-def _console(log: Log, supervisor: Supervisor | None = None) -> Iterator[_Console]:
+def _console(log: Log, job: Job, supervisor: Supervisor | None = None) -> Iterator[_Console]:
     """A monitor of the block, which a signal or the supervisor asks to stop."""
     with stop_on_signals() as stop:
-        yield _Console(log, stop, supervisor)
+        yield _Console(log, job, stop, supervisor)

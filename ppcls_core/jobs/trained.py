@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +11,20 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
+from data_catalog.base.errors import settings_named
 from data_catalog.images.classes import read_classes
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import Sidecar
-from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
+from ppcls_core.jobs.job import MAX_SIDE, Job, load_job, recorded
 from ppcls_core.jobs.paddleclas.recipes import is_recipe
 from ppcls_core.models import registry
 from ppcls_core.models.weights.state import load_weights
 
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,25 +40,30 @@ class Choice:
 class Trained(Config):
     """A network that can be built, and what has to be known to use it."""
 
-    model: registry.ModelConfig
+    job: Job  # its model, and images as they are to be preprocessed
     weights: Path | None  # as in `find_weights`, without a ~; None: the model's published ones
     classes: tuple[str, ...] = Field(min_length=1)
-    preprocess: Preprocess
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images are prepared."""
+        return self.job.preprocess
 
     def network(self) -> Network:
         """In eval mode. Raises UserError: no weights, or not of this model and these classes."""
-        name, num_classes = self.model.name, len(self.classes)
+        name, num_classes = self.job.model.name, len(self.classes)
         if self.weights is None:
             model = registry.build_model(name, num_classes=num_classes, pretrained=True)
         else:
-            model = registry.build_model(name, num_classes=num_classes, spec=self.model.spec)
-            load_weights(model, self.weights)
+            model = registry.build_model(name, num_classes=num_classes, spec=self.job.model.spec)
+            with settings_named(self.job.key):
+                load_weights(model, self.weights)
         model.eval()
         return model
 
     def sidecar(self) -> Sidecar:
         """The sidecar that lies beside it once it is exported."""
-        return Sidecar.of(self.model, self.classes, self.preprocess)
+        return Sidecar.of(self.job.model, self.classes, self.preprocess)
 
 
 def find_trained(given: str, choice: Choice) -> Trained:
@@ -68,19 +79,30 @@ def find_trained(given: str, choice: Choice) -> Trained:
     if is_file:
         job = load_job(Path(given), list(choice.settings))
     else:
-        fields = {"model": {"name": given}, **_published(given)}
+        fields = {"model": {"name": given}, **(_recorded(given, choice) or _published(given))}
         classes = {"num_classes": len(names)} if names else {}
         job = parse(Job, override(fields | classes, choice.settings), f"model {given}")
     if names and len(names) != job.num_classes:
         raise UserError(
             f"{choice.classes}: names {len(names)} classes, but the model has {job.num_classes}"
         )
+    weights = _weights(job, choice, is_file)
     return Trained(
-        model=job.model,
-        weights=_weights(job, choice, is_file),
+        job=job.model_copy(update={"preprocess": _preprocess(job, choice, weights)}),
+        weights=weights,
         classes=names or tuple(map(str, range(job.num_classes))),
-        preprocess=_preprocess(job, choice.size),
     )
+
+
+def _recorded(name: str, choice: Choice) -> dict[str, object]:
+    """Spec and classes of the training that left the given weights, if it was of that model."""
+    found = choice.weights and recorded(choice.weights.expanduser())
+    if not found or found[1].model.name != name:
+        return {}
+    path, job = found
+    if not any(setting.startswith("num_classes=") for setting in choice.settings):
+        _log.warning(f"{path}: the training was of {job.num_classes} classes, and so is the model")
+    return job.model_dump(include={"model", "num_classes", "preprocess"})
 
 
 def _published(name: str) -> dict[str, object]:
@@ -108,9 +130,16 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
     return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 
 
-def _preprocess(job: Job, size: int | None) -> Preprocess:
-    """The job's, or that of images of `size`, the short side in proportion."""
-    found = job.preprocess
+def _preprocess(job: Job, choice: Choice, weights: Path | None) -> Preprocess:
+    """That of the training that left the weights, else the job's, where no setting says otherwise;
+    or that of images of `choice.size`, the short side in proportion."""
+    found, size = job.preprocess, choice.size
+    record = weights and recorded(weights)
+    if record and record[1].model.name == job.model.name and not _says_size(job, choice.settings):
+        path, found = record[0], record[1].preprocess
+        if size is None:
+            given = f", not {job.preprocess.size}" if found.size != job.preprocess.size else ""
+            _log.warning(f"{path}: it was tested at {found.size} pixels, and so is this{given}")
     if size is not None and size != found.size:
         short = round(found.short * size / found.size) if found.short else None
         found = found.model_copy(update={"size": size, "short": short})
@@ -118,3 +147,10 @@ def _preprocess(job: Job, size: int | None) -> Preprocess:
         raise UserError(f"got images of {found.size} pixels, expected at most {MAX_SIDE}")
     registry.check_image_size(job.model, found.size)
     return found
+
+
+def _says_size(job: Job, settings: Sequence[str]) -> bool:
+    """Whether one of `settings`, a.b=value, decides how images are preprocessed."""
+    keys = (job.key("preprocess"), job.key("training.image_size"), job.key("distill.image_size"))
+    names = [setting.partition("=")[0] for setting in settings]
+    return any(f"{n}.".startswith(f"{k}.") or k.startswith(f"{n}.") for n in names for k in keys)

@@ -28,7 +28,7 @@ def run_app(app: Callable[[], object]) -> None:
         _fail(f"{path}{error.strerror or error}; check the path, its rights and the free space")
     except MemoryError as error:
         reason = reason_of(error)
-        _fail(f"not enough memory ({reason}); ask for less, as by a smaller batch or `accumulate`")
+        _fail(f"not enough memory ({reason}); ask for less, as by a smaller batch")
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 import paddle
 
 from data_catalog.base.config import UserError
+from data_catalog.base.errors import settings_named
 from data_catalog.base.files import write_json
 from ppcls_core.data.loader import Replay
 from ppcls_core.data.transforms import Preprocess
@@ -168,7 +169,8 @@ def trained_model(work: Work, model: ModelConfig, weights: Path) -> Network:
     weights are of another architecture or number of classes."""
     network = new_model(work, model, "trained")
     try:
-        load_weights(network, weights)
+        with settings_named(lambda name: "" if name == "num_classes" else name):
+            load_weights(network, weights)
     except UserError as error:
         raise UserError(
             f"{error}\n({model.name} with the {work.num_classes()} classes of the data set was "

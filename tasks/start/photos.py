@@ -30,6 +30,8 @@ MAX_DECODED = 20_000  # images of a set; of more a sample
 VAL_SHARE, MAX_VAL = 0.2, 200  # of a class that become its validation images, where none are given
 MIN_TRAIN = 2  # training images of a class: the least that a probe is cross-validated with
 NUM_SHOWN = 3
+# What `ssld start` calls the settings of a data set; it has none for a delimiter or classes.
+_KEYS = {"train": "--labels", "train.delimiter": "", "classes": ""}
 
 Progress = Callable[[int, int], None]
 
@@ -108,7 +110,7 @@ def inspect_pool(folder: Path, progress: Progress) -> Photos:
 
 def _listed(folder: Path, labels: Path) -> Photos:
     config = FilesConfig(root=str(folder), train=str(labels.absolute()))
-    dataset = Dataset(labels.name, config, folder.absolute(), keys={"train": "--labels"})
+    dataset = Dataset(labels.name, config, folder.absolute(), keys=_KEYS)
     images = dataset.build(Path(), lambda done, total: None).train
     assert images is not None
     split = np.full(len(images), "train", object)

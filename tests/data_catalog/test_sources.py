@@ -220,7 +220,7 @@ def test_numeric_class_folders_mean_those_numbers(tmp_path_factory, numbers):
     root = tmp_path_factory.mktemp("n")
     folders(root, *(f"t/{number}/{number}.jpg" for number in numbers))
     if sorted(numbers) != list(range(len(numbers))):
-        assert "their labels are not known; give `classes`" in mistake(root, train="t")
+        assert "their labels are not known; number them so, or give" in mistake(root, train="t")
         return
     train = build(root, train="t").train
     assert train.ids == [f"t/{number}/{number}.jpg" for number in sorted(numbers, key=str)]

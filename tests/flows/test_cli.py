@@ -153,7 +153,7 @@ def test_batch_larger_than_the_data_is_told(tmp_path: Path) -> None:
     from data_catalog.base.config import UserError
     from tests.flows.conftest import run_stages
 
-    with pytest.raises(UserError, match=r"batch_size is 64, but there are only 30 images"):
+    with pytest.raises(UserError, match=r"`batch_size` is 64, but there are only 30 images"):
         run_stages(tmp_path, ["teacher.train.batch_size=64"], until="teacher")
 
 

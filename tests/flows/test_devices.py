@@ -169,7 +169,8 @@ def test_killed_stopped_and_finished_equals_one_device_in_two_parts(tmp_path: Pa
 def test_what_a_process_dies_of_is_told(tmp_path: Path) -> None:
     run_stages(tmp_path, until="data")
     with pytest.raises(
-        UserError, match=r"(the loss is (nan|inf) at|not finite after) step \d: lower lr"
+        UserError,
+        match=r"(the loss is (nan|inf) at|not finite after) step \d.*: lower `lr`",
     ):
         run_baseline(tmp_path, Stopper(), "run_time.devices=2", "baseline.lr=1e30")
     assert num_workers(tmp_path) == 0

@@ -23,6 +23,7 @@ from ppcls_core.inference.export import deviation, export
 from ppcls_core.inference.exported import Exported
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.predictor import EngineOptions
+from ppcls_core.jobs.job import Job
 from ppcls_core.jobs.trained import Trained
 from ppcls_core.models.networks.layers import Network
 from ppcls_core.models.registry import ModelConfig, build_model
@@ -57,10 +58,12 @@ def deviations(name: str, folder: Path) -> dict[str, float]:
     folder.mkdir()
     save_state(folder / "weights.pdparams", state_of(random_network(name)))
     trained = Trained(
-        model=ModelConfig(name=name, spec=TINY[name]),
+        job=Job(
+            model=ModelConfig(name=name, spec=TINY[name]),
+            preprocess=Preprocess(size=SIZES.get(name, SIZE)),
+        ),
         weights=folder / "weights.pdparams",
         classes=CLASSES,
-        preprocess=Preprocess(size=SIZES.get(name, SIZE)),
     )
     network = trained.network()
     export(network, trained.sidecar(), folder / "exported")

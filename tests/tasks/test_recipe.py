@@ -88,3 +88,9 @@ def test_a_mistake_names_its_student(family):
 def test_views_that_nobody_replays_are_refused():
     with pytest.raises(UserError, match=r"`distill.teacher: replay`: set that too$"):
         load_recipe(str(TINY), ["label.views=2"])
+
+
+@pytest.mark.parametrize("section", ["baseline", "distill", "finetune", "fix", "teacher.train"])
+def test_a_stage_measures_what_it_trains(section):
+    with pytest.raises(UserError, match=rf"{section}.eval_every: got 0, expected 1 or more"):
+        load_recipe(str(TINY), [f"{section}.eval_every=0"])

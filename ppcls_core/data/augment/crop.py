@@ -68,8 +68,8 @@ class CenterCrop(Config):
         (height, width), (h, w) = image.shape[:2], sides(self.size)
         if h > height or w > width:
             raise UserError(
-                f"CenterCrop of {h} x {w} pixels got an image of {height} x {width}: put a Resize "
-                f"to a short side of at least {max(h, w)} before it"
+                f"`CenterCrop` of {h} x {w} pixels got an image of {height} x {width}: put a "
+                f"`Resize` to a short side of at least {max(h, w)} before it"
             )
         y, x = (height - h) // 2, (width - w) // 2
         return image[y : y + h, x : x + w]

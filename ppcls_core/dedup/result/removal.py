@@ -46,7 +46,7 @@ SCORE_TOLERANCE = 0.02  # other releases of OpenCV round otherwise
 MAP_TOLERANCE = 0.05  # of the other picture's diagonal
 NUM_STEPS = 8  # points a side at which two maps are compared
 ALTERED = "altered since it was written: its number of images or its digest is another"
-TRUE = ("agrees", "reviewed")  # `reviewed`: the files are those that a person has judged
+TRUE = ("agrees", "reviewed")  # `reviewed`: a person judged it, whether a search finds it or not
 VERDICTS = (*TRUE, "other_score", "other_map", "no_pair", "other_file", "missing")
 
 
@@ -230,7 +230,9 @@ class _Check:
         if verdict[0] != "agrees" and self.within and entry.image_id in self.rows:
             # The pair may have been found from the other image.
             turned = self._searched(pair, pair.val_id, entry.image_id)
-            return turned if turned[0] == "agrees" else verdict
+            verdict = turned if turned[0] == "agrees" else verdict
+        if pair.reviewed and verdict[0] in ("agrees", "no_pair"):
+            return "reviewed", verdict[1]
         return verdict
 
     def _searched(self, pair: Evidence, query: str, indexed: str) -> tuple[str, str]:
@@ -241,7 +243,7 @@ class _Check:
             return "missing", str(error)
         now = check_pair(picture, self.index, self.rows[indexed])
         if now is None:
-            return ("reviewed" if pair.reviewed else "no_pair"), "no channel finds one"
+            return "no_pair", "no channel finds one"
         detail = f"{now.channel} {now.score:.3f}, {now.inliers} inliers"
         if now.channel != pair.channel or abs(now.score - pair.score) > SCORE_TOLERANCE:
             return "other_score", detail

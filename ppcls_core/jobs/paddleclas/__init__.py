@@ -14,6 +14,7 @@ from data_catalog.base.errors import errors_of
 from ppcls_core.jobs.paddleclas.settings import PaddleClasConfig
 from ppcls_core.jobs.paddleclas.training import note, preprocess, training
 from ppcls_core.jobs.paddleclas.transforms import (
+    OPERATORS,
     NormalizeImageSection,
     OperatorSection,
     RandCropImageSection,
@@ -45,13 +46,19 @@ _MODELS = {
 }
 _SPECS = {"EfficientNetLite0": {"squeeze_excite": False, "fix_head_stem": True, "relu_fn": True}}
 _PARAMS = {"use_se": "squeeze_excite", "dropout_prob": "dropout"}
-# Settings of a Job, and where they come from.
+# Settings of a Job and operators, and where they come from; empty: no setting of this form.
 _KEYS = {
+    **{ours: theirs for theirs, ours in reversed(OPERATORS.items())},
     "model": "ARCHITECTURE",
     "model.spec": "ARCHITECTURE.params",
+    "model.spec.mean": "TRAIN.transforms",
+    "model.spec.std": "TRAIN.transforms",
     "num_classes": "classes_num",
     "weights": "pretrained_model",
     "teacher": "ARCHITECTURE.name",
+    "teacher.model.name": "ARCHITECTURE.name",
+    "teacher.model.spec.mean": "TRAIN.transforms",
+    "teacher.model.spec.std": "TRAIN.transforms",
     "teacher.weights": "pretrained_model",
     "train": "TRAIN",
     "train.list": "TRAIN.file_list",
@@ -60,10 +67,14 @@ _KEYS = {
     "val.list": "VALID.file_list",
     "val.root": "VALID.data_dir",
     "preprocess": "VALID.transforms",
+    "preprocess.size": "VALID.transforms",
+    "preprocess.short": "VALID.transforms",
+    "preprocess.interpolation": "VALID.transforms",
     "output": "model_save_dir",
     "seed": "TRAIN.shuffle_seed",
     "workers": "TRAIN.num_workers",
     "log_every": "print_interval",
+    "max_lost": "",
     "save_every": "save_interval",
     "training": "epochs",
     "training.epochs": "epochs",
@@ -71,16 +82,26 @@ _KEYS = {
     "training.image_size": "image_shape",
     "training.lr": "LEARNING_RATE.params.lr",
     "training.schedule": "LEARNING_RATE.params",
+    "training.schedule.name": "LEARNING_RATE.function",
     "training.optimizer": "OPTIMIZER.params",
+    "training.optimizer.name": "OPTIMIZER.function",
     "training.regularizer": "OPTIMIZER.regularizer",
+    "training.regularizer.name": "OPTIMIZER.regularizer.function",
+    "training.clip_norm": "",
+    "training.accumulate": "",
     "training.ema_decay": "ema_decay",
     "training.eval_every": "valid_interval",
     "training.precision": "use_fp16",
+    "training.precision.dtype": "use_fp16",
+    "training.precision.level": "use_pure_fp16",
     "training.precision.loss_scale": "amp_scale_loss",
     "training.precision.dynamic": "use_dynamic_loss_scaling",
     "training.label_smoothing": "ls_epsilon",
     "training.augmentation": "TRAIN.transforms",
     "training.mix": "TRAIN.mix",
+    "training.loss": "",
+    "training.teacher": "",
+    "training.teacher_batch_norm": "",
 }
 _RATE_NAMES = {"warmup_epochs": "warmup_epoch"}
 _GRAPH_PARAMS = {"is_test", "data_format", "image_shape"}
@@ -134,8 +155,7 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
             lists = {"list": section.file_list, "root": section.data_dir, "delimiter": delimiter}
             fields[name] = lists
             fields["workers"] = max(1, section.num_workers)
-    if form.VALID is not None:
-        fields["preprocess"] = preprocess(form, form.VALID, where)
+    fields["preprocess"] = preprocess(form, where)
     if form.TRAIN is not None:
         fields["seed"] = form.TRAIN.shuffle_seed
         fields["distill" if teacher else "training"] = training(form, form.TRAIN, where)
@@ -144,13 +164,15 @@ def job_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def key_of(name: str) -> str:
-    """The setting of PaddleClas's form that the setting `name`, a.b, of a Job comes from."""
+    """The setting of PaddleClas's form that the setting `name`, a.b, of a Job comes from; empty
+    where that form has none."""
     parts = name.replace("distill.", "training.", 1).split(".")
     for length in range(len(parts), 0, -1):
-        if key := _KEYS.get(".".join(parts[:length])):
+        key = _KEYS.get(".".join(parts[:length]))
+        if key is not None:
             # The form chooses by `function` what ours chooses by a `name`, which pydantic names.
             rest = [_RATE_NAMES.get(part, part) for part in parts[length:] if not part[0].isupper()]
-            return ".".join([key, *rest])
+            return ".".join([key, *rest]) if key else ""
     return name
 
 

@@ -12,7 +12,6 @@ from ppcls_core.jobs.paddleclas.settings import (
     OptimizerSection,
     PaddleClasConfig,
     Train,
-    Valid,
 )
 
 # By function of the learning rate the parameters that it uses, and our names of them.
@@ -23,7 +22,6 @@ _RATE_PARAMS = {
     "Linear": {"steps": "steps", "end_lr": "end_lr"},
     "Piecewise": {"decay_epochs": "decay_epochs", "gamma": "gamma"},
 }
-NEVER = 10**9  # epochs between validations
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +52,7 @@ def training(form: PaddleClasConfig, train: Train, where: str) -> dict[str, Any]
         "image_size": form.image_shape[1],
         "augmentation": _augmentation(form, train, where),
         "mix": mix,
-        "eval_every": form.valid_interval if form.is_validated else NEVER,
+        "eval_every": form.valid_interval if form.is_validated else 0,
         "lr": form.LEARNING_RATE.params.lr,
         "schedule": _schedule(form.LEARNING_RATE, where),
         **_optimizer(form.OPTIMIZER),
@@ -98,11 +96,11 @@ def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
         note(where, "use_dali is passed over; the reader is this program's own")
 
 
-def preprocess(form: PaddleClasConfig, valid: Valid, where: str) -> dict[str, Any]:
+def preprocess(form: PaddleClasConfig, where: str) -> dict[str, Any]:
     """The fields of a Preprocess. Raises UserError: not just a short side and its middle square."""
-    if valid.transforms is None:
+    if form.VALID is None or form.VALID.transforms is None:
         return {"size": form.image_shape[1]}
-    match [operator for item in valid.transforms if (operator := item.ours())]:
+    match [operator for item in form.VALID.transforms if (operator := item.ours())]:
         case [Resize(short=int(short), interpolation=interpolation), CenterCrop(size=int(size))]:
             return {"size": size, "short": short, "interpolation": interpolation}
         case _:

@@ -32,7 +32,7 @@ Size = Side | tuple[Side, Side]
 Count = Annotated[int, Field(ge=0, le=100)]
 _OURS: TypeAdapter[Any] = TypeAdapter(augment.Operator | augment.BatchOperator)
 # PaddleClas's operators and ours; the reader does the others.
-_OPERATORS = {
+OPERATORS = {
     "RandCropImage": "RandomCrop",
     "RandFlipImage": "RandomFlip",
     "ResizeImage": "Resize",
@@ -92,7 +92,7 @@ class OperatorSection(Section):
 
     def ours(self) -> Any:
         """Our operator; None for decoding, normalisation and layout, which the reader does."""
-        name = _OPERATORS.get(self.name)
+        name = OPERATORS.get(self.name)
         return name and _OURS.validate_python(self.model_dump(by_alias=True) | {"name": name})
 
 

@@ -33,7 +33,13 @@ def make_search(
     """
     job = load_job(config, list(settings))
     if job.train is None or job.learning is None or job.val is None:
-        raise UserError(f"{config}: a search needs `train`, `training` and `val` (TRAIN and VALID)")
+        keys = dict.fromkeys(f"`{job.key(name)}`" for name in ("train", "training", "val"))
+        raise UserError(f"{config}: a search needs {', '.join(keys)}")
+    if not job.is_validated:
+        raise UserError(
+            f"{config}: a search compares accuracies, but no epoch is validated: set "
+            "`training.eval_every` above 0 (`validate: True` in PaddleClas's form)"
+        )
     space = load_space(space_name, config, settings)
     if how.sampler == "grid" and space.size is None:
         raise UserError("--sampler grid needs values for each setting: the space has a range")
@@ -45,7 +51,7 @@ def make_search(
     if how.prune and (epochs - 1) // every * every < max(1, epochs // WARM_UP):
         log(
             f"no trial can be pruned: one of {epochs} epochs, validated every {every}, has nothing "
-            "to compare before its end (eval_every, valid_interval)"
+            f"to compare before its end (`{job.key('eval_every')}`)"
         )
     if space.size is not None and (how.trials or 0) > space.size:
         log(f"--trials {how.trials}: the space has {space.size} points")

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from data_catalog.base.errors import UserError
 from data_catalog.base.files import locked, read_json
 from ppcls_core.engine.run import HISTORY
-from ppcls_core.jobs.train import SETTINGS, train
+from ppcls_core.jobs.job import INPUTS, SETTINGS
+from ppcls_core.jobs.train import train
 from ppcls_core.jobs.tuning.rows import TrialRow, best_of
 from ppcls_core.jobs.tuning.study import (
     ASK_LOCK,
@@ -26,7 +27,7 @@ from ppcls_core.jobs.tuning.study import (
 )
 from ppcls_core.runtime.processes import Parent
 
-LOG, INPUTS = "log.txt", "inputs"
+LOG = "log.txt"
 
 
 def start_trials(search: HyperSearch, number: int) -> Callable[[object, Parent], TrialRow | None]:
@@ -76,7 +77,7 @@ def _measure(
             assert job.learning
             supervisor = _Supervisor(None if number else trial, job.learning.epochs, parent)
             folder = train(job, lambda line: print(line, file=log, flush=True), supervisor)
-            _check_inputs(study, read_json(folder / SETTINGS)["inputs"])
+            _check_inputs(study, read_json(folder / SETTINGS)[INPUTS])
             found.append(max(row.get("top1", 0.0) for row in read_json(folder / HISTORY)))
     return found
 

@@ -60,7 +60,9 @@ def load_weights(
     if not _are_paddle1(given, own, model.architecture):
         misfits += [f"{name}: unexpected" for name in unexpected]
     if misfits:
-        raise misfits_error(path, misfits, only_classes=len(misfits) == len(other))
+        if len(misfits) == len(other):
+            raise _classes_error(path, _num_classes(own, state, other))
+        raise misfits_error(path, misfits)
     if unexpected:
         shown = ", ".join(unexpected[:5])
         _log.warning(
@@ -70,8 +72,7 @@ def load_weights(
         if name not in left:
             tensor.set_value(_in_dtype(np.asarray(state[name]), _dtype_of(tensor)))
     if on_new_classifier and left:
-        # A bias is the last entry of a classifier, its length the number of classes.
-        got, expected = np.shape(state[left[-1]])[-1], own[left[-1]].shape[-1]
+        got, expected = _num_classes(own, state, left)
         on_new_classifier(
             f"{path}: the classifier is new: the weights are for {got} classes, the model has "
             f"{expected}; {' and '.join(left)} left as initialised"
@@ -183,13 +184,29 @@ def without_bfloat16(value: np.ndarray) -> np.ndarray:
     return (value.astype(np.uint32) << 16).view(np.float32)  # their upper half
 
 
-def misfits_error(path: Path, misfits: list[str], *, only_classes: bool = False) -> UserError:
+def _num_classes(
+    own: Mapping[str, paddle.Tensor], state: Mapping[str, Any], classifier: Sequence[str]
+) -> tuple[int, int]:
+    """Numbers of classes that the weights are for, and that the model has.
+
+    A bias is the last entry of a `classifier`, its length the number of classes.
+    """
+    return np.shape(state[classifier[-1]])[-1], own[classifier[-1]].shape[-1]
+
+
+def _classes_error(path: Path, classes: tuple[int, int]) -> UserError:
+    got, expected = classes
+    return UserError(
+        f"{path}: the weights are for {got} classes, the model has {expected}: give weights for "
+        f"{expected} (or, for a model of {got}, type `-o num_classes={got}`)"
+    )
+
+
+def misfits_error(path: Path, misfits: list[str]) -> UserError:
     """The error that tells the first ten of `misfits` and their number."""
     remedy = (
-        "build it for the file's classes, or allow other classes, to start the classifier anew"
-        if only_classes
-        else "check that the model's name is the file's, and give spec where its network was "
-        "narrower or shallower (`spec: {width: 8}` in YAML, -o model.spec.width=8 for a command)"
+        "check that the model's name is the file's, and give spec where its network was "
+        "narrower or shallower (`spec: {width: 8}` in YAML, `-o model.spec.width=8` for a command)"
     )
     lines = misfits[:10] + ([f"and {len(misfits) - 10} more"] if len(misfits) > 10 else [])
     listed = "\n  ".join(lines)

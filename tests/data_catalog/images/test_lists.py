@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
-from data_catalog.images.lists import read_list
+from data_catalog.images.lists import label_hint, read_list
 
 
 def listed(folder, text, **options):
@@ -40,6 +40,40 @@ def test_a_delimiter_stands_between_path_and_label(tmp_path):
         ("d 5", None),
     ]
     assert pairs(listed(tmp_path, "a.jpg|b.jpg | 3\n", delimiter="|")) == [("a.jpg|b.jpg", 3)]
+
+
+@pytest.mark.parametrize(
+    ("line", "delimiter", "hint"),
+    [
+        ("a.jpg,3", None, """',' stands before the number: set `sep: ","` for it"""),
+        ("a b.jpg;12", None, """set `sep: ";"` for it"""),
+        ("a.jpg 3", ",", "white space stands before the number, not ',': leave `sep` out"),
+        ("a.jpg\t3", ",", "leave `sep` out"),
+        ("a.jpg\t3", "\\t", "`sep` is a backslash and a letter; leave it out"),
+        ("'a b.jpg','3'", None, "write paths and labels without quotes"),
+        ("a.jpg cat", None, "'cat' is no label, which is a whole number"),
+        ("a.jpg", None, ""),
+        ("my photo.jpg", None, ""),
+        ("n01440764/293", None, ""),
+        ("a.jpg 12345678901", None, ""),
+    ],
+)
+def test_why_a_line_has_no_label_is_guessed(tmp_path, line, delimiter, hint):
+    found = listed(tmp_path, line + "\n", delimiter=delimiter, strict=False)
+    assert found.images.labels.tolist() == [-1]
+    told = label_hint(found.images.ids[0], delimiter, "sep")
+    assert hint in told
+    assert bool(told) == bool(hint)
+
+
+def test_paths_in_quotes_or_with_a_comma_are_refused_where_no_file_is_called_so(tmp_path):
+    for name in ('"b.jpg"', "b.jpg,"):
+        (tmp_path / name).touch()
+    assert len(listed(tmp_path, '"b.jpg" 0\na.jpg 1\nb.jpg, 2\n').images) == 3
+    with pytest.raises(UserError, match=r'there is no "a b.jpg" \(2 such lines\); .*without quot'):
+        listed(tmp_path, "\"a b.jpg\" 0\n'c.jpg' 1\n")
+    with pytest.raises(UserError, match=r"there is no a b.jpg, \(1 such .*set `delimiter` to what"):
+        listed(tmp_path, "a b.jpg, 1\n")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk"])
@@ -94,7 +128,8 @@ ENTRIES = st.lists(
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ENTRIES)
 def test_any_list_reads_back(tmp_path, entries):
-    assert pairs(listed(tmp_path, "".join(f"{p} {n}\n" for p, n in entries))) == entries
+    text = "".join(f"{path} {label}\n" for path, label in entries)
+    assert pairs(listed(tmp_path, text, strict=False)) == entries
 
 
 def test_states_come_in_order_and_missing_is_minus_one(tmp_path):

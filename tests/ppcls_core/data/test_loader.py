@@ -135,14 +135,14 @@ def test_bad_images_are_replaced_with_their_substitutes_labels_and_counted(image
 
 def test_nothing_but_bad_images_is_an_error_that_names_one(tmp_path):
     images = image_set(tmp_path, 3, bad=(0, 1, 2))
-    with pytest.raises(UserError, match=r"100 images drawn in a row.*\.jpg; check the data set"):
+    with pytest.raises(UserError, match=r"100 images drawn in a row.*\.jpg; check the list"):
         list(train_loader(images, batch_size=2).batches(0, 0))
     assert load_threads() == []
 
 
 def test_too_few_images_for_a_batch():
     images = loose_images(Path(), [], [])
-    with pytest.raises(UserError, match=r"batch_size is 4, but there are only 0 images.*lower it"):
+    with pytest.raises(UserError, match=r"`batch_size` is 4, but there are only 0 images.*lower"):
         train_loader(images)
 
 
@@ -233,7 +233,7 @@ def test_mixed_batches_depend_neither_on_workers_nor_on_the_first_step(good: Ima
 
 def test_an_augmentation_of_another_size_is_an_error(good: Images) -> None:
     loader = TrainLoader(good, 2, 32, (Resize(size=48),), 5, 1)
-    with pytest.raises(UserError, match="gives images of 48 x 48 pixels, but image_size is 32"):
+    with pytest.raises(UserError, match="gives images of 48 x 48 pixels, but `image_size` is 32"):
         next(loader.batches(0, 0))
 
 

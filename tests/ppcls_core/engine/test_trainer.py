@@ -262,7 +262,7 @@ def test_loss_that_is_not_finite_is_an_error_and_never_kept(images, tmp_path, va
         calls.append(0)
         return (loss * value if len(calls) == failing + 1 else loss), logits
 
-    message = rf"loss is -?(nan|inf) at step {failing}: lower lr .now 0\.0\d+., lengthen"
+    message = rf"loss is -?(nan|inf) at step {failing}, the rate 0\.0\d+: lower `lr` or"
     for save_seconds in (0, 1e9):
         calls.clear()
         subject, directory = training(images, objective=objective), tmp_path / str(save_seconds)

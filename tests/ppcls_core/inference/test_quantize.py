@@ -262,7 +262,7 @@ def test_the_command_compares_what_it_made(folder):
         (["job.yaml", "--calibration", "empty"], "no image in empty"),
         (["job.yaml", "--out", "val.txt"], "val.txt: is a file"),
         (["ResNet18", "--out", "x"], "no calibration images: give --calibration"),
-        (["ResNet18", "--qat", "1"], "--qat: needs a YAML file with a training"),
+        (["ResNet18", "--qat", "1"], "--qat: goes on with a training on labels: expected a YAML"),
     ],
 )
 def test_mistakes_are_told(ppcls, folder, arguments, said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -577,7 +578,14 @@ OURS = re.compile(r"\b(training|distill|preprocess|num_classes|save_every|log_ev
         ("training.schedule.Piecewise.decay_epochs.1", "LEARNING_RATE.params.decay_epochs.1"),
         ("training.optimizer.Momentum.momentum", "OPTIMIZER.params.momentum"),
         ("model.spec.width", "ARCHITECTURE.params.width"),
+        ("training.schedule.name", "LEARNING_RATE.function"),
+        ("teacher.model.name", "ARCHITECTURE.name"),
+        ("preprocess.short", "VALID.transforms"),
+        ("training.precision.level", "use_pure_fp16"),
+        ("RandomCrop", "RandCropImage"),
         ("topk", "topk"),
+        ("training.clip_norm", ""),
+        ("distill.teacher_batch_norm", ""),
     ],
 )
 def test_our_settings_by_their_names_in_a_file_of_paddleclas(name, theirs):
@@ -585,12 +593,37 @@ def test_our_settings_by_their_names_in_a_file_of_paddleclas(name, theirs):
 
 
 def test_every_setting_of_a_job_has_a_name_of_paddleclas_s():
-    same = {"vdl_dir", "topk", "distill", "max_lost"}  # the last cannot be set there
+    same = {"vdl_dir", "topk", "distill"}
     for name in Job.model_fields.keys() - same:
         assert key_of(name) != name
-    common = {"clip_norm", "accumulate"}  # cannot be set there either
-    for name in LabelTraining.model_fields.keys() - common:
+    for name in LabelTraining.model_fields.keys() | DistillTraining.model_fields:
         assert not key_of(f"training.{name}").startswith("epochs.")
+
+
+@pytest.mark.parametrize("setting", ALL)
+def test_what_a_setting_changes_is_called_by_a_name_of_its_own_form(tmp_path, setting):
+    before = leaves(job(tmp_path).model_dump())
+    try:
+        got = job(tmp_path, setting)
+    except UserError:
+        return
+    name, after = setting.partition("=")[0], leaves(got.model_dump())
+    for changed in (n for n in before.keys() | after if before.get(n) != after.get(n)):
+        key = got.key(changed)
+        top = key.partition(".")[0]
+        assert top in PaddleClasConfig.model_fields or top == "validate", (name, changed, key)
+        assert not OURS.search(key), (name, changed, key)
+
+
+def leaves(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= (
+            leaves(value, f"{above}{name}.")
+            if isinstance(value, dict) and value
+            else {above + name: value}
+        )
+    return found
 
 
 @pytest.mark.parametrize("delimiter", [r'"\t"', '" "', '","'])
@@ -608,6 +641,20 @@ def test_lists_with_any_delimiter(tmp_path, delimiter):
     (images,) = images_of(got, "train")
     assert images.ids == ["a b.jpg", "c.jpg"]
     assert images.labels.tolist() == [1, 0]
+
+
+def test_each_list_has_a_delimiter_of_its_own(tmp_path):
+    (tmp_path / "train.txt").write_text("a.jpg,1\nb.jpg,0\n")
+    (tmp_path / "val.txt").write_text("c.jpg 1\n")
+    settings = [f"{part}.data_dir={tmp_path}" for part in ("TRAIN", "VALID")]
+    for part, name in (("TRAIN", "train"), ("VALID", "val")):
+        settings.append(f"{part}.file_list={tmp_path / name}.txt")
+    with pytest.raises(UserError, match=r"set `TRAIN.delimiter: \",\"` for it"):
+        images_of(job(tmp_path, *settings), "train", "val")
+    got = images_of(job(tmp_path, *settings, "TRAIN.delimiter=','"), "train", "val")
+    assert [images.labels.tolist() for images in got] == [[1, 0], [1]]
+    with pytest.raises(UserError, match=r"white space .*not ',': leave `VALID.delimiter` out"):
+        images_of(job(tmp_path, *settings, "VALID.delimiter=','"), "val")
 
 
 def test_checkpoints_are_those_of_this_training_or_refused(tmp_path, caplog, monkeypatch):

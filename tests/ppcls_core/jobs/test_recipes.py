@@ -173,6 +173,13 @@ def test_recipes_one_after_the_other_each_from_the_weights_of_the_last(tmp_path,
     assert evaluate_job(job, print).num_images == 9
 
 
+@pytest.mark.parametrize("pattern", ["resnet/*", "RESNET/*"])
+def test_recipes_match_in_any_case(ppcls, pattern):
+    lines = ppcls("recipe", pattern).stdout.split()
+    assert lines == [name for name in NAMES if name.startswith("ResNet/")]
+    assert lines == ppcls("recipe", "ResNet/*", "--list").stdout.split()
+
+
 def test_a_recipe_may_be_called_by_its_file():
     for given in ("./configs/ResNet/ResNet50_vd.yaml", "ResNet/ResNet50_vd.yaml"):
         assert recipe_name(given) == "ResNet/ResNet50_vd"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -21,6 +24,7 @@ from ppcls_core.jobs.train import evaluate_job, images_of, train, try_out
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import find_weights, load_state, save_state
 from ppcls_core.models.weights.state import state_of
+from ppcls_core.runtime.monitor import Interrupted
 
 PROJECT = Path(__file__).resolve().parents[3]
 OWN = """
@@ -32,6 +36,7 @@ preprocess: {size: 32}
 training: {epochs: 2, batch_size: 4, image_size: 32, lr: 0.05, eval_every: 1}
 log_every: 1
 workers: 1
+topk: 2
 """
 
 
@@ -60,7 +65,8 @@ def test_a_training_is_logged_saved_and_evaluated(folder):
     made = train(load(), lines.append)
     assert made == Path("output/ResNet18_vd")
     assert lines[0].startswith("epoch:0 train step:0 loss:")
-    assert " lr:0.000000 elapse:" in lines[0]
+    assert re.search(r" lr:0\.000000 elapse:\d+\.\d{3}$", lines[0])
+    assert not lines[0].endswith("0.000")
     assert sum(line.startswith("valid top1:") for line in lines) == 2
     history = json.loads((made / "history.json").read_text())
     assert [row["epoch"] for row in history] == [1, 2]
@@ -93,6 +99,7 @@ def test_as_many_of_the_highest_count_as_topk_says(folder):
     assert found.topk == 1.0  # of three classes
     assert lines[-1] == f"top1:{found.top1:.4f} top3:1.0000 images:6"
     assert table.read_text().startswith("class,name,num_images,top1,top3\n")
+    assert lines[-2] == "top3 is always 1: there are 3 classes (topk)"
 
 
 def test_the_folder_of_a_training_stands_for_its_best_weights(folder):
@@ -158,10 +165,72 @@ def test_errors_name_the_keys_of_the_user_s_file(folder):
         train(theirs("TRAIN.file_list=none.txt"), lambda line: None)
     with pytest.raises(UserError, match="the 2 classes of `classes_num`"):
         train(theirs("classes_num=2"), lambda line: None)
-    with pytest.raises(UserError, match="a training needs `TRAIN`, `epochs`, `VALID`"):
+    with pytest.raises(UserError, match="a training needs `TRAIN`, `VALID`, `epochs`"):
         train(theirs("VALID=null"), lambda line: None)
     with pytest.raises(UserError, match="an evaluation needs `VALID` and `pretrained_model`"):
         evaluate_job(theirs(), lambda line: None)
+
+
+IN_BOTH_FORMS = [  # (setting of PaddleClas's form, of ours, the error there, here)
+    (
+        "TRAIN.batch_size=100",
+        "training.batch_size=100",
+        "`TRAIN.batch_size` is 100, but there are only 12 images",
+        "`training.batch_size` is 100, but there are only 12 images",
+    ),
+    (
+        "LEARNING_RATE.params.lr=1e25",
+        "training.lr=1e25",
+        "lower `LEARNING_RATE.params.lr` or take a longer warm-up; an earlier",
+        "lower `training.lr` or take a longer warm-up (or set `training.clip_norm`); an earlier",
+    ),
+    (
+        "TRAIN.file_list=gone.txt",
+        "train.list=gone.txt",
+        "at most a share of 0.1 is allowed",
+        "at most a share of 0.1 (`max_lost`) is allowed",
+    ),
+    (
+        "TRAIN.transforms=[{ResizeImage: {size: 40}}]",
+        "training.augmentation=[{name: Resize, size: 40}]",
+        "`image_shape` is 32: let `TRAIN.transforms` have a `RandCropImage`, or a `ResizeImage` "
+        "and a `CropImage`",
+        "`training.image_size` is 32: let `training.augmentation` have a `RandomCrop`, or a "
+        "`Resize` and a `CenterCrop`",
+    ),
+    (
+        "TRAIN.transforms=[{ResizeImage: {size: 16}}, {CropImage: {size: 32}}]",
+        "training.augmentation=[{name: Resize, size: 16}, {name: CenterCrop, size: 32}]",
+        "`CropImage` of 32 x 32 pixels got an image of 16 x 16: put a `ResizeImage` to",
+        "`CenterCrop` of 32 x 32 pixels got an image of 16 x 16: put a `Resize` to",
+    ),
+]
+
+
+@pytest.mark.parametrize("form", [0, 1])
+@pytest.mark.parametrize("case", IN_BOTH_FORMS)
+def test_errors_of_the_engine_name_the_keys_of_the_user_s_file(folder, case, form):
+    Path("theirs.yaml").write_text(THEIRS)
+    Path("gone.txt").write_text("".join(f"gone{row}.png 0\n" for row in range(12)))
+    job = load_job(Path(("theirs.yaml", "job.yaml")[form]), [case[form]])
+    with pytest.raises(UserError) as caught:
+        train(job, lambda line: None)
+    assert case[2 + form] in str(caught.value)
+
+
+NAMES = r"batch_size|image_size|clip_norm|ema_decay|eval_every|max_lost|num_classes|lr|accumulate"
+
+
+def test_settings_that_an_error_of_the_engine_names_stand_in_backticks():
+    """Or they could not be called as the user's file does, see `settings_named`."""
+    for folder in ("engine", "data", "models"):
+        for path in sorted((PROJECT / "ppcls_core" / folder).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text())):
+                name = getattr(call, "func", None)
+                if isinstance(name, ast.Name) and name.id == "UserError":
+                    parts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant)]
+                    bare = re.sub("`[^`]*`", "", " ".join(map(str, parts)))
+                    assert not re.search(rf"\b({NAMES})\b", bare), (path, bare)
 
 
 def test_weights_for_other_classes_make_a_new_classifier_and_that_is_said(folder):
@@ -176,7 +245,7 @@ def test_the_accuracy_of_each_class_is_written(folder):
     Path("val.txt").write_text("\n".join([*lines[:2], "absent.png 0"]))  # of classes 0 and 1
     made = train(load("max_lost=0.5"), lambda line: None)
     out = Path("classes.csv")
-    job = load(f"weights={made}/last", "max_lost=0.5")
+    job = load(f"weights={made}/last", "max_lost=0.5", "topk=5")
     accuracy = evaluate_job(job, lambda line: None, out)
     header, *rows = [line.split(",") for line in out.read_text().splitlines()]
     assert header == ["class", "name", "num_images", "top1", "top5"]
@@ -291,6 +360,15 @@ DISTILL = (
 )
 
 
+class Stopped:
+    """A supervisor that asks for a stop, before which a checkpoint is written."""
+
+    stop_requested = True
+
+    def after_epoch(self, row: Mapping[str, float]) -> None:
+        raise AssertionError("it should have stopped before")
+
+
 @pytest.mark.parametrize("is_finished", [True, False])
 @pytest.mark.parametrize(
     ("change", "what"),
@@ -307,9 +385,11 @@ def test_a_training_of_other_inputs_is_neither_taken_nor_resumed(folder, change,
     for name in ("start", "teacher"):
         save_state(Path(f"{name}.pdparams"), state_of(build("ResNet18_vd", 1)))
     job = load(*DISTILL)
-    made = train(job, lambda line: None)
-    if not is_finished:
-        (made / "history.json").unlink()  # as a killed training leaves it
+    if is_finished:
+        train(job, lambda line: None)
+    else:
+        with pytest.raises(Interrupted):
+            train(job, lambda line: None, Stopped())
     change(folder)
     lines: list[str] = []
     if what is None:
@@ -342,7 +422,9 @@ def test_an_exchanged_image_of_as_many_bytes_makes_another_training(folder, row,
 def test_a_teacher_of_other_classes_is_refused(folder):
     for name in ("start", "teacher"):
         save_state(Path(f"{name}.pdparams"), state_of(build("ResNet18_vd", 1)))
-    with pytest.raises(UserError, match=r"(?s)teacher's weights, for ResNet18_vd with the 4 .*\[3"):
+    with pytest.raises(
+        UserError, match=r"teacher's weights, for ResNet18_vd with the 4 .*are for 3 "
+    ):
         train(load(*DISTILL, "num_classes=4", "weights=null"), lambda line: None)
 
 
@@ -379,6 +461,58 @@ def test_another_training_in_the_same_folder_is_refused(folder):
         train(load(), lambda line: None)
 
 
+class Killed(BaseException):
+    """As a kill does, it leaves what lies in the folder."""
+
+
+def dying_at(part: str, lines: list[str]) -> Callable[[str], None]:
+    def log(line: str) -> None:
+        lines.append(line)
+        if part in line:
+            raise Killed
+
+    return log
+
+
+def test_a_folder_with_nothing_to_lose_is_taken_by_the_corrected_command(folder):
+    lines: list[str] = []
+    with pytest.raises(UserError, match="there are only 12 images"):
+        train(load("training.batch_size=100"), lines.append)
+    assert Path("output/ResNet18_vd/job.json").exists()
+    made = train(load(), lines.append)
+    assert json.loads((made / "job.json").read_text())["training"]["batch_size"] == 4
+
+
+@pytest.mark.parametrize("is_validated", [True, False])
+def test_a_training_that_was_killed_before_its_first_checkpoint_says_so(folder, is_validated):
+    lines, settings = list[str](), ("save_every=1",) * (not is_validated)
+    with pytest.raises(Killed):
+        train(load(*settings), dying_at("END epoch:0", lines))
+    assert not any("begins anew" in line for line in lines)
+    with pytest.raises(UserError, match=r"other settings.*\(training\.lr\)"):  # weights to lose
+        train(load("training.lr=0.1", *settings), lines.append)
+    train(load(*settings), lines.append)
+    told = "begins anew: the training here ended before its first checkpoint (one is written "
+    assert [line for line in lines if told + "every 60 seconds" in line]
+
+
+def test_without_validation_there_is_none_and_no_weights_are_the_best(folder):
+    Path("theirs.yaml").write_text(THEIRS)
+    lines: list[str] = []
+    made = train(load_job(Path("theirs.yaml"), ["validate=false", "VALID=null"]), lines.append)
+    assert not any("valid " in line for line in lines)
+    assert any(line.startswith("no epoch is validated, as the settings say") for line in lines)
+    assert json.loads((made / "history.json").read_text())[0].keys() == {"epoch", "loss", "lr"}
+    assert not (made / "best.pdparams").exists()
+    assert find_weights(made) == made / "last.pdparams"
+
+
+def test_what_a_training_wrote_down_is_no_configuration(folder):
+    made = train(load("training.epochs=1"), lambda line: None)
+    with pytest.raises(UserError, match=rf"job.json: is what .*-c FILE.* --weights {made} IMAGE"):
+        load_job(made / "job.json", [])
+
+
 def test_a_stopped_training_goes_on_to_the_same_weights(ppcls, folder, monkeypatch):
     train(load("output=whole"), lambda line: None)
 
@@ -409,7 +543,7 @@ def test_a_trial_reads_no_data_and_writes_nothing(folder, monkeypatch):
     settings = ["training.epochs=90", "training.batch_size=4096", "weights=absent"]
     try_out(load(*settings, "training.precision.dtype=fp16"), lines.append)
     assert any("train step:0" in line for line in lines)
-    assert any(line.startswith("tried in fp32: precision.dtype: got fp16") for line in lines)
+    assert any(line.startswith("tried in fp32: `training.precision.dtype`: fp16") for line in lines)
     assert not any("END" in line for line in lines)
     assert lines[-1].endswith("works")
     assert sorted(folder.rglob("*")) == before
@@ -457,7 +591,7 @@ TRAIN:
         ("num_classes=2", "label 2 of .* none of the 2 classes of `num_classes`"),
         ("weights=none", "none: no such file, nor none.pdparams"),
         ("training.batch_size=100", "there are only 12 images"),
-        ("val=null", "a training needs `train`, `training`, `val`"),
+        ("val=null", "a training needs `train`, `val`, `training`"),
     ],
 )
 def test_what_is_missing_is_named(folder, setting, message):
@@ -469,7 +603,7 @@ def test_an_evaluation_needs_weights_of_its_classes(folder):
     with pytest.raises(UserError, match="needs `val` and `weights`"):
         evaluate_job(load(), lambda line: None)
     made = train(load(), lambda line: None)
-    with pytest.raises(UserError, match="build it for the file's classes"):
+    with pytest.raises(UserError, match=r"are for 3 classes.* 5: .* `-o num_classes=3`\)$"):
         evaluate_job(load(f"weights={made}/last", "num_classes=5"), lambda line: None)
 
 

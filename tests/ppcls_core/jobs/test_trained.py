@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.jobs.trained import Choice, find_trained
+from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
+from ppcls_core.models.weights.state import state_of
 
 OURS = """
 model: {name: ResNet18_vd, spec: {width: 8}}
@@ -33,7 +36,7 @@ def files(tmp_path):
 
 def test_a_file_says_all(files):
     found = find_trained(str(files / "ours.yaml"), Choice())
-    assert (found.model.name, found.weights) == ("ResNet18_vd", Path("last.pdparams"))
+    assert (found.job.model.name, found.weights) == ("ResNet18_vd", Path("last.pdparams"))
     assert found.classes == ("0", "1", "2")
     assert (found.preprocess.size, found.preprocess.short) == (96, 128)
     assert found.sidecar().architecture == "ResNet18_vd"
@@ -69,6 +72,74 @@ def test_a_name_brings_what_was_published_of_it():
 def test_mistakes_are_told(given, choice, message):
     with pytest.raises(UserError, match=message):
         find_trained(given, choice)
+
+
+RECORD = {
+    "model": {"name": "ResNet18_vd", "spec": {"width": 8}},
+    "num_classes": 3,
+    "preprocess": {"size": 64, "short": 80, "interpolation": "cubic"},
+    "inputs": {"training images": "00"},
+}
+
+
+@pytest.fixture
+def weights(files):
+    """The best weights of a training, and those of an epoch, beside its record."""
+    folder = files / "output"
+    (folder / "19").mkdir(parents=True)
+    (folder / "job.json").write_text(json.dumps(RECORD))
+    return folder / "best", folder / "19" / "ppcls", folder
+
+
+def test_weights_are_used_as_their_training_says(weights, files, caplog):
+    for path in weights:
+        caplog.clear()
+        found = find_trained("ResNet18_vd", Choice(path))
+        assert (found.job.model.spec, len(found.classes)) == ({"width": 8}, 3)
+        assert found.preprocess.model_dump() == RECORD["preprocess"]
+        assert "the training was of 3 classes, and so is the model" in caplog.text
+        assert "it was tested at 64 pixels, and so is this" in caplog.text
+    (files / "theirs.yaml").write_text(PADDLECLAS.replace("MobileNetV3_small_x1_0", "ResNet18_vd"))
+    for name in ("ours.yaml", "theirs.yaml"):
+        caplog.clear()
+        assert find_trained(str(files / name), Choice(weights[0])).preprocess.size == 64
+        assert "at 64 pixels, and so is this, not " in caplog.text
+
+
+def test_what_is_said_beside_weights_counts_more_than_their_training(weights, files, caplog):
+    def size(given: str, *settings: str, size: int | None = None) -> int:
+        return find_trained(given, Choice(weights[0], None, size, settings)).preprocess.size
+
+    theirs = str(files / "theirs.yaml")
+    Path(theirs).write_text(PADDLECLAS.replace("MobileNetV3_small_x1_0", "ResNet18_vd"))
+    assert size("ResNet18_vd", "preprocess.size=128") == 128
+    assert size(str(files / "ours.yaml"), "preprocess={size: 128}") == 128
+    assert size(theirs, "image_shape=[3, 128, 128]") == 128
+    assert "tested at" not in caplog.text
+    found = find_trained("ResNet18_vd", Choice(weights[0], size=128)).preprocess
+    assert (found.size, found.short) == (128, 160)  # in proportion
+    assert size("ResNet34_vd") == 224  # another model's
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("ours.yaml", "num_classes"), ("theirs.yaml", "classes_num")]
+)
+def test_weights_for_other_classes_say_what_to_type(files, name, option):
+    network = build_model("ResNet18_vd", num_classes=5, spec={"width": 8})
+    save_state(files / "five.pdparams", state_of(network))
+    text = PADDLECLAS.replace("MobileNetV3_small_x1_0", "ResNet18_vd, params: {width: 8}")
+    (files / "theirs.yaml").write_text(text)
+    given, choice = str(files / name), Choice(files / "five")
+    with pytest.raises(UserError, match=rf"for 5 classes, .* has 3: .* type `-o {option}=5`\)$"):
+        find_trained(given, choice).network()
+    find_trained(given, Choice(files / "five", settings=(f"{option}=5",))).network()
+
+
+def test_images_are_tested_as_large_as_they_were_trained_on(files):
+    (files / "ours.yaml").write_text(
+        OURS.replace("preprocess: {size: 96, short: 128}", "training: {epochs: 1, image_size: 64}")
+    )
+    assert find_trained(str(files / "ours.yaml"), Choice()).preprocess.size == 64
 
 
 def test_class_names_that_do_not_fit_are_refused(files):

@@ -180,6 +180,11 @@ def test_ranges_and_named_choices_and_factors_are_searched(folder):
         make(sampler="grid")
 
 
+def test_a_search_without_validations_is_refused(folder):
+    with pytest.raises(UserError, match="no epoch is validated"):
+        make("training.eval_every=0")
+
+
 def test_without_optuna_the_command_that_installs_it_is_told(monkeypatch):
     monkeypatch.setattr("ppcls_core.jobs.tuning.settings.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'ssld\[search\]'"):

@@ -362,9 +362,8 @@ def test_another_number_of_classes(tmp_path):
     source, model = Net(5), Net(3)
     save_state(tmp_path / "w.pdparams", state_of(source))
     before = state_of(model)
-    with pytest.raises(UserError, match=r"2 entries .*build it for the file's classes") as caught:
+    with pytest.raises(UserError, match=r"weights are for 5 classes, the model has 3: .*classes=5"):
         load_weights(model, tmp_path / "w")
-    assert "fc.weight: got shape [4, 5], expected [4, 3]" in str(caught.value)
     np.testing.assert_array_equal(model.conv.weight.numpy(), before["conv.weight"])
     told: list[str] = []
     load_weights(model, tmp_path / "w", told.append)
