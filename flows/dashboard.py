@@ -23,6 +23,10 @@ from tasks.stages import report
 
 LOG_SECONDS, ARTIFACT_SECONDS = 10.0, 3.0
 RATE_SECONDS = 2.0  # before which a rate means nothing
+_PAIRS = {  # stage -> what draws its pairs, their key and title
+    "overlap": (report.labelled_pairs, "overlap", "Pairs of labelled images"),
+    "dedup": (report.duplicate_pairs, "duplicates", "Pairs"),
+}
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
@@ -103,7 +107,7 @@ def publish(session: Session, result: Result) -> None:
         if curve.is_line:  # no point where a teacher's weights are given
             data = learning_curves([curve])
             _image(data, "svg+xml", key(f"{result.stage}-curve"), f"Learning curve{of}")
-    elif result.stage == "dedup":
+    elif result.stage in _PAIRS:
         _duplicates(session, result)
     elif result.stage == "select":
         _selection(session, result)
@@ -130,10 +134,10 @@ def _row(result: Result) -> dict[str, Any]:
 
 
 def _duplicates(session: Session, result: Result) -> None:
-    pairs = report.duplicate_pairs(_finished_work(session, result))
-    if pairs:
-        title = f"Pairs nearest the rule, on both sides, of {session.recipe.name}"
-        _image(pair_sheet(pairs), "jpeg", _key(session.recipe.name, "duplicates"), title)
+    pairs_of, key, what = _PAIRS[result.stage]
+    if pairs := pairs_of(_finished_work(session, result)):
+        title = f"{what} nearest the rule, on both sides, of {session.recipe.name}"
+        _image(pair_sheet(pairs), "jpeg", _key(session.recipe.name, key), title)
 
 
 def _selection(session: Session, result: Result) -> None:

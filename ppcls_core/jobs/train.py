@@ -1,6 +1,7 @@
 """Runs a `Job`: trains, evaluates, or tries both out on synthetic images."""
 
 import importlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import RUN_TIME, ImageList, Job
+from ppcls_core.jobs.trained import Trained
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
@@ -122,12 +124,27 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
+    data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
+    return _measure(model, data, log, per_class)
+
+
+def evaluate_student(
+    student: Trained, images: Images, log: Log, per_class: Path | None = None
+) -> Accuracy:
+    """Accuracy on `images` of a student that the pipeline has exported; as `evaluate_job`."""
+    log = _of_first(log)
+    assert student.weights, "a student's weights lie beside it"
+    check_class_names(student.weights, images.classes)
+    data = EvalData(images, student.preprocess, len(os.sched_getaffinity(0)))
+    return _measure(student.network(), data, log, per_class)
+
+
+def _measure(model: Network, data: EvalData, log: Log, per_class: Path | None) -> Accuracy:
     with _console(log) as monitor:
-        data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
         accuracy = evaluate(model, data, monitor)
     if per_class is not None and world().is_first:
-        _write_classes(per_class, accuracy, images.classes, job.topk)
-    shares = f"top1:{accuracy.top1:.4f} top{job.topk}:{accuracy.topk:.4f}"
+        _write_classes(per_class, accuracy, data.images.classes, data.topk)
+    shares = f"top1:{accuracy.top1:.4f} top{data.topk}:{accuracy.topk:.4f}"
     log(f"{shares} images:{accuracy.num_images}")
     for reason, count in accuracy.lost.items():
         log(f"left out as {reason}: {count}")

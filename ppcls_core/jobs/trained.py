@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
+from data_catalog.base.files import read_json
 from data_catalog.images.classes import read_classes
+from data_catalog.published import published_weights
+from data_catalog.recipes import MANIFEST, newest_result
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.inference.sidecar import Sidecar
+from ppcls_core.inference.sidecar import SIDECAR, Sidecar, read_sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job
 from ppcls_core.jobs.paddleclas.recipes import is_recipe
 from ppcls_core.models import registry
@@ -19,6 +23,8 @@ from ppcls_core.models.weights.state import load_weights
 
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
+
+STUDENT = "student.pdparams"  # the weights beside a student that the pipeline has exported
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,30 @@ class Trained(Config):
         return Sidecar.of(self.model, self.classes, self.preprocess)
 
 
+def find_student(given: str, choice: Choice, note: Callable[[str], None]) -> Trained | None:
+    """The student that the recipe `given` of the pipeline exported last; None where that is no
+    recipe, or a model is called so (of which `note` is told). Raises UserError: as `newest_result`,
+    or settings, which a student that is made does not take."""
+    is_model = is_recipe(given) or given in {*registry.known_models(), *published_weights()}
+    taken = "the model of that name" if is_model else ""
+    folder = newest_result(given, "export", note, taken)
+    if folder is None:
+        return None
+    if choice.settings:
+        raise UserError(
+            f"{given}: is a recipe, whose student is made; give {choice.settings[0]} to `ssld run`"
+        )
+    sidecar, manifest = read_sidecar(folder / SIDECAR), read_json(folder / MANIFEST)
+    names = _class_names(choice, len(sidecar.classes))
+    model = parse(registry.ModelConfig, manifest["settings"]["student"], str(folder / MANIFEST))
+    return Trained(
+        model=model,
+        weights=choice.weights or folder / STUDENT,
+        classes=names or sidecar.classes,
+        preprocess=_preprocess(model, sidecar.preprocess, choice.size),
+    )
+
+
 def find_trained(given: str, choice: Choice) -> Trained:
     """The model of the YAML file or recipe `given`, or else the one of that name.
 
@@ -63,24 +93,31 @@ def find_trained(given: str, choice: Choice) -> Trained:
     Raises UserError: unknown model or setting, no weights named, a size that the model cannot
     take, or another number of class names than classes.
     """
-    names = read_classes(choice.classes) if choice.classes else ()
     is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file() or is_recipe(given)
     if is_file:
         job = load_job(Path(given), list(choice.settings))
     else:
         fields = {"model": {"name": given}, **_published(given)}
+        names = read_classes(choice.classes) if choice.classes else ()
         classes = {"num_classes": len(names)} if names else {}
         job = parse(Job, override(fields | classes, choice.settings), f"model {given}")
-    if names and len(names) != job.num_classes:
-        raise UserError(
-            f"{choice.classes}: names {len(names)} classes, but the model has {job.num_classes}"
-        )
+    names = _class_names(choice, job.num_classes)
     return Trained(
         model=job.model,
         weights=_weights(job, choice, is_file),
         classes=names or tuple(map(str, range(job.num_classes))),
-        preprocess=_preprocess(job, choice.size),
+        preprocess=_preprocess(job.model, job.preprocess, choice.size),
     )
+
+
+def _class_names(choice: Choice, num_classes: int) -> tuple[str, ...]:
+    """Those of `choice.classes`, none without. Raises UserError: another number of names."""
+    names = read_classes(choice.classes) if choice.classes else ()
+    if names and len(names) != num_classes:
+        raise UserError(
+            f"{choice.classes}: names {len(names)} classes, but the model has {num_classes}"
+        )
+    return names
 
 
 def _published(name: str) -> dict[str, object]:
@@ -108,13 +145,12 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
     return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 
 
-def _preprocess(job: Job, size: int | None) -> Preprocess:
-    """The job's, or that of images of `size`, the short side in proportion."""
-    found = job.preprocess
+def _preprocess(model: registry.ModelConfig, found: Preprocess, size: int | None) -> Preprocess:
+    """That which is `found`, or that of images of `size`, the short side in proportion."""
     if size is not None and size != found.size:
         short = round(found.short * size / found.size) if found.short else None
         found = found.model_copy(update={"size": size, "short": short})
     if max(found.size, found.short or 0) > MAX_SIDE:
         raise UserError(f"got images of {found.size} pixels, expected at most {MAX_SIDE}")
-    registry.check_image_size(job.model, found.size)
+    registry.check_image_size(model, found.size)
     return found
