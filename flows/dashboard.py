@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from prefect import artifacts
+from prefect.exceptions import FailedRun
 
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
@@ -28,6 +29,16 @@ _PAIRS = {  # stage -> what draws its pairs, their key and title
     "dedup": (report.duplicate_pairs, "duplicates", "Pairs"),
 }
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record says more than that a run has failed: the run has told that, and why."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+
+
+# Prefect's engine raises what a flow returns as failed, and logs it again under a traceback.
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_is_news)
 
 
 @dataclass
