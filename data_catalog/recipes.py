@@ -92,7 +92,10 @@ def newest_result(
     found = {name: folder for name in names if (folder := _finished(name, stage))}
     if taken:
         for folder in found.values():
-            note(f"{given}: {taken} is taken, not what the recipe {given} made last ({folder})")
+            note(
+                f"{given}: {taken} is taken, not what the recipe {given} made last; give the "
+                f"recipe's file, or {folder}"
+            )
         return None
     if len(names) > 1:
         raise UserError(f"{given}: makes several students; give one of {', '.join(names)}")

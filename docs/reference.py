@@ -87,8 +87,18 @@ def commands_page() -> str:
         parts += [f"## {program}", _cell(group.help), _options(group, context)]
         for name in group.list_commands(context):
             command = group.resolve_command(context, [name])[1]
-            parts += [f"### {program} {name}", dedent(command.help), _options(command, context)]
+            parts += [f"### {program} {name}", _help(command.help), _options(command, context)]
     return "\n\n".join(parts) + "\n"
+
+
+def _help(text: str) -> str:
+    """A command's help; paragraphs of commands alone are blocks of them."""
+    parts = dedent(text).split("\n\n")
+    starts = tuple(f"{program} " for program in PROGRAMS)
+    return "\n\n".join(
+        f"```sh\n{part}\n```" if all(li.startswith(starts) for li in part.splitlines()) else part
+        for part in parts
+    )
 
 
 def _options(command: Any, context: Any) -> str:

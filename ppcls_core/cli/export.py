@@ -70,11 +70,12 @@ def export(
 ) -> None:
     """Export a model for inference: program, weights, and how to use them (sidecar.json).
 
-    The same form serves a trained model and a published one:
-    ppcls export resnet.yaml --weights output/ResNet50/best.pdparams --out exported;
-    ppcls export ResNet50_vd_ssld --out exported;
-    ppcls export my_recipe.yaml --out exported --onnx, the student that `ssld run` exported last.
-    What is written is checked against the network.
+    The same form serves a trained model, a published one, and the student that a recipe of
+    `ssld run` has exported last. What is written is checked against the network.
+
+    ppcls export resnet.yaml --weights output/ResNet50/best.pdparams --out exported
+    ppcls export ResNet50_vd_ssld --out exported
+    ppcls export my_recipe.yaml --out exported --onnx
     """
     trained = model.find()
     check_folder(out, (*sidecar.FILES, sidecar.ONNX), trained.weights)
