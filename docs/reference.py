@@ -30,7 +30,7 @@ from ppcls_core.jobs.job import Job
 from ppcls_core.models.registry import FAMILIES
 from ppcls_core.models.specs import ModelSpec
 from ppcls_core.serving.limits import ServeConfig
-from tasks.recipe import Recipe
+from tasks.recipe import STUDENTS, Recipe
 from tasks.run.source import modules, tree_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ ROOTS: dict[str, tuple[type[Config], str, str]] = {
     "job": (Job, "Training job", "What `ppcls train -c FILE` and `ppcls eval -c FILE` read."),
     "serve": (ServeConfig, "Server", "The limits of `ppcls serve`, each set by `-o NAME=VALUE`."),
 }
+_LEFT_OUT = "[as left out](../pipeline.md#what-a-recipe-may-leave-out)"
 _SUPPLIED = {(Recipe, "name"): "the file's name"}  # by who reads the file
+_SUPPLIED |= {(Recipe, training): _LEFT_OUT for training in STUDENTS}
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _WORDS |= {type(None): "none", Any: "anything", Path: "path"}
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
@@ -85,8 +87,18 @@ def commands_page() -> str:
         parts += [f"## {program}", _cell(group.help), _options(group, context)]
         for name in group.list_commands(context):
             command = group.resolve_command(context, [name])[1]
-            parts += [f"### {program} {name}", dedent(command.help), _options(command, context)]
+            parts += [f"### {program} {name}", _help(command.help), _options(command, context)]
     return "\n\n".join(parts) + "\n"
+
+
+def _help(text: str) -> str:
+    """A command's help; paragraphs of commands alone are blocks of them."""
+    parts = dedent(text).split("\n\n")
+    starts = tuple(f"{program} " for program in PROGRAMS)
+    return "\n\n".join(
+        f"```sh\n{part}\n```" if all(li.startswith(starts) for li in part.splitlines()) else part
+        for part in parts
+    )
 
 
 def _options(command: Any, context: Any) -> str:

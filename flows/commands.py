@@ -14,6 +14,7 @@ from rich.table import Table
 
 from data_catalog.base.errors import UserError
 from data_catalog.images.columns import Images
+from data_catalog.recipes import RECIPES, known_recipes, recipe_path
 from flows import services
 from flows.status import statuses
 from ppcls_core.cli.common import log
@@ -22,7 +23,7 @@ from ppcls_core.report.intervals import is_noise
 from ppcls_core.runtime.cluster import certificate
 from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
-from tasks.recipe import RECIPES, STUDENTS, known_recipes, load_recipes, recipe_path
+from tasks.recipe import STUDENTS, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.session import Session
 from tasks.run.stage import Stage

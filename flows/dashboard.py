@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from prefect import artifacts
+from prefect.exceptions import FailedRun
 
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
@@ -23,7 +24,21 @@ from tasks.stages import report
 
 LOG_SECONDS, ARTIFACT_SECONDS = 10.0, 3.0
 RATE_SECONDS = 2.0  # before which a rate means nothing
+_PAIRS = {  # stage -> what draws its pairs, their key and title
+    "overlap": (report.labelled_pairs, "overlap", "Pairs of labelled images"),
+    "dedup": (report.duplicate_pairs, "duplicates", "Pairs"),
+}
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record says more than that a run has failed: the run has told that, and why."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+
+
+# Prefect's engine raises what a flow returns as failed, and logs it again under a traceback.
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_is_news)
 
 
 @dataclass
@@ -103,7 +118,7 @@ def publish(session: Session, result: Result) -> None:
         if curve.is_line:  # no point where a teacher's weights are given
             data = learning_curves([curve])
             _image(data, "svg+xml", key(f"{result.stage}-curve"), f"Learning curve{of}")
-    elif result.stage == "dedup":
+    elif result.stage in _PAIRS:
         _duplicates(session, result)
     elif result.stage == "select":
         _selection(session, result)
@@ -130,10 +145,10 @@ def _row(result: Result) -> dict[str, Any]:
 
 
 def _duplicates(session: Session, result: Result) -> None:
-    pairs = report.duplicate_pairs(_finished_work(session, result))
-    if pairs:
-        title = f"Pairs nearest the rule, on both sides, of {session.recipe.name}"
-        _image(pair_sheet(pairs), "jpeg", _key(session.recipe.name, "duplicates"), title)
+    pairs_of, key, what = _PAIRS[result.stage]
+    if pairs := pairs_of(_finished_work(session, result)):
+        title = f"{what} nearest the rule, on both sides, of {session.recipe.name}"
+        _image(pair_sheet(pairs), "jpeg", _key(session.recipe.name, key), title)
 
 
 def _selection(session: Session, result: Result) -> None:

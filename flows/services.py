@@ -23,8 +23,8 @@ import httpx
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json
+from data_catalog.recipes import PROJECT
 from ppcls_core.runtime.cluster import PORT, make_certificate
-from tasks.recipe import PROJECT
 from tasks.run.store import Store
 
 DEPLOYMENTS = "configs/prefect.yaml"

@@ -4,7 +4,7 @@
 
     find_duplicates("photos/new", "photos/test", out="duplicates")
     run = run_recipe("my_photos.yaml", "select.k=40")
-    model = run.model                      # or open_model("FOLDER of ppcls export")
+    model = run.model                      # or open_model("my_photos.yaml")
     model.label("photos/new")              # soft labels of many images
     model("cat.jpg")                       # classes of one
 
@@ -29,7 +29,7 @@ from ppcls_core.cli.common import bars
 from ppcls_core.cli.dedup import search_given
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.result.write import SearchResult
-from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.exported import Exported, find_exported
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.predict import Classifier, Guess, Row, classify
 from ppcls_core.report.search import PAGE
@@ -124,10 +124,8 @@ class Model:
     `ppcls predict` and `ppcls serve` are faster.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError: no folder that `ppcls export` or `ssld run` wrote."""
-        exported = Exported(folder)
-        self.folder, self.classes = folder, exported.sidecar.classes
+    def __init__(self, exported: Exported) -> None:
+        self.folder, self.classes = exported.directory, exported.sidecar.classes
         import_paddle()
         predict = exported.on_training_engine()
         self._classifier = Classifier(
@@ -174,9 +172,10 @@ class Model:
         return escape(f"{len(self.classes):,} classes ({names}): {self.folder}")
 
 
-def open_model(folder: str | Path) -> Model:
-    """The exported model in `folder`. Raises UserError: it is none."""
-    return Model(Path(folder))
+def open_model(given: str | Path) -> Model:
+    """The exported model in the folder `given`, or the student that the recipe of this name, or in
+    this file, exported last. Raises UserError: there is none."""
+    return Model(find_exported(given, print))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
 from data_catalog.published import published_weights
+from data_catalog.recipes import recipe_path
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
@@ -31,9 +32,8 @@ from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
 from ppcls_core.models.weights.files import find_weights, is_here, published_file
 from ppcls_core.runtime.cluster import LOCAL
+from tasks.trainings import with_trainings
 
-PROJECT = Path(__file__).resolve().parent.parent
-RECIPES = PROJECT / "configs" / "ssld"
 DISTILLED = ("distill", "finetune", "fix")  # trainings that the student goes through, in order
 STUDENTS = ("baseline", *DISTILLED)
 TRAINED = ("teacher", *STUDENTS)
@@ -235,22 +235,6 @@ class Recipe(Config):
         )
 
 
-def known_recipes() -> dict[str, Path]:
-    """The recipes in configs/ssld and below, by name."""
-    return {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a recipe given as a path, or as the name of one in configs/ssld or below."""
-    direct = Path(name)
-    if direct.suffix in (".yaml", ".yml") or direct.is_file():
-        return direct.resolve()
-    known = known_recipes()
-    if name in known:
-        return known[name]
-    raise UserError(f"recipe '{name}': no such file and no such recipe{closest(name, known)}")
-
-
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """The recipe `name` with `settings` (`a.b=value`) over it, models and weights checked. Raises
     UserError: as `load_recipes`, and for several students."""
@@ -270,9 +254,9 @@ def load_recipes(name: str, settings: Sequence[str] = (), complete: bool = True)
     """
     path = recipe_path(name)
     of_students = [one for one in settings if one.startswith(("students.", "students="))]
-    data = override({"name": path.stem, **load_yaml(path)}, of_students)
-    students = data.pop("students", None)
     common = [setting for setting in settings if setting not in of_students]
+    data = override({"name": path.stem, **_whole(load_yaml(path), common)}, of_students)
+    students = data.pop("students", None)
     if students is None:
         return [_recipe(override(data, common), path, complete)]
     recipes = []
@@ -282,6 +266,15 @@ def load_recipes(name: str, settings: Sequence[str] = (), complete: bool = True)
             own = {**merged, "name": f"{data['name']}-{student}"}
             recipes.append(_recipe(own, path, complete))
     return recipes
+
+
+def _whole(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The content of a recipe with all its trainings; those that it leaves out are like the
+    `distill` that `settings` make of it."""
+    of_distill = [setting for setting in settings if setting.startswith(("distill.", "distill="))]
+    distill = {"distill": with_trainings(data)["distill"]}
+    like = with_trainings(data | override(distill, of_distill))
+    return like | data | distill
 
 
 def _sections(students: Any, path: Path) -> dict[str, dict[str, Any]]:
@@ -317,7 +310,7 @@ def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
     except UserError as error:
         if all(name in data for name in required):
             raise
-        hint = "`ssld init FOLDER` writes a recipe with every section, sized by your images"
+        hint = "`ssld init FOLDER` writes a recipe for your images and this machine"
         raise UserError(f"{error}\n({hint})") from None
     _check_models(recipe, path)
     recipe = _resolve_data(recipe, path.parent)

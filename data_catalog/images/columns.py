@@ -184,6 +184,13 @@ class Images:
         return dict(zip(found.ids, found.sources(), strict=True))
 
 
+def together(first: Images, second: Images) -> Images:
+    """The images of `first` and those of `second` that have other ids."""
+    is_known = pc.is_in(second.table["image_id"], first.table["image_id"].combine_chunks())
+    table = pa.concat_tables([first.table, second.table.filter(pc.invert(is_known))])
+    return replace(first, table=table, roots=second.roots | first.roots)
+
+
 def loose_images(
     root: Path, names: Sequence[str], labels: Sequence[int | None] | np.ndarray | None = None
 ) -> Images:

@@ -26,6 +26,11 @@ def log(line: str) -> None:
     console.print(escaped(line), soft_wrap=True)
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error, so that it does not mix with results."""
+    print(escaped(line), file=sys.stderr)
+
+
 class LogMonitor(SilentMonitor):
     """Prints notes and figures, such as those of an epoch."""
 

@@ -1,6 +1,7 @@
 """The search for duplicates by itself."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,16 +12,25 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import UserError, override, parse
-from data_catalog.base.files import read_json
+from data_catalog.base.files import LockHeld, locked, read_json
 from data_catalog.images.collect import collect
+from data_catalog.recipes import MANIFEST, newest_result
 from ppcls_core.cli.common import bars, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.decisions import REVIEWED, append_decision, read_decisions
+from ppcls_core.dedup.decisions import REVIEWED, append_decision, honoured, read_decisions
 from ppcls_core.dedup.result.removal import ALTERED, TRUE, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
-from ppcls_core.dedup.search import INDEX, LIST, RECORD, Search, check_given, reserved
+from ppcls_core.dedup.search import (
+    INDEX,
+    LIST,
+    RECORD,
+    Search,
+    check_given,
+    reserved,
+    stage_search,
+)
 from ppcls_core.report.intervals import wilson
 from ppcls_core.report.model import percent
 from ppcls_core.report.search import PAGE, write_search_page
@@ -48,7 +58,10 @@ def dedup(  # noqa: PLR0913 - a command's options
         str, typer.Option(help="Address of a cluster's head, whose hosts all see pool and --out.")
     ] = LOCAL,
     review: Annotated[
-        Path | None, typer.Option(help="The --out of a search: judge its pairs on a page.")
+        Path | None,
+        typer.Option(
+            help="Judge pairs on a page: the --out of a search, a recipe, or a stage's folder."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option(*OVERRIDE, help="rule=strict and other settings.")
@@ -64,7 +77,9 @@ def dedup(  # noqa: PLR0913 - a command's options
     stopped.
 
     --review DIR shows the pairs nearest the rule first, on a page of this machine alone. What is
-    judged is kept at once in DIR/reviewed.jsonl; at the end the files of DIR follow it.
+    judged is kept at once in DIR/reviewed.jsonl; at the end the files of DIR follow it. A recipe's
+    name or file means its stage dedup. No review changes a stage's folder: its decisions go to
+    reviewed.jsonl in the current folder, which the recipe's `dedup.reviewed` then names.
     """
     if review:
         if pool or against or within or out or verify or overrides:
@@ -131,31 +146,53 @@ def _finish(search: Search, monitor: Monitor) -> SearchResult:
     return result
 
 
-def _review(folder: Path) -> None:
-    """Show the pairs of a finished search's folder until a signal; then its files follow."""
-    search, given = _reopened(folder)
-    with reserved(search, given, log):
-        resolve_name(_PAGE)(search, log)
+def _review(given: Path) -> None:
+    """Show the pairs of a finished search until a signal; then its files follow, unless a stage of
+    the pipeline left them."""
+    if of_recipe := newest_result(str(given), "dedup", log):
+        labelled = newest_result(str(given), "overlap", log)
+        log(f"pairs of the pool; those of the labelled images: ppcls dedup --review {labelled}")
+    folder = of_recipe or given
+    if (folder / MANIFEST).exists():
+        return _review_stage(folder.resolve())
+    search, searched = _reopened(folder)
+    with reserved(search, searched, log):
+        resolve_name(_PAGE)(search, folder / REVIEWED, log)
         log("the files of the search follow what was judged ...")
         result = _finish(search, SilentMonitor())
     log(_listed(result.pool_counts))
-    log(f"judged: {_listed(result.decision_counts) or 'nothing'}; written: {folder}")
+    return log(f"judged: {_listed(result.decision_counts) or 'nothing'}; written: {folder}")
+
+
+def _review_stage(folder: Path) -> None:
+    """Show the pairs of a stage's folder, which stays as it is, until a signal."""
+    search, file = stage_search(folder), Path(REVIEWED).absolute()
+    try:
+        with locked(file.with_name(f".{REVIEWED}.lock")):
+            for decision in () if file.exists() else honoured(folder):
+                append_decision(file, decision)
+            log(f"decisions go to {file}")
+            resolve_name(_PAGE)(search, file, log)
+    except LockHeld as holder:
+        why = f"another review, process {holder}, writes there; wait, or go to another folder"
+        raise UserError(f"{file}: {why}") from None
+    decided = read_decisions(file if file.exists() else None).by_pair.values()
+    judged = Counter(str(each.verdict) for each in decided)
+    log(f"judged: {_listed(judged) or 'nothing'}")
+    if judged:
+        log(f"next, in the recipe:  dedup: {{reviewed: {file}}}")
+        log(f"or once:              ssld run RECIPE --set dedup.reviewed={file}")
 
 
 def _reopened(folder: Path) -> tuple[Search, list[Path]]:
     """The finished search that left `folder`, and the paths of its images. Raises UserError: there
     is none, or its images are not as they were."""
     record, head = read_json(folder / RECORD), read_json(folder / INDEX / "index.json")
-    if not (isinstance(record, dict) and isinstance(head, dict) and (folder / LIST).exists()):
+    is_search = isinstance(record, dict) and "given" in record and isinstance(head, dict)
+    if not (is_search and (folder / LIST).exists()):
         raise UserError(
             f"{folder}: holds no finished search; give the --out of a `ppcls dedup`, and run that "
             "again if it was stopped"
-        )
-    if "given" not in record:
-        raise UserError(
-            f"{folder}: is a stage of a pipeline, whose files no review may change; search its "
-            "pool by `ppcls dedup POOL --against VAL --out DIR`, review DIR, and name "
-            "DIR/reviewed.jsonl as `dedup.reviewed` in the recipe"
         )
     given, again = [Path(path) for path in record["given"]], "search them again, then review"
     for path in given:

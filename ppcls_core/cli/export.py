@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle
+from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle, tell
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.inference import int8, sidecar
-from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.exported import Exported, find_exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.jobs import lite
-from ppcls_core.jobs.trained import Choice, Trained, find_trained
+from ppcls_core.jobs.trained import Choice, Trained, find_student, find_trained
 from ppcls_core.runtime.timer import Repeats
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ class ModelOptions:
 
     model: Annotated[
         str,
-        typer.Argument(help="A name of `ppcls models`, or a YAML file as `ppcls train` takes it."),
+        typer.Argument(
+            help="A name of `ppcls models`, a YAML file as `ppcls train` takes it, or a recipe of "
+            "`ssld run`: the student that it exported last."
+        ),
     ]
     weights: Annotated[
         Path | None,
@@ -52,9 +55,10 @@ class ModelOptions:
     ] = None
 
     def find(self) -> Trained:
-        """The model. Raises UserError, as `find_trained` does."""
+        """The model. Raises UserError, as `find_student` and `find_trained` do."""
         settings = tuple(self.overrides or ())
-        return find_trained(self.model, Choice(self.weights, self.classes, self.size, settings))
+        choice = Choice(self.weights, self.classes, self.size, settings)
+        return find_student(self.model, choice, tell) or find_trained(self.model, choice)
 
 
 def export(
@@ -64,10 +68,12 @@ def export(
 ) -> None:
     """Export a model for inference: program, weights, and how to use them (sidecar.json).
 
-    The same form serves a trained model and a published one:
-    ppcls export resnet.yaml --weights output/ResNet50/best.pdparams --out exported;
-    ppcls export ResNet50_vd_ssld --out exported.
-    What is written is checked against the network.
+    The same form serves a trained model, a published one, and the student that a recipe of
+    `ssld run` has exported last. What is written is checked against the network.
+
+    ppcls export resnet.yaml --weights output/ResNet50/best.pdparams --out exported
+    ppcls export ResNet50_vd_ssld --out exported
+    ppcls export my_recipe.yaml --out exported --onnx
     """
     trained = model.find()
     check_folder(out, (*sidecar.FILES, sidecar.ONNX), trained.weights)
@@ -162,7 +168,8 @@ def export_lite(
 
 def lite_benchmark(
     models: Annotated[
-        list[Path], typer.Argument(metavar="EXPORTED...", help="Folders of `ppcls export`.")
+        list[Path],
+        typer.Argument(metavar="EXPORTED...", help="Folders of `ppcls export`, or recipes."),
     ],
     threads: Annotated[
         str, typer.Option(help="Numbers of threads, with commas between them.")
@@ -178,7 +185,7 @@ def lite_benchmark(
     Runs on Paddle's inference engine on this machine, which is not Paddle-Lite on a phone.
     """
     counts = lite.threads_of(threads)
-    opened = [Exported(model) for model in models]
+    opened = [find_exported(model, tell) for model in models]
     start_paddle(max(counts))
     for line in lite.lines(opened, precision, counts, Repeats(warmup, repeats, seconds=0)):
         log(line)

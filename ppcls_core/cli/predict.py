@@ -12,17 +12,22 @@ import numpy as np
 import typer
 
 from data_catalog.base.config import UserError, parse
-from ppcls_core.cli.common import console, figures_table, late, start_paddle
+from ppcls_core.cli.common import console, figures_table, late, start_paddle, tell
 from ppcls_core.cli.export import ModelOptions, Threads
-from ppcls_core.inference.exported import Exported, Logits
+from ppcls_core.inference.exported import Logits, find_exported
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.outputs import Writer, check_target, format_of, opened
 from ppcls_core.inference.predict import Classifier, Row, classify
 from ppcls_core.inference.sheet import MAX_TILES, check_sheet, write_sheet
 from ppcls_core.inference.sidecar import Sidecar
-from ppcls_core.runtime.terminal import escaped
 
-Folder = Annotated[Path, typer.Argument(metavar="EXPORTED", help="Folder of `ppcls export`.")]
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="EXPORTED",
+        help="Folder of `ppcls export`, or a recipe: the student that it exported last.",
+    ),
+]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16", "int8"],
     typer.Option(help="What the engine computes in; int8 after `ppcls quantize`."),
@@ -107,7 +112,7 @@ def predict(  # noqa: PLR0913 - a command's options
     An image that cannot be read is a row with the reason; then the exit status is 1.
     """
     asked.check()
-    exported, num_threads = Exported(model), start_paddle(asked.threads)
+    exported, num_threads = find_exported(model, tell), start_paddle(asked.threads)
     settings = {
         "precision": precision,
         "threads": num_threads,
@@ -126,7 +131,7 @@ def py_infer(model: Folder, asked: PredictOptions) -> None:
     An image that cannot be read is a row with the reason; then the exit status is 1.
     """
     asked.check()
-    exported = Exported(model)
+    exported = find_exported(model, tell)
     start_paddle(asked.threads)
     _run(exported.sidecar, exported.on_training_engine(), asked)
 
@@ -189,6 +194,6 @@ def report(counts: Counter[str], lost: str, *paths: Path | None) -> None:
     written = [str(path) for path in paths if path]
     said += f"; written: {', '.join(written)}" if written else ""
     sys.stdout.flush()
-    print(escaped(said), file=sys.stderr)
+    tell(said)
     if bad:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import override, parse
-from ppcls_core.cli.common import log
+from ppcls_core.cli.common import log, tell
 from ppcls_core.cli.export import Threads
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.cli.predict import Device, Folder, Precision, ResultOptions, report
@@ -39,11 +39,11 @@ def serve(  # noqa: PLR0913 - a command's options
     Images of many requests run as one batch. /health, /ready, /metrics (Prometheus) and
     /openapi.json are there too. Ctrl-C or SIGTERM ends it after what is under way.
     """
-    from ppcls_core.inference.exported import Exported
+    from ppcls_core.inference.exported import find_exported
     from ppcls_core.serving.access import access_to, read_token
     from ppcls_core.serving.limits import ServeConfig
 
-    exported = Exported(model)
+    exported = find_exported(model, tell)
     config = parse(ServeConfig, override({}, overrides or []), "ppcls serve")
     access = access_to(host, read_token(token_file, os.environ.get(TOKEN)))
     from ppcls_core.serving import server
@@ -52,7 +52,7 @@ def serve(  # noqa: PLR0913 - a command's options
 
     cores = len(os.sched_getaffinity(0))
     settings = {"precision": precision, "threads": threads or cores, "device": device}
-    served = ServedModel(exported.sidecar, lambda: engine(model, settings))
+    served = ServedModel(exported.sidecar, lambda: engine(exported.directory, settings))
     with server.listen(host, port) as bound:
         service = ModelService(served, config, access, cores)
         server.serve(service, bound, log)

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import UserError, closest
-from ppcls_core.cli.common import late, log
+from data_catalog.recipes import newest_images
+from ppcls_core.cli.common import late, log, tell
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.data.augment.gallery import draw_gallery
 from ppcls_core.jobs.job import load_job
 from ppcls_core.jobs.paddleclas.recipes import recipe_name, recipe_rows, recipe_text
+from ppcls_core.jobs.trained import Choice, find_student
 
 File = Annotated[
     Path,
@@ -53,11 +55,18 @@ def evaluate(
         Path | None, typer.Option(help="The accuracy of each class goes here (CSV).")
     ] = None,
 ) -> None:
-    """Measure the accuracy of weights on the validation images of a configuration."""
-    job = load_job(config, overrides or [])
+    """Measure the accuracy of weights on the validation images of a configuration.
+
+    Of a recipe of `ssld run` those of the student that it exported last.
+    """
     if per_class and per_class.is_dir():
         raise UserError(f"--per-class {per_class}: is a folder; give the name of a file")
-    late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
+    choice = Choice(settings=tuple(overrides or ()))
+    if student := find_student(str(config), choice, tell):
+        val = newest_images(str(config), "val")
+        return late("ppcls_core.jobs.train:evaluate_student")(student, val, log, per_class)
+    job = load_job(config, overrides or [])
+    return late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
 
 
 def recipe(

@@ -102,7 +102,7 @@ def download(
 ) -> None:
     """Download published weights: once, resumed where it broke off, checked.
 
-    ppcls download ResNet50_vd_ssld -p pretrained;
+    ppcls download ResNet50_vd_ssld -p pretrained
     ppcls train -c my.yaml -o pretrained_model=pretrained/ResNet50_vd_ssld_pretrained
 
     Their name alone, pretrained_model=ResNet50_vd_ssld, downloads them likewise.

@@ -17,6 +17,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, parse
@@ -137,6 +138,18 @@ def _read(path: Path, found: dict[_Key, Decision]) -> None:
         found.pop(decision.key, None)
         if decision.verdict:
             found[decision.key] = decision
+
+
+def honoured(folder: Path) -> list[Decision]:
+    """The decisions that the result in a search's folder follows."""
+    found: list[Decision] = []
+    files: dict[str, Verdict] = {"pairs": "accepted", "refused": "refused"}
+    for name, verdict in files.items():
+        rows = pq.read_table(folder / f"{name}.parquet", filters=pc.field("reviewed")).to_pylist()
+        for row in rows:
+            of = {key: row[key] for key in Decision.model_fields.keys() & row.keys()}
+            found.append(Decision(**of, verdict=verdict))
+    return found
 
 
 def append_decision(path: Path, decision: Decision) -> None:

@@ -21,7 +21,7 @@ from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.result.removal import Searched
 from ppcls_core.dedup.result.write import SearchResult, val_account, write_result
-from ppcls_core.dedup.search import INDEX, POOL, SHARDS, Search
+from ppcls_core.dedup.search import POOL, SHARDS, Search
 from ppcls_core.runtime.cluster import LOCAL, run_on
 from ppcls_core.runtime.monitor import Monitor, check
 from ppcls_core.runtime.shards import Advance, Process, ShardJob
@@ -82,15 +82,11 @@ def _some(names: list[str], total: int) -> str:
 
 def _index(search: Search, monitor: Monitor) -> ValIndex:
     """The index, built unless an earlier run left it whole."""
-    path = _index_folder(search)
+    path = search.index_folder
     if not (path / "index.json").exists():
         build_index(search.val, search.config, path, search.workers, monitor)
     shutil.rmtree(path / SHARDS, ignore_errors=True)  # of a build killed after its last step
     return load_index(path)
-
-
-def _index_folder(search: Search) -> Path:
-    return search.index or search.out / INDEX
 
 
 def _note_val(search: Search, index: ValIndex, val: Searched, monitor: Monitor) -> None:
@@ -141,8 +137,7 @@ def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:
         opening = partial(_scanning, search.pool, index, search.workers)
     else:
         write_images(pool, search.pool)
-        folder = _index_folder(search).absolute()
-        opening = partial(_open_scanning, pool, search.pool.roots, folder)
+        opening = partial(_open_scanning, pool, search.pool.roots, search.index_folder)
     job = ShardJob(out / SHARDS, len(search.pool), search.shard_size, opening)
     run_on(search.cluster, job, monitor)
     pool.unlink(missing_ok=True)

@@ -27,10 +27,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from data_catalog.base.config import UserError
+from data_catalog.base.config import UserError, parse
 from data_catalog.base.files import LockHeld, digest_of, locked, read_json, write_json
-from data_catalog.images.columns import Images
+from data_catalog.images.columns import Images, together
 from data_catalog.images.identity import content_digest
+from data_catalog.recipes import MANIFEST, images_in
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.decisions import REVIEWED, Decisions
 from ppcls_core.dedup.match.index import FORMAT
@@ -75,6 +76,11 @@ class Search:
         return self.pool if self.against is None else self.against
 
     @property
+    def index_folder(self) -> Path:
+        """Where the index of the images that are searched for lies, absolute."""
+        return (self.index or self.out / INDEX).absolute()
+
+    @property
     def within(self) -> bool:
         """Whether the pool is searched within."""
         return self.against is None
@@ -95,6 +101,28 @@ class Search:
         """Names of the files of the result, but for those of the index and the shards."""
         tables = TABLES if self.within else (*TABLES, *VAL_TABLES)
         return [*(f"{n}.parquet" for n in tables), *TEXTS, "kept.arrow", LIST]
+
+
+def stage_search(folder: Path) -> Search:
+    """The finished search that a stage of the pipeline left in `folder`, its images as the store's
+    stage `data` has them. Raises UserError: a stage that searches nothing, or no such images."""
+    record, made = read_json(folder / RECORD), read_json(folder / MANIFEST)
+    if record is None:
+        raise UserError(
+            f"{folder}: is of the stage {made['stage']}, which searches nothing; give a folder of "
+            "dedup or overlap"
+        )
+    config = parse(DedupConfig, made["settings"]["dedup"], str(folder))
+    data = (path.parent for path in folder.parents[1].glob(f"data/*/{MANIFEST}"))
+    for at in sorted(data, key=lambda path: path.stat().st_mtime, reverse=True):
+        if made["stage"] == "dedup":
+            pool = images_in(at, "pool")
+        else:
+            pool = together(images_in(at, "train"), images_in(at, "teacher"))
+        search = Search(pool, images_in(at, "val"), folder, config, workers=1)
+        if list(search.digests) == record["images"]:
+            return search
+    raise UserError(f"{folder}: its images are not in the store any more; run the recipe again")
 
 
 def check_given(out: Path, given: Sequence[Path]) -> None:

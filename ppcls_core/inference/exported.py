@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.recipes import newest_result
 from ppcls_core.inference.sidecar import FILES, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 
 if TYPE_CHECKING:
     from ppcls_core.inference.predictor import EngineOptions
 
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 3, S, S] to float32 [N, C]
+
+
+def find_exported(given: str | Path, note: Callable[[str], None]) -> Exported:
+    """The exported model in the folder `given`, or the student that the recipe of this name, or in
+    this file, exported last; `note` takes what else `given` could have meant. Raises UserError: as
+    `newest_result` and `Exported`."""
+    return Exported(newest_result(str(given), "export", note) or Path(given))
 
 
 class Exported:
@@ -27,7 +35,7 @@ class Exported:
             if not (directory / name).is_file():
                 raise UserError(
                     f"{directory}: has no {name}; expected a folder written by `ppcls export`, "
-                    "or the student of a recipe, which `ssld run` names"
+                    "or a recipe that `ssld run` has finished"
                 )
         self.directory, self.sidecar = directory, read_sidecar(directory / SIDECAR)
         # Paddle opens other weights without a word, and gives noise; so does another image size.

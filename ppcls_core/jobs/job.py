@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from data_catalog.base.config import Config, UserError, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
 from data_catalog.base.files import read_json
+from data_catalog.recipes import is_recipe_of_pipeline
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
@@ -134,11 +135,10 @@ def load_job(path: Path, settings: list[str]) -> Job:
             paddleclas.note(str(path), f"{what}; the last counts")
         fields = paddleclas.job_fields(override(data, settings), str(path))
         job = parse(PaddleClasJob, fields, str(path), paddleclas.key_of)
-    elif {"student", "distill"} <= data.keys() or {"data", "students"} <= data.keys():
+    elif is_recipe_of_pipeline(data):
         raise UserError(
-            f"{path}: is a recipe of the pipeline, for `ssld run`, which exports its student: that "
-            f"of the last run lies in the store at latest/{path.stem}/model (`ssld run` names the "
-            "folder), ready for `ppcls predict` and `ppcls serve`"
+            f"{path}: is a recipe of the pipeline, trained by `ssld run {path}`; `ppcls predict`, "
+            "`eval`, `export` and `serve` take the student that it exported last"
         )
     elif repeated:
         raise UserError(f"{path}: {repeated[0]}; keep one")

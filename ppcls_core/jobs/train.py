@@ -1,6 +1,7 @@
 """Runs a `Job`: trains, evaluates, or tries both out on synthetic images."""
 
 import importlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.jobs.job import INPUTS, RUN_TIME, SETTINGS, ImageList, Job, recorded
+from ppcls_core.jobs.trained import Trained
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
@@ -144,12 +146,28 @@ def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
         log(
             f"{record[0]}: the training tested at {own} pixels, {job.key('preprocess')} says {size}"
         )
+    data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
+    return _measure(job, model, data, log, per_class)
+
+
+def evaluate_student(
+    student: Trained, images: Images, log: Log, per_class: Path | None = None
+) -> Accuracy:
+    """Accuracy on `images` of a student that the pipeline has exported; as `evaluate_job`."""
+    assert student.weights, "a student's weights lie beside it"
+    check_class_names(student.weights, images.classes)
+    data = EvalData(images, student.preprocess, len(os.sched_getaffinity(0)))
+    return _measure(student.job, student.network(), data, _of_first(log), per_class)
+
+
+def _measure(
+    job: Job, model: Network, data: EvalData, log: Log, per_class: Path | None
+) -> Accuracy:
     with _console(log, job) as monitor:
-        data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
         accuracy = evaluate(model, data, monitor)
     if per_class is not None and world().is_first:
-        _write_classes(per_class, accuracy, images.classes, job.topk)
-    shares = f"top1:{accuracy.top1:.4f} top{job.topk}:{accuracy.topk:.4f}"
+        _write_classes(per_class, accuracy, data.images.classes, data.topk)
+    shares = f"top1:{accuracy.top1:.4f} top{data.topk}:{accuracy.topk:.4f}"
     log(f"{shares} images:{accuracy.num_images}")
     for reason, count in accuracy.lost.items():
         log(f"left out as {reason}: {count}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,12 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, override, parse
 from data_catalog.base.errors import settings_named
+from data_catalog.base.files import read_json
 from data_catalog.images.classes import read_classes
+from data_catalog.published import published_weights
+from data_catalog.recipes import MANIFEST, newest_result
 from ppcls_core.data.transforms import Preprocess
-from ppcls_core.inference.sidecar import Sidecar
+from ppcls_core.inference.sidecar import SIDECAR, Sidecar, read_sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job, recorded
 from ppcls_core.jobs.paddleclas.recipes import is_recipe
 from ppcls_core.models import registry
@@ -23,7 +26,7 @@ from ppcls_core.models.weights.state import load_weights
 if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
 
-
+STUDENT = "student.pdparams"  # the weights beside a student that the pipeline has exported
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +69,31 @@ class Trained(Config):
         return Sidecar.of(self.job.model, self.classes, self.preprocess)
 
 
+def find_student(given: str, choice: Choice, note: Callable[[str], None]) -> Trained | None:
+    """The student that the recipe `given` of the pipeline exported last; None where that is no
+    recipe, or a model is called so (of which `note` is told). Raises UserError: as `newest_result`,
+    or settings, which a student that is made does not take."""
+    is_model = is_recipe(given) or given in {*registry.known_models(), *published_weights()}
+    taken = "the model of that name" if is_model else ""
+    folder = newest_result(given, "export", note, taken)
+    if folder is None:
+        return None
+    if choice.settings:
+        raise UserError(
+            f"{given}: is a recipe, whose student is made; give {choice.settings[0]} to `ssld run`"
+        )
+    sidecar, manifest = read_sidecar(folder / SIDECAR), read_json(folder / MANIFEST)
+    names = _class_names(choice, len(sidecar.classes))
+    fields = {"model": manifest["settings"]["student"], "num_classes": len(sidecar.classes)}
+    job = parse(Job, fields, str(folder / MANIFEST))
+    preprocess = _of_size(job.model, sidecar.preprocess, choice.size)
+    return Trained(
+        job=job.model_copy(update={"preprocess": preprocess}),
+        weights=choice.weights or folder / STUDENT,
+        classes=names or sidecar.classes,
+    )
+
+
 def find_trained(given: str, choice: Choice) -> Trained:
     """The model of the YAML file or recipe `given`, or else the one of that name.
 
@@ -74,18 +102,15 @@ def find_trained(given: str, choice: Choice) -> Trained:
     Raises UserError: unknown model or setting, no weights named, a size that the model cannot
     take, or another number of class names than classes.
     """
-    names = read_classes(choice.classes) if choice.classes else ()
     is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file() or is_recipe(given)
     if is_file:
         job = load_job(Path(given), list(choice.settings))
     else:
         fields = {"model": {"name": given}, **(_recorded(given, choice) or _published(given))}
+        names = read_classes(choice.classes) if choice.classes else ()
         classes = {"num_classes": len(names)} if names else {}
         job = parse(Job, override(fields | classes, choice.settings), f"model {given}")
-    if names and len(names) != job.num_classes:
-        raise UserError(
-            f"{choice.classes}: names {len(names)} classes, but the model has {job.num_classes}"
-        )
+    names = _class_names(choice, job.num_classes)
     weights = _weights(job, choice, is_file)
     return Trained(
         job=job.model_copy(update={"preprocess": _preprocess(job, choice, weights)}),
@@ -103,6 +128,16 @@ def _recorded(name: str, choice: Choice) -> dict[str, object]:
     if not any(setting.startswith("num_classes=") for setting in choice.settings):
         _log.warning(f"{path}: the training was of {job.num_classes} classes, and so is the model")
     return job.model_dump(include={"model", "num_classes", "preprocess"})
+
+
+def _class_names(choice: Choice, num_classes: int) -> tuple[str, ...]:
+    """Those of `choice.classes`, none without. Raises UserError: another number of names."""
+    names = read_classes(choice.classes) if choice.classes else ()
+    if names and len(names) != num_classes:
+        raise UserError(
+            f"{choice.classes}: names {len(names)} classes, but the model has {num_classes}"
+        )
+    return names
 
 
 def _published(name: str) -> dict[str, object]:
@@ -133,19 +168,24 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
 def _preprocess(job: Job, choice: Choice, weights: Path | None) -> Preprocess:
     """That of the training that left the weights, else the job's, where no setting says otherwise;
     or that of images of `choice.size`, the short side in proportion."""
-    found, size = job.preprocess, choice.size
+    found = job.preprocess
     record = weights and recorded(weights)
     if record and record[1].model.name == job.model.name and not _says_size(job, choice.settings):
         path, found = record[0], record[1].preprocess
-        if size is None:
+        if choice.size is None:
             given = f", not {job.preprocess.size}" if found.size != job.preprocess.size else ""
             _log.warning(f"{path}: it was tested at {found.size} pixels, and so is this{given}")
+    return _of_size(job.model, found, choice.size)
+
+
+def _of_size(model: registry.ModelConfig, found: Preprocess, size: int | None) -> Preprocess:
+    """That which is `found`, or that of images of `size`, the short side in proportion."""
     if size is not None and size != found.size:
         short = round(found.short * size / found.size) if found.short else None
         found = found.model_copy(update={"size": size, "short": short})
     if max(found.size, found.short or 0) > MAX_SIDE:
         raise UserError(f"got images of {found.size} pixels, expected at most {MAX_SIDE}")
-    registry.check_image_size(job.model, found.size)
+    registry.check_image_size(model, found.size)
     return found
 
 

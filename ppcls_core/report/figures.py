@@ -199,8 +199,10 @@ def _panel(
     axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
     axes.locator_params(nbins=3)
     axes.locator_params(axis="x", integer=True)
-    axes.margins(x=0.03, y=0.3)
-    axes.set_ylim(bottom=min((0.0, *(y for y in thin.y if math.isfinite(y)))))
+    axes.margins(x=0.03)
+    finite = [y for y in thin.y if math.isfinite(y)]
+    bottom, top = min(0.0, *finite), max(finite)
+    axes.set_ylim(bottom, top + 0.3 * (top - bottom or 1))  # room for the value, of a flat line too
     return None
 
 

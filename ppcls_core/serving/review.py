@@ -19,13 +19,7 @@ from fastapi.responses import HTMLResponse
 
 from data_catalog.base.config import Config
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.dedup.decisions import (
-    REVIEWED,
-    Decision,
-    Verdict,
-    append_decision,
-    read_decisions,
-)
+from ppcls_core.dedup.decisions import Decision, Verdict, append_decision, read_decisions
 from ppcls_core.dedup.match.pairs import FOUND
 from ppcls_core.dedup.result.gallery import DOUBTED
 from ppcls_core.dedup.search import Search
@@ -108,11 +102,11 @@ _KINDS = ("pairs", "refused")
 
 
 class ReviewService:
-    """The pairs of a finished search, and the application that shows them."""
+    """The pairs of a finished search, the application that shows them, the `file` of decisions."""
 
-    def __init__(self, search: Search, access: Access) -> None:
+    def __init__(self, search: Search, file: Path, access: Access) -> None:
         self.config, self.metrics = ServeConfig(), Metrics()
-        self._file, self._table = search.out / REVIEWED, pairs_to_judge(search.out)
+        self._file, self._table = file, pairs_to_judge(search.out)
         self._images = {
             side: images.take(images.rows_of(self._table[f"{side}_id"].to_pylist()))
             for side, images in {"pool": search.pool, "val": search.val}.items()
@@ -201,11 +195,12 @@ def review_page() -> HTMLResponse:
     return page_response("review.html")
 
 
-def serve_review(search: Search, say: Callable[[str], None]) -> None:
+def serve_review(search: Search, file: Path, say: Callable[[str], None]) -> None:
     """Show the pairs of the finished `search` on a free port of this machine alone, until SIGTERM
-    or SIGINT; `say` takes the address, which holds a token made for this time."""
+    or SIGINT, and add what is decided to `file`; `say` takes the address, which holds a token made
+    for this time."""
     token = secrets.token_urlsafe()
-    service = ReviewService(search, access_to("127.0.0.1", token))
+    service = ReviewService(search, file, access_to("127.0.0.1", token))
     with listen("127.0.0.1", 0) as bound:
         url = f"{address_of(bound)}/#{token}"
         run(Server(service), bound, lambda: say(f"judge the pairs at {url} ; Ctrl-C ends it"))

@@ -11,7 +11,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from tasks.recipe import PROJECT
+from data_catalog.recipes import PROJECT
 
 PACKAGES = ("flows", "tasks", "ppcls_core", "data_catalog")
 # A module that is imported late, by name: "package.module:object" or "package.module".

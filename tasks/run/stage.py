@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.files import read_json
 from data_catalog.images.columns import Images, Roots, read_images
+from data_catalog.recipes import ROOTS
 from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.monitor import Monitor
 from tasks.recipe import Recipe
@@ -62,7 +63,7 @@ class Work:
 
     def roots(self) -> Roots:
         """Where the images of each root lie on this machine."""
-        return read_json(self.input("data/roots.json"))
+        return read_json(self.input(f"data/{ROOTS}"))
 
     def images(self, name: str) -> Images:
         """The images that another stage's file lists."""

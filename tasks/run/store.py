@@ -22,12 +22,11 @@ from data_catalog.base.files import (
     locked,
     read_json,
     sha256_file,
-    user_folder,
     write_json,
 )
-from tasks.recipe import PROJECT
+from data_catalog.recipes import MANIFEST, last_keys, last_keys_file, result_folder, store_root
 
-MANIFEST, PROGRESS = "manifest.json", "progress.json"
+PROGRESS = "progress.json"
 LATEST = {"export": "model", "report": "report"}  # stages that a recipe has a link to
 RUN = "run.json"  # of a report: settings, and each stage's key, counts and seconds
 
@@ -105,12 +104,6 @@ class Result:
                 yield f"{name} was altered"
 
 
-def _clone_or_user() -> Path:
-    if (PROJECT / "pyproject.toml").is_file():
-        return PROJECT / "work"
-    return user_folder("XDG_DATA_HOME", ".local/share")
-
-
 @dataclass(frozen=True)
 class Store:
     """The folder that holds every stage's results."""
@@ -119,9 +112,8 @@ class Store:
 
     @staticmethod
     def default() -> Store:
-        """$SSLD_HOME/store, by default in the folder `work` of a clone, else in the user's data."""
-        home = os.environ.get("SSLD_HOME") or _clone_or_user()
-        return Store(Path(home).expanduser().resolve() / "store")
+        """That of this machine, at `store_root`."""
+        return Store(store_root())
 
     def is_full(self) -> bool:
         """Whether its disk has no megabyte left."""
@@ -129,7 +121,7 @@ class Store:
 
     def directory(self, stage: str, key: str) -> Path:
         """The folder of the result of `stage` under `key`, which need not exist."""
-        return self.root / stage / key[:20]  # short paths; the manifest has the whole key
+        return result_folder(self.root, stage, key)
 
     def load(self, stage: str, key: str) -> Result | None:
         """The result of `stage` under `key`, its files unchecked; None when it is not finished."""
@@ -161,12 +153,12 @@ class Store:
 
     def last(self, recipe: str) -> dict[str, str]:
         """Key of the last finished run of each stage for the recipe of this name."""
-        return read_json(self.root / "recipes" / f"{recipe}.json") or {}
+        return last_keys(self.root, recipe)
 
     def remember(self, recipe: str, stage: str, key: str) -> None:
         """Record `key` as the last finished run of `stage` for the recipe of this name."""
         if (last := self.last(recipe)).get(stage) != key:
-            write_json(self.root / "recipes" / f"{recipe}.json", last | {stage: key})
+            write_json(last_keys_file(self.root, recipe), last | {stage: key})
         if stage in LATEST:
             self._link(self.latest(recipe, stage), self.directory(stage, key))
 

@@ -21,12 +21,12 @@ from data_catalog.base.files import write_json, write_table
 from data_catalog.catalog import load_dataset
 from data_catalog.images.collect import describe
 from data_catalog.images.columns import SCHEMA, Images, write_images
+from data_catalog.recipes import ROOTS
 from data_catalog.sources import PLANTED_SCHEMA, Dataset, Splits
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Work
 
-ROOTS = "roots.json"
 QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a while
 
 _Read = dict[Dataset, Splits]

@@ -11,6 +11,7 @@ from data_catalog.base.files import read_json, write_bytes
 from ppcls_core.engine.run import HISTORY
 from ppcls_core.inference.export import export
 from ppcls_core.inference.sidecar import FILES, Sidecar
+from ppcls_core.jobs.trained import STUDENT
 from tasks.recipe import DISTILLED
 from tasks.run.stage import Outcome, Work
 from tasks.stages.training import student_of
@@ -26,6 +27,6 @@ def run(work: Work) -> Outcome:
     sidecar = Sidecar.of(work.recipe.student, classes, getattr(work.recipe, stage).preprocess)
     deviation = export(student, sidecar, work.directory)
     weights = work.inputs[stage].path("model.pdparams").read_bytes()
-    write_bytes(work.path("student.pdparams"), weights)
+    write_bytes(work.path(STUDENT), weights)
     metrics = {"deviation": deviation, "stage": stage}
-    return Outcome(files=[*FILES, "student.pdparams"], metrics=metrics)
+    return Outcome(files=[*FILES, STUDENT], metrics=metrics)

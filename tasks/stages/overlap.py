@@ -8,13 +8,11 @@ pairs.html, the page of it. Its index serves the stage dedup too.
 # Arrow makes its compute functions at import, unseen by a type checker:
 # pyright: reportAttributeAccessIssue=false
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import Images, write_images
+from data_catalog.images.columns import Images, together, write_images
 from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search
@@ -29,12 +27,13 @@ def run(work: Work) -> Outcome:
     """Search the labelled images for the validation images, without canaries: dedup has those."""
     sets = {name: work.images(f"data/{name}.arrow") for name in SPLITS}
     search = Search(
-        pool=_together(*sets.values()),
+        pool=together(*sets.values()),
         against=work.images("data/val.arrow"),
         out=work.directory,
         config=work.recipe.dedup.model_copy(update={"canaries": 0}),
         workers=work.recipe.run_time.workers,
         shard_size=work.recipe.shard_size,
+        cluster=work.recipe.run_time.cluster,
         title="labelled",
         decisions=read_decisions(work.recipe.dedup.reviewed),
     )
@@ -74,13 +73,6 @@ def run(work: Work) -> Outcome:
             "decisions": result.decision_counts,
         },
     )
-
-
-def _together(train: Images, teacher: Images) -> Images:
-    """Each image of both sets once."""
-    is_known = pc.is_in(teacher.table["image_id"], train.table["image_id"].combine_chunks())
-    table = pa.concat_tables([train.table, teacher.table.filter(pc.invert(is_known))])
-    return replace(train, table=table, roots=teacher.roots | train.roots)
 
 
 def _without(images: Images, ids: pa.Array) -> Images:

@@ -7,7 +7,7 @@ what `ssld compare` reads).
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes, write_json
-from data_catalog.images.columns import Source
+from data_catalog.images.columns import together
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
@@ -207,26 +207,27 @@ def curve(result: Result) -> Curve:
 
 
 def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
-    """Pairs to look at, those that nobody planted before the others."""
+    """Pairs of the pool to look at, those that nobody planted before the others."""
     chosen = work.table("dedup/gallery.parquet")
     pool, val = work.images("data/pool.arrow"), work.images("data/val.arrow")
     return drawn(chosen, pool.find, val.find, work.recipe.dedup)
 
 
+def labelled_pairs(work: Work) -> tuple[DuplicatePair, ...]:
+    """Pairs of the labelled images to look at."""
+    chosen = work.table("overlap/gallery.parquet")
+    train, teacher, val = (work.images(f"data/{n}.arrow") for n in ("train", "teacher", "val"))
+    return drawn(chosen, together(train, teacher).find, val.find, work.recipe.dedup)
+
+
 def overlap(work: Work) -> Overlap:
     """The labelled images that show a validation image."""
-    found, chosen = work.inputs["overlap"].metrics, work.table("overlap/gallery.parquet")
-    sets = [work.images(f"data/{name}.arrow") for name in ("train", "teacher", "val")]
-
-    def labelled(ids: Iterable[str]) -> dict[str, Source]:
-        wanted = list(ids)
-        return sets[1].find(wanted) | sets[0].find(wanted)
-
+    found = work.inputs["overlap"].metrics
     return Overlap(
         num_labelled=found["labelled"],
         num_val=found["val"],
         removed=found["removed"],
-        pairs=drawn(chosen, labelled, sets[2].find, work.recipe.dedup),
+        pairs=labelled_pairs(work),
         rows=clean_accuracies(work.inputs),
     )
 

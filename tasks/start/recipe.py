@@ -18,9 +18,10 @@ from ppcls_core.models.weights.files import published_file
 from ppcls_core.report.intervals import wilson
 from ppcls_core.runtime.gpu import gpu_names
 from tasks.start.photos import Photos, path_of
+from tasks.trainings import CROP, LONG, LR, SHARES, fix_size, schedule
 
 FEW_IMAGES, UNEQUAL, FEW_VAL = 20, 10, 100  # when classes and validation images are told as few
-MIN_EPOCHS, LONG = 5, 15  # an epoch less of the one is none; from the other on 5 epochs warm up
+MIN_EPOCHS = 5  # of a training that has the steps for one
 PUBLISHED_K, MANY_CLASSES = 4000, 100  # images a class; classes from which an image may serve 10
 
 
@@ -30,18 +31,16 @@ class Size:
 
     student: str  # as a recipe has it
     image_size: int
-    fix_size: int  # of the images in Fix
     batch_size: int  # at most
-    lr: float  # of the baseline, for `batch_size`
     steps: int  # of the baseline, and of distill
     about: str
 
 
 SMALL = "ResNet18_vd, spec: {depths: [1, 1, 1, 1], width: %d}"
 SIZES = {
-    "gpu": Size("MobileNetV3_large_x1_0", 224, 256, 128, 0.05, 6000, "a GPU"),
-    "many cores": Size(SMALL % 16, 112, 112, 32, 0.05, 3200, "8 cores or more, no GPU"),
-    "few cores": Size(SMALL % 8, 56, 56, 32, 0.05, 1600, "a few cores, no GPU"),
+    "gpu": Size("MobileNetV3_large_x1_0", 224, 128, 6000, "a GPU"),
+    "many cores": Size(SMALL % 16, 112, 32, 3200, "8 cores or more, no GPU"),
+    "few cores": Size(SMALL % 8, 56, 32, 1600, "a few cores, no GPU"),
 }
 SCRATCH = "{name: " + SMALL % 24 + "}"
 
@@ -153,7 +152,8 @@ def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Si
     """The recipe as YAML. Without pool images the student learns from the labelled ones alone."""
     num_train, num_classes = len(found.rows("train")), len(found.classes)
     batch = _batch(num_train, size.batch_size)
-    lr = size.lr * batch / size.batch_size
+    lr = LR * batch / size.batch_size
+    crop = _flow({"name": "RandomCrop", "scale": CROP})
     k = max(10, min(PUBLISHED_K, num_pool // (2 * num_classes)))
     chosen = num_train + min(num_pool, k * num_classes)
     teacher = teacher_at_hand(size)
@@ -182,22 +182,22 @@ select: {select}
 student: {{name: {size.student}}}  # others: `ppcls models`
 
 baseline:  # the student on labels alone, to compare with
-{_training_text(num_train, batch, lr, size.steps, size.image_size)}
+{_training_text("baseline", num_train, batch, lr, size)}
   augmentation: &augmentation
-    - {{name: RandomCrop, scale: [0.3, 1]}}  # at least this share of the picture
+    - {crop}  # at least this share of the picture
     - {{name: RandomFlip}}  # left and right; remove it where sides matter, as in letters
 distill:  # the student on the teacher's outputs
-{_training_text(chosen, batch, 3 * lr, size.steps, size.image_size)}
+{_training_text("distill", chosen, batch, lr, size)}
   augmentation: *augmentation
   teacher: replay  # its stored outputs, in place of asking it in each step
   teacher_batch_norm: running  # which stored outputs need
 finetune:  # then on the outputs for the labelled images alone, at a small rate
-{_training_text(num_train, batch, lr / 10, size.steps // 16, size.image_size)}
+{_training_text("finetune", num_train, batch, lr, size)}
   augmentation: *augmentation
   teacher: replay
   teacher_batch_norm: running
 fix:  # then its classifier alone, on whole pictures
-{_training_text(num_train, batch, lr / 10, size.steps // 10, size.fix_size)}
+{_training_text("fix", num_train, batch, lr, size)}
 """
 
 
@@ -209,17 +209,25 @@ def _batch(num_train: int, most: int) -> int:
     return batch
 
 
-def _training_text(num_images: int, batch: int, lr: float, steps: int, image_size: int) -> str:
-    an_epoch = max(num_images // batch, 1)
+def _training_text(name: str, num_images: int, batch: int, lr: float, size: Size) -> str:
+    """The lines of the training `name`; `lr` is the baseline's."""
+    share, image_size = SHARES[name], size.image_size
+    if name == "fix":
+        image_size = fix_size(image_size)
+    an_epoch, steps = max(num_images // batch, 1), round(size.steps * share.steps)
     epochs = max(round(steps / an_epoch), MIN_EPOCHS if steps > an_epoch else 1)
-    warmup = "" if epochs >= LONG else f"{min(1, epochs // 3)}"
-    schedule = warmup and f"\n  schedule: {{name: CosineWarmup, warmup_epochs: {warmup}}}"
+    timing = "" if epochs >= LONG else f"\n  schedule: {_flow(schedule(epochs))}"
     return (
         f"  epochs: {epochs}  # of {an_epoch:,} steps: {epochs * an_epoch:,} steps\n"
         f"  batch_size: {batch}  # images a step\n"
         f"  image_size: {image_size}  # pixels a side\n"
-        f"  lr: {lr:.3g}  # for this batch size{schedule}"
+        f"  lr: {lr * share.rate:.3g}  # for this batch size{timing}"
     )
+
+
+def _flow(section: Mapping[str, object]) -> str:
+    """A section on one line of YAML."""
+    return f"{{{', '.join(f'{key}: {value}' for key, value in section.items())}}}"
 
 
 def _teacher_text(teacher: str | None, size: Size) -> str:

@@ -117,7 +117,8 @@ def test_status_tells_done_and_stale(
 
 
 def test_every_recipe_of_the_project_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.recipe import RECIPES, load_recipe
+    from data_catalog.recipes import RECIPES
+    from tasks.recipe import load_recipe
 
     paths = sorted(RECIPES.glob("*.yaml"))
     assert {"demo", "clothing"} <= {path.stem for path in paths}

@@ -4,6 +4,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from prefect.exceptions import FailedRun
 
 from flows import dashboard
 from flows.dashboard import stage_monitor
@@ -26,6 +27,19 @@ def test_artifacts_of_two_recipes_have_other_keys():
     keys = [dashboard._key(name, "dedup-stage") for name in names]
     assert keys == ["demo-dedup-stage", "my-photos-v2-dedup-stage", "recipe-dedup-stage",
                     "a-b-dedup-stage"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.engine"])
+def test_a_failure_is_told_once_without_a_traceback(name):
+    """Prefect's engine logs what a run has told of itself again, with the engine's own frames."""
+
+    def is_logged(error: Exception | None) -> bool:
+        given = {"exc_info": error and (type(error), error, None)}
+        return bool(logging.getLogger(name).filter(logging.makeLogRecord(given)))
+
+    assert not is_logged(FailedRun("recipe mine.yaml: no such file"))
+    assert is_logged(ValueError("a defect"))
+    assert is_logged(None)
 
 
 def test_a_rate_is_told_once_it_means_something(clock, caplog):

@@ -12,6 +12,7 @@ import pytest
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
 from data_catalog.images.columns import read_images
+from flows import dashboard
 from ppcls_core.dedup.decisions import REVIEWED, Decision, Verdict, append_decision
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import STAGES, needed_for
@@ -89,6 +90,31 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     assert pq.read_table(cleaned.path("pairs.parquet")) == pq.read_table(
         done["overlap"].path("pairs.parquet")
     )
+
+
+def test_the_dashboard_shows_the_pairs_of_both_searches(
+    leaking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = list[tuple[str, str]]()
+    kinds = ("create_table_artifact", "create_image_artifact")
+    for kind in kinds:
+
+        def create(*data: object, key: str, description: str, kind: str = kind) -> None:
+            shown.append((kind, key))
+
+        monkeypatch.setattr(dashboard.artifacts, kind, create)
+    session = Session(load_recipe(str(TINY), leaking), Store(tmp_path))
+    for stage in needed_for("dedup"):
+        result = session.run(stage, SilentMonitor())
+        if stage.name != "data":
+            dashboard.publish(session, result)
+    table, image = kinds
+    assert shown == [
+        (table, "tiny-overlap-stage"),
+        (image, "tiny-overlap"),
+        (table, "tiny-dedup-stage"),
+        (image, "tiny-duplicates"),
+    ]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json
@@ -330,3 +331,19 @@ def test_a_full_disk_is_told_from_other_failures(
     monkeypatch.setattr(Store, "is_full", lambda store: True)
     with pytest.raises(UserError, match="free space or set SSLD_HOME"):
         session.run(stage, SilentMonitor())
+
+
+@pytest.mark.slow
+def test_a_recipe_of_data_teacher_and_student_runs(tmp_path: Path) -> None:
+    """All that it leaves out suits all else; settings alone make it small."""
+    whole = yaml.safe_load(TINY.read_text())
+    short = {name: whole[name] for name in ("data", "teacher", "student")}
+    for name in ("labelled", "pool"):
+        short["data"][name] = str(TINY.parent / "few.yaml")
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
+    settings = ["distill.epochs=1", "distill.batch_size=8", "distill.image_size=32"]
+    settings.append("dedup.canaries=0")
+    session = Session(load_recipe(str(tmp_path / "short.yaml"), settings), Store(tmp_path / "s"))
+    for stage in needed_for("report"):
+        session.run(stage, SilentMonitor())
+    assert session.done["evaluate"].metrics

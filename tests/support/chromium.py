@@ -111,11 +111,11 @@ def open_tab(folder: Path, url: str) -> Iterator[Tab]:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         address = _address(folder / "profile" / "DevToolsActivePort", process)
-        with urlopen(Request(f"http://{address}/json/new?{url}", method="PUT"), timeout=200) as new:
+        with urlopen(Request(f"http://{address}/json/new", method="PUT"), timeout=200) as new:
             debugger = json.load(new)["webSocketDebuggerUrl"]
         with connect(debugger, max_size=None, proxy=None) as connection:
             tab = Tab(connection)
-            tab.call("Page.navigate", url=url)  # again, now that errors are heard
+            tab.call("Page.navigate", url=url)  # now that errors are heard
             tab.wait("document.readyState === 'complete'")
             yield tab
     finally:

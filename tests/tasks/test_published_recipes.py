@@ -11,12 +11,13 @@ import pytest
 from data_catalog.base.config import Config, UserError, load_yaml
 from data_catalog.catalog import DATASETS
 from data_catalog.published import published_weights
+from data_catalog.recipes import RECIPES
 from ppcls_core.data.augment import AutoAugment, Mixup, RandomCrop, RandomFlip
 from ppcls_core.engine.config import DistillTraining, FixTraining, LabelTraining
 from ppcls_core.engine.optimizers import Momentum, Regularizer
 from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import Cosine, CosineWarmup, Piecewise, Schedule
-from tasks.recipe import RECIPES, load_recipe
+from tasks.recipe import load_recipe
 
 FOLDER = RECIPES / "published"
 FIGURES = re.compile(r"^# published: ((?:\w+ \d+\.\d+(?:, )?)+)$", re.MULTILINE)

@@ -8,10 +8,14 @@ import pytest
 import yaml
 
 from data_catalog.base.config import UserError
-from tasks.recipe import load_recipe, load_recipes
+from data_catalog.recipes import RECIPES
+from ppcls_core.engine.config import DistillTraining
+from tasks.recipe import STUDENTS, Recipe, load_recipe, load_recipes
+from tasks.start.recipe import SIZES
+from tasks.trainings import SHARES, fix_size
 from tests.conftest import TINY
 
-STUDENTS = {
+FAMILY = {
     "narrow": {"student": {"spec": {"width": 2}}},
     "long": {"distill": {"epochs": 7, "schedule": {"warmup_epochs": 3}}},
 }
@@ -20,7 +24,7 @@ STUDENTS = {
 @pytest.fixture
 def family(tmp_path: Path) -> Path:
     path = tmp_path / "family.yaml"
-    data = yaml.safe_load(TINY.read_text()) | {"students": STUDENTS}
+    data = yaml.safe_load(TINY.read_text()) | {"students": FAMILY}
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     return path
 
@@ -94,3 +98,73 @@ def test_views_that_nobody_replays_are_refused():
 def test_a_stage_measures_what_it_trains(section):
     with pytest.raises(UserError, match=rf"{section}.eval_every: got 0, expected 1 or more"):
         load_recipe(str(TINY), [f"{section}.eval_every=0"])
+
+
+SHORT = """
+data: {labelled: clothes, pool: clothes}
+teacher: {model: {name: ResNet18_vd}, train: {epochs: 2}}
+student: {name: ResNet18_vd}
+"""
+
+
+def short(tmp_path: Path, text: str = "", *settings: str) -> Recipe:
+    (tmp_path / "short.yaml").write_text(SHORT + text)
+    return load_recipe(str(tmp_path / "short.yaml"), settings)
+
+
+def test_a_recipe_may_leave_all_trainings_out(tmp_path):
+    recipe = short(tmp_path)
+    assert recipe.baseline.epochs == recipe.distill.epochs == 60
+    assert (recipe.finetune.epochs, recipe.fix.epochs) == (4, 6)
+    assert (recipe.fix.image_size, recipe.finetune.image_size) == (256, 224)
+    assert recipe.distill.teacher == recipe.finetune.teacher == "replay"
+    assert recipe.finetune.lr == recipe.fix.lr == pytest.approx(recipe.baseline.lr / 10)
+    assert recipe.baseline.augmentation == recipe.distill.augmentation
+
+
+def test_what_is_left_out_is_like_the_distillation(tmp_path):
+    text = "distill: {epochs: 32, lr: 0.3, batch_size: 8, image_size: 64, loss: kl}\n"
+    recipe = short(tmp_path, text)
+    assert recipe.distill == DistillTraining(
+        epochs=32, lr=0.3, batch_size=8, image_size=64, loss="kl"
+    )
+    for training in (recipe.baseline, recipe.finetune, recipe.fix):
+        assert (training.batch_size, training.image_size) == (8, 64)
+    assert (recipe.finetune.loss, recipe.finetune.epochs) == ("kl", 2)
+    assert recipe.finetune.teacher == recipe.distill.teacher == "online"
+    settings = ["distill.image_size=64", "distill.epochs=160", "finetune.epochs=7"]
+    recipe = short(tmp_path, "", *settings)
+    assert (recipe.baseline.image_size, recipe.fix.image_size) == (64, 64)
+    assert (recipe.baseline.epochs, recipe.finetune.epochs, recipe.fix.epochs) == (160, 7, 16)
+
+
+def test_what_a_recipe_states_stays_as_it_is():
+    for path in (TINY, *RECIPES.rglob("*.yaml")):
+        (recipe,) = load_recipes(str(path), complete=False)
+        stated = yaml.safe_load(path.read_text())
+        for name in STUDENTS:
+            training = getattr(recipe, name)
+            assert training == type(training).model_validate(stated[name]), (path, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "message"),
+    [
+        ("distill: {epochs: 3, epoch: 3}\n", "seed=1", r"unknown setting 'distill\.epoch'"),
+        ("distill: null\n", "seed=1", r"distill: expected"),
+        ("finetune: {lr: 0.1}\n", "seed=1", r"'finetune\.epochs' is required"),
+        ("", "distill.lr=fast", r"short\.yaml: distill\.lr: expected a number"),
+        ("", "baseline.epochs=0", r"baseline\.epochs: expected a value greater"),
+    ],
+)
+def test_mistakes_in_what_is_left_out(tmp_path, text, setting, message):
+    with pytest.raises(UserError, match=message) as error:
+        short(tmp_path, text, setting)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_init_writes_has_the_same_relations():
+    for size in SIZES.values():
+        steps = [round(size.steps * share.steps) for share in SHARES.values()]
+        assert steps == [size.steps, size.steps, size.steps // 16, size.steps // 10]
+        assert fix_size(size.image_size) in (256, size.image_size)

@@ -49,7 +49,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reviewing(root: Path) -> Iterator[str]:
     """The address of the page of a search, its token included."""
     search = Search(collect(root / "pool"), collect(root / "val"), root / "out", CONFIG, 1)
-    with serving(ReviewService(search, access_to("127.0.0.1", TOKEN))) as (url, _):
+    service = ReviewService(search, search.out / REVIEWED, access_to("127.0.0.1", TOKEN))
+    with serving(service) as (url, _):
         yield f"{url}/#{TOKEN}"
 
 

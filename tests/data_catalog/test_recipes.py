@@ -1,0 +1,88 @@
+"""A recipe's name, or its file, means its newest results; what else is called so comes first."""
+
+from pathlib import Path
+
+import pytest
+
+from data_catalog.base.config import UserError
+from data_catalog.base.files import write_json
+from data_catalog.recipes import (
+    MANIFEST,
+    is_recipe_of_pipeline,
+    last_keys_file,
+    newest_result,
+    result_folder,
+    store_root,
+)
+
+RECIPE = "data: {labelled: clothes, pool: clothes}\nstudent: {name: ResNet18_vd}\n"
+
+
+@pytest.fixture(autouse=True)
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An empty store and an empty current folder; what is told."""
+    monkeypatch.setenv("SSLD_HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return []
+
+
+def finish(recipe: str, key: str = "k" * 64) -> Path:
+    """The folder of a finished export of the recipe."""
+    folder = result_folder(store_root(), "export", key)
+    write_json(folder / MANIFEST, {})
+    write_json(last_keys_file(store_root(), recipe), {"export": key})
+    return folder
+
+
+def test_a_name_and_a_file_mean_the_newest_result(notes: list[str], tmp_path: Path) -> None:
+    Path("mine.yaml").write_text(RECIPE)
+    Path("called.yaml").write_text(RECIPE + "name: other\n")
+    first, second = finish("mine"), finish("mine", "l" * 64)
+    other, demo = finish("other", "m" * 64), finish("demo", "n" * 64)
+    assert first != second
+    for given in ("mine.yaml", "./mine.yaml", str(Path("mine.yaml").absolute()), "mine"):
+        assert newest_result(given, "export", notes.append) == second
+    assert newest_result("called.yaml", "export", notes.append) == other
+    assert newest_result("demo", "export", notes.append) == demo
+    assert newest_result("nothing", "export", notes.append) is None
+    assert notes == []
+
+
+def test_what_is_not_made_yet_is_told_with_the_command(notes: list[str]) -> None:
+    Path("mine.yaml").write_text(RECIPE)
+    for given in ("mine.yaml", "demo"):
+        with pytest.raises(UserError, match=rf"{given}.*no finished export.*`ssld run {given}`"):
+            newest_result(given, "export", notes.append)
+    (finish("demo") / MANIFEST).unlink()  # a damaged result is none
+    with pytest.raises(UserError, match="no finished export"):
+        newest_result("demo", "export", notes.append)
+
+
+def test_of_several_students_one_is_asked_for(notes: list[str]) -> None:
+    Path("family.yaml").write_text(RECIPE + "students: {small: {}, large: {}}\n")
+    small = finish("family-small")
+    with pytest.raises(UserError, match="give one of family-small, family-large"):
+        newest_result("family.yaml", "export", notes.append)
+    assert newest_result("family-small", "export", notes.append) == small
+
+
+def test_what_exists_comes_first_and_that_is_told(notes: list[str]) -> None:
+    folder = finish("demo")
+    assert newest_result("demo", "export", notes.append, "the model of that name") is None
+    Path("demo").mkdir()
+    assert newest_result("demo", "export", notes.append) is None
+    assert [note.partition(" is taken")[0] for note in notes] == [
+        "demo: the model of that name",
+        "demo: the folder of that name",
+    ]
+    assert all(str(folder) in note for note in notes)
+    Path("job.yaml").write_text("model: {name: ResNet18_vd}\n")
+    assert newest_result("job.yaml", "export", notes.append) is None
+    assert len(notes) == 2
+
+
+def test_recipes_are_told_from_other_files() -> None:
+    assert is_recipe_of_pipeline({"data": {}, "student": {}})
+    assert is_recipe_of_pipeline({"data": {}, "students": {}})
+    assert not is_recipe_of_pipeline({"model": {}, "train": {}})
