@@ -26,6 +26,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -120,7 +121,8 @@ def run_command(home: Path, log: Path) -> None:
     sys.argv = ["ssld", "run", str(TINY), *options]
     try:
         resolve_name("flows.cli:main")()
-    finally:  # which multiprocessing would leave out
+    finally:  # as an interpreter ends; multiprocessing would leave out the second
+        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
         atexit._run_exitfuncs()
 
 
@@ -224,9 +226,10 @@ class Watch:
             if all(table.exists() for table in tables):
                 yield from (record, *tables)
 
-    def running(self) -> list[str]:
-        """Stages that have begun and are not done."""
-        begun = {path.parent.name for path in self.store.root.glob("*/*") if path.is_dir()}
+    def running(self, since: float) -> list[str]:
+        """Stages that have begun after that time and are not done."""
+        locks = [path for path in self.store.root.glob("locks/*") if path.stat().st_mtime > since]
+        begun = {path.name.partition("-")[0] for path in locks}
         return [name for name in STAGES if name in begun and not self.is_done(name)]
 
     def is_done(self, stage: str) -> bool:
@@ -274,9 +277,10 @@ class Killer:
 
     def kill(self, rng: random.Random, where: str) -> int:
         """Start a run and kill parts of it until it ends; how many."""
-        run, struck = self.start(), list[tuple[str, str]]()
+        begun, struck = time.time(), list[tuple[str, str]]()
+        run = self.start()
         while not struck or self.pause is not None or struck[-1][0] in run.survives:
-            if not (hit := self._strike(run, rng)):
+            if not (hit := self._strike(run, begun, rng)):
                 break
             struck.append(hit)
             print(f"{where}: {hit[0]} in {hit[1]}", flush=True)
@@ -298,13 +302,14 @@ class Killer:
             self.tally[*hit, "the run itself" if went_on else "the next run"] += 1
         return len(struck)
 
-    def _strike(self, run: Run, rng: random.Random) -> tuple[str, str] | None:
+    def _strike(self, run: Run, begun: float, rng: random.Random) -> tuple[str, str] | None:
         """(kind of the process that was killed, in which stage); None when the run has ended."""
         left = [name for name in STAGES if not self.watch.is_done(name)]
         stage, part, draw = rng.choice([BEGINNING, *left[:NEXT]]), rng.random(), rng.random()
 
         def is_there() -> bool:
-            return not run.victims() or self.watch.is_done(stage) or stage in self.watch.running()
+            is_over = self.watch.is_done(stage) or not run.victims()
+            return is_over or stage in self.watch.running(begun)
 
         if stage != BEGINNING:
             wait_until(is_there, END_SECONDS)
@@ -314,7 +319,7 @@ class Killer:
             return None
         kind = sorted(found)[int(draw * len(found))]
         pid = found[kind][int(part * len(found[kind]))]
-        meanwhile = "+".join(self.watch.running()) or BEGINNING
+        meanwhile = "+".join(self.watch.running(begun)) or BEGINNING
         with suppress(ProcessLookupError):
             if self.pause is None:
                 os.kill(pid, signal.SIGKILL)
