@@ -123,7 +123,7 @@ def run_command(home: Path, log: Path) -> None:
         resolve_name("flows.cli:main")()
     finally:  # as an interpreter ends; multiprocessing would leave out the second
         threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
 
 
 class LocalRun:

@@ -113,6 +113,6 @@ class TemporaryServer:
 
 def _no_start(kind: str, value: Any) -> BaseException:
     """Why a server has ended before it answered, by what was received of it."""
-    if kind == "answer":
+    if kind == "answer" or isinstance(value, SystemExit):
         return UserError("Prefect's temporary server did not start; its messages are above")
     return UserError(f"{value}; run again") if isinstance(value, UserError) else value

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 import uvicorn
 from prefect.server.api.server import create_app
+from prefect.settings import PREFECT_HOME
 
+from data_catalog.base.files import locked
 from ppcls_core.runtime.processes import Parent
 
 
@@ -23,7 +25,9 @@ class _Server(uvicorn.Server):
         self._parent = parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # Two that make the same database at once fail.
+        with locked(PREFECT_HOME.value() / "ssld.lock", wait=True):
+            await super().startup(sockets)
         if self.started:
             self._parent.report()
 
