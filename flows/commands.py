@@ -1,6 +1,5 @@
 """The commands of `ssld`."""
 
-import atexit
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,12 +15,12 @@ from data_catalog.base.errors import UserError
 from data_catalog.images.columns import Images
 from data_catalog.recipes import RECIPES, known_recipes, recipe_path
 from flows import services
+from flows.api import reachable_server
 from flows.status import statuses
 from ppcls_core.cli.common import log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.report.intervals import is_noise
 from ppcls_core.runtime.cluster import certificate
-from ppcls_core.runtime.processes import Child
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
@@ -32,13 +31,6 @@ from tasks.stages.data import checked_data
 from tasks.steps import doubts, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
-STOP_SECONDS = 10  # for the temporary server to write what it has received
-# Variables of the temporary server, as Prefect sets them for its own.
-TEMPORARY = {
-    "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
-}
 _FLOW = "flows.ssld:ssld"  # imports Prefect
 console = Console(emoji=False, highlight=False, soft_wrap=True)
 
@@ -100,7 +92,11 @@ def run(
                 _print_steps(each, images, of_student_alone=number > 0)
             _run_flow(_findable(recipe), settings or [], until, refresh)
             sessions = [Session(each, Store.default()) for each in resolved]
-            assert all(_are_done(session, stages) for session in sessions)
+            if not all(_are_done(session, stages) for session in sessions):
+                raise UserError(
+                    f"{sessions[0].store.root}: results were removed or altered while others were "
+                    "made; run again: what is left is not made again"
+                )
         else:
             console.print("all of it is done: nothing was run again", style="dim")
     for number, session in enumerate(sessions):
@@ -123,7 +119,7 @@ def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
 def _run_flow(*parameters: object) -> None:
     """Run the flow; end this program where it fails."""
     services.prepare()
-    api = _reachable_server()
+    api = reachable_server()
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: api}):
@@ -217,42 +213,6 @@ def _findable(recipe: str) -> str:
     """`recipe` as a deployment's engine finds it too, which runs in another folder."""
     path = recipe_path(recipe)
     return path.stem if path == RECIPES / path.name else str(path)
-
-
-def _reachable_server() -> str:
-    """API of the active profile's server if it answers, else of a temporary one, or UserError."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
-
-    api = PREFECT_API_URL.value()
-    if api and services.is_healthy(api):
-        return api
-    child = Child(
-        "flows.temporary_server:open_server",
-        name="Prefect's temporary server",
-        environment={**TEMPORARY, "PREFECT_API_URL": ""},
-        with_paddle=False,
-    )
-    child.send(None)
-    atexit.register(_stop_server, child)  # after Prefect's own, which send the last events
-    resolve_name(_FLOW)  # meanwhile
-    seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-    if not child.pipe.poll(seconds):
-        raise UserError(
-            f"Prefect's temporary server did not start within {seconds} s; set "
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS higher, or start one with `ssld up`"
-        )
-    kind, value = child.receive()
-    if kind == "error":
-        raise value
-    if kind == "answer":
-        raise UserError("Prefect's temporary server did not start; its messages are above")
-    return value[0]
-
-
-def _stop_server(child: Child) -> None:
-    child.stop()
-    child.pipe.poll(STOP_SECONDS)  # it answers when it has stopped, or died
-    child.close()
 
 
 def _described(counts: Mapping[str, int]) -> Iterator[str]:

@@ -11,21 +11,25 @@ from contextlib import contextmanager
 
 import uvicorn
 from prefect.server.api.server import create_app
+from prefect.settings import PREFECT_HOME
 
+from data_catalog.base.files import locked
 from ppcls_core.runtime.processes import Parent
 
 
 class _Server(uvicorn.Server):
-    """Reports its address once it answers, and ends when its parent asks for it."""
+    """Reports once it answers, and ends when its parent asks for it."""
 
     def __init__(self, parent: Parent) -> None:
         super().__init__(uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on"))
         self._parent = parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            self._parent.report(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/api")
+        # Two that make the same database at once fail.
+        with locked(PREFECT_HOME.value() / "ssld.lock", wait=True):
+            await super().startup(sockets)
+        if self.started:
+            self._parent.report()
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._parent.stop_requested
@@ -41,11 +45,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def open_server() -> Callable[[None, Parent], None]:
-    """The child's function: it serves until it is asked to stop."""
+def open_server(descriptor: int) -> Callable[[None, Parent], None]:
+    """The child's function: it serves on the socket of that number until it is asked to stop."""
 
     def serve(request: None, parent: Parent) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as bound:
+        with socket.socket(fileno=descriptor) as bound:
             _Server(parent).run([bound])
 
     return serve

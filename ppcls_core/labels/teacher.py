@@ -44,6 +44,7 @@ from ppcls_core.models.features import without_classifier
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import ModelConfig, build_model
 from ppcls_core.models.weights.state import load_weights
+from ppcls_core.runtime.processes import ChildDied
 
 MIN_TOP1, MAX_KL = 0.98, 0.001  # of 16 bits with fp32
 Digest = Callable[[Path], str]  # sha256 of a file's content
@@ -339,12 +340,15 @@ def fastest_precision(
     """The first of `fast_precisions` whose float [N, C] logits agree with fp32's, else fp32.
 
     With it how the last one tried agrees, or with what error the engine refuses it (None: nothing
-    was tried).
+    was tried). Raises UserError: there are no logits in fp32, or the engine's process was killed.
     """
-    found = None
+    found, exact = None, None
     for precision in fast_precisions():
+        exact = logits_in("fp32") if exact is None else exact
         try:
-            found = agreement(logits_in("fp32"), logits_in(precision))
+            found = agreement(exact, logits_in(precision))
+        except ChildDied:  # which is no refusal: the choice would stay
+            raise
         except UserError as refused:
             found = refused
             continue

@@ -40,6 +40,10 @@ class PeerEnded(UserError):
     """Work failed because another process that takes part in it has ended: not the cause itself."""
 
 
+class ChildDied(UserError):
+    """A process that works for this one was killed: that says nothing of the work itself."""
+
+
 def exit_text(status: int) -> str:
     """An exit status in words; -N is the signal N, as `subprocess` has it."""
     if status >= 0:
@@ -142,11 +146,11 @@ class Child:
         except (EOFError, ConnectionResetError):
             return "error", self._death()
 
-    def _death(self) -> UserError:
+    def _death(self) -> ChildDied:
         status = self._process.wait()
         text = f"{self.name} has ended with {exit_text(status)}; {self.remedy}"
         words = self.log.read_text(errors="replace")[-LAST_WORDS:].strip() if self.log else ""
-        return UserError(f"{text}\n{words}" if words else text)
+        return ChildDied(f"{text}\n{words}" if words else text)
 
 
 def gather(

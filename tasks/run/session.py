@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -88,8 +90,9 @@ class Session:
         """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in
         processes of its own, on the GPUs from this number on if there are some, so that other
         stages may run meanwhile. Raises
-        UserError: a mistake the user can mend, too few devices, a full disk, or the same stage
-        running elsewhere; Interrupted: a stop was requested, what is finished is kept."""
+        UserError: a mistake the user can mend, too few devices, a full disk, results removed
+        meanwhile, or the same stage running elsewhere; Interrupted: a stop was requested, what is
+        finished is kept."""
         check_devices(self.recipe)
         try:
             return self._run_locked(stage, monitor, apart)
@@ -117,8 +120,9 @@ class Session:
                 self.engines.close()  # it needs the memory
             run = self._way_to_run(stage, apart)
             work = self.work(stage, clock)
-            outcome = run(stage, work)
-            result = self._result(stage, work, outcome, clock)
+            with _telling_removal(work):
+                outcome = run(stage, work)
+                result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)
         self.accept(result)
@@ -161,6 +165,28 @@ class Session:
                 "source": source_hash(stage.module),
             },
         )
+
+
+@contextmanager
+def _telling_removal(work: Work) -> Iterator[None]:
+    """Where the block fails, raise UserError if the folder of the stage, or of a result that it
+    may read, was removed meanwhile."""
+    own = os.open(work.directory, os.O_RDONLY)  # what is written makes the folder anew
+    try:
+        yield
+    except Exception as error:
+        folders = [result.directory for result in work.inputs.values()]
+        gone = next((folder for folder in folders if not (folder / MANIFEST).exists()), None)
+        if not (work.directory.exists() and os.path.samestat(os.fstat(own), work.directory.stat())):
+            gone = work.directory
+        if gone is None:
+            raise
+        raise UserError(
+            f"stage {work.stage}: {gone} was removed while the stage ran; run again: what is left "
+            "is not made again"
+        ) from error
+    finally:
+        os.close(own)
 
 
 @dataclass

@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from data_catalog.base.files import read_json
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 from tests.support.processes import kill_with_environment, wait_until, with_environment
+from tests.support.user import BIN, SLOW, User
 
-BIN = Path(sys.executable).parent
 # Enough shards and steps that a kill meets a stage in its middle.
 SETTINGS = [
     "shard_size=3",
@@ -25,36 +23,8 @@ SETTINGS = [
 ]
 
 
-SLOW = 5  # what the machine may be slower than usual
-
-
-class User:
-    """Someone with a fresh Prefect home who types commands from an unrelated folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, folder / "home" / "store"
-        own = ("PREFECT_", "SSLD_HOME", "PYTEST_")
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(own)}
-        homes = {"PREFECT_HOME": str(folder / "prefect"), "SSLD_HOME": str(folder / "home")}
-        self.environment = clean | homes | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
-    def types(self, *command: str) -> str:
-        done = subprocess.run(
-            [str(BIN / command[0]), *command[1:]],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=SLOW * 170,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def up(self) -> str:
-        return self.types("ssld", "up", "--port", str(self.port))
+class Deployer(User):
+    """A user who runs the deployment, and whose worker dies."""
 
     def deploys(self, *options: str) -> None:
         settings = "settings=[" + ", ".join(f'"{s}"' for s in SETTINGS) + "]"
@@ -79,9 +49,9 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> Iterator[User]:
+def user(tmp_path: Path) -> Iterator[Deployer]:
     """Whose services end with the test, however that ends."""
-    user = User(tmp_path)
+    user = Deployer(tmp_path)
     try:
         yield user
         user.types("ssld", "down")
@@ -92,7 +62,7 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SLOW * 420)
-def test_killed_in_dedup_label_and_distill_then_resumed(user: User, tmp_path: Path) -> None:
+def test_killed_in_dedup_label_and_distill_then_resumed(user: Deployer, tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{user.port}" in user.up()
     stamps: dict[Path, int] = {}
     for stage, sign in (

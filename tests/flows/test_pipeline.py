@@ -1,6 +1,7 @@
 """The stages together: results, caching, staleness, repair, resuming; without Prefect."""
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -307,6 +308,26 @@ def test_full_disk_is_said_and_finished_work_kept(
     monkeypatch.undo()
     session.run(STAGES["dedup"], SilentMonitor())
     assert calls[:2] == [0, 1]
+
+
+class Remover(SilentMonitor):
+    """Removes a folder when it hears of progress."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("removed", ["", "dedup"])
+def test_results_that_are_removed_meanwhile_are_told(tmp_path: Path, removed: str) -> None:
+    session = Session(load_recipe(str(TINY)), Store(tmp_path / "store"))
+    for name in ("data", "overlap"):
+        session.run(STAGES[name], SilentMonitor())
+    with pytest.raises(UserError, match=r"was removed while the stage ran; run again"):
+        session.run(STAGES["dedup"], Remover(tmp_path / "store" / removed))
+    assert "dedup" in run_stages(tmp_path / "store", until="dedup")[1]
 
 
 def test_following_and_needed_agree() -> None:

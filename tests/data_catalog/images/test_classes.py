@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.images.classes import read_classes
+from tests.support.damage import damaged
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,19 @@ def test_numbers_mean_those_numbers_in_any_order(tmp_path_factory, order):
     path = tmp_path_factory.mktemp("c") / "c.txt"
     path.write_text("".join(f"{number} class of {number}\n" for number in order))
     assert read_classes(path) == tuple(f"class of {number}" for number in range(12))
+
+
+@given(damaged("\ufeff0 tench, Tinca\r\n1: Käfer\n2\t3\n".encode()))
+def test_any_damage_gives_names_or_is_refused(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("c") / "c.txt"
+    path.write_bytes(data)
+    try:
+        names = read_classes(path)
+    except UserError as error:
+        assert str(path) in str(error)
+        return
+    assert len(set(names)) == len(names) > 0
+    assert all(name == name.strip() != "" for name in names)
 
 
 def test_a_line_without_number_makes_numbers_part_of_the_names(tmp_path):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.images.lists import label_hint, read_list
+from tests.support.damage import damaged
 
 
 def listed(folder, text, **options):
@@ -130,6 +131,22 @@ ENTRIES = st.lists(
 def test_any_list_reads_back(tmp_path, entries):
     text = "".join(f"{path} {label}\n" for path, label in entries)
     assert pairs(listed(tmp_path, text, strict=False)) == entries
+
+
+LIST = "\ufeffa.jpg 3\r\nmy photo 2.jpg\n./b c/ü.jpg\t12\n\nd//e.jpg 4 5\n/f.jpg -1\n".encode()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damaged(LIST), st.sampled_from([None, ",", "\t"]), st.booleans())
+def test_any_damage_gives_a_row_a_line_or_is_refused(tmp_path, data, delimiter, strict):
+    try:
+        found = listed(tmp_path, data, delimiter=delimiter, strict=strict)
+    except UserError as error:
+        assert "list.txt" in str(error)
+        return
+    lines = [line for line in data.replace(b"\r", b"\n").split(b"\n") if line.strip()]
+    assert len(found.images) == len(found.lines) <= len(lines)
+    assert all(found.images.ids)
 
 
 def test_states_come_in_order_and_missing_is_minus_one(tmp_path):

@@ -7,10 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.images.collect import collect
 from data_catalog.images.tars import TarImages, read_tar
+from tests.support.damage import damaged
 
 DATA = {"a.jpg": b"A" * 700, "deep/er/b.png": b"B" * 512, "readme.txt": b"no image"}
 
@@ -177,6 +180,25 @@ def test_no_tar_is_damaged(tmp_path: Path, data: bytes) -> None:
     found = written(tmp_path / "t.tar", data)
     assert [reason for _, reason, _ in found.damaged] == ["damaged_tar"]
     assert len(found.table) == 0
+
+
+FORMS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+TARS = [tar_of({"d/" * 60 + "ü.jpg": b"L"} | DATA, form)[:6144] for form in FORMS[1:]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(TARS).flatmap(damaged))
+def test_any_damage_gives_images_inside_the_tar(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("t") / "t.tar"
+    found = written(path, data)
+    names = found.table["name"].to_pylist()
+    assert len(set(names)) == len(names)
+    assert found.damaged or names or found.passed_over
+    assert set(images(path)) == set(names)
+    for row in found.table.to_pylist():
+        assert 0 <= row["offset"] <= row["offset"] + row["size"] <= len(data)
 
 
 def test_a_collection_names_what_is_wrong(tmp_path: Path) -> None:

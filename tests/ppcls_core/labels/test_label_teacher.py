@@ -19,6 +19,7 @@ from ppcls_core.labels.teacher import (
     fastest_precision,
 )
 from ppcls_core.models.registry import ModelConfig
+from ppcls_core.runtime.processes import ChildDied
 from tests.conftest import PROJECT
 
 ON_THE_ENGINE = """
@@ -97,6 +98,21 @@ def test_fp32_is_taken_when_the_engine_refuses_bf16(monkeypatch):
         return np.zeros((4, 3), np.float32)
 
     assert fastest_precision(logits_in) == ("fp32", refused)
+
+
+@pytest.mark.parametrize(
+    ("fails", "error"), [("fp32", UserError("no such file")), ("bf16", ChildDied("SIGKILL"))]
+)
+def test_what_is_no_refusal_is_not_taken_for_one(monkeypatch, fails, error):
+    monkeypatch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ("bf16",))
+
+    def logits_in(dtype):
+        if dtype == fails:
+            raise error
+        return np.zeros((4, 3), np.float32)
+
+    with pytest.raises(type(error), match=str(error)):
+        fastest_precision(logits_in)
 
 
 def test_without_bf16_there_is_nothing_to_compare(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from data_catalog.base.config import UserError
@@ -15,6 +16,7 @@ from ppcls_core.inference import onnx_session
 from ppcls_core.inference.onnx_session import external_data, open_session
 from ppcls_core.labels.config import FLOOR, OnnxConfig, OnnxPreprocess, as_logits
 from ppcls_core.labels.teacher import Engine, OnnxTeacher
+from tests.support.damage import damaged
 
 CLASSES, SIZE = 5, 16
 NINE, FOUR = np.ones((3, 9), np.float32), np.ones((4, 5), np.float32)
@@ -259,3 +261,16 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_session, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs onnx and onnxruntime: pip install 'ssld\[onnx\]'"):
         open_session(Net().save(tmp_path), 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(damaged(Net().proto().SerializeToString()))
+def test_any_damage_gives_a_session_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "net.onnx"
+    path.write_bytes(data)
+    try:
+        open_session(path, 1)
+    except UserError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,118 @@
+"""Prefect's API that a run reports to: of the server that is up, else of a temporary one.
+
+The temporary server is a process of the run's own and ends with it. Its socket is the run's: one
+that is killed leaves connections waiting, not refused, until another has taken its place. Refused,
+Prefect's client would ask again at twice the interval each time, and a run would never end.
+"""
+
+import atexit
+import socket
+import threading
+from concurrent.futures import Future
+from pkgutil import resolve_name
+from typing import Any
+
+from data_catalog.base.errors import UserError
+from flows import services
+from ppcls_core.cli.common import log
+from ppcls_core.runtime.processes import Child
+
+STOP_SECONDS = 10  # for the temporary server to write what it has received
+# Its variables, as Prefect sets them for its own.
+TEMPORARY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_API_URL": "",
+}
+_FLOW = "flows.ssld:ssld"  # imports Prefect
+
+
+def reachable_server() -> str:
+    """API of the active profile's server if it answers, else of a temporary one, which ends with
+    this program. Raises UserError: that does not start."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+    api = PREFECT_API_URL.value()
+    if api and services.is_healthy(api):
+        return api
+    server = TemporaryServer()
+    atexit.register(server.stop)  # after Prefect's own, which send the last events
+    resolve_name(_FLOW)  # meanwhile
+    server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+    return server.api
+
+
+class TemporaryServer:
+    """A server in a child process, which is replaced when it dies."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._stopping = False
+        self._answers: Future[None] = Future()
+        self._child = self._start()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    @property
+    def api(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/api"
+
+    def wait(self, seconds: float) -> None:
+        """Until it answers. Raises UserError: not within `seconds`, or it has ended."""
+        try:
+            self._answers.result(seconds)
+        except TimeoutError:
+            raise UserError(
+                f"Prefect's temporary server did not start within {seconds} s; set "
+                "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS higher, or start one with "
+                "`ssld up`"
+            ) from None
+
+    def stop(self) -> None:
+        """End it once it has written what it has received, or after STOP_SECONDS."""
+        self._stopping = True
+        self._child.stop()
+        self._keeper.join(STOP_SECONDS)
+        self._child.kill()
+        self._keeper.join()
+        self._child.close()
+        self._socket.close()
+
+    def _start(self) -> Child:
+        child = Child(
+            "flows.temporary_server:open_server",
+            (self._socket.fileno(),),
+            name="Prefect's temporary server",
+            remedy="what it has recorded is kept",
+            environment=TEMPORARY,
+            with_paddle=False,
+            descriptors=[self._socket.fileno()],
+        )
+        child.send(None)
+        return child
+
+    def _keep(self) -> None:
+        """Hear that it answers, and replace it when it dies, until it is to stop."""
+        while True:
+            kind, value = self._child.receive()
+            began = self._answers.done()
+            if kind == "report":
+                if not began:
+                    self._answers.set_result(None)
+                continue
+            if not began:
+                self._answers.set_exception(_no_start(kind, value))
+            if not began or self._stopping:
+                return
+            log(f"{value}; another takes its place")
+            self._child.close()
+            self._child = self._start()
+
+
+def _no_start(kind: str, value: Any) -> BaseException:
+    """Why a server has ended before it answered, by what was received of it."""
+    if kind == "answer" or isinstance(value, SystemExit):
+        return UserError("Prefect's temporary server did not start; its messages are above")
+    return UserError(f"{value}; run again") if isinstance(value, UserError) else value

@@ -1,0 +1,49 @@
+"""The temporary server of a run: replaced when it is killed, gone when the run is."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from data_catalog.base.errors import UserError
+from flows import api, services
+from tests.support.processes import wait_until, with_environment
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Folder of the server's records, by which its processes are known."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    return str(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_requests_wait_for_the_server_that_takes_a_killed_one_s_place(
+    home: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = api.TemporaryServer()
+    server.wait(300)
+    assert services.is_healthy(server.api)
+    (first,) = with_environment(home)
+    os.kill(first, signal.SIGKILL)
+    assert wait_until(lambda: first not in with_environment(home), 60)
+    assert httpx.get(f"{server.api}/health", timeout=300).status_code == 200
+    (second,) = with_environment(home)
+    assert second != first
+    assert "SIGKILL" in (said := capsys.readouterr().out)
+    assert "another takes its place" in said
+    server.stop()
+    assert with_environment(home) == []
+
+
+def test_a_server_that_dies_before_it_answers_is_told(home: str) -> None:
+    server = api.TemporaryServer()
+    (first,) = with_environment(home)
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"SIGKILL.*; run again"):
+        server.wait(300)
+    server.stop()
+    assert with_environment(home) == []
