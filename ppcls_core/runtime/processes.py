@@ -44,6 +44,9 @@ class ChildDied(UserError):
     """A process that works for this one was killed: that says nothing of the work itself."""
 
 
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # signals that a fault of the work does not send
+
+
 def exit_text(status: int) -> str:
     """An exit status in words; -N is the signal N, as `subprocess` has it."""
     if status >= 0:
@@ -146,11 +149,12 @@ class Child:
         except (EOFError, ConnectionResetError):
             return "error", self._death()
 
-    def _death(self) -> ChildDied:
+    def _death(self) -> UserError:
         status = self._process.wait()
         text = f"{self.name} has ended with {exit_text(status)}; {self.remedy}"
         words = self.log.read_text(errors="replace")[-LAST_WORDS:].strip() if self.log else ""
-        return ChildDied(f"{text}\n{words}" if words else text)
+        kind = ChildDied if -status in _FROM_OUTSIDE else UserError
+        return kind(f"{text}\n{words}" if words else text)
 
 
 def gather(

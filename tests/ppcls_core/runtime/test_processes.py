@@ -14,7 +14,7 @@ import pytest
 
 from data_catalog.base.config import UserError
 from ppcls_core.runtime.monitor import Interrupted
-from ppcls_core.runtime.processes import Child, Parent, PeerEnded, exit_text, gather
+from ppcls_core.runtime.processes import Child, ChildDied, Parent, PeerEnded, exit_text, gather
 from tests.conftest import PROJECT
 from tests.support.processes import is_running, wait_until
 
@@ -133,6 +133,7 @@ def test_a_death_is_told_in_words_with_the_last_of_the_log(tmp_path: Path, reque
             with pytest.raises(UserError, match=words) as error:
                 child(request_)
     assert ("its last words" in str(error.value)) == (request_ == "die")
+    assert isinstance(error.value, ChildDied) == (request_ == "die")
 
 
 def test_exit_statuses_have_words():
