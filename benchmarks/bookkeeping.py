@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,16 +32,14 @@ from rich.table import Table
 from selection import NUM_CLASSES, T, synthetic_shard
 
 from data_catalog.base.config import UserError
+from data_catalog.base.files import write_json
 from data_catalog.images.columns import IDS, REJECTED, read_images
 from ppcls_core.data.views import Views
-from ppcls_core.inference.engines import EngineProcess
 from ppcls_core.labels.shard import Header, label_table
-from ppcls_core.labels.teacher import Answers, Engine, Item
 from ppcls_core.runtime.monitor import SilentMonitor
-from ppcls_core.runtime.shards import Advance
+from ppcls_core.runtime.shards import Advance, Process
 from tasks.dag import STAGES
 from tasks.recipe import load_recipe
-from tasks.run.processes import Make
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import FileEntry, Result, Store
@@ -172,8 +169,9 @@ def dedup(folder: Path) -> None:
             pa.table([weak], schema=IDS),
         )
 
+    run_stage(folder, "overlap", "data")
     driver.scan = scan
-    run_stage(folder, "dedup", "data")
+    run_stage(folder, "dedup", "data", "overlap")
 
 
 def label(folder: Path) -> None:
@@ -183,17 +181,19 @@ def label(folder: Path) -> None:
     numbers = count()
 
     @contextmanager
-    def engines_of(work: Work, size: int) -> Iterator[list[Engine]]:
-        yield [Engine(process=cast(EngineProcess, SimpleNamespace(predictor=lambda *_: None)))]
+    def labelling(chosen: Any, views: Views, _: range, work: Work) -> Iterator[list[Process]]:
+        found, config = chosen.images(work), work.recipe.label
+        write_json(work.path(label_stage.ENGINE), {"precision": "fp32", "top1": None, "kl": None})
+        origin = label_stage.origin_of(work, views)
+        header = Header(origin, work.num_classes(), config.encoding, "fp32", config.k)
 
-    def labelling(answer: Answers, views: Views, header: Header) -> Make:
-        def make(items: Sequence[Item], _: Advance) -> dict[str, pa.Table]:
-            labels = _random_labels(next(numbers), [item[0] for item in items], header)
+        def process(rows: range, advance: Advance) -> dict[str, pa.Table]:
+            ids = list(found.part(rows.start, rows.stop).ids)
+            labels = _random_labels(next(numbers), ids, header)
             return {"labels": labels, "rejected": REJECTED.empty_table()}
 
-        return make
+        yield [process]
 
-    label_stage.engines_of = engines_of
     label_stage._labelling = labelling  # pyright: ignore[reportPrivateUsage]
     run_stage(folder, "label", "data", "dedup")
 
@@ -207,7 +207,7 @@ def _random_labels(number: int, ids: list[str], header: Header) -> pa.Table:
 
 def select(folder: Path) -> None:
     """The stage `select`."""
-    run_stage(folder, "select", "data", "dedup", "label")
+    run_stage(folder, "select", "data", "overlap", "dedup", "label")
 
 
 def store(folder: Path) -> None:

@@ -39,6 +39,7 @@ from input_pipeline import write_images
 from rich.console import Console
 from rich.table import Table
 
+from data_catalog.recipes import PROJECT
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
@@ -46,7 +47,7 @@ from ppcls_core.runtime import cluster
 from ppcls_core.runtime.monitor import Monitor, SilentMonitor
 from ppcls_core.runtime.shards import Advance, Process, ShardJob
 from tasks.dag import needed_for
-from tasks.recipe import PROJECT, load_recipe
+from tasks.recipe import load_recipe
 from tasks.run.session import Session
 from tasks.run.store import Store
 

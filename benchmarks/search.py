@@ -24,10 +24,10 @@ import numpy as np
 import optuna
 
 from data_catalog.base.files import write_bytes
+from data_catalog.recipes import PROJECT
 from ppcls_core.jobs.tuning.run import make_search, run_trials
 from ppcls_core.jobs.tuning.settings import Sampler, SearchSettings
 from ppcls_core.jobs.tuning.study import HyperSearch, next_trial, open_study, rows_of
-from tasks.recipe import PROJECT
 
 CLOTHES = PROJECT / "data_catalog" / "clothes"
 SHORT = 72  # pixels of the shorter side: the trainings crop 56

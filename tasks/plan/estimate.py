@@ -160,7 +160,7 @@ class _Estimate:
             return Cost(seconds, seconds)
         cost = self._here(used.start) + Cost(used.end.alone(max_threads()), used.end.core)
         for phase in used.phases:
-            cost += self._phase(phase)
+            cost += self._phase(phase) + self._here(phase.warm_up)
             after = phase.after * self.growth.get(self._set_of(phase), 1.0)
             cost += Cost(min(after.wall, after.core), after.core)  # one thread's
         return cost
@@ -176,7 +176,7 @@ class _Estimate:
         return self.name in (*SHARDED, *SEARCHES) or is_measured
 
     def _phase(self, phase: Phase) -> Cost:
-        num, each = self._units(phase), phase.each
+        num, each = max(0.0, self._units(phase) - phase.begun), phase.each
         if phase.unit == "canaries" or (self.name in SEARCHES and phase.unit == "images"):
             each += Cost(0, self._more_search())
         if not self._is_shared():

@@ -24,6 +24,7 @@ from ppcls_core.runtime.monitor import Monitor
 
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _POLL_SECONDS = 0.2  # between two looks at the memory
+_WARM_UP = 0.25  # of a phase, in which its threads and engines begin
 EPOCHS = "epochs"  # unit of the ends of epochs, each with a validation
 
 
@@ -56,16 +57,20 @@ class Cost:
 
 @dataclass
 class Phase:
-    """Work on `total` things of a `unit`: the cost of `done` of them, and of what followed.
+    """Work on `total` things of a `unit`: the cost of `done` of them, and of what else there was.
 
-    The first report of a phase is not in `done` nor in `cost`, but for EPOCHS: what led to it is no
-    work of the phase alone. `after` is what came between its last report and the next one's first.
+    The first report of a phase is in nothing of it, but for EPOCHS: what led to it is no work of the
+    phase alone. `warm_up` is what the next ones cost, up to a quarter of the phase, and `begun` how
+    many things they were: a process that has just begun takes longer. `after` is what came between
+    its last report and the next one's first.
     """
 
     total: int
     unit: str
     done: int = 0
     cost: Cost = Cost()
+    begun: int = 0
+    warm_up: Cost = Cost()
     after: Cost = Cost()
     last: int = 0  # as reported
 
@@ -152,7 +157,10 @@ class Timing(Monitor):
         phase = self._phases.setdefault((total, unit), Phase(total, unit))
         if phase.last or unit == EPOCHS:  # which begins where the steps end
             new = done - phase.last if done > phase.last else done  # it has begun again
-            phase.done, phase.cost = phase.done + new, phase.cost + spent
+            if unit != EPOCHS and done <= _WARM_UP * total:
+                phase.begun, phase.warm_up = phase.begun + new, phase.warm_up + spent
+            else:
+                phase.done, phase.cost = phase.done + new, phase.cost + spent
         elif self._current is None:
             self._start = spent
         else:
