@@ -23,6 +23,7 @@ from tasks.plan.sample import Sample
 from tasks.plan.timing import EPOCHS, Cost, Phase
 from tasks.recipe import STUDENTS, TRAINED, Recipe
 from tasks.run.processes import trainings
+from tasks.stages.probe import FITTED
 
 SHARDED = ("dedup", "label", "views")
 SEARCHES = ("overlap", "dedup")  # in the index of the validation images, which the first makes
@@ -161,7 +162,9 @@ class _Estimate:
         cost = self._here(used.start) + Cost(used.end.alone(max_threads()), used.end.core)
         for phase in used.phases:
             cost += self._phase(phase) + self._here(phase.warm_up)
-            after = phase.after * self.growth.get(self._set_of(phase), 1.0)
+            # What follows a probe's classifier opens the engine, whatever the number of images.
+            grows = phase.unit != FITTED
+            after = phase.after * (self.growth.get(self._set_of(phase), 1.0) if grows else 1.0)
             cost += Cost(min(after.wall, after.core), after.core)  # one thread's
         return cost
 
@@ -199,6 +202,8 @@ class _Estimate:
         growth = self.growth.get(self._set_of(phase), 1.0)
         if phase.unit == "canaries":
             return self.recipe.dedup.canaries
+        if self.name == "overlap" and phase.unit == "images":  # those of both sets, each once
+            return self.reads["train"]
         if self.config and phase.unit == "steps":  # as large as the sample's
             images = sum(number for name, number in self.reads.items() if name != "val")
             return images / trainings(self.sample.recipe)[self.name].batch_size

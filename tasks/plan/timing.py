@@ -59,10 +59,10 @@ class Cost:
 class Phase:
     """Work on `total` things of a `unit`: the cost of `done` of them, and of what else there was.
 
-    The first report of a phase is in nothing of it, but for EPOCHS: what led to it is no work of the
-    phase alone. `warm_up` is what the next ones cost, up to a quarter of the phase, and `begun` how
-    many things they were: a process that has just begun takes longer. `after` is what came between
-    its last report and the next one's first.
+    The first report of a phase is in nothing of it, but for EPOCHS: what led to it is no work of
+    the phase alone. `warm_up` is what the next ones cost, up to a quarter of the phase, and `begun`
+    how many things they were: a process that has just begun takes longer. `after` is what came
+    between its last report and the next one's first.
     """
 
     total: int

@@ -60,7 +60,12 @@ def _set_dask() -> None:
             "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,
             "distributed.scheduler.http.routes": [],
             "distributed.worker.http.routes": [],
+            # What nobody looks at costs a tenth of a core otherwise.
             "distributed.admin.system-monitor.gil.enabled": False,
+            "distributed.admin.system-monitor.interval": "5s",
+            "distributed.admin.tick.interval": "500ms",
+            "distributed.worker.profile.enabled": False,
+            "distributed.worker.memory.monitor-interval": "1s",
             # Networks and loaders share this host's cores among themselves.
             "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": str(max_threads())},
         }

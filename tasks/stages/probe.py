@@ -30,6 +30,7 @@ from tasks.run.stage import Work
 from tasks.stages.teachers import engines_of
 
 BATCH_SIZE = 16
+FITTED = "images fitted"  # unit of the progress between the features and the classifier
 _LABELLED = "overlap/teacher.arrow"
 FEATURES = pa.schema([("row", pa.int64()), ("features", pa.list_(pa.float32()))])
 
@@ -49,7 +50,9 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
         work.monitor.note(text)
     features = found["features"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)
     labels = images.labels[found["row"].to_numpy()]
+    work.monitor.progress(1, len(found), FITTED)
     strength = fit_classifier(model, features, labels, seed_of(work.recipe.seed, "probe"))
+    work.monitor.progress(len(found), len(found), FITTED)
     work.monitor.note(f"probe of {len(found):,} images: C {strength:.4g} by cross-validation")
     counts = {COUNTED + reason: number for reason, number in lost.items()}
     return {"in": len(images), "out": len(found), **counts}
