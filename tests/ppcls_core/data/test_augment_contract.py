@@ -193,7 +193,9 @@ def test_bad_alpha(operator):
 
 
 def test_center_crop_of_a_smaller_image_names_the_remedy():
-    with pytest.raises(UserError, match="224 x 224 pixels got an image of 100 x 300: put a Resize"):
+    with pytest.raises(
+        UserError, match="224 x 224 pixels got an image of 100 x 300: put a `Resize`"
+    ):
         CenterCrop()(noise(100, 300), rng(), 0.0)
 
 
