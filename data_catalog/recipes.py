@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_catalog.base.config import closest, load_yaml
+from data_catalog.base.config import closest, load_yaml, no_such_yaml
 from data_catalog.base.errors import UserError
 from data_catalog.base.files import read_json, user_folder
 from data_catalog.images.columns import Images, read_images
@@ -30,14 +30,17 @@ def known_recipes() -> dict[str, Path]:
 
 def recipe_path(name: str) -> Path:
     """The file of a recipe given as a path, or as the name of one in configs/ssld or below. Raises
-    UserError: there is none of that name."""
+    UserError: there is none of that name, with those that may be meant."""
     direct = Path(name)
-    if direct.suffix in _YAML or direct.is_file():
+    if direct.exists() and (direct.suffix in _YAML or direct.is_file()):
         return direct.resolve()
+    if direct.suffix in _YAML:
+        raise no_such_yaml(direct)
     known = known_recipes()
     if name in known:
         return known[name]
-    raise UserError(f"recipe '{name}': no such file and no such recipe{closest(name, known)}")
+    near = closest(name, [*known, *map(str, direct.parent.glob("*.y*ml"))])
+    raise UserError(f"recipe '{name}': no such file and no such recipe{near}")
 
 
 def is_recipe_of_pipeline(data: Mapping[str, Any]) -> bool:
@@ -80,10 +83,12 @@ def newest_result(
     file; None where nothing is called so.
 
     None too where `given` means something else: an existing file or folder, or what `taken` says;
-    `note` is then told of the result that it hides. Raises UserError: the recipe has no such result
-    yet, or one for each of several students, with the command that helps.
+    `note` is then told of the result that it hides. Raises UserError: no such file; the recipe has
+    no such result yet, or one for each of several students, with the command that helps.
     """
     path = Path(given)
+    if path.suffix in _YAML and not path.exists():
+        raise no_such_yaml(path)
     is_file = path.suffix in _YAML and path.is_file() and is_recipe_of_pipeline(_content(path))
     if path.exists() and not is_file:
         taken = f"the {'folder' if path.is_dir() else 'file'} of that name"

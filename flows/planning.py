@@ -68,7 +68,7 @@ def plan(  # noqa: PLR0913 - options of a command
                 tell = partial(_tell, status)
                 sample = sample_of(each, given, rates, Path(folder), tell)
             rows = estimate.plan(sample, machines)
-        _print(sample, machines, rows, _last_seconds(each.name))
+        print_plan(sample, machines, rows, _last_seconds(each.name))
 
 
 def _tell(status: Status, stage: str) -> None:
@@ -99,15 +99,14 @@ def _last_seconds(recipe: str) -> dict[str, float]:
     return {stage: result.record["seconds"] for stage, result in found.items() if result}
 
 
-def _print(
+def print_plan(
     sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]", last: dict[str, float]
 ) -> None:
-    table = Table("stage", box=None, pad_edge=False, header_style="bold")
+    """Print the plan as a table, without its empty columns, and what the figures rest on; `last`
+    has the seconds of each stage in the last run."""
     names = ["images", "core hours", "GPU hours", "time", "memory", "read", "written", "network"]
-    for name in [*names, *(["last run"] if last else [])]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    lines = [
+        [
             row.stage,
             f"{row.images:,}" if row.images else "",
             f"{row.core_hours:,.2f}",
@@ -115,13 +114,25 @@ def _print(
             duration(row.seconds),
             *(size(number) for number in (row.memory, row.disk_in, row.disk_out, row.network)),
             *([duration(last[row.stage]) if row.stage in last else ""] if last else []),
-        )
+        ]
+        for row in rows
+    ]
     total = [sum(getattr(row, name) for row in rows) for name in ("core_hours", "gpu_hours")]
     seconds = sum(row.seconds for row in rows)
     moved = (size(sum(getattr(row, n) for row in rows)) for n in ("disk_in", "disk_out", "network"))
     hours = (f"{total[0]:,.2f}", f"{total[1]:,.1f}" if total[1] else "")
     ran = [duration(sum(last.values()))] if last else []
-    table.add_row("in all", "", *hours, duration(seconds), "", *moved, *ran, style="bold")
+    lines.append(["in all", "", *hours, duration(seconds), "", *moved, *ran])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    heads = ["stage", *names, *(["last run"] if last else [])]
+    columns = zip(heads, zip(*lines, strict=True), strict=True)
+    filled = {head: cells for head, cells in columns if any(cells)}  # 80 letters have no more room
+    for head in filled:
+        table.add_column(head, justify="left" if head == "stage" else "right", no_wrap=True)
+    *each, all_of_them = zip(*filled.values(), strict=True)
+    for line in each:
+        table.add_row(*line)
+    table.add_row(*all_of_them, style="bold")
     console.print(f"[bold]{sample.whole_recipe.name}[/]")
     console.print(table)
     for line in _notes(sample, machines, rows):

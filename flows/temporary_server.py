@@ -17,6 +17,17 @@ from data_catalog.base.files import locked
 from ppcls_core.runtime.processes import Parent
 
 
+def in_one_line(record: logging.LogRecord) -> bool:
+    """A filter: an error of one of Prefect's services, which goes on after it, loses its traceback,
+    which in a run's terminal looks like the end of the run."""
+    error = record.exc_info and record.exc_info[1]
+    if error and record.name.startswith("prefect.server"):
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        record.msg = f"{record.getMessage()}: {said}; Prefect's server goes on"
+        record.args, record.exc_info = (), None
+    return True
+
+
 class _Server(uvicorn.Server):
     """Reports once it answers, and ends when its parent asks for it."""
 
@@ -28,6 +39,8 @@ class _Server(uvicorn.Server):
         # Two that make the same database at once fail.
         with locked(PREFECT_HOME.value() / "ssld.lock", wait=True):
             await super().startup(sockets)
+        for handler in logging.root.handlers:
+            handler.addFilter(in_one_line)
         if self.started:
             self._parent.report()
 

@@ -61,10 +61,18 @@ def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict
     return data
 
 
+def no_such_yaml(path: Path) -> UserError:
+    """The error that there is no file `path`, with those beside it that may be meant."""
+    near = closest(path.name, (each.name for each in path.parent.glob("*.y*ml")))
+    return UserError(f"{path}: no such file{near or '; give the path of a YAML file'}")
+
+
 def _read(path: Path) -> str:
     try:
+        if not path.exists():
+            raise no_such_yaml(path)
         # Opening a FIFO would wait for its writer.
-        if path.exists() and not path.is_file():
+        if not path.is_file():
             raise UserError(f"{path}: is a folder or a device; give the path of a YAML file")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

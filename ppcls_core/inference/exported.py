@@ -33,8 +33,9 @@ class Exported:
         """Raises UserError if a file is missing, or they are not as they were written together."""
         for name in FILES:
             if not (directory / name).is_file():
+                lack = f"has no {name}" if directory.exists() else "no such folder or recipe"
                 raise UserError(
-                    f"{directory}: has no {name}; expected a folder written by `ppcls export`, "
+                    f"{directory}: {lack}; expected a folder written by `ppcls export`, "
                     "or a recipe that `ssld run` has finished"
                 )
         self.directory, self.sidecar = directory, read_sidecar(directory / SIDECAR)

@@ -6,7 +6,7 @@ Nothing is copied or changed. What is left out of training and validation has a 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.threads import map_threads
 from data_catalog.images.collect import collect, describe_lost
 from data_catalog.images.columns import Images
+from data_catalog.images.formats import text_of
 from data_catalog.images.found import WORKERS
 from data_catalog.sources import Dataset, FilesConfig
 from ppcls_core.data.decode import BadImage, read_image
@@ -123,7 +124,7 @@ def _by_folders(folder: Path, progress: Progress) -> Photos:
     depth, notes = 0, list[str]()
     while (only := _only_folder(paths, depth)) is not None:
         notes.append(f"everything lies in `{only}`, which is taken for the folder itself")
-        depth += 1
+        folder, depth = folder / only, depth + 1
     places = {name: _first_of(paths, depth, SPLIT_NAMES[name]) for name in SPLIT_NAMES}
     train = places["train"]
     split, names = np.full(len(paths), "", object), [""] * len(paths)
@@ -145,6 +146,8 @@ def _by_folders(folder: Path, progress: Progress) -> Photos:
     found = Photos(images, classes, split, label, notes=notes)
     for row in outside:
         found.leave_out(row, "lies in no class folder" + " of train or val" * bool(train))
+    if empty := _without_image(folder / train, {*names, *places.values()}):
+        found.notes.append(f"no image lies in {', '.join(empty)}")
     if lost := describe_lost(images.passed_over, images.damaged.to_pylist()):
         found.notes.append(lost)
     return found
@@ -155,6 +158,12 @@ def _only_folder(paths: Sequence[tuple[str, ...]], depth: int) -> str | None:
     tops = {parts[depth] if len(parts) > depth + 1 else "" for parts in paths}
     below = {parts[depth + 1] for parts in paths if len(parts) > depth + 2}
     return tops.pop() if len(tops) == 1 and "" not in tops and len(below) > 1 else None
+
+
+def _without_image(folder: Path, known: Collection[str]) -> list[str]:
+    """The folders in `folder`, hidden ones aside, whose names `known` lacks."""
+    names = {text_of(os.fsencode(path.name)) for path in folder.glob("*") if path.is_dir()}
+    return sorted(name for name in names.difference(known) if not name.startswith("."))
 
 
 def _first_of(paths: Sequence[tuple[str, ...]], depth: int, names: Sequence[str]) -> str:

@@ -106,4 +106,4 @@ def test_bad_yaml_file(tmp_path, text, words):
 
 
 def test_absent_yaml_file(tmp_path):
-    assert "none.yaml: cannot be read" in mistake("none.yaml", {}, tmp_path)
+    assert "none.yaml: no such file" in mistake("none.yaml", {}, tmp_path)

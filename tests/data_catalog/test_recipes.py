@@ -1,16 +1,18 @@
 """A recipe's name, or its file, means its newest results; what else is called so comes first."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from data_catalog.base.config import UserError
+from data_catalog.base.config import UserError, load_yaml
 from data_catalog.base.files import write_json
 from data_catalog.recipes import (
     MANIFEST,
     is_recipe_of_pipeline,
     last_keys_file,
     newest_result,
+    recipe_path,
     result_folder,
     store_root,
 )
@@ -57,6 +59,20 @@ def test_what_is_not_made_yet_is_told_with_the_command(notes: list[str]) -> None
     (finish("demo") / MANIFEST).unlink()  # a damaged result is none
     with pytest.raises(UserError, match="no finished export"):
         newest_result("demo", "export", notes.append)
+
+
+@pytest.mark.parametrize("given", ["photo.yaml", "./photo.yaml", "photos.yml", "photos"])
+def test_a_misspelt_recipe_is_told_with_the_file_that_is_there(
+    notes: list[str], given: str
+) -> None:
+    Path("photos.yaml").write_text(RECIPE)
+    ways: list[Callable[[str], object]] = [recipe_path]
+    if given != "photos":  # which is the name of its results
+        ways.append(lambda name: load_yaml(Path(name)))
+        ways.append(lambda name: newest_result(name, "export", notes.append))
+    for way in ways:
+        with pytest.raises(UserError, match=r"no such file.*; did you mean 'photos.yaml'\?"):
+            way(given)
 
 
 def test_of_several_students_one_is_asked_for(notes: list[str]) -> None:

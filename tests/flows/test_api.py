@@ -1,5 +1,6 @@
 """The temporary server of a run: replaced when it is killed, gone when the run is."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from data_catalog.base.errors import UserError
 from flows import api, services
+from flows.temporary_server import in_one_line
 from tests.support.processes import wait_until, with_environment
 
 
@@ -17,6 +19,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Folder of the server's records, by which its processes are known."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     return str(tmp_path)
+
+
+def test_an_error_of_a_service_is_one_line() -> None:
+    error = OSError("database is locked\n[SQL: INSERT INTO ...]")
+    for name, told in (
+        ("prefect.server.events", "Failed in loop: database is locked; Prefect's server goes on"),
+        ("prefect.flow_runs", "Failed in loop"),
+    ):
+        record = logging.LogRecord(
+            name, logging.ERROR, "", 0, "Failed in %s", ("loop",), (OSError, error, None)
+        )
+        assert in_one_line(record)
+        assert record.getMessage() == told
+        assert (record.exc_info is None) == name.startswith("prefect.server")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.base.config import UserError
+from flows import planning
 from tasks.dag import STAGES
 from tasks.plan.estimate import Machines, StagePlan, images_read, plan
 from tasks.plan.sample import Sample, take_sample
@@ -44,6 +45,18 @@ def test_a_sample_runs_every_stage_on_some_of_each_set(sample: Sample) -> None:
         assert one.used.memory > 0, name
     labelled = {phase.unit: phase.total for phase in sample.stages["label"].used.phases}
     assert labelled == {"images": sample.stages["dedup"].result.counts["kept"]}
+
+
+def test_the_table_fits_a_terminal(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    planning.print_plan(sample, HERE, plan(sample, HERE), dict.fromkeys(STAGES, 1.0))
+    title, heads, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[: len(STAGES)]] == list(STAGES)
+    assert heads.split()[-2:] == ["last", "run"]
+    assert "GPU" not in heads  # nothing stands there
+    assert title == sample.whole_recipe.name
 
 
 def test_ten_times_the_images_take_about_ten_times_as_much(sample: Sample) -> None:

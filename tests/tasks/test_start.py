@@ -75,6 +75,16 @@ def test_every_image_is_in_a_split_or_left_out_with_a_reason(messy: Path, tmp_pa
     assert any("notes.PDF" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("inside", ["", "train", "photos"])
+def test_a_folder_without_an_image_is_told(tmp_path: Path, inside: str) -> None:
+    root = folder_of(tmp_path / inside, {"cat": 4, "dog": 4})
+    for name in ("bird", "pool", ".cache"):
+        (root / name).mkdir()
+    found = inspect(tmp_path, None, quiet)
+    assert found.classes == ("cat", "dog")
+    assert "no image lies in bird, pool" in found.notes
+
+
 def test_what_is_written_is_a_recipe_of_the_same_images(messy: Path, tmp_path: Path) -> None:
     found = made(messy, tmp_path)
     recipe = load_recipe(str(tmp_path / "my.yaml"))

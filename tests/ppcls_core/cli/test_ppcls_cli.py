@@ -180,6 +180,7 @@ def test_weights_are_converted(ppcls, tmp_path):
         (("convert", __file__, "out.pdparams"), "not a weights file"),
         (("export", "ResNet50", "--out", __file__), "is a file; give the name of a folder"),
         (("predict", ".", "x.jpg"), "has no inference.json; expected a folder written by"),
+        (("predict", "gone", "x.jpg"), "gone: no such folder or recipe; expected a folder written"),
         (("infer", "ResNet50", "x.jpg", "--out", "."), "is a folder; give the name of a file"),
         (("dedup",), "give POOL, the images to search"),
         (("dedup", "gone"), "gone: no folder, list file or tar there; correct the path"),
