@@ -19,6 +19,7 @@ from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
+from ppcls_core.data.lost import check_lost, missing_of
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -216,8 +217,8 @@ def _try_out(job: Job, log: Log) -> None:
 
 def images_of(job: Job, *splits: Split) -> list[Images]:
     """The images of `splits`, which the job has: those of its list files or class folders. Raises
-    UserError: no such list, a line without a label, a label outside the classes, or splits that
-    number one class differently."""
+    UserError: no such list, a line without a label, a label outside the classes, splits that
+    number one class differently, or more than `max_lost` of the files missing."""
     sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
     lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
     roots = {split: Path(source.root).absolute() for split, source in sources.items()}
@@ -229,6 +230,10 @@ def images_of(job: Job, *splits: Split) -> list[Images]:
         keys[split] = job.key(f"{split}.list")
     dataset = Dataset("images", config, Path.cwd(), roots, delimiters, job.num_classes, keys)
     found = dataset.build(Path(), lambda done, total: None)
+    for split in splits:
+        images, kind = getattr(found, split), "training" if split == "train" else "validation"
+        with errors_of(f"`{split}.list` below {roots[split]} (`{split}.root`)"):
+            check_lost(kind, missing_of(images), len(images), job.max_lost)
     return [getattr(found, split) for split in splits]
 
 

@@ -176,6 +176,10 @@ def test_errors_name_the_keys_of_the_user_s_file(folder):
         train(theirs("LEARNING_RATE.params.lr=0.2"), lambda line: None)
     with pytest.raises(UserError, match=r"none.txt; correct `TRAIN.file_list`$"):
         train(theirs("TRAIN.file_list=none.txt"), lambda line: None)
+    for split in ("TRAIN", "VALID"):
+        place = rf"^`{split}.file_list` below .*/none \(`{split}.data_dir`\): .*missing"
+        with pytest.raises(UserError, match=place):
+            train(theirs(f"{split}.data_dir=none"), lambda line: None)
     with pytest.raises(UserError, match="the 2 classes of `classes_num`"):
         train(theirs("classes_num=2"), lambda line: None)
     with pytest.raises(UserError, match=r"no `VALID`: add it, or say validate: False$"):
