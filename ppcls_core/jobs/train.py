@@ -78,7 +78,7 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
         remedy = f"; there is no `{job.key('val')}`: add it, or say {job.unvalidated}"
         raise UserError(f"a training needs {', '.join(keys)}{remedy if lacks_val_alone else ''}")
     with world().together():
-        images, *rest = images_of(job, *splits)
+        images, *rest = _files_of(job, *splits)
         tested = rest[0] if rest else images.take([])
         val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.topk)
         is_done = world().is_first and _is_done(job, images, val.images, log)
@@ -141,7 +141,7 @@ def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
         has_teacher = job.teacher is not None and job.teacher.weights is not None
         hint = "; what is named is the teacher's, give a list with the student's second"
         raise UserError(f"an evaluation needs {keys}{hint if has_teacher else ''}")
-    (images,) = images_of(job, "val")
+    (images,) = _files_of(job, "val")
     check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
@@ -217,8 +217,8 @@ def _try_out(job: Job, log: Log) -> None:
 
 def images_of(job: Job, *splits: Split) -> list[Images]:
     """The images of `splits`, which the job has: those of its list files or class folders. Raises
-    UserError: no such list, a line without a label, a label outside the classes, splits that
-    number one class differently, or more than `max_lost` of the files missing."""
+    UserError: no such list, a line without a label, a label outside the classes, or splits that
+    number one class differently."""
     sources: dict[str, ImageList] = {split: getattr(job, split) for split in splits}
     lists = {split: str(Path(source.list).absolute()) for split, source in sources.items()}
     roots = {split: Path(source.root).absolute() for split, source in sources.items()}
@@ -230,11 +230,18 @@ def images_of(job: Job, *splits: Split) -> list[Images]:
         keys[split] = job.key(f"{split}.list")
     dataset = Dataset("images", config, Path.cwd(), roots, delimiters, job.num_classes, keys)
     found = dataset.build(Path(), lambda done, total: None)
-    for split in splits:
-        images, kind = getattr(found, split), "training" if split == "train" else "validation"
-        with errors_of(f"`{split}.list` below {roots[split]} (`{split}.root`)"):
-            check_lost(kind, missing_of(images), len(images), job.max_lost)
     return [getattr(found, split) for split in splits]
+
+
+def _files_of(job: Job, *splits: Split) -> list[Images]:
+    """As `images_of`. Raises UserError also for more than `max_lost` of the files missing."""
+    found = images_of(job, *splits)
+    for split, images in zip(splits, found, strict=True):
+        kind, root = ("training", job.train) if split == "train" else ("validation", job.val)
+        assert root
+        with errors_of(f"`{split}.list` below {Path(root.root).absolute()} (`{split}.root`)"):
+            check_lost(kind, missing_of(images), len(images), job.max_lost)
+    return found
 
 
 def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str], topk: int) -> None:
