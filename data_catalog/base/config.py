@@ -84,12 +84,16 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error}); {remedy}") from error
 
 
-def parse_value(text: str) -> Any:
-    """Value of one command-line override, read as YAML (`0.1`, `[1, 2]`, `true`, `name`)."""
+def parse_value(text: str, key: str) -> Any:
+    """Value of one command-line override, read as YAML (`0.1`, `[1, 2]`, `true`, `name`).
+
+    Raises UserError, which names the setting `key`: it is no YAML.
+    """
     try:
         return _load(text, f"value '{_cut(text)}'")
     except UserError as error:
-        raise UserError(f"{error}; text goes in quotes of its own: a.b='\"...\"'") from None
+        remedy = f"text goes in quotes of its own: {_cut(key)}='\"...\"'"
+        raise UserError(f"{_cut(key)}: {error}; {remedy}") from None
 
 
 def _load(text: str, where: str, repeated: Callable[[str], None] | None = None) -> Any:
@@ -178,7 +182,7 @@ def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
         names, where = path.split("."), f"override '{_cut(assignment)}'"
         if not equals or not all(names) or len(names) > MAX_NAMES:
             raise UserError(f"{where}: expected the form a.b=value")
-        result = _with(result, names, parse_value(text), where)
+        result = _with(result, names, parse_value(text, path), where)
     return result
 
 

@@ -81,7 +81,7 @@ def recipe(
     """
     if name and not is_list and not set(name) & set("*?["):
         return log(recipe_text(recipe_name(name)).rstrip())
-    pattern = (name or "*").lower()
+    pattern = recipe_name(name or "*").lower()
     names = [known for known in recipe_rows() if fnmatchcase(known.lower(), pattern)]
     if not names:
         near = closest(pattern, recipe_rows()) or "; leave the pattern out to see all"

@@ -88,6 +88,11 @@ class Job(Config):
         return self.learning is None or self.learning.eval_every > 0
 
     @property
+    def unvalidated(self) -> str:
+        """The line in the user's file that switches validation off."""
+        return f"{self.key('eval_every')}: 0"
+
+    @property
     def folder(self) -> Path:
         """Where the job's files go."""
         return Path(self.output) / self.model.name
@@ -109,6 +114,11 @@ class PaddleClasJob(Job):
     def key(self, name: str) -> str:
         """As PaddleClas calls it."""
         return paddleclas.key_of(super().key(name))
+
+    @property
+    def unvalidated(self) -> str:
+        """As PaddleClas has it."""
+        return "validate: False"
 
 
 def _tested(known: Mapping[str, Any]) -> Preprocess:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from data_catalog.base.files import read_json, write_csv, write_json
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
+from ppcls_core.data.lost import check_lost, missing_of
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.engine.distributed import join, world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -40,6 +41,7 @@ from ppcls_core.runtime.randomness import seed_of
 WEIGHTS = "last.pdparams"
 Split = Literal["train", "val"]
 Log = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Supervisor(Protocol):
@@ -72,9 +74,11 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
     splits: tuple[Split, ...] = ("train", "val") if job.is_validated else ("train",)
     if job.learning is None or any(getattr(job, split) is None for split in splits):
         keys = dict.fromkeys(f"`{job.key(name)}`" for name in (*splits, "training"))
-        raise UserError(f"a training needs {', '.join(keys)}")
+        lacks_val_alone = job.learning is not None and job.train is not None
+        remedy = f"; there is no `{job.key('val')}`: add it, or say {job.unvalidated}"
+        raise UserError(f"a training needs {', '.join(keys)}{remedy if lacks_val_alone else ''}")
     with world().together():
-        images, *rest = images_of(job, *splits)
+        images, *rest = _files_of(job, *splits)
         tested = rest[0] if rest else images.take([])
         val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.topk)
         is_done = world().is_first and _is_done(job, images, val.images, log)
@@ -86,6 +90,7 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
     with world().together():
         model, objective = _model(job, log), _objective(job, images)
     _tell_topk(job, log)
+    _tell_without_images(job, images, log)
     scalars = _Scalars(Path(job.vdl_dir)) if job.vdl_dir and world().is_first else None
     step_log = _step_log(job, len(images) // job.learning.batch_size, log, scalars)
 
@@ -94,9 +99,10 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
             save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
 
     def tell(found: Accuracy) -> None:
-        log(f"valid top1:{found.top1:.4f} top{job.topk}:{found.topk:.4f}")
+        shares = _shares(found.top1, found.topk, job.topk)
+        log(f"valid {_listed(shares)}")
         if scalars is not None:
-            scalars.add("valid", {"top1": found.top1, f"top{job.topk}": found.topk}, step_log.step)
+            scalars.add("valid", shares, step_log.step)
 
     with _console(log, job, supervisor) as monitor:
         run = Run(
@@ -135,7 +141,7 @@ def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
         has_teacher = job.teacher is not None and job.teacher.weights is not None
         hint = "; what is named is the teacher's, give a list with the student's second"
         raise UserError(f"an evaluation needs {keys}{hint if has_teacher else ''}")
-    (images,) = images_of(job, "val")
+    (images,) = _files_of(job, "val")
     check_class_names(find_weights(Path(job.weights)), images.classes)  # not their number alone
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
@@ -167,8 +173,8 @@ def _measure(
         accuracy = evaluate(model, data, monitor)
     if per_class is not None and world().is_first:
         _write_classes(per_class, accuracy, data.images.classes, data.topk)
-    shares = f"top1:{accuracy.top1:.4f} top{data.topk}:{accuracy.topk:.4f}"
-    log(f"{shares} images:{accuracy.num_images}")
+    shares = _shares(accuracy.top1, accuracy.topk, data.topk)
+    log(f"{_listed(shares)} images:{accuracy.num_images}")
     for reason, count in accuracy.lost.items():
         log(f"left out as {reason}: {count}")
     return accuracy
@@ -227,14 +233,26 @@ def images_of(job: Job, *splits: Split) -> list[Images]:
     return [getattr(found, split) for split in splits]
 
 
+def _files_of(job: Job, *splits: Split) -> list[Images]:
+    """As `images_of`. Raises UserError also for more than `max_lost` of the files missing."""
+    found = images_of(job, *splits)
+    for split, images in zip(splits, found, strict=True):
+        kind, root = ("training", job.train) if split == "train" else ("validation", job.val)
+        assert root
+        with errors_of(f"`{split}.list` below {Path(root.root).absolute()} (`{split}.root`)"):
+            check_lost(kind, missing_of(images), len(images), job.max_lost)
+    return found
+
+
 def _write_classes(path: Path, accuracy: Accuracy, names: Sequence[str], topk: int) -> None:
     def row(number: int) -> dict[str, object]:
         name = names[number] if number < len(names) and names[number] != str(number) else ""
         images, *hits = accuracy.by_class[:, number].tolist()
-        shares = [f"{hit / images:.6f}" if images else "" for hit in hits]
-        return dict(zip(columns, (number, name, images, *shares), strict=True))
+        top1, among = (f"{hit / images:.6f}" if images else "" for hit in hits)
+        shares = _shares(top1, among, topk)
+        return dict(zip(columns, (number, name, images, *shares.values()), strict=True))
 
-    columns = ["class", "name", "num_images", "top1", f"top{topk}"]
+    columns = ["class", "name", "num_images", *_shares(0, 0, topk)]
     write_csv(path, columns, map(row, range(accuracy.by_class.shape[1])))
 
 
@@ -388,17 +406,15 @@ class _StepLog:
         now = time.monotonic()
         elapsed, self.since = now - self.since, now
         self.step = report.step
-        shares = {"top1": report.top1, f"top{self.topk}": report.topk} if self.topk else {}
+        shares = _shares(report.top1, report.topk, self.topk) if self.topk else {}
         if self.scalars is not None:
             values = {"loss": report.loss, **shares, "lr": report.lr}
             self.scalars.add("train", values, report.step)
         epoch, step = divmod(report.step, self.steps_per_epoch)
         if step % self.every == 0:
             figures = {"loss": report.loss, **shares}
-            text = " ".join(f"{name}:{value:.4f}" for name, value in figures.items())
-            self.log(
-                f"epoch:{epoch} train step:{step} {text} lr:{report.lr:.6f} elapse:{elapsed:.3f}"
-            )
+            rest = f"lr:{report.lr:.6f} elapse:{elapsed:.3f}"
+            self.log(f"epoch:{epoch} train step:{step} {_listed(figures)} {rest}")
 
 
 def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None) -> _StepLog:
@@ -411,6 +427,22 @@ def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None
 def _tell_topk(job: Job, log: Log) -> None:
     if job.topk >= job.num_classes:
         log(f"top{job.topk} is always 1: there are {job.num_classes} classes ({job.key('topk')})")
+
+
+def _tell_without_images(job: Job, images: Images, log: Log) -> None:
+    num = job.num_classes - len(np.unique(images.labels))
+    if num:
+        what = f"{num} of the {job.num_classes} classes ({job.key('num_classes')})"
+        log(f"{what} have no image in {job.key('train.list')}")
+
+
+def _shares(top1: T, topk: T, k: int) -> dict[str, T]:
+    """Both by their names, which are one where `k` is 1."""
+    return {"top1": top1, f"top{k}": topk}
+
+
+def _listed(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{name}:{value:.4f}" for name, value in figures.items())
 
 
 class _Console(Monitor):

@@ -120,11 +120,15 @@ def find_trained(given: str, choice: Choice) -> Trained:
 
 
 def _recorded(name: str, choice: Choice) -> dict[str, object]:
-    """Spec and classes of the training that left the given weights, if it was of that model."""
+    """Spec and classes of the training that left the given weights, if it was of that model;
+    of another model is told."""
     found = choice.weights and recorded(choice.weights.expanduser())
-    if not found or found[1].model.name != name:
+    if not found:
         return {}
     path, job = found
+    if job.model.name != name:
+        _log.warning(f"{path}: the training was of the model {job.model.name}, not of {name}")
+        return {}
     if not any(setting.startswith("num_classes=") for setting in choice.settings):
         _log.warning(f"{path}: the training was of {job.num_classes} classes, and so is the model")
     return job.model_dump(include={"model", "num_classes", "preprocess"})

@@ -229,7 +229,7 @@ def test_override_makes_sections_and_finds_places_in_lists():
         ("a.b.c=1", "'c' is below the value 1, not in a section"),
         ("many.2=1", "'2' is no position in a list of 1; 0 is the first"),
         ("many.x.y=1", "'x' is no position in a list of 1"),
-        ("a=[", r"value '\[': not valid YAML"),
+        ("a.b=[", r"^a.b: value '\[': not valid YAML.*; text .*: a\.b='\"...\"'$"),
         ("a={1: 2}", "is not text"),
         ("a=" + "9" * 5000, "a number of 5,000 characters"),
         ("a=" + "- " * 5000, "nested too deeply"),
@@ -246,7 +246,7 @@ def test_bad_override(text, words):
 def test_parse_value_reads_back_what_yaml_writes(value):
     import yaml
 
-    assert parse_value(yaml.safe_dump(value)) == value
+    assert parse_value(yaml.safe_dump(value), "a") == value
 
 
 def test_closest():

@@ -85,7 +85,7 @@ def recipe(name: str) -> dict[str, Any]:
 def _training(row: dict[str, str], size: int, data: str) -> dict[str, Any]:
     operators: list[Any] = [{"RandCropImage": {"size": size}}, {"RandFlipImage": {"flip_code": 1}}]
     if row["augmentation"]:
-        operators.append(parse_value(row["augmentation"]))
+        operators.append(parse_value(row["augmentation"], "augmentation"))
     train = {"batch_size": int(row["batch"]), **_images(data, "train", operators)}
     train["shuffle_seed"] = 0
     if row["mix"]:

@@ -7,6 +7,7 @@ from data_catalog.base.config import UserError
 from ppcls_core.data import augment
 from ppcls_core.data.augment import AutoAugment, CenterCrop, Mixup, RandomCrop, Resize
 from ppcls_core.engine.config import CLASSIC
+from ppcls_core.engine.schedules import CosineWarmup
 from ppcls_core.jobs.paddleclas.settings import (
     LearningRate,
     OptimizerSection,
@@ -54,7 +55,7 @@ def training(form: PaddleClasConfig, train: Train, where: str) -> dict[str, Any]
         "mix": mix,
         "eval_every": form.valid_interval if form.is_validated else 0,
         "lr": form.LEARNING_RATE.params.lr,
-        "schedule": _schedule(form.LEARNING_RATE, where),
+        "schedule": _schedule(form.LEARNING_RATE, form.epochs, where),
         **_optimizer(form.OPTIMIZER),
     }
     if form.use_fp16 or form.use_pure_fp16:
@@ -97,11 +98,17 @@ def _note_without_switch(form: PaddleClasConfig, where: str) -> None:
 
 
 def preprocess(form: PaddleClasConfig, where: str) -> dict[str, Any]:
-    """The fields of a Preprocess. Raises UserError: not just a short side and its middle square."""
+    """The fields of a Preprocess. Raises UserError: not just a short side and its middle square,
+    or a square that is larger."""
     if form.VALID is None or form.VALID.transforms is None:
         return {"size": form.image_shape[1]}
     match [operator for item in form.VALID.transforms if (operator := item.ours())]:
         case [Resize(short=int(short), interpolation=interpolation), CenterCrop(size=int(size))]:
+            if size > short:
+                raise UserError(
+                    f"{where}: VALID.transforms: CropImage cuts out {size} pixels, but ResizeImage "
+                    f"leaves a short side of {short}; raise resize_short to at least {size}"
+                )
             return {"size": size, "short": short, "interpolation": interpolation}
         case _:
             raise UserError(
@@ -146,7 +153,7 @@ def _mix(form: PaddleClasConfig, train: Train, where: str) -> augment.BatchOpera
     return train.mix[0].ours()
 
 
-def _schedule(section: LearningRate, where: str) -> dict[str, Any]:
+def _schedule(section: LearningRate, epochs: int, where: str) -> dict[str, Any]:
     function, params = section.function, section.params.model_dump(exclude_none=True)
     params.pop("lr", None)
     if function == "Cosine" and params.get("warmup_epoch"):
@@ -155,6 +162,13 @@ def _schedule(section: LearningRate, where: str) -> dict[str, Any]:
     used = _RATE_PARAMS[function]
     for key in sorted(params.keys() - used):
         note(where, f"LEARNING_RATE.params.{key} is passed over; {function} has none")
+    warmup = params.get("warmup_epoch", CosineWarmup().warmup_epochs)
+    if "warmup_epoch" in used and warmup >= epochs:
+        note(
+            where,
+            f"LEARNING_RATE.params.warmup_epoch is {warmup:g}, so the rate rises to the end of the "
+            f"training, whose epochs are {epochs}",
+        )
     return {"name": function, **{used[key]: params[key] for key in params.keys() & used}}
 
 

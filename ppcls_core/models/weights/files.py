@@ -26,7 +26,8 @@ from ppcls_core.models.weights.array_pickle import BadPickle, Value, check_name,
 from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, read_tar, write_folder
 
 PICKLE, SAFETENSORS, TAR = ".pdparams", ".safetensors", ".tar"
-OF_TRAINING = ("best.pdparams", "last.pdparams")  # in its folder
+# In its folder, and in that of an epoch.
+OF_TRAINING = ("best.pdparams", "last.pdparams", "ppcls.pdparams")
 _TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 _LISTING = "`ppcls download --list`"
 _METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor
@@ -70,8 +71,9 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
     """The file or folder that `path` names, which is relative to `folder`.
 
     It may lack its `.pdparams` or `.tar` and begin with a `~`. The folder of a training means its
-    best weights, or where it had no validation its last. A name alone that is no file there but
-    that of published weights stands for these: they are downloaded once (`published_file`).
+    best weights, or where it had no validation its last; that of an epoch means its weights. A name
+    alone that is no file there but that of published weights stands for these: they are downloaded
+    once (`published_file`).
     Raises UserError: there is none, with where to get it; or as `published_file`.
     """
     try:

@@ -349,6 +349,11 @@ def test_mixed_precision_with_anchors_and_a_fourth_channel(tmp_path, caplog):
             "LEARNING_RATE.params.gamma is passed over; CosineWarmup has none",
             {"schedule": CosineWarmup()},
         ),
+        (
+            ["LEARNING_RATE={function: CosineWarmup, params: {warmup_epoch: 9}}", "epochs=2"],
+            "LEARNING_RATE.params.warmup_epoch is 9, so the rate rises to the end of the training",
+            {"schedule": CosineWarmup(warmup_epochs=9)},
+        ),
         (["TRAIN.mix=[{MixupOperator: null}]"], "TRAIN.mix is passed over", {"mix": None}),
         (
             ["use_mix=true", "use_dali=true"],
@@ -414,6 +419,10 @@ def test_a_dali_file_is_tested_at_the_image_shape(tmp_path):
         ("ARCHITECTURE=null", "setting 'ARCHITECTURE' is required"),
         ("TRAIN.file_list=null", r"setting 'TRAIN\.file_list' is required"),
         ("OPTIMIZER.regularizer={function: L2}", r"'OPTIMIZER\.regularizer\.factor' is required"),
+        (
+            "VALID.transforms=[ResizeImage: {resize_short: 36}, CropImage: {size: 64}]",
+            "cuts out 64 pixels, but ResizeImage leaves a short side of 36; raise resize_short",
+        ),
         ("VALID.transforms=[ToCHWImage]", "expected a ResizeImage to a resize_short, then a Crop"),
         ("Arch={name: ResNet50}", "form of mid-2021 on"),
     ],

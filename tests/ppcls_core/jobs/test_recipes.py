@@ -183,3 +183,8 @@ def test_recipes_match_in_any_case(ppcls, pattern):
 def test_a_recipe_may_be_called_by_its_file():
     for given in ("./configs/ResNet/ResNet50_vd.yaml", "ResNet/ResNet50_vd.yaml"):
         assert recipe_name(given) == "ResNet/ResNet50_vd"
+
+
+def test_a_recipe_s_file_is_a_pattern_too(ppcls):
+    found = ppcls("recipe", "./configs/ResNet/ResNet50_vd.yaml", "--list")
+    assert found.stdout.split() == ["ResNet/ResNet50_vd"]

@@ -100,6 +100,17 @@ def test_as_many_of_the_highest_count_as_topk_says(folder):
     assert lines[-1] == f"top1:{found.top1:.4f} top3:1.0000 images:6"
     assert table.read_text().startswith("class,name,num_images,top1,top3\n")
     assert lines[-2] == "top3 is always 1: there are 3 classes (topk)"
+    evaluate_job(load(f"weights={made}", "topk=1"), lines.append, table)
+    assert lines[-1] == f"top1:{found.top1:.4f} images:6"
+    assert table.read_text().startswith("class,name,num_images,top1\n0,,2,")
+    train(load("topk=1", "output=one", "training.epochs=1"), lines.append)
+    assert all(line.count("top1:") < 2 for line in lines)
+
+
+def test_classes_without_images_are_told(folder):
+    lines: list[str] = []
+    train(load("num_classes=5", "training.epochs=1"), lines.append)
+    assert lines[0] == "2 of the 5 classes (num_classes) have no image in train.list"
 
 
 def test_the_folder_of_a_training_stands_for_its_best_weights(folder):
@@ -109,6 +120,8 @@ def test_the_folder_of_a_training_stands_for_its_best_weights(folder):
     assert (of_folder.by_class == best.by_class).all()
     (made / "best.pdparams").unlink()
     assert find_weights(made) == made / "last.pdparams"
+    save_state(made / "0" / "ppcls.pdparams", load_state(made))
+    assert find_weights(made / "0") == made / "0" / "ppcls.pdparams"
 
 
 def test_mixed_images_have_no_accuracy_in_training(folder):
@@ -163,9 +176,13 @@ def test_errors_name_the_keys_of_the_user_s_file(folder):
         train(theirs("LEARNING_RATE.params.lr=0.2"), lambda line: None)
     with pytest.raises(UserError, match=r"none.txt; correct `TRAIN.file_list`$"):
         train(theirs("TRAIN.file_list=none.txt"), lambda line: None)
+    for split in ("TRAIN", "VALID"):
+        place = rf"^`{split}.file_list` below .*/none \(`{split}.data_dir`\): .*missing"
+        with pytest.raises(UserError, match=place):
+            train(theirs(f"{split}.data_dir=none"), lambda line: None)
     with pytest.raises(UserError, match="the 2 classes of `classes_num`"):
         train(theirs("classes_num=2"), lambda line: None)
-    with pytest.raises(UserError, match="a training needs `TRAIN`, `VALID`, `epochs`"):
+    with pytest.raises(UserError, match=r"no `VALID`: add it, or say validate: False$"):
         train(theirs("VALID=null"), lambda line: None)
     with pytest.raises(UserError, match="an evaluation needs `VALID` and `pretrained_model`"):
         evaluate_job(theirs(), lambda line: None)
@@ -591,7 +608,8 @@ TRAIN:
         ("num_classes=2", "label 2 of .* none of the 2 classes of `num_classes`"),
         ("weights=none", "none: no such file, nor none.pdparams"),
         ("training.batch_size=100", "there are only 12 images"),
-        ("val=null", "a training needs `train`, `val`, `training`"),
+        ("val=null", "a training needs `train`, `val`, `training`; .* training.eval_every: 0$"),
+        ("training=null", "a training needs `train`, `val`, `training`$"),
     ],
 )
 def test_what_is_missing_is_named(folder, setting, message):

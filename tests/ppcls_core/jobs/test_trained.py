@@ -119,6 +119,7 @@ def test_what_is_said_beside_weights_counts_more_than_their_training(weights, fi
     found = find_trained("ResNet18_vd", Choice(weights[0], size=128)).preprocess
     assert (found.size, found.short) == (128, 160)  # in proportion
     assert size("ResNet34_vd") == 224  # another model's
+    assert "the training was of the model ResNet18_vd, not of ResNet34_vd" in caplog.text
 
 
 @pytest.mark.parametrize(
