@@ -63,7 +63,7 @@ def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict
 
 def no_such_yaml(path: Path) -> UserError:
     """The error that there is no file `path`, with those beside it that may be meant."""
-    near = closest(path.name, (each.name for each in path.parent.glob("*.y*ml")))
+    near = closest(path.name, (each.name for each in path.parent.glob("[!.]*.y*ml")))
     return UserError(f"{path}: no such file{near or '; give the path of a YAML file'}")
 
 

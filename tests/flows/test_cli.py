@@ -71,7 +71,7 @@ def test_wrong_settings(
     ("words", "told"),
     [
         (["run", "dmo"], ["dmo", "did you mean 'demo'"]),
-        (["run", "no/such.yaml"], ["no/such.yaml", "cannot be read"]),
+        (["run", "no/such.yaml"], ["no/such.yaml", "no such file; give the path"]),
         (["run", "demo", "--only", "destill"], ["destill", "did you mean 'distill'"]),
         (["run", "demo", "--only", "fix", "--from", "fix"], ["--only", "--from", "give one"]),
     ],

@@ -115,7 +115,7 @@ def test_distillations_and_the_evaluation():
         ),
         ("ResNet50_vd_finetune", "did you mean 'quick_start/ResNet50_vd_finetune'?"),
         ("nothing like it", "`ppcls recipe --list` names them all"),
-        ("none.yaml", "none.yaml: cannot be read"),
+        ("none.yaml", "none.yaml: no such file"),
     ],
 )
 def test_unknown_names(given, message):

@@ -63,7 +63,7 @@ def test_a_name_brings_what_was_published_of_it():
     ("given", "choice", "message"),
     [
         ("ResNet51", Choice(), "unknown model 'ResNet51'; did you mean 'ResNet50'"),
-        ("none.yaml", Choice(), "none.yaml: cannot be read"),
+        ("none.yaml", Choice(), "none.yaml: no such file"),
         ("ResNet50", Choice(settings=("num_classes=3",)), "give --weights FILE"),
         ("ResNet50", Choice(settings=("preprocess.sise=3",)), "did you mean 'size'"),
         ("InceptionV3", Choice(size=32), "expected at least"),
