@@ -31,7 +31,7 @@ MAX_DECODED = 20_000  # images of a set; of more a sample
 VAL_SHARE, MAX_VAL = 0.2, 200  # of a class that become its validation images, where none are given
 MIN_TRAIN = 2  # training images of a class: the least that a probe is cross-validated with
 NUM_SHOWN = 3
-# What `ssld start` calls the settings of a data set; it has none for a delimiter or classes.
+# What `ssld init` calls the settings of a data set; it has none for a delimiter or classes.
 _KEYS = {"train": "--labels", "train.delimiter": "", "classes": ""}
 
 Progress = Callable[[int, int], None]
