@@ -19,16 +19,16 @@ from data_catalog.base.config import UserError, closest
 from ppcls_core.dedup.search import INDEX
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.threads import max_threads
-from tasks.plan.sample import Sample
+from tasks.plan.sample import SEARCHES, Sample
 from tasks.plan.timing import EPOCHS, Cost, Phase
 from tasks.recipe import STUDENTS, TRAINED, Recipe
 from tasks.run.processes import trainings
 from tasks.stages.probe import FITTED
 
 SHARDED = ("dedup", "label", "views")
-SEARCHES = ("overlap", "dedup")  # in the index of the validation images, which the first makes
 ON_GPU = ("teacher", "label", "views", *STUDENTS)
 MERGED = "merged"  # the labelled images and those selected
+SEARCHED = "searched"  # the validation images that are searched for
 _ROW_BYTES = 100  # of a set's table, which each process maps
 
 
@@ -113,6 +113,7 @@ class _Estimate:
         added = 0 if select.policy == "none" else min(select.k * classes, sample.whole["pool"])
         whole = {**sample.whole, MERGED: sample.whole["train"] + added}
         self.growth = {name: whole[name] / taken[name] for name in whole}
+        self.growth[SEARCHED] = whole["val"] / sample.num_searched
         self.reads = images_read(self.recipe, whole, name)
 
     def plan(self) -> StagePlan:
@@ -191,7 +192,9 @@ class _Estimate:
         """The set with which `phase` grows; "" if with none."""
         if phase.unit in ("canaries", "steps"):
             return ""
-        if phase.unit in ("images indexed", "models", EPOCHS):
+        if phase.unit == "images indexed":
+            return SEARCHED
+        if phase.unit in ("models", EPOCHS):
             return "val"
         if self.name == "teacher" and phase.total == self.sample.taken["val"]:
             return "val"
@@ -214,7 +217,7 @@ class _Estimate:
     def _more_search(self) -> float:
         """Core seconds an image that search in the whole index takes more than in the sample's."""
         config, slope = self.recipe.dedup, self.sample.search_slope
-        roots = (math.sqrt(self.growth["val"]) - 1) * math.sqrt(self.sample.num_descriptors)
+        roots = (math.sqrt(self.growth[SEARCHED]) - 1) * math.sqrt(self.sample.num_descriptors)
         # Of both mirror states, as if every image were searched in full.
         return slope * roots * 2 * (config.num_queries + config.coarse_features)
 
@@ -227,7 +230,7 @@ class _Estimate:
         if self.name in SEARCHES:
             files = self.sample.stages["overlap"].result.files.items()
             index = sum(entry.size for name, entry in files if name.startswith(f"{INDEX}/"))
-            used += index * self.growth["val"]
+            used += index * self.growth[SEARCHED]
         return used + _ROW_BYTES * sum(self.sample.whole[name] for name in ("train", "val", "pool"))
 
     def _bytes_read(self) -> float:
@@ -246,7 +249,7 @@ class _Estimate:
         for name, entry in self.own.result.files.items():
             rows, grows = _bytes_of_rows(self.own.result.path(name)), name_of_set
             if self.name in SEARCHES and name.startswith(f"{INDEX}/"):
-                rows, grows = entry.size, "val"
+                rows, grows = entry.size, SEARCHED
             elif self.name == "data":
                 grows = Path(name).stem
             total += entry.size + rows * (self.growth.get(grows, 1.0) - 1)

@@ -49,11 +49,15 @@ from tasks.stages.training import run_of, stored_outputs
 
 STAND_IN = "clothes"  # whose images a plan takes where the recipe's are not on this machine
 SETS = ("train", "teacher", "val", "pool")
+SEARCHES = ("overlap", "dedup")  # in the index of the validation images, which the first makes
 SHARE = 10  # of the images of a set one in so many is sampled, within the bounds
 LEAST = {"train": 32, "val": 16, "pool": 32}
 FEWEST = {"train": 8, "val": 16, "pool": 16}  # of what is slow
 MOST = {"train": 160, "val": 64, "pool": 288}
 MOST_ON_GPU = {"train": 4096, "val": 1024, "pool": 4096}
+# Validation images that are searched for: each of a few would have many of the chance votes, and be
+# compared with images that it has nothing to do with.
+MOST_SEARCHED = 256
 OPERATIONS = 2e12  # of the slowest parts of a sample on the CPU, by `count_operations`
 RATED = 8  # times fewer images are sampled where the speed is known
 STEPS, MOST_STEPS = 4, 24  # of a training
@@ -61,6 +65,7 @@ CANARIES = 12
 PER_CLASS = 6  # training images, where a probe's cross-validation needs some of each class
 _TILED = 1 << 15  # label rows of which a selection is timed
 _QUERIES, _ROUNDS = 600, 4  # descriptors searched for, and how often
+_SMALL = 1 << 14  # descriptors of the index in which they are searched for, at the most
 _GROWN = 8  # times as large is the index in which they are searched for too
 DESCRIPTORS = f"{INDEX}/descriptors.bin"
 _READ = 32  # images of which loading is timed
@@ -79,10 +84,11 @@ class StageSample:
 class Sample:
     """A recipe's sample: numbers of images by set, here (`taken`) and in full (`whole`).
 
-    `image_bytes`: of a file, in the mean, by set. `num_listed`: images that the data sets have
-    here. `search_slope`: core seconds by which a descriptor's search in the index grows with the
-    root of the number of descriptors; `num_descriptors` are in the sample's. `selecting`: seconds a
-    label. `notes`: what was taken in the place of what is not here.
+    `num_searched`: validation images that are searched for, which are more. `image_bytes`: of a
+    file, in the mean, by set. `num_listed`: images that the data sets have here. `search_slope`:
+    core seconds by which a descriptor's search in the index grows with the root of the number of
+    descriptors; `num_descriptors` are in the sample's. `selecting`: seconds a label. `notes`: what
+    was taken in the place of what is not here.
     """
 
     recipe: Recipe  # as it was sampled
@@ -93,6 +99,7 @@ class Sample:
     image_bytes: dict[str, float]
     num_classes: int
     num_listed: int
+    num_searched: int
     search_slope: float
     num_descriptors: int
     selecting: float
@@ -129,10 +136,15 @@ def take_sample(
         if "train" in given:
             whole["teacher"] = given["train"]
         session = Session(_sampled(recipe, taken, whole, costs), Store(folder / "store"))
-        stages = {"data": StageSample(_data(session, images), listed)}
+        labels, random = found["val"].labels, generator(recipe.seed, "plan", "val")
+        searched = found["val"].take(_spread(labels, MOST_SEARCHED, random))
+        searching = _data(session, {**images, "val": searched})
+        data = _data(session, images)
+        stages = {"data": StageSample(data, listed)}
         with session.engines.kept():
             for stage in list(STAGES.values())[1:]:
                 say(stage.name)
+                session.done["data"] = searching if stage.name in SEARCHES else data
                 timing = Timing(usage)
                 result = session.run(stage, timing)
                 stages[stage.name] = StageSample(result, timing.close())
@@ -148,7 +160,8 @@ def take_sample(
         image_bytes=sizes,
         num_classes=num_classes,
         num_listed=sum(len(found[name]) for name in ("train", "val", "pool")),
-        search_slope=_search_slope(descriptors, recipe, folder),
+        num_searched=len(searched),
+        search_slope=_search_slope(descriptors[:_SMALL], recipe, folder),
         num_descriptors=len(descriptors),
         selecting=_selecting(stages["label"].result, recipe, folder),
         notes=notes,
@@ -271,6 +284,8 @@ def _sampled(
         # Its folder is of this machine alone.
         "run_time": recipe.run_time.model_copy(update={"cluster": LOCAL, "hosts": 1}),
     }
+    if not num_gpus():  # one shard, which one engine labels: a second one would but begin
+        sections["shard_size"] = max(recipe.shard_size, *taken.values())
     for name, config in trainings(recipe).items():
         num = taken["train"]
         if name == "distill":
@@ -300,15 +315,14 @@ def _short(config: TrainConfig, num_images: int, operations: float, devices: int
 
 def _data(session: Session, images: Mapping[str, Images]) -> Result:
     """The result of the stage `data` that lists the sample."""
-    key = digest_of("sample")
+    counts = {name: len(part) for name, part in images.items()}
+    key = digest_of(["sample", counts])
     directory = session.store.directory("data", key)
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     names = write_sets(directory, images, PLANTED_SCHEMA.empty_table())
     files = {name: file_entry(directory / name, False) for name in names}
-    counts = {name: len(part) for name, part in images.items()}
     result = Result("data", STAGES["data"].version, key, directory, {}, {}, files, counts)
     result.record["seconds"] = 0.0
-    session.done["data"] = result
     return result
 
 
