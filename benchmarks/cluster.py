@@ -11,7 +11,8 @@ open an index or a network is left out, which a stage of millions of images does
     python benchmarks/cluster.py --stand-in 24
 
 On a machine that is busy: rows that sleep take the images' place, so that what is measured is the
-cluster alone. Shards of two seconds, where a recipe's take minutes.
+cluster alone, and what its processes take of a core while the rows sleep. Shards of two seconds,
+where a recipe's take minutes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ sys.path.append(sys.path.pop(0))  # `distributed` is Dask's, not the benchmark o
 
 import cv2
 import numpy as np
+import psutil
 import pyarrow as pa
 from input_pipeline import write_images
 from rich.console import Console
@@ -51,6 +53,7 @@ from tasks.recipe import load_recipe
 from tasks.run.session import Session
 from tasks.run.store import Store
 
+SECONDS = 4.0  # between two looks at the processors
 STAGES, SHARD, TEACHER = ("dedup", "label"), 120, "ResNet50_vd"
 
 
@@ -71,6 +74,27 @@ class Clock(SilentMonitor):
         first = next(done for at, _, done in reversed(self.events) if at <= start)
         end, _, last = next(event for event in self.events if event[2] == self.events[-1][2])
         return (last - first) / (end - start)
+
+
+class Meter(Clock):
+    """Notes besides what this process and those it started have had of the processors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: list[tuple[float, float]] = []
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        super().progress(done, total, unit)
+        if not self.used or time.monotonic() > self.used[-1][0] + SECONDS:
+            own = psutil.Process()
+            times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+            self.used.append((time.monotonic(), sum(each.user + each.system for each in times)))
+
+    @property
+    def cores(self) -> float:
+        """Cores that they had from the first note to the last."""
+        (begun, before), *_, (ended, after) = self.used
+        return (after - before) / (ended - begun)
 
 
 TRAINING = """{epochs: 1, batch_size: 8, image_size: 32, lr: 0.1}"""
@@ -190,12 +214,12 @@ def stand_in(folder: Path, num_shards: int) -> None:
     for name, cores in (("no cluster", []), ("cluster of 1", [0]), ("cluster of 2", [0, 1])):
         opening = partial(*map(resolve_name, ("cluster:no_preparation", "cluster:asleep")))
         job = ShardJob(folder / f"shards{len(cores)}", 20 * num_shards, 20, opening)
-        clock, told = Clock(), []
+        clock, told = Meter(), []
         near = hosts(folder, cores) if cores else nullcontext(cluster.LOCAL)
         with near as where, listening(told):
             cluster.run_on(where, job, clock)
         found[name] = clock.rate(told)
-        print(f"{name}: {found[name]:.3f} rows/s", flush=True)
+        print(f"{name}: {found[name]:.3f} rows/s, {clock.cores:.1%} of a core", flush=True)
     print(f"overhead of a cluster of one: {found['no cluster'] / found['cluster of 1'] - 1:.1%}")
     print(f"two workers over one: x {found['cluster of 2'] / found['cluster of 1']:.3f}")
 

@@ -72,8 +72,9 @@ class EngineProcess:
 
 @dataclass
 class Engines:
-    """Processes that run networks, by number."""
+    """Processes that run networks, by number; `most` at a time, where it is given."""
 
+    most: int | None = None
     _idle: dict[int, EngineProcess] = field(default_factory=dict)
     _are_kept: bool = False
 
@@ -85,7 +86,7 @@ class Engines:
         release_memory()
         taken = [
             self._idle.pop(number, None) or EngineProcess(own_gpu(number % gpus))
-            for number in range(num)
+            for number in range(min(num, self.most or num))
         ]
         try:
             yield taken

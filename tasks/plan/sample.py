@@ -136,6 +136,8 @@ def take_sample(
         if "train" in given:
             whole["teacher"] = given["train"]
         session = Session(_sampled(recipe, taken, whole, costs), Store(folder / "store"))
+        if not num_gpus():  # a second one would begin while the first labels
+            session.engines.most = 1
         labels, random = found["val"].labels, generator(recipe.seed, "plan", "val")
         searched = found["val"].take(_spread(labels, MOST_SEARCHED, random))
         searching = _data(session, {**images, "val": searched})
@@ -284,8 +286,6 @@ def _sampled(
         # Its folder is of this machine alone.
         "run_time": recipe.run_time.model_copy(update={"cluster": LOCAL, "hosts": 1}),
     }
-    if not num_gpus():  # one shard, which one engine labels: a second one would but begin
-        sections["shard_size"] = max(recipe.shard_size, *taken.values())
     for name, config in trainings(recipe).items():
         num = taken["train"]
         if name == "distill":
