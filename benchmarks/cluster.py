@@ -196,7 +196,8 @@ def stand_in(folder: Path, num_shards: int) -> None:
             cluster.run_on(where, job, clock)
         found[name] = clock.rate(told)
         print(f"{name}: {found[name]:.3f} rows/s", flush=True)
-    print(f"overhead of a cluster of one: {found['no cluster'] / found['cluster of 1'] - 1:.1%}")
+    share = found["no cluster"] / found["cluster of 1"] - 1
+    print(f"overhead of a cluster of one: {100 * share:.1f} %")
     print(f"two workers over one: x {found['cluster of 2'] / found['cluster of 1']:.3f}")
 
 

@@ -87,7 +87,7 @@ class _StageMonitor:
         self.logger.info("%s", message)
 
     def _line(self, done: int, total: int, unit: str) -> str:
-        share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
+        share = f"{done:,} of {total:,} {unit} ({100 * done / max(total, 1):.0f} %)"
         seconds, new = time.monotonic() - self._start, done - self._first
         if new <= 0 or seconds < RATE_SECONDS:
             return share

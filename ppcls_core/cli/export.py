@@ -13,7 +13,7 @@ from rich.table import Table
 from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle, tell
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.inference import int8, sidecar
-from ppcls_core.inference.exported import Exported, find_exported
+from ppcls_core.inference.exported import Exported, find_exported, is_exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.jobs import lite
 from ppcls_core.jobs.trained import Choice, Trained, find_student, find_trained
@@ -157,7 +157,7 @@ def export_lite(
     """
     optimizer = lite.find_optimizer()
     lite.check_out(out)
-    if Path(model.model).is_dir():
+    if is_exported(Path(model.model)):
         lite.convert_int8(optimizer, Path(model.model), out, target)
     else:
         trained = model.find()

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import digest_of
+from data_catalog.images.columns import Images
 from ppcls_core.dedup.match.pairs import PAIRS
 
 REVIEWED = "reviewed.jsonl"  # the file, in the folder of a search
@@ -59,6 +60,15 @@ class Decisions:
     def digest(self) -> str:
         """Identity of what is decided, whenever and in which order."""
         return digest_of([[*key, each.verdict] for key, each in sorted(self.by_pair.items())])
+
+    def among(self, *sets: Images) -> "Decisions":
+        """Those on two images that are in `sets`."""
+        halves = {half for key in self.by_pair for half in key}
+        wanted = pa.array([bytes.fromhex(half)[:16] for half in halves], pa.binary(16))
+        contents = [images.table["content"] for images in sets]
+        met = (each.filter(pc.is_in(each, wanted)).to_pylist() for each in contents)
+        here = {content.hex() for part in met for content in part}
+        return Decisions({k: d for k, d in self.by_pair.items() if {h[:32] for h in k} <= here})
 
     def of(self, pool_sha256: str, val_sha256: str) -> Verdict | None:
         """The verdict on the pair of two files (sha256, hex), if there is one."""
