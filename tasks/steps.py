@@ -72,7 +72,6 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
         warmup = getattr(config.schedule, "warmup_epochs", 0)
         if warmup >= config.epochs:
             yield (
-                f"{name}: the warm-up of {warmup:g} epochs lasts as long as the training, which "
-                f"has {config.epochs:,}: the learning rate rises and never falls; set "
-                f"{name}.schedule.warmup_epochs"
+                f"{name}: the learning rate rises through all {config.epochs:,} epochs and never "
+                f"falls, as the warm-up is of {warmup:g}; set {name}.schedule.warmup_epochs"
             )

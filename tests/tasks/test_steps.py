@@ -35,14 +35,17 @@ def test_steps_of_the_demo() -> None:
         ("baseline.epochs=10", ["baseline: 250 steps are few", "differ in steps (250 and 1,624)"]),
         (
             "finetune.schedule.warmup_epochs=5",
-            ["finetune: the warm-up of 5 epochs lasts as long as the training, which has 4: the"],
+            ["finetune: the learning rate rises through all 4 epochs and never falls"],
         ),
-        ("fix.schedule={name: ExponentialWarmup, warmup_epochs: 6}", ["fix: the warm-up of 6"]),
-        ("distill.epochs=5", ["distill: 280 steps", "differ in steps", "distill: the warm-up"]),
+        (
+            "fix.schedule={name: ExponentialWarmup, warmup_epochs: 6}",
+            ["fix: the learning rate rises through all 6"],
+        ),
+        ("distill.epochs=5", ["distill: 280 steps", "differ in steps", "distill: the learning"]),
         (
             "teacher.train={mode: finetune, epochs: 20, batch_size: 32, image_size: 208, "
             "schedule: {name: CosineWarmup, warmup_epochs: 30}}",
-            ["teacher.train: the warm-up of 30 epochs lasts as long as"],
+            ["teacher.train: the learning rate rises through all 20 epochs"],
         ),
     ],
 )
