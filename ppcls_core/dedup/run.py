@@ -48,14 +48,15 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         _note_val(search, index, val, monitor)
     _plant(search, index, monitor)
     _search(search, index, monitor)
-    here = search.decisions.among(search.pool, search.val)
+    here = search.decisions.between(search.pool, search.val)
     result = write_result(replace(search, decisions=here), index, val)
     _note_rejected(search.out, monitor)
     if counts := result.decision_counts:
         listed = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
         monitor.note(f"decisions of a person on pairs: {listed}")
     if elsewhere := len(search.decisions) - len(here):
-        monitor.note(f"{elsewhere:,} decisions of a person are on other images than these")
+        decisions = f"decision{'s' * (elsewhere > 1)} of a person"
+        monitor.note(f"{elsewhere:,} {decisions}: on other images than these")
     return result
 
 

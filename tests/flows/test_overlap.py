@@ -78,7 +78,7 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     metrics = done["overlap"].metrics
     assert (metrics["labelled"], metrics["val"], metrics["removed"]) == (2, 2, False)
     assert any("2 labelled images show 2 of the validation images" in n for n in monitor.notes)
-    assert any("overlap.remove=true removes them" in note for note in monitor.notes)
+    assert any("overlap.remove=true leaves them out" in note for note in monitor.notes)
     removing = [*leaking, "overlap.remove=true"]
     monitor = Notes()
     cleaned = run_until(tmp_path, removing, "overlap", monitor)["overlap"]

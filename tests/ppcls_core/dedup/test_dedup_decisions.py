@@ -146,7 +146,7 @@ def test_a_search_honours_what_was_decided(sets: Path, tmp_path: Path) -> None: 
     decide(out, "a/crop.jpg", "refused")
     decide(out, "a/mirror.jpg", "accepted")
     append_decision(out / REVIEWED, decision("x", "y", "accepted"))
-    two = [sets / "pool" / "a" / name for name in ("crop.jpg", "mirror.jpg")]
+    two = [sets / "pool" / "a" / "crop.jpg", sets / "val" / "v3.png"]
     here = dict(zip(("pool_sha256", "val_sha256"), map(sha256_file, two), strict=True))
     never = Decision(pool_id="x", val_id="y", verdict="refused", **here)  # no pair at all
     append_decision(out / REVIEWED, never)
