@@ -84,7 +84,7 @@ def write(found: Photos, pool: tuple[Path, Photos] | None, files: Files) -> list
     told = (list(_changes(found, files)) or ["the photographs are as before"]) if before else []
     kept = {}
     if files.is_edited(files.recipe):
-        kept = {files.key(files.recipe): before[files.key(files.recipe)]}
+        kept = {key: old for key, old in before.items() if key == files.key(files.recipe)}
         told.append(f"{files.recipe.name} is kept as you have edited it; rename it for a new one")
         del made[files.recipe]
     digests = {
