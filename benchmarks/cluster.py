@@ -219,8 +219,10 @@ def stand_in(folder: Path, num_shards: int) -> None:
         with near as where, listening(told):
             cluster.run_on(where, job, clock)
         found[name] = clock.rate(told)
-        print(f"{name}: {found[name]:.3f} rows/s, {clock.cores:.1%} of a core", flush=True)
-    print(f"overhead of a cluster of one: {found['no cluster'] / found['cluster of 1'] - 1:.1%}")
+        of_core = 100 * clock.cores
+        print(f"{name}: {found[name]:.3f} rows/s, {of_core:.1f} % of a core", flush=True)
+    share = found["no cluster"] / found["cluster of 1"] - 1
+    print(f"overhead of a cluster of one: {100 * share:.1f} %")
     print(f"two workers over one: x {found['cluster of 2'] / found['cluster of 1']:.3f}")
 
 

@@ -109,8 +109,9 @@ def shortlist(sources: list[Path], others: list[Path], folder: Path) -> str:
     reasons = ", ".join(f"{name} {count}" for name, count in lost.items()) or "nothing"
     return (
         f"of {asked:,} attacked pictures of {len(sources)} images among {len(others)} others brute "
-        f"force finds {brute:,}, the search {found:,}; lost {lost.total() / brute:.2%} (95 %: at "
-        f"most {upper_bound(lost.total(), brute):.2%}), by: {reasons}"
+        f"force finds {brute:,}, the search {found:,}; lost "
+        f"{100 * lost.total() / brute:.2f} % (95 %: at "
+        f"most {100 * upper_bound(lost.total(), brute):.2f} %), by: {reasons}"
     )
 
 

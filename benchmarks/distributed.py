@@ -156,7 +156,7 @@ def compare(folder: Path, name: str, processes: int) -> None:
     for what, seconds in many["communication"].items():
         size = f" ({many['numbers']:,} numbers)" if what == "figures" else ""
         share = seconds / many["seconds"]
-        print(f"  {what}{size}: {seconds * 1e3:.2f} ms, {share:.1%} of a step")
+        print(f"  {what}{size}: {seconds * 1e3:.2f} ms, {100 * share:.1f} % of a step")
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def compare(paths: Sequence[Path], size: int, repetitions: int) -> list[str]:
     ratio = statistics.median(a / b for a, b in zip(classic, ours, strict=True))
     row = [f"{statistics.median(classic):.2f}", f"{statistics.median(ours):.2f}", f"{ratio:.2f}"]
     reduced = [path for path in paths if chain.is_reduced(path)]
-    row.append(f"{len(reduced) / len(paths):.0%}")
+    row.append(f"{100 * len(reduced) / len(paths):.0f} %")
     areas = [chain.whole(path, "area") for path in reduced]
     for way in (chain.ours, partial(chain.whole, interpolation="linear")):
         values = [decibels(way(path), area) for path, area in zip(reduced, areas, strict=True)]

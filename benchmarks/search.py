@@ -110,8 +110,9 @@ def print_gaps(search: HyperSearch, table: dict[tuple[str, ...], float]) -> None
     best = max(table.values())
     values = sorted(table.values())
     print(
-        f"grid of {len(table)}: best {best:.2%}, median {values[len(values) // 2]:.2%}, "
-        f"worst {values[0]:.2%}; {sum(best - v <= GOAL for v in values)} within {GOAL:.1%}"
+        f"grid of {len(table)}: best {100 * best:.2f} %, median "
+        f"{100 * values[len(values) // 2]:.2f} %, worst {100 * values[0]:.2f} %; "
+        f"{sum(best - v <= GOAL for v in values)} within {100 * GOAL:.1f} points"
     )
     for how in ("bayes", "random"):
         runs = [replay(replace(search, seed=seed), table, how) for seed in range(NUM_MANY)]
@@ -120,7 +121,7 @@ def print_gaps(search: HyperSearch, table: dict[tuple[str, ...], float]) -> None
         share, mean = sum(gap <= GOAL for gap in gaps), 100 * statistics.fmean(gaps)
         print(
             f"{how}, {NUM_TRIALS} trials: {first} points below it from seeds 0 to {NUM_SEEDS - 1}; "
-            f"of {NUM_MANY} seeds {share} within {GOAL:.1%}, mean {mean:.2f}"
+            f"of {NUM_MANY} seeds {share} within {100 * GOAL:.1f}, mean {mean:.2f}"
         )
 
 

@@ -82,16 +82,18 @@ def newest_result(
     """The folder of the newest result of `stage` that the recipe `given` has made: a name, or its
     file; None where nothing is called so.
 
-    None too where `given` means something else: an existing file or folder, or what `taken` says;
-    `note` is then told of the result that it hides. Raises UserError: no such file; the recipe has
-    no such result yet, or one for each of several students, with the command that helps.
+    None too where `given` means something else: another file, or what `taken` says (the caller
+    looks whether a folder of that name is one of what else it takes: the folder of photographs that
+    a recipe is named after is not); `note` is then told of the result that it hides. Raises
+    UserError: no such file; the recipe has no such result yet, or one for each of several students,
+    with the command that helps.
     """
     path = Path(given)
     if path.suffix in _YAML and not path.exists():
         raise no_such_yaml(path)
     is_file = path.suffix in _YAML and path.is_file() and is_recipe_of_pipeline(_content(path))
-    if path.exists() and not is_file:
-        taken = f"the {'folder' if path.is_dir() else 'file'} of that name"
+    if path.is_file() and not is_file:
+        taken = "the file of that name"
     file = path if is_file else known_recipes().get(given)
     names = _names(file) if file else [given]
     found = {name: folder for name in names if (folder := _finished(name, stage))}

@@ -20,6 +20,7 @@ from flows.status import statuses
 from ppcls_core.cli.common import log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.report.intervals import is_noise
+from ppcls_core.report.model import Overlap, percent
 from ppcls_core.runtime.cluster import certificate
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, load_recipes
@@ -66,7 +67,9 @@ def run(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Run this stage again, and before it what it needs.", autocompletion=_stages
+            help="Run until this stage, and stop: what it needs where that is not done, and it "
+            "again.",
+            autocompletion=_stages,
         ),
     ] = None,
     from_: Annotated[
@@ -256,14 +259,14 @@ def _print_results(session: Session, stages: Iterable[Stage]) -> None:
             if row.change is not None and row.change < 0:
                 noise = ", within noise" * is_noise(row.change_range)
                 loss = f"; [yellow]{-row.change:.1f} less than before it{noise}[/]"
-            console.print(f"{row.label:<10}{row.top1:7.1%} top-1{size}{gain}{loss}")
+            console.print(f"{row.label:<10}{percent(row.top1):>6} % top-1{size}{gain}{loss}")
     if clean := report.clean_accuracies(session.done) if "evaluate" in session.done else ():
         found = session.done["overlap"].metrics
-        remedy = "" if found["removed"] else "; overlap.remove=true leaves them out of training"
+        overlap = Overlap(found["labelled"], found["val"], found["removed"])
+        remedy = "" if overlap.removed else "; overlap.remove=true leaves them out of training"
         console.print(
-            f"\n[yellow]{found['labelled']:,} labelled images show {found['val']:,} of the "
-            f"validation images{remedy}[/]; top-1 without those: "
-            + ", ".join(f"{row.label} {row.clean_top1:.1%}" for row in clean)
+            f"\n[yellow]{overlap}{remedy}[/]; top-1 without those: "
+            + ", ".join(f"{row.label} {percent(row.clean_top1)} %" for row in clean)
         )
     if "export" in session.done:
         stage = session.done["export"].metrics["stage"]

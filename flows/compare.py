@@ -13,7 +13,7 @@ from rich.table import Table
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
-from data_catalog.recipes import recipe_path
+from data_catalog.recipes import newest_result, recipe_path
 from flows.status import flat
 from ppcls_core.cli.common import console, log
 from ppcls_core.report.answers import difference
@@ -26,7 +26,10 @@ from tasks.run.store import RUN, Result, Store
 NUM_KNOWN = 10  # reports that a message names, the newest
 Run = Annotated[
     str,
-    typer.Argument(help="A recipe (its last run), or the folder, or its name, of a report."),
+    typer.Argument(
+        help="A recipe, by its name or file: its last run; or a report's folder, or how its name "
+        "begins."
+    ),
 ]
 
 
@@ -93,14 +96,11 @@ def _named(store: Store, given: str) -> Path:
     known = [f"{path.parent.name[:12]} ({_title(path)})" for path in reports[:NUM_KNOWN]]
     listed = f"; reports, the newest first: {', '.join(known)}" if known else ""
     try:
-        name = recipe_path(given).stem
+        if folder := newest_result(given, "report", log):
+            return folder
+        raise UserError(f"{recipe_path(given)}: is no recipe of the pipeline")
     except UserError as error:
-        raise UserError(f"{error}, nor a report that begins so{listed}") from None
-    key = store.last(name).get("report")
-    folder = key and store.directory("report", key)
-    if not folder or not (folder / RUN).is_file():
-        raise UserError(f"recipe '{name}': no finished run has a report{listed}; run it first")
-    return folder
+        raise UserError(f"{error}; nor does a report's folder begin so{listed}") from None
 
 
 def _title(path: Path) -> str:

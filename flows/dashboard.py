@@ -16,7 +16,7 @@ from prefect.exceptions import FailedRun
 
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
-from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor
+from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor, figure_texts
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Result
@@ -80,14 +80,14 @@ class _StageMonitor:
                 artifacts.update_progress_artifact(self._artifact, percent, description=line)
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        self._figures = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self._figures = ", ".join(figure_texts(values))
         self.logger.info("%s", self._figures)
 
     def note(self, message: str) -> None:
         self.logger.info("%s", message)
 
     def _line(self, done: int, total: int, unit: str) -> str:
-        share = f"{done:,} of {total:,} {unit} ({done / max(total, 1):.0%})"
+        share = f"{done:,} of {total:,} {unit} ({100 * done / max(total, 1):.0f} %)"
         seconds, new = time.monotonic() - self._start, done - self._first
         if new <= 0 or seconds < RATE_SECONDS:
             return share

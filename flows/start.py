@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,9 @@ import typer
 from rich.table import Table
 
 from ppcls_core.cli.common import console, log
-from tasks.start.photos import Photos, inspect, inspect_pool
-from tasks.start.recipe import files_of, machine_size, recipe_name, warnings_of, write
+from tasks.start.files import files_of, write
+from tasks.start.photos import IN_SEVERAL, Photos, inspect, inspect_pool
+from tasks.start.recipe import machine_size, warnings_of
 
 MAX_CLASSES = 40  # rows of the table
 
@@ -29,21 +31,26 @@ def init(
     FOLDER holds a folder a class, or `train` and `val` (or `valid`, `validation`, `test`) that do,
     and perhaps `pool` (or `unlabelled`) without classes. Without `val` a fifth of each class is set
     apart. NAME.yaml and NAME_data are written to the current folder; the images stay as they are.
+    Again after images have come or gone it says what has changed; a recipe that you have edited is
+    kept, and so are the validation images.
 
     ssld init my_photos
     ssld run my_photos.yaml
     """
-    name = recipe_name(folder)
-    to = files_of(name, Path.cwd())
-    found = inspect(folder, labels, _progress)
+    files = files_of(folder, Path.cwd())
+    found = inspect(folder, labels, _progress, files.list_of("val"))
     there = (pool, inspect_pool(pool, _progress)) if pool else None
-    write(found, folder, there, to)
+    changes = write(found, there, files)
     size = machine_size()
     _show(found, there and there[1])
     for warning in warnings_of(found, size):
         log(f"warning: {warning}")
-    recipe = shlex.quote(to.recipe.name)
-    log(f"\nwritten: {to.recipe.name} (the recipe, for {size.about}), {to.data.parent.name}/")
+    log("")
+    for change in changes:
+        log(f"again: {change}")
+    recipe = shlex.quote(files.recipe.name)
+    own = "" if files.is_edited(files.recipe) else f"{recipe} (the recipe, for {size.about}), "
+    log(f"written: {own}{files.data.name}/")
     log(f"next: ssld plan {recipe}   what it will take")
     log(f"      ssld run {recipe}    to the report")
 
@@ -69,16 +76,9 @@ def _show(found: Photos, pool: Photos | None) -> None:
         log(f"the {MAX_CLASSES} largest of {len(order):,} classes")
     if found.made_val:
         log("val: a fifth of each class was set apart, chosen by the images' content")
-    for each, what in ((found, "left out"), (pool, "left out of the pool")):
-        for reason, rows in (each.reasons() if each else {}).items():
-            log(
-                f"{what}: {len(rows):,} {'image' if len(rows) == 1 else 'images'}: {reason} "
-                f"({each.named(rows)})"
-                if each
-                else ""
-            )
-        for note in each.notes if each else ():
-            log(f"note: {note}")
+    _tell_left_out(found, "left out")
+    if pool:
+        _tell_left_out(pool, "left out of the pool")
     sides = np.array([found.sizes[row] for row in found.sizes])
     if len(sides):
         height, width = np.median(sides, axis=0)
@@ -91,3 +91,18 @@ def _show(found: Photos, pool: Photos | None) -> None:
         log(f"pool: {len(pool.rows('pool')) if pool else own:,} images")
     else:
         log("pool: none; the student learns from the labelled images alone (--pool FOLDER)")
+
+
+def _tell_left_out(found: Photos, what: str) -> None:
+    """The images that take no part, by reason, and what else is to be known."""
+    for reason, rows in found.reasons().items():
+        log(f"{what}: {_counted(found, reason, rows)}: {reason} ({found.named(rows)})")
+    for note in found.notes:
+        log(f"note: {note}")
+
+
+def _counted(found: Photos, reason: str, rows: Sequence[int]) -> str:
+    """How many images `rows` are, a photograph once that lies in several classes."""
+    num = found.num_photographs(rows) if reason == IN_SEVERAL else len(rows)
+    files = f" ({len(rows):,} files)" if num < len(rows) else ""
+    return f"{num:,} {'image' if num == 1 else 'images'}{files}"

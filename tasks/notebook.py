@@ -32,6 +32,7 @@ from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.inference.exported import Exported, find_exported
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.predict import Classifier, Guess, Row, classify
+from ppcls_core.report.model import percent
 from ppcls_core.report.search import PAGE
 from ppcls_core.runtime.paddle import import_paddle
 from tasks.dag import needed_for
@@ -113,7 +114,7 @@ class Guesses:
 
     def _repr_html_(self) -> str:
         """A row a class."""
-        rows = [(guess.name, f"{guess.probability:.1%}") for guess in self.guesses]
+        rows = [(guess.name, f"{percent(guess.probability)} %") for guess in self.guesses]
         return html_table((self.image, "probability"), rows, len(rows))
 
 
@@ -213,7 +214,7 @@ class FinishedRun:
         rows = [
             (
                 row["model"],
-                f"{row['top1']:.1%}",
+                f"{percent(row['top1'])} %",
                 "" if row["gain"] is None else f"{row['gain']:+.1f}",
                 "" if row["interval"] is None else "{:+.1f} to {:+.1f}".format(*row["interval"]),
             )

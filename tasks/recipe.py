@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,6 +189,12 @@ class Recipe(Config):
             return {f"teacher.{number}": one for number, one in enumerate(self.teacher)}
         return {"teacher": self.teacher}
 
+    def with_teachers(self, change: Callable[[str, AnyTeacher], AnyTeacher]) -> Recipe:
+        """The recipe with what `change` makes of each teacher, given its place, in its place."""
+        found = tuple(change(place, teacher) for place, teacher in self.teachers.items())
+        whole = found if isinstance(self.teacher, tuple) else found[0]
+        return self.model_copy(update={"teacher": whole})
+
     @property
     def network(self) -> TeacherConfig | None:
         """The teacher where it is one network of Paddle."""
@@ -320,15 +326,15 @@ def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
 
 def _without_missing(recipe: Recipe, path: Path) -> Recipe:
     """The recipe without those weights of networks that are not on this machine."""
-    found: list[AnyTeacher] = []
-    for teacher in recipe.teachers.values():
-        if isinstance(teacher, TeacherConfig) and teacher.weights:
-            given = teacher.model.name if teacher.weights == PUBLISHED else teacher.weights
-            if not is_here(given, path.parent):
-                teacher = teacher.model_copy(update={"weights": None})
-        found.append(teacher)
-    whole = tuple(found) if isinstance(recipe.teacher, tuple) else found[0]
-    return recipe.model_copy(update={"teacher": whole})
+
+    def change(place: str, teacher: AnyTeacher) -> AnyTeacher:
+        if not isinstance(teacher, TeacherConfig) or not teacher.weights:
+            return teacher
+        given = teacher.model.name if teacher.weights == PUBLISHED else teacher.weights
+        missing = not is_here(given, path.parent)
+        return teacher.model_copy(update={"weights": None}) if missing else teacher
+
+    return recipe.with_teachers(change)
 
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:
@@ -385,9 +391,7 @@ def _resolve_reviewed(recipe: Recipe, path: Path) -> Recipe:
 
 def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:
     """The teacher's files as absolute paths: a stage need not know where the recipe lies."""
-    found = tuple(_resolved(one, path, place) for place, one in recipe.teachers.items())
-    whole = found if isinstance(recipe.teacher, tuple) else found[0]
-    return recipe.model_copy(update={"teacher": whole})
+    return recipe.with_teachers(lambda place, teacher: _resolved(teacher, path, place))
 
 
 def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:

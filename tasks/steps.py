@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ppcls_core.engine.config import TeacherTraining
-from ppcls_core.engine.schedules import CosineWarmup
 from tasks.recipe import STUDENTS, Recipe
 
 FEW = 500  # steps of a training from nothing under which it is told as short
@@ -66,11 +65,13 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
             f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): part of the "
             "gain may be that of longer training"
         )
-    for name in STUDENTS:
-        config = getattr(recipe, name)
-        schedule = config.schedule
-        if isinstance(schedule, CosineWarmup) and schedule.warmup_epochs >= config.epochs:
+    trainings = {name: getattr(recipe, name) for name in STUDENTS}
+    if network and isinstance(network.train, TeacherTraining):
+        trainings["teacher.train"] = network.train
+    for name, config in trainings.items():
+        warmup = getattr(config.schedule, "warmup_epochs", 0)
+        if warmup >= config.epochs:
             yield (
-                f"{name}: the learning rate rises in {schedule.warmup_epochs:g} of "
-                f"{config.epochs:,} epochs and never falls; set {name}.schedule.warmup_epochs"
+                f"{name}: the learning rate rises through all {config.epochs:,} epochs and never "
+                f"falls, as the warm-up is of {warmup:g}; set {name}.schedule.warmup_epochs"
             )

@@ -206,6 +206,19 @@ def test_names_are_the_fields_own() -> None:
     assert found <= KNOWN_NAMES
 
 
+def test_a_percentage_has_a_blank_before_its_sign() -> None:
+    """As in "95 % interval": Python's own format, `:.1%`, writes none."""
+    bad = {
+        module
+        for module in modules()
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.FormattedValue)
+        and node.format_spec
+        and ast.unparse(node.format_spec).endswith("%'")
+    }
+    assert not bad
+
+
 def test_command_line_and_status_need_neither_paddle_nor_prefect() -> None:
     code = (
         "import sys, flows.commands, ppcls_core.cli.app, tasks.dag; "

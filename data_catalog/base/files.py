@@ -91,12 +91,17 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write `rows` to `path` atomically under a header of `names`; None is left empty."""
+    """Write `rows` to `path` atomically as `csv_bytes`."""
+    write_bytes(path, csv_bytes(names, rows))
+
+
+def csv_bytes(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
+    """`rows` as CSV in UTF-8 under a header of `names`; None is left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def read_json(path: Path) -> Any:

@@ -94,7 +94,7 @@ def describe_lost(
     parts = []
     if kinds:
         num = sum(entry.count for entry in lost)
-        parts.append(f"passed over {num:,} files: {', '.join(kinds)}")
+        parts.append(f"passed over {num:,} file{'s' * (num > 1)}: {', '.join(kinds)}")
     if damaged:
         shown = [f"{row['image_id']}: {row['reason']}, {row['detail']}" for row in damaged[:3]]
         more = ["..."] if len(damaged) > len(shown) else []

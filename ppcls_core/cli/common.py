@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.runtime.monitor import SilentMonitor, figure_texts
 from ppcls_core.runtime.paddle import import_paddle
 from ppcls_core.runtime.terminal import escaped
 
@@ -40,7 +40,7 @@ class LogMonitor(SilentMonitor):
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Print the figures on a line."""
-        log("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        log("  ".join(figure_texts(values)))
 
 
 class BarMonitor(LogMonitor):

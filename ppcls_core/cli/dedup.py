@@ -149,7 +149,9 @@ def _finish(search: Search, monitor: Monitor) -> SearchResult:
 def _review(given: Path) -> None:
     """Show the pairs of a finished search until a signal; then its files follow, unless a stage of
     the pipeline left them."""
-    if of_recipe := newest_result(str(given), "dedup", log):
+    is_search = any((given / name).exists() for name in (RECORD, MANIFEST))
+    taken = "the search of that name" if is_search else ""
+    if of_recipe := newest_result(str(given), "dedup", log, taken):
         labelled = newest_result(str(given), "overlap", log)
         log(f"pairs of the pool; those of the labelled images: ppcls dedup --review {labelled}")
     folder = of_recipe or given

@@ -13,10 +13,11 @@ from rich.table import Table
 from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle, tell
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.inference import int8, sidecar
-from ppcls_core.inference.exported import Exported, find_exported
+from ppcls_core.inference.exported import Exported, find_exported, is_exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.jobs import lite
 from ppcls_core.jobs.trained import Choice, Trained, find_student, find_trained
+from ppcls_core.report.model import percent
 from ppcls_core.runtime.timer import Repeats
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def quantize(  # noqa: PLR0913 - a command's options
     out: OutFolder,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Folder or list of images; by default the YAML file's training images."),
+        typer.Option(
+            help="Folder or list of images; by default the YAML file's or recipe's training images."
+        ),
     ] = None,
     num_images: Annotated[
         int, typer.Option(min=1, max=100_000, help="How many to calibrate with.")
@@ -123,7 +126,7 @@ def quantize(  # noqa: PLR0913 - a command's options
 
     Writes what `ppcls export` writes and the int8 model beside it, for
     `ppcls predict --precision int8`; with --qat another such folder in it, `trained`. The
-    comparison, on the YAML file's validation images, goes to compared.csv too.
+    comparison, on the validation images of the YAML file or recipe, goes to compared.csv too.
     """
     trained = model.find()
     files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
@@ -138,10 +141,11 @@ def quantize(  # noqa: PLR0913 - a command's options
 
 
 def _compared_table(rows: Sequence[Compared]) -> Table:
-    table = figures_table("", "top1", "top5", "images", "MB", "ms")
+    table = figures_table("", "top-1, %", "top-5, %", "images", "MB", "ms")
     for row in rows:
-        accuracies = ("-" if x is None else f"{x:.4f}" for x in (row.top1, row.top5))
-        cells = (f"{row.num_images:,}", f"{row.mbytes:.2f}", f"{row.latency_ms:.2f}")
+        num, shares = row.num_images, (row.top1, row.top5)
+        accuracies = ("-" if share is None else percent(share, num) for share in shares)
+        cells = (f"{num:,}", f"{row.mbytes:.2f}", f"{row.latency_ms:.2f}")
         table.add_row(row.variant, *accuracies, *cells)
     return table
 
@@ -157,7 +161,7 @@ def export_lite(
     """
     optimizer = lite.find_optimizer()
     lite.check_out(out)
-    if Path(model.model).is_dir():
+    if is_exported(Path(model.model)):
         lite.convert_int8(optimizer, Path(model.model), out, target)
     else:
         trained = model.find()

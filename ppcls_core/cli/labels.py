@@ -11,6 +11,7 @@ from ppcls_core.cli.common import late, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.labels.select import SelectConfig, select_store
 from ppcls_core.labels.shard import open_shards
+from ppcls_core.report.model import percent
 from ppcls_core.runtime.monitor import SilentMonitor
 
 Folder = Annotated[
@@ -60,8 +61,9 @@ def labels(
         store, num, len(os.sched_getaffinity(0))
     )
     log(
-        f"{drift.num:,} labelled again: same class {drift.agreement.top1:.2%}, mean KL "
-        f"{drift.agreement.kl:.1e}, largest difference of a log-probability {drift.largest:.3f}"
+        f"{drift.num:,} labelled again: same class {percent(drift.agreement.top1, drift.num)} %, "
+        f"mean KL {drift.agreement.kl:.1e}, largest difference of a log-probability "
+        f"{drift.largest:.3f}"
     )
     if drift.unreadable:
         log(f"{drift.unreadable:,} of the sample cannot be read any more")

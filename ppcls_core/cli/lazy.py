@@ -78,9 +78,23 @@ class _LazyGroup(TyperGroup):
         return name, command and _command(self.places[str(name)], str(name)), rest
 
 
+_WORD = re.compile("[a-z]{4,}")
+
+
 class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _one_each(args))
+        try:
+            return super().parse_args(ctx, _one_each(args))
+        except Exception as error:  # Click's NoSuchOption, of which Typer has a copy
+            if not getattr(error, "possibilities", True):
+                # No option is spelt alike: those whose help has the word.
+                words = set(_WORD.findall(vars(error)["option_name"]))
+                vars(error)["possibilities"] = [
+                    each.opts[0]
+                    for each in self.params
+                    if words & set(_WORD.findall((getattr(each, "help", "") or "").lower()))
+                ]
+            raise
 
 
 def _one_each(args: list[str]) -> list[str]:

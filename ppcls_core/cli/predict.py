@@ -188,7 +188,7 @@ def report(counts: Counter[str], lost: str, *paths: Path | None) -> None:
     image has a reason.
     """
     num, bad = counts.total(), {reason: n for reason, n in sorted(counts.items()) if reason}
-    said = f"{num:,} images, {counts['']:,} predicted"
+    said = f"{num:,} image{'s' * (num != 1)}, {counts['']:,} predicted"
     said += "".join(f", {reason} {n:,}" for reason, n in bad.items())
     said += f"; {lost}" if lost else ""
     written = [str(path) for path in paths if path]

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from data_catalog.base.config import UserError, closest
+from data_catalog.base.config import UserError
 from data_catalog.recipes import newest_images
 from ppcls_core.cli.common import late, log, tell
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.data.augment.gallery import draw_gallery
 from ppcls_core.jobs.job import load_job
-from ppcls_core.jobs.paddleclas.recipes import recipe_name, recipe_rows, recipe_text
+from ppcls_core.jobs.paddleclas.recipes import near_recipes, recipe_name, recipe_rows, recipe_text
 from ppcls_core.jobs.trained import Choice, find_student
 
 File = Annotated[
@@ -63,7 +63,7 @@ def evaluate(
         raise UserError(f"--per-class {per_class}: is a folder; give the name of a file")
     choice = Choice(settings=tuple(overrides or ()))
     if student := find_student(str(config), choice, tell):
-        val = newest_images(str(config), "val")
+        val = newest_images(student.recipe, "val")
         return late("ppcls_core.jobs.train:evaluate_student")(student, val, log, per_class)
     job = load_job(config, overrides or [])
     return late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
@@ -84,8 +84,7 @@ def recipe(
     pattern = recipe_name(name or "*").lower()
     names = [known for known in recipe_rows() if fnmatchcase(known.lower(), pattern)]
     if not names:
-        near = closest(pattern, recipe_rows()) or "; leave the pattern out to see all"
-        raise UserError(f"no recipe matches '{name}'{near}")
+        raise UserError(f"no recipe matches '{name}'{near_recipes(pattern.strip('*'))}")
     log("\n".join(names))
 
 

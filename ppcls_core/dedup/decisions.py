@@ -22,6 +22,7 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import digest_of
+from data_catalog.images.columns import Images
 from ppcls_core.dedup.match.pairs import PAIRS
 
 REVIEWED = "reviewed.jsonl"  # the file, in the folder of a search
@@ -59,6 +60,23 @@ class Decisions:
     def digest(self) -> str:
         """Identity of what is decided, whenever and in which order."""
         return digest_of([[*key, each.verdict] for key, each in sorted(self.by_pair.items())])
+
+    def between(self, pool: Images, val: Images) -> "Decisions":
+        """Those on an image of `pool` and one of `val`."""
+        one, other = self._decided_in(pool), self._decided_in(val)
+        kept = {
+            key: decision
+            for key, decision in self.by_pair.items()
+            if any(a[:32] in one and b[:32] in other for a, b in (key, key[::-1]))
+        }
+        return Decisions(kept)
+
+    def _decided_in(self, images: Images) -> set[str]:
+        """The contents (hex), as in the columns of a set, of its images that are decided on."""
+        halves = {half for key in self.by_pair for half in key}
+        wanted = pa.array([bytes.fromhex(half)[:16] for half in halves], pa.binary(16))
+        content = images.table["content"]
+        return {each.hex() for each in content.filter(pc.is_in(content, wanted)).to_pylist()}
 
     def of(self, pool_sha256: str, val_sha256: str) -> Verdict | None:
         """The verdict on the pair of two files (sha256, hex), if there is one."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -47,12 +48,15 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         _note_val(search, index, val, monitor)
     _plant(search, index, monitor)
     _search(search, index, monitor)
-    result = write_result(search, index, val)
+    here = search.decisions.between(search.pool, search.val)
+    result = write_result(replace(search, decisions=here), index, val)
     _note_rejected(search.out, monitor)
     if counts := result.decision_counts:
-        listed = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-        absent = " (on pairs that this search does not find)" * bool(counts["absent"])
-        monitor.note(f"decisions of a person: {listed}{absent}")
+        listed = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
+        monitor.note(f"decisions of a person on pairs: {listed}")
+    if elsewhere := len(search.decisions) - len(here):
+        decisions = f"decision{'s' * (elsewhere > 1)} of a person"
+        monitor.note(f"{elsewhere:,} {decisions}: on other images than these")
     return result
 
 

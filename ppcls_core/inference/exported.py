@@ -23,7 +23,13 @@ def find_exported(given: str | Path, note: Callable[[str], None]) -> Exported:
     """The exported model in the folder `given`, or the student that the recipe of this name, or in
     this file, exported last; `note` takes what else `given` could have meant. Raises UserError: as
     `newest_result` and `Exported`."""
-    return Exported(newest_result(str(given), "export", note) or Path(given))
+    taken = "the exported model of that name" if is_exported(Path(given)) else ""
+    return Exported(newest_result(str(given), "export", note, taken) or Path(given))
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether `export` wrote there, whole or not."""
+    return any((folder / name).exists() for name in FILES)
 
 
 class Exported:

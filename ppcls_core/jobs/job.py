@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from data_catalog.base.config import Config, UserError, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
-from data_catalog.base.files import read_json
 from data_catalog.recipes import is_recipe_of_pipeline
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
@@ -21,9 +20,8 @@ from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.jobs import paddleclas
 from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe, recipe_name
 from ppcls_core.models.registry import ModelConfig, check_image_size
+from ppcls_core.models.weights.record import INPUTS, record_of
 
-# In the folder of a training: its settings and, under INPUTS, digests of its images and weights.
-SETTINGS, INPUTS = "job.json", "inputs"
 # Settings that change no weights.
 RUN_TIME = {"workers", "log_every", "max_lost", "save_every", "vdl_dir", "topk"}
 MAX_SIDE = 4096  # of the images, pixels: beyond it a batch does not fit anywhere
@@ -169,17 +167,15 @@ def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, A
     return load_yaml(path, on_repeated)
 
 
-def recorded(weights: Path) -> tuple[Path, Job] | None:
-    """The record of the training that left `weights` (as in `find_weights`), if one lies beside
-    them: its path, and a job of its model, number of classes and preprocessing alone."""
-    folder = weights.parent
-    for place in (weights, folder, folder.parent if folder.name.isdigit() else folder):
-        path = place / SETTINGS
-        data = read_json(path)
-        if isinstance(data, dict) and INPUTS in data:
-            kept = ("model", "num_classes", "preprocess")
-            return path, parse(Job, {name: data[name] for name in kept if name in data}, str(path))
-    return None
+def recorded(weights: Path | None) -> tuple[Path, Job] | None:
+    """As `record_of`, a job of its model, number of classes and preprocessing alone in the place of
+    the content; None of no weights."""
+    found = record_of(weights.expanduser()) if weights else None
+    if found is None:
+        return None
+    path, data = found
+    kept = ("model", "num_classes", "preprocess")
+    return path, parse(Job, {name: data[name] for name in kept if name in data}, str(path))
 
 
 def _check(job: Job, path: Path) -> None:

@@ -21,6 +21,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.errors import settings_named
 from data_catalog.base.files import write_csv
 from data_catalog.images.columns import Images
+from data_catalog.recipes import newest_images
 from ppcls_core.engine import run as engine
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.engine.evaluator import EvalData
@@ -69,8 +70,7 @@ def _run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     trained, job = asked.trained, asked.trained.job
     if asked.epochs:
         qat_training(job, asked.epochs)
-    val = images_of(job, "val")[0] if job.val else None
-    found = _images(asked.calibration, job, monitor)
+    found, val = _images(asked, monitor), _val(trained)
     images = read_calibration(found, trained.preprocess, asked.num_images, asked.threads)
     monitor.note(_described(images, asked.num_images))
     aware = asked.out / AWARE if asked.epochs else None
@@ -86,19 +86,30 @@ def _run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     return rows
 
 
-def _images(calibration: Path | None, job: Job, monitor: Monitor) -> Images:
+def _images(asked: Quantization, monitor: Monitor) -> Images:
     """The images to choose from. Raises UserError if there are none."""
-    if calibration:
-        given = given_images([str(calibration)])
+    job, recipe = asked.trained.job, asked.trained.recipe
+    if asked.calibration:
+        given = given_images([str(asked.calibration)])
         if given.lost:
             monitor.note(given.lost)
         return given.sets[0][1]
+    if recipe and (images := newest_images(recipe, "train")):
+        monitor.note(f"calibration: the labelled images of the recipe {recipe}")
+        return images
     if job.train is None:
         raise UserError(
             "no calibration images: give --calibration with a folder or a list of some hundred "
             "images such as the model will see"
         )
     return images_of(job, "train")[0]
+
+
+def _val(trained: Trained) -> Images | None:
+    """The images to compare accuracies on, if the job or the recipe names some."""
+    if trained.recipe:
+        return newest_images(trained.recipe, "val")
+    return images_of(trained.job, "val")[0] if trained.job.val else None
 
 
 def _described(images: Calibration, asked: int) -> str:

@@ -29,11 +29,12 @@ from ppcls_core.engine.run import HISTORY, SAVE_SECONDS, Run, trainer_of
 from ppcls_core.engine.run import train as train_model
 from ppcls_core.engine.trainer import StepReport
 from ppcls_core.inference.sidecar import check_class_names
-from ppcls_core.jobs.job import INPUTS, RUN_TIME, SETTINGS, ImageList, Job, recorded
+from ppcls_core.jobs.job import RUN_TIME, ImageList, Job, recorded
 from ppcls_core.jobs.trained import Trained
 from ppcls_core.models.networks.layers import Network, normalize
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import find_weights, save_state, weights_digest
+from ppcls_core.models.weights.record import INPUTS, SETTINGS
 from ppcls_core.models.weights.state import load_weights, state_of
 from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
@@ -146,7 +147,7 @@ def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
     load_weights(model, Path(job.weights))
     _tell_topk(job, log)
-    record, size = recorded(Path(job.weights).expanduser()), job.preprocess.size
+    record, size = recorded(Path(job.weights)), job.preprocess.size
     if record and record[1].preprocess.size != size:
         own = record[1].preprocess.size
         log(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
 
 STUDENT = "student.pdparams"  # the weights beside a student that the pipeline has exported
+_Record = tuple[Path, Job] | None  # as `recorded` finds it beside the weights
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +47,7 @@ class Trained(Config):
     job: Job  # its model, and images as they are to be preprocessed
     weights: Path | None  # as in `find_weights`, without a ~; None: the model's published ones
     classes: tuple[str, ...] = Field(min_length=1)
+    recipe: str = ""  # name or file of the pipeline's recipe whose student it is
 
     @property
     def preprocess(self) -> Preprocess:
@@ -91,6 +93,7 @@ def find_student(given: str, choice: Choice, note: Callable[[str], None]) -> Tra
         job=job.model_copy(update={"preprocess": preprocess}),
         weights=choice.weights or folder / STUDENT,
         classes=names or sidecar.classes,
+        recipe=given,
     )
 
 
@@ -103,29 +106,32 @@ def find_trained(given: str, choice: Choice) -> Trained:
     take, or another number of class names than classes.
     """
     is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file() or is_recipe(given)
+    record = recorded(choice.weights)
     if is_file:
         job = load_job(Path(given), list(choice.settings))
     else:
-        fields = {"model": {"name": given}, **(_recorded(given, choice) or _published(given))}
+        of_training = _recorded(given, choice, record)
+        fields = {"model": {"name": given}, **(of_training or _published(given))}
         names = read_classes(choice.classes) if choice.classes else ()
         classes = {"num_classes": len(names)} if names else {}
         job = parse(Job, override(fields | classes, choice.settings), f"model {given}")
     names = _class_names(choice, job.num_classes)
     weights = _weights(job, choice, is_file)
+    if choice.weights is None:
+        record = recorded(weights)
     return Trained(
-        job=job.model_copy(update={"preprocess": _preprocess(job, choice, weights)}),
+        job=job.model_copy(update={"preprocess": _preprocess(job, choice, record)}),
         weights=weights,
         classes=names or tuple(map(str, range(job.num_classes))),
     )
 
 
-def _recorded(name: str, choice: Choice) -> dict[str, object]:
+def _recorded(name: str, choice: Choice, record: _Record) -> dict[str, object]:
     """Spec and classes of the training that left the given weights, if it was of that model;
     of another model is told."""
-    found = choice.weights and recorded(choice.weights.expanduser())
-    if not found:
+    if record is None:
         return {}
-    path, job = found
+    path, job = record
     if job.model.name != name:
         _log.warning(f"{path}: the training was of the model {job.model.name}, not of {name}")
         return {}
@@ -169,11 +175,10 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
     return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 
 
-def _preprocess(job: Job, choice: Choice, weights: Path | None) -> Preprocess:
+def _preprocess(job: Job, choice: Choice, record: _Record) -> Preprocess:
     """That of the training that left the weights, else the job's, where no setting says otherwise;
     or that of images of `choice.size`, the short side in proportion."""
     found = job.preprocess
-    record = weights and recorded(weights)
     if record and record[1].model.name == job.model.name and not _says_size(job, choice.settings):
         path, found = record[0], record[1].preprocess
         if choice.size is None:

@@ -205,6 +205,11 @@ class Overlap:
     pairs: tuple[DuplicatePair, ...] = ()
     rows: tuple[CleanRow, ...] = ()
 
+    def __str__(self) -> str:
+        """Such as "2 labelled images show 1 of the validation images"."""
+        images = "image shows" if self.num_labelled == 1 else "images show"
+        return f"{self.num_labelled:,} labelled {images} {self.num_val:,} of the validation images"
+
 
 @dataclass(frozen=True, eq=False)
 class Report:

@@ -32,6 +32,14 @@ class Monitor(Protocol):
         """A sentence for the user."""
 
 
+def figure_texts(values: Mapping[str, float]) -> list[str]:
+    """`values` of `Monitor.metrics` in words, accuracies in percent: "loss 1.31", "top1 45.0 %"."""
+    return [
+        f"{name} {100 * value:.1f} %" if name.startswith("top") else f"{name} {value:.4g}"
+        for name, value in values.items()
+    ]
+
+
 class SilentMonitor(Monitor):
     """Listens to nothing and never stops: for direct calls of the core."""
 

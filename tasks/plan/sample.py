@@ -199,19 +199,19 @@ def _published_classes(recipe: Recipe) -> int:
 
 def _with_weights(recipe: Recipe, num_classes: int, folder: Path, notes: list[str]) -> Recipe:
     """The recipe with random weights in the place of those that are not on this machine."""
-    found: list[AnyTeacher] = []
-    for place, teacher in recipe.teachers.items():
-        if isinstance(teacher, TeacherConfig) and not _is_whole(teacher):
-            path = folder / f"{place}.pdparams"
-            save_state(path, state_of(_built(teacher.model, num_classes)))
-            teacher = teacher.model_copy(update={"weights": str(path)})
-            notes.append(
-                f"{place}: its weights are not on this machine, random ones were taken; so "
-                "whether 16 bits serve for its labels is not known"
-            )
-        found.append(teacher)
-    whole = tuple(found) if isinstance(recipe.teacher, tuple) else found[0]
-    return recipe.model_copy(update={"teacher": whole})
+
+    def change(place: str, teacher: AnyTeacher) -> AnyTeacher:
+        if not isinstance(teacher, TeacherConfig) or _is_whole(teacher):
+            return teacher
+        path = folder / f"{place}.pdparams"
+        save_state(path, state_of(_built(teacher.model, num_classes)))
+        notes.append(
+            f"{place}: its weights are not on this machine, random ones were taken; so whether 16 "
+            "bits serve for its labels is not known"
+        )
+        return teacher.model_copy(update={"weights": str(path)})
+
+    return recipe.with_teachers(change)
 
 
 def _is_whole(teacher: TeacherConfig) -> bool:

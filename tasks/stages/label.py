@@ -233,7 +233,7 @@ def _compared(
         work.monitor.note(f"teacher in fp32: the engine refuses 16 bits ({found})")
     elif found:
         work.monitor.note(
-            f"teacher in {precision}: 16 bits give fp32's class to {found.top1:.1%} "
+            f"teacher in {precision}: 16 bits give fp32's class to {100 * found.top1:.1f} % "
             f"of {num_images} images, KL {found.kl:.1e}"
         )
     return {"precision": precision, "top1": top1, "kl": kl, "images": num_images}

@@ -16,6 +16,7 @@ from data_catalog.images.columns import Images, together, write_images
 from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search
+from ppcls_core.report.model import Overlap
 from ppcls_core.report.search import PAGE, write_search_page
 from tasks.run.stage import Outcome, Work
 from tasks.stages.dedup import search_files, take_over
@@ -52,11 +53,9 @@ def run(work: Work) -> Outcome:
         write_images(work.path(f"{name}.arrow"), kept)
     num_val = pc.count_distinct(pairs["val_id"]).as_py()
     if len(showing):
-        what = "are removed" if remove else "stay; overlap.remove=true removes them"
-        work.monitor.note(
-            f"{len(showing):,} labelled images show {num_val:,} of the validation images: "
-            f"{', '.join(showing[:3].to_pylist())}{', ...' * (len(showing) > 3)}; they {what}"
-        )
+        names = f"{', '.join(showing[:3].to_pylist())}{', ...' * (len(showing) > 3)}"
+        what = "nothing is trained on them" if remove else "overlap.remove=true leaves them out"
+        work.monitor.note(f"{Overlap(len(showing), num_val, remove)}: {names}; {what}")
     num = len(search.pool)
     return Outcome(
         files=[*(f"{name}.arrow" for name in SPLITS), *search_files(work, search), PAGE],

@@ -31,6 +31,7 @@ MAX_DECODED = 20_000  # images of a set; of more a sample
 VAL_SHARE, MAX_VAL = 0.2, 200  # of a class that become its validation images, where none are given
 MIN_TRAIN = 2  # training images of a class: the least that a probe is cross-validated with
 NUM_SHOWN = 3
+IN_SEVERAL = "lies in several classes"  # the reason of each file of a photograph
 # What `ssld init` calls the settings of a data set; it has none for a delimiter or classes.
 _KEYS = {"train": "--labels", "train.delimiter": "", "classes": ""}
 
@@ -70,21 +71,27 @@ class Photos:
             found[reason.partition(":")[0]].append(row)
         return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
+    def num_photographs(self, rows: Sequence[int]) -> int:
+        """How many photographs the files of `rows` are: one where their bytes are the same."""
+        return len({self.images.table["content"][row].as_py() or row for row in rows})
+
     def named(self, rows: Sequence[int]) -> str:
         """The first names of rows, for a message."""
         more = ", ..." if len(rows) > NUM_SHOWN else ""
         return ", ".join(self.images.ids[row] for row in rows[:NUM_SHOWN]) + more
 
 
-def inspect(folder: Path, labels: Path | None, progress: Progress) -> Photos:
+def inspect(
+    folder: Path, labels: Path | None, progress: Progress, val: Collection[bytes] = ()
+) -> Photos:
     """Look at the labelled photographs in `folder`: one folder a class, or these in `train` and
     `val`; with `labels` as that list (`path label` a line) says.
 
     An image that cannot be decoded is left out, and a copy, byte for byte: of copies to train on
     the first stays, of copies in train and val those in val, of copies in two classes none. Where
     no split is given for validation, some images of each class are set apart, keyed by their
-    content. A class with fewer than MIN_TRAIN is left out. Raises UserError: no
-    folder, fewer than two classes.
+    content, those with names in `val` first, which were set apart before. A class with fewer than
+    MIN_TRAIN is left out. Raises UserError: no folder, fewer than two classes.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder that holds a folder a class")
@@ -92,7 +99,7 @@ def inspect(folder: Path, labels: Path | None, progress: Progress) -> Photos:
     decode(found, found.split != "", progress)
     _leave_out_copies(found)
     if not len(found.rows("val")):
-        _set_apart(found)
+        _set_apart(found, val)
     _drop_small_classes(found, folder)
     return found
 
@@ -221,7 +228,7 @@ def _leave_out_copies(found: Photos) -> None:
         classes = sorted({found.classes[found.label[row]] for row in rows})
         if len(classes) > 1:
             for row in rows:
-                found.leave_out(row, f"lies in several classes: {', '.join(classes)}")
+                found.leave_out(row, f"{IN_SEVERAL}: {', '.join(classes)}")
             continue
         in_val = [row for row in rows if found.split[row] == "val"]
         kept, reason = (in_val or rows)[0], "is a validation image" if in_val else "is a copy"
@@ -229,12 +236,18 @@ def _leave_out_copies(found: Photos) -> None:
             found.leave_out(row, f"{reason}: of {found.images.ids[kept]}")
 
 
-def _set_apart(found: Photos) -> None:
+def _set_apart(found: Photos, val: Collection[bytes]) -> None:
     """Make a fifth of each class, at most MAX_VAL, validation images; MIN_TRAIN stay."""
     contents = found.images.table["content"].to_pylist()
+    named = range(len(contents)) if val else ()
+    before = {contents[row] for row in named if path_of(found.images, row) in val}
+
+    def order(row: int) -> tuple[bool, int]:
+        return contents[row] not in before, seed_of("init", (contents[row] or b"").hex())
+
     for label in range(len(found.classes)):
         rows = np.flatnonzero((found.split == "train") & (found.label == label)).tolist()
-        rows.sort(key=lambda row: seed_of("init", (contents[row] or b"").hex()))
+        rows.sort(key=order)
         num = min(max(1, round(VAL_SHARE * len(rows))), MAX_VAL, max(len(rows) - MIN_TRAIN, 0))
         found.split[rows[:num]] = "val"
     found.made_val = True

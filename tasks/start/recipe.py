@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import write_bytes, write_csv
 from data_catalog.published import published_weights
 from ppcls_core.models.weights.files import published_file
 from ppcls_core.report.intervals import wilson
+from ppcls_core.report.model import percent
 from ppcls_core.runtime.gpu import gpu_names
-from tasks.start.photos import Photos, path_of
+from tasks.start.photos import Photos
 from tasks.trainings import CROP, LONG, LR, SHARES, fix_size, schedule
 
 FEW_IMAGES, UNEQUAL, FEW_VAL = 20, 10, 100  # when classes and validation images are told as few
@@ -74,78 +74,6 @@ def recipe_name(folder: Path) -> str:
     """A name for a recipe: that of the folder, with what no name may hold as `_`."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.resolve().name).strip("._")
     return name or "my_data"
-
-
-@dataclass(frozen=True)
-class Written:
-    """The files that `write` made."""
-
-    recipe: Path
-    data: Path
-
-
-def files_of(name: str, where: Path) -> Written:
-    """Where the files of a recipe go. Raises UserError: they are there, perhaps edited."""
-    written = Written(where / f"{name}.yaml", where / f"{name}_data" / "data.yaml")
-    for path in (written.recipe, written.data):
-        if path.exists():
-            raise UserError(f"{path}: is there already; remove or rename it, or start elsewhere")
-    return written
-
-
-def write(found: Photos, folder: Path, pool: tuple[Path, Photos] | None, to: Written) -> None:
-    """Write lists, class names, data.yaml (and pool.yaml for a pool elsewhere), what was left out
-    and why, and the recipe."""
-    at, places = to.data.parent, {"root": str(folder.resolve())}
-    for split in ("train", "val"):
-        write_bytes(at / f"{split}.txt", _list(found, split))
-        places[split] = str((at / f"{split}.txt").resolve())
-    names = [f"{number} {name}" for number, name in enumerate(found.classes)]
-    write_bytes(at / "classes.txt", "\n".join([*names, ""]).encode("utf-8", "replace"))
-    places["classes"] = str((at / "classes.txt").resolve())
-    rows = [{"image": found.images.ids[r], "reason": why} for r, why in found.left_out.items()]
-    write_csv(at / "left_out.csv", ("image", "reason"), rows)
-    own_pool = found.rows("pool")
-    if len(own_pool):
-        write_bytes(at / "pool.txt", _list(found, "pool"))
-        places["pool"] = str((at / "pool.txt").resolve())
-    elif pool is None:
-        places["pool"] = places["train"]
-    write_bytes(to.data, _data_yaml(places).encode())
-    pool_file = to.data
-    if pool is not None:
-        pool_file = to.data.with_name("pool.yaml")
-        write_bytes(pool_file, _data_yaml({"root": str(pool[0].resolve()), "pool": "."}).encode())
-    num_pool = len(pool[1].rows("pool")) if pool else len(own_pool)
-    data = {"labelled": to.data, "pool": pool_file}
-    places = {key: path.relative_to(to.recipe.parent) for key, path in data.items()}
-    write_bytes(to.recipe, recipe_text(found, num_pool, places, machine_size()).encode())
-
-
-def _list(found: Photos, split: str) -> bytes:
-    lines = []
-    for row in found.rows(split).tolist():
-        label = b" %d" % found.label[row] if split != "pool" else b""
-        lines.append(path_of(found.images, row) + label + b"\n")
-    return b"".join(lines)
-
-
-_ABOUT = {
-    "root": "all paths in the lists start here",
-    "train": "`path label` a line: what is learnt from",
-    "val": "what is measured with, and never learnt from",
-    "classes": "`number name` a line",
-    "pool": "unlabelled images",
-}
-
-
-def _data_yaml(places: Mapping[str, str]) -> str:
-    lines = (f"# {_ABOUT[key]}\n{key}: {_quoted(path)}\n" for key, path in places.items())
-    return "".join(lines)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Size) -> str:
@@ -267,7 +195,8 @@ def warnings_of(found: Photos, size: Size) -> list[str]:
     if num_val < FEW_VAL:
         low, high = wilson(0.8, num_val)
         told.append(
-            f"{num_val} validation images: an accuracy of 80 % could be {low:.0%} to {high:.0%}"
+            f"{num_val} validation images: an accuracy of 80 % could be "
+            f"{percent(low)} to {percent(high)} %"
         )
     sides = np.array([min(found.sizes[row]) for row in found.sizes if found.split[row]])
     if len(sides) and (small := int((sides < size.image_size).sum())):

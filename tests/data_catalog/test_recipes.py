@@ -86,16 +86,25 @@ def test_of_several_students_one_is_asked_for(notes: list[str]) -> None:
 def test_what_exists_comes_first_and_that_is_told(notes: list[str]) -> None:
     folder = finish("demo")
     assert newest_result("demo", "export", notes.append, "the model of that name") is None
-    Path("demo").mkdir()
+    Path("demo").touch()
     assert newest_result("demo", "export", notes.append) is None
     assert [note.partition(" is taken")[0] for note in notes] == [
         "demo: the model of that name",
-        "demo: the folder of that name",
+        "demo: the file of that name",
     ]
     assert all(str(folder) in note for note in notes)
     Path("job.yaml").write_text("model: {name: ResNet18_vd}\n")
     assert newest_result("job.yaml", "export", notes.append) is None
     assert len(notes) == 2
+
+
+def test_a_folder_of_photographs_does_not_hide_the_recipe_of_its_name(notes: list[str]) -> None:
+    Path("mine.yaml").write_text(RECIPE)
+    Path("mine").mkdir()
+    assert newest_result("mine", "export", notes.append) is None  # nothing is made yet
+    folder = finish("mine")
+    assert newest_result("mine", "export", notes.append) == folder
+    assert notes == []
 
 
 def test_recipes_are_told_from_other_files() -> None:

@@ -50,6 +50,22 @@ def test_every_command_and_option_stands_there(reference, pages) -> None:
                 assert option.help, f"{name}: {option.name} has no meaning"
 
 
+def test_troubleshooting_has_every_message_by_its_cause(reference) -> None:
+    """But for a server's, which are JSON and say cause and remedy in fields of their own."""
+    page = (PROJECT / "docs" / "troubleshooting.md").read_text()
+    spans = re.findall(r"``\s?(.+?)\s?``|`([^`]+)`", " ".join(page.split()))
+    quoted = [" ".join(pair).strip().replace("`", "") for pair in spans]
+    parts = "|".join(re.escape(text).replace(r"\.\.\.", ".*") for text in quoted if len(text) > 7)
+    missing = [
+        text
+        for module, texts in reference.messages().items()
+        for text in texts
+        if not module.startswith("ppcls_core.serving.")
+        and not re.search(parts, re.sub(r"\{.*?\}", "X", text.replace("`", "")), re.IGNORECASE)
+    ]
+    assert not missing
+
+
 def configs(reference: ModuleType) -> list[type[Config]]:
     found: dict[type[Config], None] = {}
     for root, *_ in reference.ROOTS.values():

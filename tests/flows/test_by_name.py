@@ -58,11 +58,30 @@ def test_it_is_exported_and_classifies(done: dict[str, Result], ppcls: Ppcls) ->
     )
     assert ours.model_copy(update={"digest": theirs.digest}) == theirs
     rows = []
+    Path("tiny").mkdir()  # as of photographs, after which `ssld init` names the recipe
+    Path("one.jpg").rename("tiny/one.jpg")
     for model in ("tiny", "exported"):
-        told = ppcls("py-infer", model, "one.jpg", "--format", "json", "-k", "3")
+        told = ppcls("py-infer", model, "tiny/one.jpg", "--format", "json", "-k", "3")
         rows.append(json.loads(told.stdout))
+        assert "is taken" not in told.stderr
     assert rows[0] == rows[1]
-    assert ppcls("infer", "tiny", "one.jpg", "--format", "json").returncode == 0
+    assert ppcls("infer", "tiny", "tiny", "--format", "json").returncode == 0
+    Path("exported").rename("tiny/exported")
+    Path("tiny").rename("photos")
+    Path("photos/exported").rename("tiny")
+    told = ppcls("py-infer", "tiny", "photos/one.jpg", "--format", "json", "-k", "3")
+    assert json.loads(told.stdout)["predictions"] == rows[0]["predictions"]
+    assert "the exported model of that name is taken" in told.stderr
+
+
+@pytest.mark.slow
+def test_it_is_quantised_with_the_recipes_images(done: dict[str, Result], ppcls: Ppcls) -> None:
+    told = ppcls("quantize", "tiny", "--out", "int8", "--num-images", "8")
+    assert told.returncode == 0, told.stderr
+    assert "calibration: the labelled images of the recipe tiny" in told.stdout
+    with Path("int8/compared.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["num_images"] for row in rows} == {str(done["data"].counts["val"])}
 
 
 def test_a_server_is_given_the_folder(

@@ -72,6 +72,7 @@ def test_wrong_settings(
     [
         (["run", "dmo"], ["dmo", "did you mean 'demo'"]),
         (["run", "no/such.yaml"], ["no/such.yaml", "no such file; give the path"]),
+        (["run", "demo", "--until", "fix"], ["--until", "--only"]),
         (["run", "demo", "--only", "destill"], ["destill", "did you mean 'distill'"]),
         (["run", "demo", "--only", "fix", "--from", "fix"], ["--only", "--from", "give one"]),
     ],

@@ -13,11 +13,13 @@ from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
 
-def test_runs_that_differ_by_a_setting(store: Path) -> None:
+def test_runs_that_differ_by_a_setting(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(store.parent))
     before, _ = run_stages(store)
     after, _ = run_stages(store, ["fix.lr=0.5"])
     a = find_run(Store(store), before["report"].directory.name[:12])
     b = find_run(Store(store), str(TINY))  # its last run
+    assert b.record == find_run(Store(store), "tiny").record  # the name of its results
     assert b.record == json.loads(after["report"].path(RUN).read_text())
     assert list(settings_rows(a, a)) == []
     (row,) = settings_rows(a, b)
@@ -31,11 +33,18 @@ def test_runs_that_differ_by_a_setting(store: Path) -> None:
     assert list(gains)[-1].startswith("exported")
 
 
-def test_what_is_no_run_is_told(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'tny'.*nor a report.*\(tiny, "):
+def test_what_is_no_run_is_told(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(finished.parent))
+    with pytest.raises(UserError, match=r"'tny'.*nor does a report.*\(tiny, "):
         find_run(Store(finished), "tny")
-    with pytest.raises(UserError, match=r"'clothing': no finished run has a report; reports"):
+    with pytest.raises(UserError, match=r"clothing: this recipe has no finished report.*reports, "):
         find_run(Store(finished), "clothing")
+    job = tmp_path / "job.yaml"
+    job.write_text("model: {name: ResNet18_vd}\n")
+    with pytest.raises(UserError, match=r"job.yaml: is no recipe of the pipeline; nor does"):
+        find_run(Store(finished), str(job))
     folder = Path(shutil.copytree(run_stages(finished)[0]["report"].directory, tmp_path / "report"))
     assert find_run(Store(finished), str(folder)).name.startswith("tiny, ")
     (folder / RUN).write_text("{")

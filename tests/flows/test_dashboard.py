@@ -54,10 +54,10 @@ def test_a_rate_is_told_once_it_means_something(clock, caplog):
             monitor.progress(done, 372, "images")
             clock.now += 1
     assert caplog.messages == [
-        "336 of 800 images (42%), 32.0 images/s, 0:00:14 left",
-        "656 of 800 images (82%), 32.0 images/s, 0:00:04 left",
-        "176 of 372 images (47%), 16.0 images/s, 0:00:12 left",
-        "336 of 372 images (90%), 16.0 images/s, 0:00:02 left",
+        "336 of 800 images (42 %), 32.0 images/s, 0:00:14 left",
+        "656 of 800 images (82 %), 32.0 images/s, 0:00:04 left",
+        "176 of 372 images (47 %), 16.0 images/s, 0:00:12 left",
+        "336 of 372 images (90 %), 16.0 images/s, 0:00:02 left",
     ]
 
 
@@ -75,6 +75,6 @@ def test_the_figures_told_last_stand_beside_the_progress(clock, monkeypatch):
         monitor.progress(5, 10, "images")
         monitor.progress(2, 2, "canaries")  # another phase
     assert shown == [
-        "5 of 10 images (50%), 0.8 images/s, 0:00:06 left; one images/s 2.5, two images/s 3",
-        "2 of 2 canaries (100%)",
+        "5 of 10 images (50 %), 0.8 images/s, 0:00:06 left; one images/s 2.5, two images/s 3",
+        "2 of 2 canaries (100 %)",
     ]

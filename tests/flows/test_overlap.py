@@ -78,7 +78,7 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     metrics = done["overlap"].metrics
     assert (metrics["labelled"], metrics["val"], metrics["removed"]) == (2, 2, False)
     assert any("2 labelled images show 2 of the validation images" in n for n in monitor.notes)
-    assert any("overlap.remove=true removes them" in note for note in monitor.notes)
+    assert any("overlap.remove=true leaves them out" in note for note in monitor.notes)
     removing = [*leaking, "overlap.remove=true"]
     monitor = Notes()
     cleaned = run_until(tmp_path, removing, "overlap", monitor)["overlap"]
@@ -158,8 +158,11 @@ def test_decisions_are_honoured_and_the_search_is_not_made_again(
     settings = [f"dedup.reviewed={file}"]
     done = run_until(store, settings, "dedup", monitor)
     assert row["pool_id"] in ids(done["dedup"], "kept.arrow")
-    assert done["dedup"].metrics["decisions"] == {"accepted": 0, "refused": 1, "absent": 1}
-    assert any("1 absent (on pairs that this search does not find)" in n for n in monitor.notes)
+    assert done["dedup"].metrics["decisions"] == {"accepted": 0, "refused": 1, "not found": 0}
+    assert done["overlap"].metrics["decisions"] == {}  # the labelled images are not concerned
+    assert monitor.notes.count("decisions of a person on pairs: 1 refused") == 1
+    told = [note for note in monitor.notes if "on other images than these" in note]
+    assert [note[:1] for note in told] == ["2", "1"]  # overlap, dedup
     assert any("taken over" in note for note in monitor.notes)
     session = Session(load_recipe(str(TINY), settings), Store(store))
     for name in ("data", "overlap"):

@@ -13,8 +13,9 @@ from data_catalog.base.config import UserError
 from data_catalog.images.columns import loose_images
 from tasks.recipe import load_recipe
 from tasks.stages.data import datasets
-from tasks.start.photos import Photos, inspect, inspect_pool
-from tasks.start.recipe import SIZES, Size, files_of, recipe_name, recipe_text, write
+from tasks.start.files import NAMES, files_of, write
+from tasks.start.photos import IN_SEVERAL, Photos, inspect, inspect_pool
+from tasks.start.recipe import SIZES, Size, recipe_name, recipe_text
 from tests.support.images import write_jpeg
 
 
@@ -49,10 +50,15 @@ def messy(tmp_path: Path) -> Path:
     return root
 
 
-def made(messy: Path, where: Path) -> Photos:
-    found = inspect(messy, None, quiet)
-    write(found, messy, None, files_of(recipe_name(messy), where))
-    return found
+def made(folder: Path, where: Path) -> Photos:
+    return again(folder, where)[0]
+
+
+def again(folder: Path, where: Path) -> tuple[Photos, list[str]]:
+    """The photographs as `ssld init` finds them, and what it says has changed."""
+    files = files_of(folder, where)
+    found = inspect(folder, None, quiet, files.list_of("val"))
+    return found, write(found, None, files)
 
 
 def test_every_image_is_in_a_split_or_left_out_with_a_reason(messy: Path, tmp_path: Path) -> None:
@@ -70,6 +76,7 @@ def test_every_image_is_in_a_split_or_left_out_with_a_reason(messy: Path, tmp_pa
         "has a name that no list can hold": 1,
         "lies in no class folder": 1,
     }
+    assert found.num_photographs(found.reasons()[IN_SEVERAL]) == 1
     with (tmp_path / "my_data" / "left_out.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(found.left_out)
     assert any("notes.PDF" in note for note in found.notes)
@@ -99,8 +106,6 @@ def test_what_is_written_is_a_recipe_of_the_same_images(messy: Path, tmp_path: P
         assert images.labels.tolist() == found.label[rows].tolist()
     train, val = (set(s.table["content"].to_pylist()) for s in (splits.train, splits.val))
     assert None not in train and not train & val
-    with pytest.raises(UserError, match="is there already"):
-        files_of("my", tmp_path)
 
 
 def test_the_split_is_of_contents_not_of_names(messy: Path, tmp_path: Path) -> None:
@@ -112,6 +117,48 @@ def test_the_split_is_of_contents_not_of_names(messy: Path, tmp_path: Path) -> N
         for f in (first, second)
     ]
     assert contents[0] == contents[1]
+
+
+def test_again_says_what_has_changed_and_keeps_edits_and_val(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "my", {"a": 10, "b": 10})
+    before, told = again(root, tmp_path)
+    assert told == []
+    assert again(root, tmp_path)[1] == ["the photographs are as before"]
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text(recipe.read_text() + "seed: 3\n")
+    folder_of(root / "new", {".": 5}, first=40)
+    folder_of(root / "a" / "more", {".": 30}, first=50)
+    (root / "b" / "IMG 3.JPG").unlink()
+    after, told = again(root, tmp_path)
+    lost = "b/IMG 3.JPG" in {before.images.ids[row] for row in before.rows("val")}
+    assert {before.images.ids[row] for row in before.rows("val")} - {"b/IMG 3.JPG"} <= {
+        after.images.ids[row] for row in after.rows("val")
+    }
+    assert [each.partition(":")[0] for each in told[:3]] == ["train", "val", "classes that are new"]
+    assert sum("1 fewer" in each for each in told) == 1 and lost == ("1 fewer" in told[1])
+    assert told[3] == "my.yaml is kept as you have edited it; rename it for a new one"
+    assert recipe.read_text().endswith("seed: 3\n")
+    recipe.unlink()
+    assert again(root, tmp_path)[1] == ["the photographs are as before"]
+    assert recipe.read_text().startswith("# 3 classes; 43 images")
+
+
+@pytest.mark.parametrize("name", ["my.yaml", *(f"my_data/{name}" for name in NAMES)])
+def test_no_file_of_the_users_is_overwritten(tmp_path: Path, name: str) -> None:
+    root, file = folder_of(tmp_path / "my", {"a": 4, "b": 4}), tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UserError, match=rf"{file}: is there already"):
+        files_of(root, tmp_path)
+    file.unlink()
+    again(root, tmp_path)
+    file.write_text("mine")
+    if file.suffix != ".yaml" or file.parent != tmp_path:
+        with pytest.raises(UserError, match="edited since `ssld init` wrote it; nothing was"):
+            files_of(root, tmp_path)
+    other = folder_of(tmp_path / "other" / "my", {"a": 4, "b": 4})
+    with pytest.raises(UserError, match=rf"is there already, for {root}"):
+        files_of(other, tmp_path)
 
 
 def test_given_splits_are_kept_and_copies_of_val_leave_train(tmp_path: Path) -> None:
@@ -128,7 +175,7 @@ def test_given_splits_are_kept_and_copies_of_val_leave_train(tmp_path: Path) -> 
         "is a validation image",
         "lies in no class folder of train or val",
     }
-    write(found, tmp_path / "outer", None, files_of("outer", tmp_path))
+    write(found, None, files_of(tmp_path / "outer", tmp_path))
     recipe = load_recipe(str(tmp_path / "outer.yaml"))
     splits = datasets(recipe)[0].build(tmp_path, quiet)
     assert splits.pool and len(splits.pool) == 4
@@ -150,7 +197,7 @@ def test_a_list_of_labels_and_a_pool_elsewhere(tmp_path: Path) -> None:
     found = inspect(root, tmp_path / "labels.txt", quiet)
     assert found.classes == ("0", "1")
     pool = inspect_pool(root / "more", quiet)
-    write(found, root, (root / "more", pool), files_of("flat", tmp_path))
+    write(found, (root / "more", pool), files_of(root, tmp_path))
     labelled, other = datasets(load_recipe(str(tmp_path / "flat.yaml")))
     assert labelled is not other
     images = other.build(tmp_path, quiet).pool

@@ -33,8 +33,20 @@ def test_steps_of_the_demo() -> None:
             ["teacher: it is trained on 224 pixels and labels at 208"],
         ),
         ("baseline.epochs=10", ["baseline: 250 steps are few", "differ in steps (250 and 1,624)"]),
-        ("finetune.schedule.warmup_epochs=5", ["finetune: the learning rate rises in 5 of 4"]),
+        (
+            "finetune.schedule.warmup_epochs=5",
+            ["finetune: the learning rate rises through all 4 epochs and never falls"],
+        ),
+        (
+            "fix.schedule={name: ExponentialWarmup, warmup_epochs: 6}",
+            ["fix: the learning rate rises through all 6"],
+        ),
         ("distill.epochs=5", ["distill: 280 steps", "differ in steps", "distill: the learning"]),
+        (
+            "teacher.train={mode: finetune, epochs: 20, batch_size: 32, image_size: 208, "
+            "schedule: {name: CosineWarmup, warmup_epochs: 30}}",
+            ["teacher.train: the learning rate rises through all 20 epochs"],
+        ),
     ],
 )
 def test_doubts(setting: str, told: list[str]) -> None:

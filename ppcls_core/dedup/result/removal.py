@@ -95,8 +95,8 @@ class Searched(Config):
 
 
 class Reviewed(Config):
-    """The outcome of a person's decisions: pairs `accepted`, those `refused` and therefore in no
-    removed image's pairs, and the number of decisions on pairs that are `absent`."""
+    """The outcome of a person's decisions on images that are searched: pairs `accepted`, those
+    `refused` and therefore in no removed image's pairs, and the number on pairs not found."""
 
     accepted: int = 0
     refused: tuple[Decision, ...] = ()

@@ -81,8 +81,9 @@ class SearchResult:
 
     @property
     def decision_counts(self) -> dict[str, int]:
-        """Decisions of a person by what became of them, empty where there are none."""
-        counts = vars(self.reviewed) | {"refused": len(self.reviewed.refused)}
+        """A person's decisions on these images by what became of them, empty without any."""
+        done = self.reviewed
+        counts = {"accepted": done.accepted, "refused": len(done.refused), "not found": done.absent}
         return counts if any(counts.values()) else {}
 
 

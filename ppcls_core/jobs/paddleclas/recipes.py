@@ -8,13 +8,14 @@ training that the manual makes before it, where the file expected a copy of that
 
 import csv
 import json
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from data_catalog.base.config import UserError, closest, override, parse_value
+from data_catalog.base.config import UserError, override, parse_value
 
 TABLE = Path(__file__).resolve().parents[3] / "configs" / "paddleclas.csv"
 _IMAGENET, _FLOWERS = ("ILSVRC2012", 1000), ("flowers102", 102)  # folder, classes
@@ -61,10 +62,7 @@ def recipe(name: str) -> dict[str, Any]:
     `output/NAME`. Raises UserError: no such recipe, with the closest names."""
     rows = recipe_rows()
     if name not in rows:
-        ends = [known for known in rows if known.rpartition("/")[2] == name]
-        near = f"; did you mean '{ends[0]}'?" if ends else closest(name, rows)
-        hint = near or "; `ppcls recipe --list` names them all"
-        raise UserError(f"'{name}': no such file, and no such recipe{hint}")
+        raise UserError(f"'{name}': no such file, and no such recipe{near_recipes(name)}")
     row = rows[name]
     size, (data, classes) = int(row["size"]), _FLOWERS if row["data"] else _IMAGENET
     fields: dict[str, Any] = {
@@ -80,6 +78,22 @@ def recipe(name: str) -> dict[str, Any]:
     fields["VALID"] = _images(data, "val", [resize, crop])
     settings = [text for text in row["settings"].split("; ") if text]
     return override(fields, settings)
+
+
+def near_recipes(name: str) -> str:
+    """`; did you mean ...?` with the recipes that a name may mean: of that model, or with it in
+    their names, or spelt alike."""
+    rows, last = recipe_rows(), name.rpartition("/")[2].lower()
+    models = {known: known.rpartition("/")[2].lower() for known in rows}
+    found = [known for known, model in models.items() if model == last]
+    found = found or [known for known, model in models.items() if last in model]
+    if len(found) > 3:
+        return f"; {len(found)} recipes are called so in part: `ppcls recipe '*{last}*'`"
+    alike = get_close_matches(last, models.values(), n=1)
+    found = found or [known for known, model in models.items() if model in alike]
+    if found:
+        return "; did you mean " + " or ".join(f"'{each}'" for each in found) + "?"
+    return "; `ppcls recipe --list` names them all"
 
 
 def _training(row: dict[str, str], size: int, data: str) -> dict[str, Any]:

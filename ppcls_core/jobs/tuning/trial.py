@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 from data_catalog.base.errors import UserError
 from data_catalog.base.files import locked, read_json
 from ppcls_core.engine.run import HISTORY
-from ppcls_core.jobs.job import INPUTS, SETTINGS
 from ppcls_core.jobs.train import train
 from ppcls_core.jobs.tuning.rows import TrialRow, best_of
 from ppcls_core.jobs.tuning.study import (
@@ -25,6 +24,7 @@ from ppcls_core.jobs.tuning.study import (
     open_study,
     rows_of,
 )
+from ppcls_core.models.weights.record import INPUTS, SETTINGS
 from ppcls_core.runtime.processes import Parent
 
 LOG = "log.txt"

@@ -21,6 +21,10 @@ from ppcls_core.models.weights.state import (
 )
 
 Form = Literal["backbone", "deploy"]
+_REMEDY = (
+    "give --model the name of the architecture that they are of; without --model every entry keeps "
+    "its name, which serves a network narrower or shallower than that of the name"
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def convert(
     state = with_model_names(state, list(own), network.architecture)
     misfits = misfits_of(own, state, of_other_classes(network.classifiers, own, state))
     if misfits:
-        raise misfits_error(source, misfits)
+        raise misfits_error(source, misfits, _REMEDY)
     left_out = [name for name in state if name not in own]
     entries = {key: state[key] for key in own}
     if form == "backbone":

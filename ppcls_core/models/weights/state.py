@@ -12,6 +12,7 @@ import numpy as np
 from data_catalog.base.config import UserError
 from data_catalog.published import published_weights, static_names
 from ppcls_core.models.weights.files import load_state
+from ppcls_core.models.weights.record import said_of
 
 if TYPE_CHECKING:
     import paddle
@@ -202,12 +203,16 @@ def _classes_error(path: Path, classes: tuple[int, int]) -> UserError:
     )
 
 
-def misfits_error(path: Path, misfits: list[str]) -> UserError:
-    """The error that tells the first ten of `misfits` and their number."""
-    remedy = (
-        "check that the model's name is the file's, and give spec where its network was "
-        "narrower or shallower (`spec: {width: 8}` in YAML, `-o model.spec.width=8` for a command)"
-    )
+_REMEDY = (
+    "check that the model's name is the file's, and give spec where its network was narrower or "
+    "shallower (`spec: {width: 8}` in YAML, `-o model.spec.width=8` for a command)"
+)
+
+
+def misfits_error(path: Path, misfits: list[str], remedy: str = _REMEDY) -> UserError:
+    """The error that tells the first ten of `misfits`, their number, and what model the weights are
+    of where that lies beside them."""
     lines = misfits[:10] + ([f"and {len(misfits) - 10} more"] if len(misfits) > 10 else [])
     listed = "\n  ".join(lines)
-    return UserError(f"{path}: {len(misfits)} entries do not fit the model: {remedy}\n  {listed}")
+    what = f"{len(misfits)} entries do not fit the model"
+    return UserError(f"{path}: {what}: {remedy}{said_of(path)}\n  {listed}")

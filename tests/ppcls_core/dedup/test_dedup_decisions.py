@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
+from data_catalog.base.files import sha256_file
 from ppcls_core.cli.dedup import _reopened
 from ppcls_core.dedup.decisions import (
     REVIEWED,
@@ -145,9 +146,13 @@ def test_a_search_honours_what_was_decided(sets: Path, tmp_path: Path) -> None: 
     decide(out, "a/crop.jpg", "refused")
     decide(out, "a/mirror.jpg", "accepted")
     append_decision(out / REVIEWED, decision("x", "y", "accepted"))
+    two = [sets / "pool" / "a" / "crop.jpg", sets / "val" / "v3.png"]
+    here = dict(zip(("pool_sha256", "val_sha256"), map(sha256_file, two), strict=True))
+    never = Decision(pool_id="x", val_id="y", verdict="refused", **here)  # no pair at all
+    append_decision(out / REVIEWED, never)
     result = search(sets / "pool", sets / "val", out)
     assert result.pool_counts == before | {"kept": 4, "duplicates": 2, "pairs": 2}
-    assert result.decision_counts == {"accepted": 1, "refused": 1, "absent": 1}
+    assert result.decision_counts == {"accepted": 1, "refused": 1, "not found": 1}
     assert "a/crop.jpg" in (out / "kept.txt").read_text().splitlines()
     listed = json.loads((out / "removed.json").read_text())
     reviewed = {e["image_id"]: e["pairs"][0]["reviewed"] for e in listed["removed"]}

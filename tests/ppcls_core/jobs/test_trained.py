@@ -162,3 +162,10 @@ def test_weights_of_another_model_are_refused(files):
     save_state(files / "w.pdparams", {})
     with pytest.raises(UserError, match="entries do not fit the model"):
         find_trained(str(files / "ours.yaml"), Choice(weights=files / "w.pdparams")).network()
+
+
+def test_of_weights_that_do_not_fit_the_record_names_the_model(weights):
+    save_state(weights[0].with_suffix(".pdparams"), {})
+    said = r"job\.json says that they are of ResNet18_vd, width 8 with 3 classes\n"
+    with pytest.raises(UserError, match=said):
+        find_trained("ResNet34_vd", Choice(weights[0], settings=("num_classes=3",))).network()

@@ -82,7 +82,7 @@ def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model, tmp_path):
         out, errors = process.communicate(timeout=300)
     assert process.returncode == 0
     assert out == "stopped\n"
-    assert written.stderr == f"1 images, 1 predicted; written: {tmp_path}/rows.csv\n"
+    assert written.stderr == f"1 image, 1 predicted; written: {tmp_path}/rows.csv\n"
     assert "Traceback" not in errors
     told = child("predict", model, model / "photo.jpg", "--format", "json")
     want, got = (json.loads(done.stdout)["predictions"] for done in (told, asked))
