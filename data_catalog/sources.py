@@ -77,7 +77,7 @@ class FilesConfig(Config):
     @model_validator(mode="after")
     def _check_splits(self) -> FilesConfig:
         if not (self.train or self.val or self.pool):
-            raise ValueError("a data set needs at least one of train, val and pool")
+            raise ValueError("a data set needs at least one of train, val and pool: add one")
         if self.planted and not (self.val and self.pool):
             raise ValueError("planted duplicates need both val and pool")
         return self
@@ -166,6 +166,12 @@ class Dataset:
             raise UserError(
                 f"data set '{self.name}': {source} names no image; fill it or remove "
                 f"`{self._key(split)}` (found: {describe(found.images)})"
+            )
+        if pc.max(found.images.table["size"]).as_py() < 0:
+            raise UserError(
+                f"data set '{self.name}': none of the {len(found.images):,} images that {source} "
+                f"names is there, such as {found.images.ids[0]} in {root}; correct the list, or "
+                f"`{self._key(f'{split}.root')}`"
             )
         return found
 
