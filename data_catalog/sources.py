@@ -167,12 +167,6 @@ class Dataset:
                 f"data set '{self.name}': {source} names no image; fill it or remove "
                 f"`{self._key(split)}` (found: {describe(found.images)})"
             )
-        if pc.max(found.images.table["size"]).as_py() < 0:
-            raise UserError(
-                f"data set '{self.name}': none of the {len(found.images):,} images that {source} "
-                f"names is there, such as {found.images.ids[0]} in {root}; correct the list, or "
-                f"`{self._key(f'{split}.root')}`"
-            )
         return found
 
     def _classes(self, found: dict[str, Found]) -> tuple[str, ...]:
