@@ -141,7 +141,7 @@ training: {{epochs: 1, batch_size: 2, image_size: 32}}
 preprocess: {{size: 32}}
 workers: 1
 """
-RECIPE = TINY.read_text().replace("few.yaml", "data.yaml")
+RECIPE = TINY.read_text().replace("few.yaml", "data.yaml").replace("size: 8", "size: 2")
 TRAIN = "pool/0.jpg 0\npool/1.jpg 1\npool/2.jpg 2\n"
 _weights: dict[str, np.ndarray] = {}
 
