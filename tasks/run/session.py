@@ -91,7 +91,7 @@ class Session:
         """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in
         processes of its own, on the GPUs from this number on if there are some, so that other
         stages may run meanwhile. Raises
-        UserError: a mistake the user can mend, too few devices, a full disk, results removed
+        UserError: a mistake the user can mend, too few devices, no memory or disk, results removed
         meanwhile, or the same stage running elsewhere; Interrupted: a stop was requested, what is
         finished is kept."""
         check_devices(self.recipe)

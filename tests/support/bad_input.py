@@ -410,6 +410,7 @@ CASES: dict[str, list[Case]] = {
         Case("a text for a number", f"{RUN} --set distill.epochs=many", "many"),
         Case("a number out of range", f"{RUN} --set select.k=0", "select.k"),
         Case("an override without a value", f"{RUN} --set distill.epochs", "distill.epochs"),
+        Case("a batch of more than there are", f"{RUN} --set baseline.batch_size=9", "3 images"),
         Case("an unknown network", f"{RUN} --set student.name=ResNet19", "ResNet19"),
         Case("no YAML", RUN, "my.yaml", {"my.yaml": "data: [few.yaml\n"}),
         Case("no settings", RUN, "my.yaml", {"my.yaml": "just text\n"}),
