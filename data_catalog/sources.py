@@ -77,7 +77,7 @@ class FilesConfig(Config):
     @model_validator(mode="after")
     def _check_splits(self) -> FilesConfig:
         if not (self.train or self.val or self.pool):
-            raise ValueError("a data set needs at least one of train, val and pool")
+            raise ValueError("a data set needs at least one of train, val and pool: add one")
         if self.planted and not (self.val and self.pool):
             raise ValueError("planted duplicates need both val and pool")
         return self

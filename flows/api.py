@@ -6,18 +6,23 @@ Prefect's client would ask again at twice the interval each time, and a run woul
 """
 
 import atexit
+import os
+import signal
 import socket
 import threading
+import time
 from concurrent.futures import Future
 from pkgutil import resolve_name
 from typing import Any
 
 from data_catalog.base.errors import UserError
 from flows import services
-from ppcls_core.cli.common import log
+from ppcls_core.cli.common import log, tell
 from ppcls_core.runtime.processes import Child
 
 STOP_SECONDS = 10  # for the temporary server to write what it has received
+MOST_DEATHS = 3  # one after the other, of servers that never answered
+SAVE_SECONDS = 30  # for a stage to save its work, where no server can be had any more
 # Its variables, as Prefect sets them for its own.
 TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
@@ -95,10 +100,12 @@ class TemporaryServer:
 
     def _keep(self) -> None:
         """Hear that it answers, and replace it when it dies, until it is to stop."""
+        deaths = 0  # since one has answered
         while True:
             kind, value = self._child.receive()
             began = self._answers.done()
             if kind == "report":
+                deaths = 0
                 if not began:
                     self._answers.set_result(None)
                 continue
@@ -106,9 +113,25 @@ class TemporaryServer:
                 self._answers.set_exception(_no_start(kind, value))
             if not began or self._stopping:
                 return
+            deaths += 1
+            if deaths > MOST_DEATHS:
+                return _end_run(
+                    f"{value}; so did {MOST_DEATHS} before it, whose messages are above: a run "
+                    "needs one to report to. Free memory or disk, or start one with `ssld up`, and "
+                    "run again: finished work is kept"
+                )
             log(f"{value}; another takes its place")
             self._child.close()
             self._child = self._start()
+
+
+def _end_run(reason: str) -> None:
+    """End this program, whose main thread may wait for a server for ever, once it had time to save
+    its work."""
+    tell(f"error: {reason}")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SAVE_SECONDS)
+    os._exit(2)
 
 
 def _no_start(kind: str, value: Any) -> BaseException:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_catalog.base.errors import UserError
 from ppcls_core.engine.config import TeacherTraining
 from tasks.recipe import STUDENTS, Recipe
 
@@ -31,18 +32,28 @@ class Steps:
 
 
 def steps_of(recipe: Recipe, num_images: dict[str, int], num_classes: int) -> list[Steps]:
-    """The trainings of `recipe` on so many images by split (train, teacher, pool), in order."""
+    """The trainings of `recipe` on so many images by split (train, teacher, pool), in order.
+    Raises UserError: there are not enough for a batch."""
     select, pool = recipe.select, num_images["pool"]
     chosen = 0 if select.policy == "none" else min(pool, select.k * num_classes)
     found, network = list[Steps](), recipe.network
     if network and isinstance(network.train, TeacherTraining):
-        an_epoch = num_images["teacher"] // network.train.batch_size
+        an_epoch = _batches("teacher.train", num_images["teacher"], network.train.batch_size)
         found.append(Steps("teacher", network.train.epochs, an_epoch))
     for name in STUDENTS:
         config, more = getattr(recipe, name), chosen if name == "distill" else 0
-        an_epoch = (num_images["train"] + more) // config.batch_size
+        an_epoch = _batches(name, num_images["train"] + more, config.batch_size)
         found.append(Steps(name, config.epochs, an_epoch, bool(more)))
     return found
+
+
+def _batches(training: str, num: int, batch_size: int) -> int:
+    if num < batch_size:  # which its loader would say too, hours later
+        raise UserError(
+            f"`{training}.batch_size` is {batch_size}, but there are only {num} images to train "
+            "on: lower it to at most that number"
+        )
+    return num // batch_size
 
 
 def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:

@@ -138,7 +138,9 @@ class _Checked:
         if size == 0:
             raise _mistake("an alias within itself", node)
         if size > MAX_VALUES:
-            raise _mistake(f"more than {MAX_VALUES:,} values, aliases written out", node)
+            raise _mistake(
+                f"more than {MAX_VALUES:,} values, aliases written out: write fewer", node
+            )
         return size
 
     def _parts(self, node: yaml.Node) -> list[yaml.Node]:

@@ -106,7 +106,7 @@ def _lines(data: bytes | pa.Buffer, source: Path) -> Iterator[pa.Array]:
 def _pattern(delimiter: str | None) -> str:
     """A line's parts; what is no line of the kind `path label` is a path as a whole."""
     between = r"\s+" if delimiter is None else rf"\s*{re.escape(delimiter)}\s*"
-    return rf"^\s*(?P<path>\S|\S.*?\S)(?:{between}(?P<label>[+-]?[0-9]{{1,9}}))?\s*$"
+    return rf"^\s*(?P<path>\S|\S.*?\S)(?:{between}(?P<label>-?[0-9]{{1,9}}))?\s*$"
 
 
 def _each(paths: pa.ChunkedArray) -> Iterator[bytes]:

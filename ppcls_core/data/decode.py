@@ -46,6 +46,7 @@ LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follow
 # and of blocks that it paints grey, where it meets another marker than the restart's.
 FILLED_IN = re.compile("premature end of data segment|found marker 0x(?!d[0-7])")
 END_MARK = b"\xff\xd9"
+NO_MEMORY = -4  # of OpenCV's errors
 
 Reason = Literal[
     "missing", "empty", "not_an_image", "truncated", "too_small", "decompression_bomb", "unlabelled"
@@ -257,7 +258,9 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
 def _by_opencv(data: bytes, divisor: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), READ_AS[divisor])
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == NO_MEMORY:  # which says nothing of the file
+            raise MemoryError(error.err) from None
         return None
 
 
@@ -314,6 +317,8 @@ def _by_pillow(image: ImageFile, mode: str) -> Image.Image | None:
     try:
         upright = ImageOps.exif_transpose(image)
         return upright.convert(mode) if upright.mode in EIGHT_BITS else None
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - of many kinds in damaged files
         return None
 

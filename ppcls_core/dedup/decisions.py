@@ -148,7 +148,7 @@ def _read(path: Path, found: dict[_Key, Decision]) -> None:
         where = f"{path}:{number}"
         try:
             data = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
             raise UserError(f"{where}: got no JSON object, expected a decision a line, as written")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,15 +106,14 @@ def external_data(path: Path) -> tuple[Path, ...]:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         raise UserError(f"{path}: is no ONNX file ({error}); export it again") from None
-    folder, found = path.parent.resolve(), set[Path]()
+    found = set[Path]()
     for tensor in _messages(model, onnx.TensorProto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}
-        location = place.get("location", "")
-        file = path.parent / location
-        is_outside = Path(location).is_absolute() or ".." in Path(location).parts
-        if is_outside or not file.resolve().is_relative_to(folder) or not file.is_file():
+        location = os.fsdecode(place.get("location", ""))  # bytes, where it is not UTF-8
+        file = _file_in(path.parent, location)
+        if file is None:
             raise UserError(
                 f"{path}: tensor '{tensor.name}' lies in '{location}', no file in the folder of "
                 "the model; put its files there, or save it as one file"
@@ -125,6 +125,18 @@ def external_data(path: Path) -> tuple[Path, ...]:
                 continue
         raise UserError(f"{path}: tensor '{tensor.name}' is not within {file}; copy both again")
     return tuple(sorted(found))
+
+
+def _file_in(folder: Path, location: str) -> Path | None:
+    """The file `location` in `folder`; None where there is none, or it leads out of it."""
+    file = folder / location
+    if Path(location).is_absolute() or ".." in Path(location).parts:
+        return None
+    try:
+        is_inside = file.resolve().is_relative_to(folder.resolve())
+        return file if is_inside and file.is_file() else None
+    except (OSError, ValueError):  # too long for a name, or with a zero byte
+        return None
 
 
 def _messages(message: Any, kind: type) -> Iterator[Any]:

@@ -40,6 +40,7 @@ from ppcls_core.runtime.monitor import Monitor, StopFlag, stop_on_signals
 from ppcls_core.runtime.randomness import seed_of
 
 WEIGHTS = "last.pdparams"
+_SHOWN = 9  # settings in a message
 Split = Literal["train", "val"]
 Log = Callable[[str], None]
 T = TypeVar("T")
@@ -279,7 +280,9 @@ def _is_done(job: Job, images: Images, val: Images, log: Log) -> bool:
     is_done = (job.folder / HISTORY).exists()
     others = _differences(read_json(path), settings) if is_begun else []
     if others and (goes_on or has_weights or is_done):
-        keys = ", ".join(dict.fromkeys(map(job.key, others)))
+        names = [*dict.fromkeys(map(job.key, others))]
+        more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+        keys = ", ".join([*names[:_SHOWN], *more])
         raise UserError(
             f"{job.folder}: holds a training with other settings or inputs ({keys}); delete the "
             f"folder to train anew, or give another one ({job.key('output')})"

@@ -104,7 +104,10 @@ def as_logits(values: np.ndarray, outputs: Outputs) -> np.ndarray:
     Raises BadRow: the numbers cannot be what `outputs` calls them.
     """
     values = values.astype(np.float32, copy=False)
-    _check(np.isnan(values) | np.isposinf(values), "has NaN or infinity among its numbers")
+    _check(
+        np.isnan(values) | np.isposinf(values),
+        "has NaN or infinity among its numbers: correct them",
+    )
     in_range = (values >= 0) & (values <= 1 + _SURE)
     deviation = np.abs(values.sum(1, dtype=np.float64, keepdims=True) - 1)
     if outputs == "probabilities":

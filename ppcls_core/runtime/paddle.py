@@ -1,6 +1,7 @@
 """Paddle's import, which takes three seconds and has side effects, and its errors."""
 
 import contextlib
+import errno
 import importlib
 import io
 import re
@@ -8,9 +9,17 @@ import signal
 import sys
 import threading
 
+from data_catalog.base.errors import UserError
+
 # What Paddle raises, beside Python's own meanings: OSError for an error of CUDA, cuDNN or NCCL,
 # MemoryError for want of a GPU's memory, RuntimeError for most of the rest.
 ERRORS = (RuntimeError, OSError, MemoryError)
+# Where there is no memory left, or `ulimit -v` allows no more, OpenCV, the loader of libraries and
+# Python's threads each say it in another way.
+_NO_MEMORY = re.compile(
+    r"(?i)out of memory|insufficient memory|cannot allocate memory|failed to map segment|bad_alloc"
+    r"|can't start new thread"
+)
 # Lines of its messages that are no reason: rules, a heading, a frame of the stack in C++.
 _NO_REASON = re.compile(r"-*|C\+\+ Traceback.*|Error Message Summary:|\d+ .*")
 # Two lines of advice that it prints where OMP_NUM_THREADS is more than 1.
@@ -26,8 +35,15 @@ def reason_of(error: BaseException) -> str:
     return said[0] if said else type(error).__name__
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether `error` says that there is no memory left for what was tried."""
+    no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return no_memory or _NO_MEMORY.search(str(error)) is not None
+
+
 def import_paddle() -> None:
-    """Import Paddle without its advice on a number of threads, and with SIGTERM left as it was."""
+    """Import Paddle without its advice on a number of threads, and with SIGTERM left as it was.
+    Raises UserError: there is no memory for it."""
     if "paddle" in sys.modules:
         return
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -36,6 +52,13 @@ def import_paddle() -> None:
     try:
         with contextlib.redirect_stderr(stream):
             importlib.import_module("paddle")
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        raise UserError(
+            f"not enough memory to load Paddle ({reason_of(error)}); give it more, where `ulimit "
+            "-v` limits it too"
+        ) from error
     finally:
         stream.release()
         if in_main_thread and handler is not None:  # Paddle's own prints a stack of C++

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from data_catalog.base.errors import UserError
 from ppcls_core.runtime.monitor import Interrupted
-from ppcls_core.runtime.paddle import reason_of
+from ppcls_core.runtime.paddle import lacks_memory, reason_of
 
 
 def escaped(text: str) -> str:
@@ -21,20 +21,21 @@ def run_app(app: Callable[[], object]) -> None:
         app()
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno is None:  # no file: of CUDA, cuDNN or NCCL, as Paddle raises it
-            _fail(f"{reason_of(error)}; `ppcls doctor` tries what works on this machine")
-        path = f"{error.filename}: " if error.filename else ""
-        _fail(f"{path}{error.strerror or error}; check the path, its rights and the free space")
-    except MemoryError as error:
-        reason = reason_of(error)
-        _fail(f"not enough memory ({reason}); ask for less, as by a smaller batch")
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)
     except Interrupted:
         Console(stderr=True).print("interrupted: a checkpoint is written; run again to go on")
         sys.exit(130)
+    except Exception as error:
+        if lacks_memory(error):
+            _fail(f"not enough memory ({reason_of(error)}); ask for less, as by a smaller batch")
+        if not isinstance(error, OSError):
+            raise
+        if error.errno is None:  # no file: of CUDA, cuDNN or NCCL, as Paddle raises it
+            _fail(f"{reason_of(error)}; `ppcls doctor` tries what works on this machine")
+        path = f"{error.filename}: " if error.filename else ""
+        _fail(f"{path}{error.strerror or error}; check the path, its rights and the free space")
 
 
 def _fail(message: str) -> None:

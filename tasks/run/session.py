@@ -17,6 +17,7 @@ from data_catalog.base.files import digest_of, write_json
 from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.gpu import gpu_names, num_gpus
 from ppcls_core.runtime.monitor import Monitor
+from ppcls_core.runtime.paddle import lacks_memory, reason_of
 from ppcls_core.runtime.versions import installed_versions
 from tasks.recipe import Recipe
 from tasks.run.processes import check_devices, run_in_processes, trainings
@@ -90,15 +91,24 @@ class Session:
         """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in
         processes of its own, on the GPUs from this number on if there are some, so that other
         stages may run meanwhile. Raises
-        UserError: a mistake the user can mend, too few devices, a full disk, results removed
+        UserError: a mistake the user can mend, too few devices, no memory or disk, results removed
         meanwhile, or the same stage running elsewhere; Interrupted: a stop was requested, what is
         finished is kept."""
         check_devices(self.recipe)
         try:
             return self._run_locked(stage, monitor, apart)
-        except (OSError, RuntimeError) as error:  # NumPy and FAISS do not say ENOSPC
-            if getattr(error, "errno", None) not in _STORAGE_ERRORS and not self.store.is_full():
-                raise
+        except UserError:
+            raise
+        except Exception as error:
+            if lacks_memory(error):
+                raise UserError(
+                    f"stage {stage.name}: not enough memory ({reason_of(error)}); give it more, or "
+                    "ask for less (fewer `run_time.workers`, a smaller `batch_size`), then run "
+                    "again: finished work is kept"
+                ) from error
+            is_full = isinstance(error, OSError | RuntimeError) and self.store.is_full()
+            if getattr(error, "errno", None) not in _STORAGE_ERRORS and not is_full:
+                raise  # NumPy and FAISS do not say ENOSPC
             where = getattr(error, "filename", None) or self.store.root
             raise UserError(
                 f"stage {stage.name}: cannot write {where} "

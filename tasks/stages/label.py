@@ -36,6 +36,7 @@ from ppcls_core.labels.teacher import (
     fastest_precision,
     items_of,
 )
+from ppcls_core.runtime.processes import ChildDied
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, Process, read_shards, shard_files
 from ppcls_core.runtime.threads import map_threads
@@ -227,7 +228,13 @@ def _compared(
     work: Work, logits_in: Callable[[Precision], np.ndarray], num_images: int
 ) -> dict[str, Any]:
     """The faster precision by the logits for `num_images` images, as ENGINE has it."""
-    precision, found = fastest_precision(logits_in)
+    try:
+        precision, found = fastest_precision(logits_in)
+    except ChildDied as died:
+        raise UserError(
+            f"{died}. It held the teacher in two precisions, to compare them: where memory is too "
+            "small for that, set `label.precision: fp32`"
+        ) from None
     top1, kl = (found.top1, found.kl) if isinstance(found, Agreement) else (None, None)
     if isinstance(found, UserError):
         work.monitor.note(f"teacher in fp32: the engine refuses 16 bits ({found})")

@@ -55,6 +55,40 @@ def test_requests_wait_for_the_server_that_takes_a_killed_one_s_place(
     assert with_environment(home) == []
 
 
+class Dying:
+    """A child of which the first server answers, then dies, as do all that follow, at once."""
+
+    started = 0
+
+    def __init__(self, *target: object, **options: object) -> None:
+        Dying.started += 1
+        died = ("error", UserError(f"server {Dying.started} has ended with 1"))
+        self.heard = [("report", ()), died] if Dying.started == 1 else [died]
+
+    def receive(self) -> tuple[str, object]:
+        return self.heard.pop(0)
+
+    def send(self, request: object) -> None: ...
+
+    stop = kill = close = lambda self: None
+
+
+def test_servers_that_die_at_once_are_not_replaced_for_ever(
+    home: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(api, "Child", Dying)
+    monkeypatch.setattr(api, "_end_run", ends.append)
+    server = api.TemporaryServer()
+    server.wait(60)
+    server._keeper.join(60)
+    server.stop()
+    assert Dying.started == 1 + api.MOST_DEATHS
+    (told,) = ends
+    assert told.startswith("server 4 has ended with 1; so did 3 before it")
+    assert capsys.readouterr().out.count("another takes its place") == api.MOST_DEATHS
+
+
 def test_a_server_that_dies_before_it_answers_is_told(home: str) -> None:
     server = api.TemporaryServer()
     (first,) = with_environment(home)

@@ -22,10 +22,10 @@ RUN = ("ssld", "run", str(TINY))
 class Runner(User):
     """A user who runs the recipe and reads what is said."""
 
-    def starts(self, **variables: str) -> subprocess.Popen[str]:
-        """The run, going on."""
+    def starts(self, *before: str, **variables: str) -> subprocess.Popen[str]:
+        """The run, going on; its command comes after the words `before`."""
         return subprocess.Popen(
-            [str(BIN / RUN[0]), *RUN[1:]],
+            [*before, str(BIN / RUN[0]), *RUN[1:]],
             env=self.environment | variables,
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -60,6 +60,72 @@ def user(tmp_path: Path) -> Iterator[Runner]:
         yield Runner(tmp_path)
     finally:
         kill_with_environment(str(tmp_path))
+
+
+def mount(*words: str) -> None:
+    """Call `mount`; skip the test where that is not allowed."""
+    done = subprocess.run(["mount", *words], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.decode().strip()}")
+
+
+@pytest.fixture
+def disk(user: Runner) -> Iterator[Path]:
+    """A small disk, on which the store lies."""
+    place = user.store.parent
+    place.mkdir()
+    mount("-t", "tmpfs", "-o", "size=200k", "none", str(place))
+    try:
+        yield place
+    finally:
+        kill_with_environment(str(user.folder))
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_with_space_the_run_goes_on(
+    user: Runner, disk: Path, finished: Path
+) -> None:
+    for size in ("200k", "800k"):
+        mount("-o", f"remount,size={size}", str(disk))
+        status, said = user.ends(user.starts())
+        assert status in (1, 2)
+        assert "free space" in said or "cannot be written" in said, said
+    mount("-o", "remount,size=100m", str(disk))
+    assert user.differences(finished) == []
+
+
+def test_what_is_done_is_read_from_a_store_that_cannot_be_written(
+    user: Runner, disk: Path, finished: Path
+) -> None:
+    mount("-o", "remount,size=100m", str(disk))
+    shutil.copytree(finished, user.store, symlinks=True, copy_function=shutil.copy2)
+    mount("-o", "remount,ro", str(disk))
+    assert user.differences(finished) == []
+    (report,) = finished.glob("report/*")
+    mount("-o", "remount,rw", str(disk))
+    shutil.rmtree(user.store / "report" / report.name)
+    mount("-o", "remount,ro", str(disk))
+    status, said = user.ends(user.starts())
+    assert status == 2
+    assert "set SSLD_HOME to a folder that can" in said
+    mount("-o", "remount,rw", str(disk))
+    assert user.differences(finished) == []
+
+
+def test_too_little_memory_is_told_and_with_more_the_run_goes_on(
+    user: Runner, finished: Path
+) -> None:
+    """Of address space, as `ulimit -v` limits it, more from run to run until it is enough."""
+    told = 0
+    for gib in (2, 3, 4, 6, 8, 12, 16, 24):
+        status, said = user.ends(user.starts("prlimit", f"--as={gib << 30}"))
+        if not status:
+            break
+        assert status in (1, 2), said
+        assert "memory" in said, said
+        told += 1
+    assert told
+    assert user.differences(finished) == []
 
 
 def test_a_store_that_is_deleted_meanwhile_is_told(user: Runner, finished: Path) -> None:

@@ -1,11 +1,13 @@
 """The stages together: results, caching, staleness, repair, resuming; without Prefect."""
 
+import errno
 import random
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,12 +19,15 @@ from data_catalog.base.files import read_json, write_json
 from data_catalog.images.columns import read_images
 from flows.status import statuses
 from ppcls_core.dedup.canaries import recall
+from ppcls_core.runtime import shards
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
+from ppcls_core.runtime.processes import ChildDied
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import DISTILLED, load_recipe
 from tasks.run.session import Session
+from tasks.run.stage import Work
 from tasks.run.store import Store
-from tasks.stages import export
+from tasks.stages import export, label
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
@@ -282,13 +287,16 @@ def test_the_same_stage_twice_at_once_is_refused(finished: Path) -> None:
         session.run(stage, SilentMonitor())
 
 
-def test_full_disk_is_said_and_finished_work_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"cannot write .*No space .*free space"),
+        (MemoryError("Unable to allocate 3 GiB"), r"dedup: not enough memory \(Unable .*; give it"),
+    ],
+)
+def test_what_the_machine_lacks_is_said_and_finished_work_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
-    import errno
-
-    from ppcls_core.runtime import shards
-
     session = Session(load_recipe(str(TINY)), Store(tmp_path))
     for name in ("data", "overlap"):
         session.run(STAGES[name], SilentMonitor())
@@ -297,17 +305,28 @@ def test_full_disk_is_said_and_finished_work_kept(
     def fail_third(directory: Path, number: int, tables: object) -> None:
         calls.append(number)
         if len(calls) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+            raise error
         write(directory, number, tables)  # type: ignore[arg-type]
 
     monkeypatch.setattr(shards, "_write", fail_third)
-    with pytest.raises(UserError, match=r"cannot write .*No space left.*free space"):
+    with pytest.raises(UserError, match=told):
         session.run(STAGES["dedup"], SilentMonitor())
     assert len(list(tmp_path.glob("dedup/*/shards/shard-*.json"))) == 2
     assert not list(tmp_path.glob("dedup/*/manifest.json"))
     monkeypatch.undo()
     session.run(STAGES["dedup"], SilentMonitor())
     assert calls[:2] == [0, 1]
+
+
+def test_an_engine_that_dies_while_precisions_are_compared_is_told_with_the_remedy(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(load_recipe(str(TINY)), Store(finished))
+    work = Work("label", session.recipe, finished, "", {}, SilentMonitor())
+    monkeypatch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ("bf16",))
+    died = ChildDied("it has ended with -9 (SIGKILL: killed, as for want of memory)")
+    with pytest.raises(UserError, match=r"SIGKILL.*set `label.precision: fp32`"):
+        label._compared(work, Mock(side_effect=died), 4)
 
 
 class Remover(SilentMonitor):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from data_catalog.base.errors import UserError
 from data_catalog.sources import Dataset
 from tasks.recipe import load_recipe
 from tasks.stages.data import checked_data, fingerprints
@@ -54,6 +55,15 @@ def test_doubts(setting: str, told: list[str]) -> None:
     found = list(doubts(recipe, steps_of(recipe, DEMO, 10)))
     assert len(found) == len(told)
     assert all(part in sentence for part, sentence in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize(("name", "num"), [("baseline", 800), ("distill", 800 + 1000)])
+def test_a_batch_of_more_images_than_there_are_is_told(name: str, num: int) -> None:
+    recipe = load_recipe("demo", [f"{name}.batch_size={num}", "select.k=100"])
+    assert next(each for each in steps_of(recipe, DEMO, 10) if each.stage == name).an_epoch == 1
+    recipe = load_recipe("demo", [f"{name}.batch_size={num + 1}", "select.k=100"])
+    with pytest.raises(UserError, match=f"`{name}.batch_size` is .* only {num} images"):
+        steps_of(recipe, DEMO, 10)
 
 
 def test_images_that_are_checked_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,10 @@ def read_removal(path: Path) -> tuple[RemovalList, list[str]]:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise UserError(f"{path}: no removal list of format {FORMAT}; give a removed.json")
-    listed, notes = parse(RemovalList, data, str(path)), []
+    try:
+        listed, notes = parse(RemovalList, data, str(path)), list[str]()
+    except UserError as error:
+        raise UserError(f"{error}\nask for the list as it was written") from None
     digest = hashlib.sha256(digest_of({name: data.get(name) for name in HEAD}).encode())
     for entry in data["removed"]:
         digest.update(digest_of(entry).encode())

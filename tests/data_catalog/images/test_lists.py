@@ -53,6 +53,7 @@ def test_a_delimiter_stands_between_path_and_label(tmp_path):
         ("a.jpg\t3", "\\t", "`sep` is a backslash and a letter; leave it out"),
         ("'a b.jpg','3'", None, "write paths and labels without quotes"),
         ("a.jpg cat", None, "'cat' is no label, which is a whole number"),
+        ("a.jpg +3", None, "'+3' is no label"),
         ("a.jpg", None, ""),
         ("my photo.jpg", None, ""),
         ("n01440764/293", None, ""),

@@ -68,3 +68,9 @@ def test_a_damaged_tar_of_a_list_is_told(tmp_path):
     images = listed(tmp_path, "a.tar/1.jpg 0\na.tar/2.jpg 1\n").images
     assert [row["image_id"] for row in images.damaged.to_pylist()] == ["a.tar"]
     assert images.table["size"].to_pylist()[1] == -1
+
+
+def test_a_tar_whose_name_no_file_can_have_is_not_there(tmp_path):
+    name = f"{'a' * 300}.tar/1.jpg"
+    images = listed(tmp_path, f"{name} 0\n").images
+    assert (list(images.ids), images.table["size"].to_pylist()) == ([name], [-1])

@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -15,7 +16,16 @@ from PIL import Image, ImageOps
 
 from data_catalog.images.columns import loose_images
 from ppcls_core.data.augment import RandomCrop, RandomFlip, Resize
-from ppcls_core.data.decode import READ_AS, REASONS, BadImage, Part, decode, decoded, read_image
+from ppcls_core.data.decode import (
+    NO_MEMORY,
+    READ_AS,
+    REASONS,
+    BadImage,
+    Part,
+    decode,
+    decoded,
+    read_image,
+)
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.transforms import needed, reduction
 from ppcls_core.runtime.randomness import generator
@@ -668,6 +678,15 @@ def test_files(tmp_path):
         with pytest.raises(BadImage) as caught:
             read_image(tmp_path / name)
         assert caught.value.reason == reason
+
+
+def test_want_of_memory_is_no_damage(monkeypatch):
+    lacking = cv2.error("Insufficient memory")
+    lacking.code, lacking.err = NO_MEMORY, "Failed to allocate 12 bytes"
+    monkeypatch.setattr(cv2, "imdecode", Mock(side_effect=lacking))
+    for data in (encoded("PNG"), encoded("WEBP")):
+        with pytest.raises(MemoryError, match="Failed to allocate"):
+            decode(data)
 
 
 def test_threads_leave_warnings_as_they_are():

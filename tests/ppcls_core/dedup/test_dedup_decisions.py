@@ -122,6 +122,7 @@ def test_pairs_change_sides_as_decided() -> None:
     [
         ("[1]", "expected a decision a line"),
         ("{", "expected a decision a line"),
+        ("[" * 100_000, "expected a decision a line"),
         ('{"verdict": "maybe"}', "verdict"),
     ],
 )

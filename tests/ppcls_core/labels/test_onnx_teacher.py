@@ -190,7 +190,8 @@ def test_tensors_may_lie_in_a_file_of_the_same_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["/etc/passwd", "../w.bin", "a/../../w.bin", "link", "none", "", "."]
+    "place",
+    ["/etc/passwd", "../w.bin", "a/../../w.bin", "link", "none", "", ".", "w\0.bin", "w" * 300],
 )
 def test_no_tensor_is_read_from_anywhere_else(tmp_path, place):
     folder = tmp_path / "model"
@@ -201,6 +202,13 @@ def test_no_tensor_is_read_from_anywhere_else(tmp_path, place):
     for reader in (external_data, lambda p: open_session(p, 1)):
         with pytest.raises(UserError, match="no file in the folder of the model"):
             reader(path)
+
+
+def test_a_file_s_name_that_is_no_utf_8_is_taken_as_it_is(tmp_path):
+    path = external(tmp_path, "w.bin")
+    path.write_bytes(path.read_bytes().replace(b"w.bin", b"w\xffbin"))
+    with pytest.raises(UserError, match="no file in the folder of the model"):
+        external_data(path)
 
 
 @pytest.mark.parametrize(

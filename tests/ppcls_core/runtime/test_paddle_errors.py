@@ -50,6 +50,9 @@ def test_the_reason_is_a_line(error: Exception, reason: str) -> None:
         ),
         (OSError(2, "No such file", "x.yaml"), "x.yaml: No such file; check the path", "doctor"),
         (MemoryError("(ResourceExhausted) \n\nOut of memory"), "memory); ask for", "rights"),
+        (OSError(12, "Cannot allocate memory"), "not enough memory", "rights"),
+        (ImportError("libpaddle.so: failed to map segment"), "not enough memory", "rights"),
+        (RuntimeError("can't start new thread"), "not enough memory", "rights"),
     ],
 )
 def test_a_command_says_it(
