@@ -5,7 +5,7 @@ Where they agree only in part, as under lettering, that is a hint for sift: desc
 images, a map between the two pictures is fitted, one laid over the other and the pixels compared.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -28,9 +28,12 @@ from ppcls_core.dedup.match.pixels import (
     COARSE,
     MIN_CORNERS,
     PixelAgreement,
+    apply,
     compare,
+    is_page,
     lay_over,
     num_corners,
+    other_writing,
     shares,
 )
 from ppcls_core.dedup.match.verify import Fit, fit, needed
@@ -43,6 +46,9 @@ ENOUGH = 3  # x `min_features`: with fewer the coarse search decides nothing
 SOLID = 12  # inliers of a map that can refute a pair,
 MAX_COMPETING = 0.35  # x the matches that obey it: so few obey another,
 REFUTED = 0.42  # and the pixels agree less
+PLAIN = 0.8  # score of a pair that needs no full search
+ALL = 0.9  # of the picture's keypoints: so many lie in val images that plainly are there
+MAX_OTHER_WRITING = 0.005  # of the marks of two pages: with more they are other pages of one print
 _Candidate = tuple[int, int]  # number of the state, val row
 _Vote = tuple[float, int, int]  # votes, number of the state, val row
 
@@ -79,7 +85,11 @@ def _compared(picture: DescribedImage, index: ValIndex, bits: int, pose: int, ro
     overlay = Overlay(picture.thumb, thumbnail(index.grey(row)), across)
     less, more = sorted(shares(*lay_over(*overlay, COARSE)))
     whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
-    pair = Pair(row, "phash", less, 0, whole, less - index.config.hash_agreement)
+    margin = less - index.config.hash_agreement
+    if margin >= 0 and is_page(picture.grey):  # hashes see no writing, and lay pages askew
+        laid = _laid(picture, picture.features, index, (pose % 2, row))
+        margin = margin if laid is None else min(margin, _writing_margin(laid))
+    pair = Pair(row, "phash", less, 0, whole, margin)
     return Near(bits, pair, overlay, more)
 
 
@@ -119,29 +129,59 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
     """Pairs that descriptors vote for, and geometry and pixels confirm.
 
     The full search costs several times more than the coarse one, by the features of a small copy.
-    So it is made only where that finds candidates that it cannot refute or has too few features, or
-    the hashes hint at a copy. What lettering hides from one of the two the other may see.
+    So it is made only where that leaves something open: it has too few features, the hashes hint
+    at a copy that it has not found, or of its candidates some are not refuted and none beyond doubt
+    account for the whole picture. What lettering hides from one of the two the other may see.
     """
     config = index.config
     coarse = _voted(picture, picture.coarse, index, (config.coarse_features, config.coarse_vote))
-    decides = config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features
-    if decides and not hints(near, config):
+    if config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features:
         candidates = _candidates(coarse)[: config.num_candidates]
-        if all(_refuted(picture, index, candidate) for candidate in candidates):
+        laid = [_laid(picture, picture.coarse, index, candidate) for candidate in candidates]
+        judged = [_judged(picture, index, one) for one in laid if one]
+        plain = [one for one in judged if one[0].margin >= 0 and one[0].score >= PLAIN]
+        rows = {pair.row for pair, _ in plain}
+        if not hints([one for one in near if one.pair.row not in rows], config) and (
+            all(map(_refuted, laid)) or _accounted(picture, index, plain)
+        ):
+            yield from _settled(picture, index, judged)
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
+    features = picture.features + picture.coarse
     candidates = _candidates(coarse + voted)[: config.num_candidates]
-    judged = (_judged(picture, index, candidate) for candidate in candidates)
-    accepted = [one for one in judged if one and one[0].margin >= -NEARLY]
-    for pair in against_competitors(picture, index, accepted):
+    laid = (_laid(picture, features, index, candidate) for candidate in candidates)
+    yield from _settled(picture, index, [_judged(picture, index, one) for one in laid if one])
+
+
+def _settled(
+    picture: DescribedImage, index: ValIndex, judged: Iterable[tuple[Pair, Overlay]]
+) -> Iterator[Pair]:
+    """The pairs accepted, or nearly, with regard to each other; of equal val images each."""
+    nearly = [one for one in judged if one[0].margin >= -NEARLY]
+    for pair in against_competitors(picture, index, nearly):
         digest = index.images["digest"][pair.row].as_py()
         yield from (replace(pair, row=row) for row in index.by_digest[digest])
 
 
+def _accounted(
+    picture: DescribedImage, index: ValIndex, plain: Iterable[tuple[Pair, Overlay]]
+) -> bool:
+    """Whether the `plain` pairs, but for those with itself, have nearly all that the picture shows:
+    then it shows no other val image, but those that show the same."""
+    itself = index.by_digest.get(picture.digest, [])
+    points, had = picture.coarse.points[:, :2], np.zeros(len(picture.coarse), bool)
+    for pair, overlay in plain:
+        if pair.row not in itself:
+            mapped = apply(overlay.homography, points)
+            had |= ((mapped >= 0) & (mapped <= overlay.val.shape[::-1])).all(axis=1)
+    return bool(had.mean() >= ALL)
+
+
 def with_row(picture: DescribedImage, index: ValIndex, row: int) -> Iterator[Pair]:
     """The pairs with val image `row`, by each of the states."""
-    judged = (_judged(picture, index, (number, row)) for number in range(NUM_STATES))
-    return (pair for pair, _ in filter(None, judged))
+    features = picture.features + picture.coarse
+    laid = (_laid(picture, features, index, (number, row)) for number in range(NUM_STATES))
+    return (_judged(picture, index, one)[0] for one in laid if one)
 
 
 def _voted(
@@ -159,24 +199,24 @@ def _candidates(votes: list[_Vote]) -> list[_Candidate]:
     return list(dict.fromkeys(v[1:] for v in sorted(votes, key=lambda v: (-v[0], *v[1:]))))
 
 
-def _refuted(picture: DescribedImage, index: ValIndex, candidate: _Candidate) -> bool:
+class _Laid(NamedTuple):
+    """The picture, in one of its states, laid over val image `row`."""
+
+    row: int
+    geometry: Fit
+    overlay: Overlay
+    agreement: PixelAgreement
+
+
+def _refuted(laid: _Laid | None) -> bool:
     """Whether the coarse features show that the candidate is another picture: many lay one over the
     other, as in two photographs of one room, and the pixels do not agree."""
-    laid = _laid(picture, picture.coarse, index, candidate)
     return (
         laid is not None
         and laid.geometry.inliers >= SOLID
         and laid.geometry.competing <= MAX_COMPETING * laid.geometry.obeying
         and laid.agreement.share < REFUTED
     )
-
-
-class _Laid(NamedTuple):
-    """The picture, in one of its states, laid over a val image."""
-
-    geometry: Fit
-    overlay: Overlay
-    agreement: PixelAgreement
 
 
 def _laid(
@@ -197,19 +237,20 @@ def _laid(
     overlay = Overlay(grey, index.grey(row), geometry.homography @ turned)
     agreement = compare(*overlay)
     is_enough = agreement.overlap >= index.config.min_overlap
-    return _Laid(geometry, overlay, agreement) if is_enough else None
+    return _Laid(row, geometry, overlay, agreement) if is_enough else None
 
 
-def _judged(
-    picture: DescribedImage, index: ValIndex, candidate: _Candidate
-) -> tuple[Pair, Overlay] | None:
-    """The pair with the candidate, by how the pixels agree, if the picture can be laid over it."""
-    laid = _laid(picture, picture.features + picture.coarse, index, candidate)
-    if laid is None:
-        return None
+def _writing_margin(laid: _Laid) -> float:
+    """Below 0 where the two are pages of equal print that others have filled in."""
+    return MAX_OTHER_WRITING - other_writing(*laid.overlay)
+
+
+def _judged(picture: DescribedImage, index: ValIndex, laid: _Laid) -> tuple[Pair, Overlay]:
+    """The pair with the val image that the picture is laid over, by how the pixels agree."""
     score = laid.agreement.share
     margin = score - needed(laid.geometry, laid.agreement.overlap, index.config.rule)
-    width, height, *reduced = index.sizes[candidate[1]].tolist()
+    margin = min(margin, _writing_margin(laid)) if margin >= 0 else margin
+    width, height, *reduced = index.sizes[laid.row].tolist()
     pool_scale = np.divide(picture.grey.shape[::-1], picture.size)
     whole = rescale(laid.overlay.homography, pool_scale, np.divide((width, height), reduced))
-    return Pair(candidate[1], "sift", score, laid.geometry.inliers, whole, margin), laid.overlay
+    return Pair(laid.row, "sift", score, laid.geometry.inliers, whole, margin), laid.overlay

@@ -15,6 +15,10 @@ MIN_CORNERS = 500  # pixels of a thumbnail amid corners: one smooth contour fits
 CORNER = 4.0  # smaller eigenvalue of the structure tensor amid corners, (grey levels / pixel)^2 * 4
 COARSE = 0.5  # blurred copies agree at this size, copies under lettering at full size
 MIN_SIDE = 24  # pixels of a picture that is compared
+MARK = 15  # pixels: written marks are narrower than half of that
+INKED = 25  # grey levels by which the marks of a page stand out,
+PAGE = 0.9  # and so much of their contrast is to one side: dark on light, or light on dark
+DARK, FAINT = 0.4, 0.15  # of the ink's contrast: a mark has more, a blank place less
 NUM_PROBES = 32  # points a side for which is asked whether they lie in the other picture
 
 
@@ -81,6 +85,43 @@ def share_of(same: np.ndarray, textured: np.ndarray, common: int) -> float:
     if total < max(MIN_TEXTURED, MIN_TEXTURED_SHARE * common):
         return 0.0
     return np.count_nonzero(same & textured) / total
+
+
+def other_writing(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> float:
+    """Share of the marks of a page that the other page, laid over it by `homography` [3, 3], has
+    not: of either page's the smaller. 0 when one of the two (grey uint8) is no page.
+
+    Lettering over a copy adds marks and takes none away; another person's handwriting does both.
+    """
+    pool, val, inside = lay_over(pool, val, homography, 1.0)
+    within = cv2.erode(inside, np.ones((MARK // 2, MARK // 2), np.uint8)) > 0
+    if (of_val := _marks(val, within)) is None or (of_pool := _marks(pool, within)) is None:
+        return 0.0
+    ink = np.percentile(np.maximum(of_val, of_pool)[within], 98)
+    lacking = []
+    for marks, other in ((of_val, of_pool), (of_pool, of_val)):
+        inked = (marks > DARK * ink) & within
+        blank = cv2.dilate(other, np.ones((3, 3), np.uint8)) < FAINT * ink
+        lacking.append(np.count_nonzero(inked & blank) / max(1, np.count_nonzero(inked)))
+    return min(lacking)
+
+
+def is_page(image: np.ndarray) -> bool:
+    """Whether a picture (grey uint8) is a smooth ground with narrow marks, either all darker or all
+    lighter than it: writing, print or line art."""
+    return _marks(image, np.ones(image.shape, bool)) is not None
+
+
+def _marks(image: np.ndarray, within: np.ndarray) -> np.ndarray | None:
+    """float32 [H, W]: how much each pixel of a page stands out from the paper about it, as a
+    multiple of the root mean square `within` (bool [H, W]); None if there it is no page."""
+    contrast = cv2.medianBlur(image, MARK).astype(np.float32) - image
+    dark, light = (np.maximum(sign * contrast, 0) for sign in (1, -1))
+    of_dark, of_light = (float(np.square(marks[within]).sum()) for marks in (dark, light))
+    marks, most = (dark, of_dark) if of_dark > of_light else (light, of_light)
+    if most <= PAGE * (of_dark + of_light) or np.percentile(marks[within], 98) < INKED:
+        return None
+    return marks / np.sqrt(most / np.count_nonzero(within))
 
 
 def num_corners(thumb: np.ndarray) -> int:
