@@ -82,8 +82,8 @@ STAGES: dict[str, Stage] = {
     name: Stage(name, version, function, settings, _INPUTS.get(name, ""), _EXTERNAL.get(name))
     for name, version, function, settings in (
         ("data", 3, "tasks.stages.data:run", "data"),
-        ("overlap", 1, "tasks.stages.overlap:run", "overlap dedup shard_size"),
-        ("dedup", 8, "tasks.stages.dedup:run", "dedup shard_size"),
+        ("overlap", 2, "tasks.stages.overlap:run", "overlap dedup shard_size"),
+        ("dedup", 9, "tasks.stages.dedup:run", "dedup shard_size"),
         ("teacher", 4, "tasks.stages.training:teacher", "seed teacher"),
         ("label", 2, "tasks.stages.label:label_pool", _LABELLING),
         ("select", 2, "tasks.stages.select:run", "select"),

@@ -46,11 +46,13 @@ ENOUGH = 3  # x `min_features`: with fewer the coarse search decides nothing
 SOLID = 12  # inliers of a map that can refute a pair,
 MAX_COMPETING = 0.35  # x the matches that obey it: so few obey another,
 REFUTED = 0.42  # and the pixels agree less
+WEAK = 0.1  # x the most votes: with fewer a candidate is none of the coarse search
 PLAIN = 0.8  # score of a pair that needs no full search
 ALL = 0.9  # of the picture's keypoints: so many lie in val images that plainly are there
 MAX_OTHER_WRITING = 0.005  # of the marks of two pages: with more they are other pages of one print
 _Candidate = tuple[int, int]  # number of the state, val row
 _Vote = tuple[float, int, int]  # votes, number of the state, val row
+_Judged = tuple[Pair, Overlay]
 
 
 @dataclass(frozen=True)
@@ -136,25 +138,41 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
     config = index.config
     coarse = _voted(picture, picture.coarse, index, (config.coarse_features, config.coarse_vote))
     if config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features:
-        candidates = _candidates(coarse)[: config.num_candidates]
-        laid = [_laid(picture, picture.coarse, index, candidate) for candidate in candidates]
-        judged = [_judged(picture, index, one) for one in laid if one]
-        plain = [one for one in judged if one[0].margin >= 0 and one[0].score >= PLAIN]
-        rows = {pair.row for pair, _ in plain}
-        if not hints([one for one in near if one.pair.row not in rows], config) and (
-            all(map(_refuted, laid)) or _accounted(picture, index, plain)
-        ):
-            yield from _settled(picture, index, judged)
+        settled = _settled_by_coarse(picture, index, near, coarse)
+        if settled is not None:
+            yield from _with_equals(picture, index, settled)
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
     features = picture.features + picture.coarse
     candidates = _candidates(coarse + voted)[: config.num_candidates]
     laid = (_laid(picture, features, index, candidate) for candidate in candidates)
-    yield from _settled(picture, index, [_judged(picture, index, one) for one in laid if one])
+    judged = [_judged(picture, index, one) for one in laid if one]
+    yield from _with_equals(picture, index, judged)
 
 
-def _settled(
-    picture: DescribedImage, index: ValIndex, judged: Iterable[tuple[Pair, Overlay]]
+def _settled_by_coarse(
+    picture: DescribedImage, index: ValIndex, near: Sequence[Near], votes: list[_Vote]
+) -> list[_Judged] | None:
+    """The candidates judged, if nothing is left to search for: those found beyond doubt account for
+    the whole picture, or all are refuted. Else None."""
+    enough = WEAK * max((vote for vote, *_ in votes), default=0)
+    candidates = _candidates([one for one in votes if one[0] >= enough])
+    judged: list[_Judged] = []
+    plain: list[_Judged] = []
+    for candidate in candidates[: index.config.num_candidates]:
+        laid = _laid(picture, picture.coarse, index, candidate)
+        judged += [_judged(picture, index, laid)] if laid else []
+        plain = [one for one in judged if one[0].margin >= 0 and one[0].score >= PLAIN]
+        if not plain and not _refuted(laid):
+            return None
+    rows = {pair.row for pair, _ in plain}
+    if hints([one for one in near if one.pair.row not in rows], index.config):
+        return None
+    return judged if not plain or _accounted(picture, index, plain) else None
+
+
+def _with_equals(
+    picture: DescribedImage, index: ValIndex, judged: Iterable[_Judged]
 ) -> Iterator[Pair]:
     """The pairs accepted, or nearly, with regard to each other; of equal val images each."""
     nearly = [one for one in judged if one[0].margin >= -NEARLY]
@@ -163,9 +181,7 @@ def _settled(
         yield from (replace(pair, row=row) for row in index.by_digest[digest])
 
 
-def _accounted(
-    picture: DescribedImage, index: ValIndex, plain: Iterable[tuple[Pair, Overlay]]
-) -> bool:
+def _accounted(picture: DescribedImage, index: ValIndex, plain: Iterable[_Judged]) -> bool:
     """Whether the `plain` pairs, but for those with itself, have nearly all that the picture shows:
     then it shows no other val image, but those that show the same."""
     itself = index.by_digest.get(picture.digest, [])
@@ -245,7 +261,7 @@ def _writing_margin(laid: _Laid) -> float:
     return MAX_OTHER_WRITING - other_writing(*laid.overlay)
 
 
-def _judged(picture: DescribedImage, index: ValIndex, laid: _Laid) -> tuple[Pair, Overlay]:
+def _judged(picture: DescribedImage, index: ValIndex, laid: _Laid) -> _Judged:
     """The pair with the val image that the picture is laid over, by how the pixels agree."""
     score = laid.agreement.share
     margin = score - needed(laid.geometry, laid.agreement.overlap, index.config.rule)
