@@ -15,9 +15,9 @@ MIN_CORNERS = 500  # pixels of a thumbnail amid corners: one smooth contour fits
 CORNER = 4.0  # smaller eigenvalue of the structure tensor amid corners, (grey levels / pixel)^2 * 4
 COARSE = 0.5  # blurred copies agree at this size, copies under lettering at full size
 MIN_SIDE = 24  # pixels of a picture that is compared
-MARK = 15  # pixels: written marks are narrower than half of that
+MARK = 15  # pixels: written marks are narrower than half of that, places of one paper as wide
 INKED = 25  # grey levels by which the marks of a page stand out,
-PAGE = 0.9  # and so much of their contrast is to one side: dark on light, or light on dark
+PAGE = 0.93  # and so much of their contrast is to one side in each place, as dark on light
 DARK, FAINT = 0.4, 0.15  # of the ink's contrast: a mark has more, a blank place less
 NUM_PROBES = 32  # points a side for which is asked whether they lie in the other picture
 
@@ -107,8 +107,8 @@ def other_writing(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> 
 
 
 def is_page(image: np.ndarray) -> bool:
-    """Whether a picture (grey uint8) is a smooth ground with narrow marks, either all darker or all
-    lighter than it: writing, print or line art."""
+    """Whether a picture (grey uint8) is a smooth ground with narrow marks, in each place either all
+    darker or all lighter than it: writing, print or line art."""
     return _marks(image, np.ones(image.shape, bool)) is not None
 
 
@@ -116,12 +116,15 @@ def _marks(image: np.ndarray, within: np.ndarray) -> np.ndarray | None:
     """float32 [H, W]: how much each pixel of a page stands out from the paper about it, as a
     multiple of the root mean square `within` (bool [H, W]); None if there it is no page."""
     contrast = cv2.medianBlur(image, MARK).astype(np.float32) - image
-    dark, light = (np.maximum(sign * contrast, 0) for sign in (1, -1))
-    of_dark, of_light = (float(np.square(marks[within]).sum()) for marks in (dark, light))
-    marks, most = (dark, of_dark) if of_dark > of_light else (light, of_light)
-    if most <= PAGE * (of_dark + of_light) or np.percentile(marks[within], 98) < INKED:
+    dark, light = (
+        cv2.boxFilter(np.maximum(sign * contrast, 0) ** 2, -1, (MARK, MARK))[within]
+        for sign in (1, -1)
+    )
+    marks, all_marks = np.abs(contrast), float((dark + light).sum())
+    of_one_kind = float(np.maximum(dark, light).sum())
+    if of_one_kind <= PAGE * all_marks or np.percentile(marks[within], 98) < INKED:
         return None
-    return marks / np.sqrt(most / np.count_nonzero(within))
+    return marks / np.sqrt(np.square(marks[within]).mean())
 
 
 def num_corners(thumb: np.ndarray) -> int:

@@ -301,7 +301,9 @@ def form(hand: int) -> np.ndarray:
     """A form of one print, filled in by the hand of `hand`."""
     image = np.repeat(np.full((720, 520), 235, np.uint8)[..., None], 3, axis=2)
     printed, rng = np.random.default_rng(0), np.random.default_rng([1, hand])
-    for y in range(40, 700, 44):
+    image[:60] = 60
+    cv2.putText(image, "CLAIM", (20, 48), 0, 1.4, (230, 230, 230), 3, cv2.LINE_AA)
+    for y in range(100, 700, 44):
         words = "".join(printed.choice(list("abcdefghi   "), 12))
         cv2.putText(image, words, (16, y), 0, 0.7, (60, 60, 60), 2, cv2.LINE_AA)
         cv2.line(image, (220, y + 4), (500, y + 4), (120, 120, 120), 2)
