@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from ppcls_core.dedup.config import DedupConfig
@@ -23,15 +24,21 @@ from ppcls_core.dedup.features import (
     thumbnail,
 )
 from ppcls_core.dedup.match.index import ValIndex
-from ppcls_core.dedup.match.pairs import NEARLY, Overlay, Pair, against_competitors, rescale
+from ppcls_core.dedup.match.pairs import (
+    NEARLY,
+    Overlay,
+    Pair,
+    against_competitors,
+    agreeing_with,
+    rescale,
+)
 from ppcls_core.dedup.match.pixels import (
     COARSE,
     MIN_CORNERS,
     PixelAgreement,
-    apply,
     compare,
-    is_page,
     lay_over,
+    may_be_page,
     num_corners,
     other_writing,
     shares,
@@ -47,8 +54,8 @@ SOLID = 12  # inliers of a map that can refute a pair,
 MAX_COMPETING = 0.35  # x the matches that obey it: so few obey another,
 REFUTED = 0.42  # and the pixels agree less
 WEAK = 0.1  # x the most votes: with fewer a candidate is none of the coarse search
-PLAIN = 0.8  # score of a pair that needs no full search
-ALL = 0.9  # of the picture's keypoints: so many lie in val images that plainly are there
+PARTS = 4  # of a picture's side: in each part that has texture
+HARDLY, HALF = 0.05, 0.5  # in more of it than that, so much agrees where a picture is accounted for
 MAX_OTHER_WRITING = 0.005  # of the marks of two pages: with more they are other pages of one print
 _Candidate = tuple[int, int]  # number of the state, val row
 _Vote = tuple[float, int, int]  # votes, number of the state, val row
@@ -88,7 +95,7 @@ def _compared(picture: DescribedImage, index: ValIndex, bits: int, pose: int, ro
     less, more = sorted(shares(*lay_over(*overlay, COARSE)))
     whole = rescale(unit, np.divide(1, picture.size), index.sizes[row, :2])
     margin = less - index.config.hash_agreement
-    if margin >= 0 and is_page(picture.grey):  # hashes see no writing, and lay pages askew
+    if margin >= 0 and may_be_page(picture.grey):  # hashes see no writing, and lay pages askew
         laid = _laid(picture, picture.features, index, (pose % 2, row))
         margin = margin if laid is None else min(margin, _writing_margin(laid))
     pair = Pair(row, "phash", less, 0, whole, margin)
@@ -132,8 +139,8 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
 
     The full search costs several times more than the coarse one, by the features of a small copy.
     So it is made only where that leaves something open: it has too few features, the hashes hint
-    at a copy that it has not found, or of its candidates some are not refuted and none beyond doubt
-    account for the whole picture. What lettering hides from one of the two the other may see.
+    at a copy that it has not found, or of its candidates some are not refuted and none account for
+    the whole picture. What lettering hides from one of the two the other may see.
     """
     config = index.config
     coarse = _voted(picture, picture.coarse, index, (config.coarse_features, config.coarse_vote))
@@ -153,8 +160,8 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
 def _settled_by_coarse(
     picture: DescribedImage, index: ValIndex, near: Sequence[Near], votes: list[_Vote]
 ) -> list[_Judged] | None:
-    """The candidates judged, if nothing is left to search for: those found beyond doubt account for
-    the whole picture, or all are refuted. Else None."""
+    """The candidates judged, if nothing is left to search for: those that are pairs account for the
+    whole picture, or all are refuted. Else None."""
     enough = WEAK * max((vote for vote, *_ in votes), default=0)
     candidates = _candidates([one for one in votes if one[0] >= enough])
     judged: list[_Judged] = []
@@ -162,7 +169,7 @@ def _settled_by_coarse(
     for candidate in candidates[: index.config.num_candidates]:
         laid = _laid(picture, picture.coarse, index, candidate)
         judged += [_judged(picture, index, laid)] if laid else []
-        plain = [one for one in judged if one[0].margin >= 0 and one[0].score >= PLAIN]
+        plain = [one for one in judged if one[0].margin >= 0]
         if not plain and not _refuted(laid):
             return None
     rows = {pair.row for pair, _ in plain}
@@ -182,15 +189,19 @@ def _with_equals(
 
 
 def _accounted(picture: DescribedImage, index: ValIndex, plain: Iterable[_Judged]) -> bool:
-    """Whether the `plain` pairs, but for those with itself, have nearly all that the picture shows:
-    then it shows no other val image, but those that show the same."""
+    """Whether the `plain` pairs, but for those with itself, agree with the picture wherever it has
+    texture: then it shows no other val image, but those that show the same."""
     itself = index.by_digest.get(picture.digest, [])
-    points, had = picture.coarse.points[:, :2], np.zeros(len(picture.coarse), bool)
-    for pair, overlay in plain:
-        if pair.row not in itself:
-            mapped = apply(overlay.homography, points)
-            had |= ((mapped >= 0) & (mapped <= overlay.val.shape[::-1])).all(axis=1)
-    return bool(had.mean() >= ALL)
+    others = [overlay for pair, overlay in plain if pair.row not in itself]
+    parts = [agreeing_with(overlay) for overlay in others]
+    if not parts:
+        return False
+    agreed = np.any([same & textured for same, textured in parts], axis=0)
+    share, of = (
+        cv2.resize(mask.astype(np.float32), (PARTS, PARTS), interpolation=cv2.INTER_AREA)
+        for mask in (agreed, parts[0][1])
+    )
+    return bool(np.all((share >= HALF * of) | (of < HARDLY)))
 
 
 def with_row(picture: DescribedImage, index: ValIndex, row: int) -> Iterator[Pair]:

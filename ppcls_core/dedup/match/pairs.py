@@ -107,6 +107,15 @@ def _agreeing(overlay: Overlay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return agreeing(*lay_over(overlay.val, overlay.pool, back, COARSE))
 
 
+def agreeing_with(overlay: Overlay) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks, bool [H, W], in the pool picture's frame at half its size: pixels that agree with
+    val, pixels that have texture."""
+    back = np.linalg.inv(overlay.homography)
+    val, pool, inside = lay_over(overlay.val, overlay.pool, back, COARSE)
+    same, _, textured = agreeing(val, pool)
+    return same & (inside > 0), textured
+
+
 def _same_picture(a: Overlay, b: Overlay) -> bool:
     between = b.homography @ np.linalg.inv(a.homography)
     return min(shares(*lay_over(a.val, b.val, between, COARSE))) >= SAME_PICTURE
