@@ -165,17 +165,17 @@ def _settled_by_coarse(
     enough = WEAK * max((vote for vote, *_ in votes), default=0)
     candidates = _candidates([one for one in votes if one[0] >= enough])
     judged: list[_Judged] = []
-    plain: list[_Judged] = []
+    accepted: list[_Judged] = []
     for candidate in candidates[: index.config.num_candidates]:
         laid = _laid(picture, picture.coarse, index, candidate)
         judged += [_judged(picture, index, laid)] if laid else []
-        plain = [one for one in judged if one[0].margin >= 0]
-        if not plain and not _refuted(laid):
+        accepted = [one for one in judged if one[0].margin >= 0]
+        if not accepted and not _refuted(laid):
             return None
-    rows = {pair.row for pair, _ in plain}
+    rows = {pair.row for pair, _ in accepted}
     if hints([one for one in near if one.pair.row not in rows], index.config):
         return None
-    return judged if not plain or _accounted(picture, index, plain) else None
+    return judged if not accepted or _accounted(picture, index, accepted) else None
 
 
 def _with_equals(
@@ -188,11 +188,11 @@ def _with_equals(
         yield from (replace(pair, row=row) for row in index.by_digest[digest])
 
 
-def _accounted(picture: DescribedImage, index: ValIndex, plain: Iterable[_Judged]) -> bool:
-    """Whether the `plain` pairs, but for those with itself, agree with the picture wherever it has
-    texture: then it shows no other val image, but those that show the same."""
+def _accounted(picture: DescribedImage, index: ValIndex, accepted: Iterable[_Judged]) -> bool:
+    """Whether the `accepted` pairs, but for those with itself, agree with the picture wherever it
+    has texture: then it shows no other val image, but those that show the same."""
     itself = index.by_digest.get(picture.digest, [])
-    others = [overlay for pair, overlay in plain if pair.row not in itself]
+    others = [overlay for pair, overlay in accepted if pair.row not in itself]
     parts = [agreeing_with(overlay) for overlay in others]
     if not parts:
         return False
