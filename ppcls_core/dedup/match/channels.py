@@ -196,10 +196,11 @@ def _accounted(picture: DescribedImage, index: ValIndex, accepted: Iterable[_Jud
     parts = [agreeing_with(overlay) for overlay in others]
     if not parts:
         return False
-    agreed = np.any([same & textured for same, textured in parts], axis=0)
+    agreed = np.any([same for same, _ in parts], axis=0)
+    textured = np.all([texture for _, texture in parts], axis=0)
     share, of = (
         cv2.resize(mask.astype(np.float32), (PARTS, PARTS), interpolation=cv2.INTER_AREA)
-        for mask in (agreed, parts[0][1])
+        for mask in (agreed & textured, textured)
     )
     return bool(np.all((share >= HALF * of) | (of < HARDLY)))
 
