@@ -135,9 +135,10 @@ def _bent(
         return None
     a, b = p[matches[:, 0], :2], v[matches[:, 1], :2]
     _, mask = cv2.findHomography(a, b, cv2.USAC_PROSAC, config.tolerance, maxIters=NUM_DRAWS)
-    if mask is None or mask.sum() < HOMOGRAPHY_INLIERS:
+    obeying = np.flatnonzero(mask)  # none where no mask is given
+    if len(obeying) < HOMOGRAPHY_INLIERS:
         return None
-    return _refine(p, v, matches[mask[:, 0] > 0], alike, _fit_homography, config)
+    return _refine(p, v, matches[obeying], alike, _fit_homography, config)
 
 
 def _alike(product: np.ndarray) -> np.ndarray:
