@@ -97,7 +97,7 @@ def _compared(picture: DescribedImage, index: ValIndex, bits: int, pose: int, ro
     margin = less - index.config.hash_agreement
     if margin >= 0 and may_be_page(picture.grey):  # hashes see no writing, and lay pages askew
         laid = _laid(picture, picture.features, index, (pose % 2, row))
-        margin = margin if laid is None else min(margin, _writing_margin(laid))
+        margin = margin if laid is None else _unless_other_writing(margin, laid)
     pair = Pair(row, "phash", less, 0, whole, margin)
     return Near(bits, pair, overlay, more)
 
@@ -268,16 +268,19 @@ def _laid(
     return _Laid(row, geometry, overlay, agreement) if is_enough else None
 
 
-def _writing_margin(laid: _Laid) -> float:
-    """Below 0 where the two are pages of equal print that others have filled in."""
-    return MAX_OTHER_WRITING - other_writing(*laid.overlay)
+def _unless_other_writing(margin: float, laid: _Laid) -> float:
+    """The `margin`, below 0 where the two are pages of equal print that others have filled in."""
+    if margin < 0:
+        return margin
+    left = MAX_OTHER_WRITING - other_writing(*laid.overlay)
+    return margin if left >= 0 else left
 
 
 def _judged(picture: DescribedImage, index: ValIndex, laid: _Laid) -> _Judged:
     """The pair with the val image that the picture is laid over, by how the pixels agree."""
     score = laid.agreement.share
     margin = score - needed(laid.geometry, laid.agreement.overlap, index.config.rule)
-    margin = min(margin, _writing_margin(laid)) if margin >= 0 else margin
+    margin = _unless_other_writing(margin, laid)
     width, height, *reduced = index.sizes[laid.row].tolist()
     pool_scale = np.divide(picture.grey.shape[::-1], picture.size)
     whole = rescale(laid.overlay.homography, pool_scale, np.divide((width, height), reduced))

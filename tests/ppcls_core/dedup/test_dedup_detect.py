@@ -392,8 +392,10 @@ def test_no_full_search_of_what_the_coarse_search_accounts_for(
         ("itself", picture(5), [5], True),  # as within a pool, where it may have other copies
     ):
         seen = describe(save(tmp_path / f"{name}.png", image), index.config)
-        assert [pair.row for pair in judge(seen, index)[0]] == rows
+        found = judge(seen, index)[0]
+        assert [pair.row for pair in found] == rows
         assert ("features" in vars(seen)) == in_full, name
+        assert found[0].channel != "sift" or found[0].margin > 0.2  # no page limits it
 
 
 def test_the_coarse_search_alone_refutes_other_pictures_of_one_room(
