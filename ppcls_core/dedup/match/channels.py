@@ -147,7 +147,7 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
     if config.coarse_vote > 0 and len(picture.coarse) >= ENOUGH * config.min_features:
         settled = _settled_by_coarse(picture, index, near, coarse)
         if settled is not None:
-            yield from _with_equals(picture, index, settled)
+            yield from settled
             return
     voted = _voted(picture, picture.features, index, (config.num_queries, config.min_vote))
     features = picture.features + picture.coarse
@@ -159,9 +159,9 @@ def by_sift(picture: DescribedImage, index: ValIndex, near: Sequence[Near]) -> I
 
 def _settled_by_coarse(
     picture: DescribedImage, index: ValIndex, near: Sequence[Near], votes: list[_Vote]
-) -> list[_Judged] | None:
-    """The candidates judged, if nothing is left to search for: those that are pairs account for the
-    whole picture, or all are refuted. Else None."""
+) -> list[Pair] | None:
+    """The pairs of the candidates, if nothing is left to search for: they account for the whole
+    picture, or all candidates are refuted. Else None."""
     enough = WEAK * max((vote for vote, *_ in votes), default=0)
     candidates = _candidates([one for one in votes if one[0] >= enough])
     judged: list[_Judged] = []
@@ -175,7 +175,10 @@ def _settled_by_coarse(
     rows = {pair.row for pair, _ in accepted}
     if hints([one for one in near if one.pair.row not in rows], index.config):
         return None
-    return judged if not accepted or _accounted(picture, index, accepted) else None
+    if accepted and not _accounted(picture, index, accepted):
+        return None
+    pairs = list(_with_equals(picture, index, judged))
+    return pairs if all(pair.margin >= 0 for pair in pairs) else None  # more features decide
 
 
 def _with_equals(
