@@ -3,10 +3,10 @@
     python benchmarks/dedup_recall.py [--images DIR] [--num 100] [--part 1/2] [--rule balanced]
 
 Every photograph is indexed; each is then attacked in each way and searched, and so are pictures
-with little texture, signs, walls, and photographs in one frame or under one watermark. A pair with
-another photograph than its source, or than the one that an attack pastes, counts as false (look at
-them: a folder may hold a picture twice). The last table is the curve: recall and false pairs had
-`rule` asked for more or less agreement.
+with little texture, signs, walls, forms, and photographs in one frame or under one watermark. A
+pair with another photograph than its source, or than the one that an attack pastes, counts as false
+(look at them: a folder may hold a picture twice). The last table is the curve: recall and false
+pairs had `rule` asked for more or less agreement.
 """
 
 from __future__ import annotations
@@ -117,6 +117,25 @@ def walls(rng: np.random.Generator) -> Iterator[np.ndarray]:
         yield np.repeat(grey[..., None], 3, axis=2)
 
 
+def forms(rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Forms of eight prints, each filled in by five hands."""
+    for _ in range(8):
+        blank = np.full((720, 520, 3), 240, np.uint8)
+        lines = range(40, 700, int(rng.integers(40, 60)))
+        for y in lines:
+            words = " ".join(rng.choice(WORDS, 2)).lower()
+            cv2.putText(blank, words, (14, y), int(rng.integers(0, 4)), 0.6, (50, 50, 50), 1)
+            cv2.line(blank, (230, y + 4), (505, y + 4), (110, 110, 110), 2)
+        for _ in range(5):
+            page, slant = blank.copy(), rng.uniform(-4, 8)
+            for y in lines:
+                x = np.arange(240, rng.integers(300, 500), 5)
+                high = rng.uniform(0, 22, len(x)) * (np.arange(len(x)) % 2)
+                stroke = np.column_stack([x + slant * high / 22, y - high])
+                cv2.polylines(page, [stroke.astype(np.int32)], False, (90, 40, 40), 2, cv2.LINE_AA)
+            yield page
+
+
 def framed(images: list[np.ndarray]) -> Iterator[np.ndarray]:
     """The pictures in one frame, with one signature."""
     for image in images:
@@ -156,6 +175,7 @@ def run(files: list[Path], config: DedupConfig, folder: Path) -> tuple[list[Atte
         "(little texture)": list(plain_pictures(np.random.default_rng(1))),
         "(signs)": list(lettered(np.random.default_rng(2))),
         "(brick walls)": list(walls(np.random.default_rng(3))),
+        "(forms)": list(forms(np.random.default_rng(4))),
         "(one frame and signature)": list(framed(images)),
         "(one watermark all over)": [watermark(cv2.resize(image, (400, 300))) for image in images],
     }

@@ -26,6 +26,9 @@ class DedupConfig(Config):
        or too much, where few do, where as many obey another or where less is common
        (`verify.needed`). Overlays hide much of a copy and leave its matches exact; pieces of one
        brick wall agree well and match anyhow.
+
+    Two pages of equal print, one laid over the other, are no pair where each has marks that the
+    other lacks, as of another person's handwriting (`pixels.other_writing`).
     """
 
     rule: Rule = "balanced"  # how much of the texture has to agree, see above

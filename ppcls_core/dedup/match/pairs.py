@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
 from ppcls_core.dedup.features import DescribedImage
 from ppcls_core.dedup.match.index import ValIndex
-from ppcls_core.dedup.match.pixels import COARSE, agreeing, lay_over, share_of, shares
+from ppcls_core.dedup.match.pixels import COARSE, WINDOW, agreeing, lay_over, share_of, shares
 
 CHANNELS = ("bytes", "pixels", "phash", "sift")
 SURE = 0.95  # score that no competitor lowers: many val images may show one scene
@@ -105,6 +106,16 @@ def _agreeing(overlay: Overlay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """In the pool picture's frame, at half its size."""
     back = np.linalg.inv(overlay.homography)
     return agreeing(*lay_over(overlay.val, overlay.pool, back, COARSE))
+
+
+def agreeing_with(overlay: Overlay) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks, bool [H, W], in the pool picture's frame at half its size: pixels that agree with
+    val, pixels that have texture, other than the edge of a frame about val."""
+    back = np.linalg.inv(overlay.homography)
+    val, pool, inside = lay_over(overlay.val, overlay.pool, back, COARSE)
+    same, _, textured = agreeing(val, pool)
+    about = cv2.dilate(inside, np.ones((2 * WINDOW + 1, 2 * WINDOW + 1), np.uint8)) > inside
+    return same & (inside > 0), textured & ~about
 
 
 def _same_picture(a: Overlay, b: Overlay) -> bool:

@@ -15,6 +15,11 @@ MIN_CORNERS = 500  # pixels of a thumbnail amid corners: one smooth contour fits
 CORNER = 4.0  # smaller eigenvalue of the structure tensor amid corners, (grey levels / pixel)^2 * 4
 COARSE = 0.5  # blurred copies agree at this size, copies under lettering at full size
 MIN_SIDE = 24  # pixels of a picture that is compared
+MARK = 15  # pixels: written marks are narrower than half of that, places of one paper as wide
+INKED = 25  # grey levels by which the marks of a page stand out,
+PAGE = 0.93  # and so much of their contrast is to one side in each place, as dark on light
+PERHAPS_PAGE = 0.88  # so much of them at half size
+DARK, FAINT = 0.4, 0.15  # of the ink's contrast: a mark has more, a blank place less
 NUM_PROBES = 32  # points a side for which is asked whether they lie in the other picture
 
 
@@ -81,6 +86,57 @@ def share_of(same: np.ndarray, textured: np.ndarray, common: int) -> float:
     if total < max(MIN_TEXTURED, MIN_TEXTURED_SHARE * common):
         return 0.0
     return np.count_nonzero(same & textured) / total
+
+
+def other_writing(pool: np.ndarray, val: np.ndarray, homography: np.ndarray) -> float:
+    """Share of the marks of a page that the other page, laid over it by `homography` [3, 3], has
+    not: of either page's the smaller. 0 when one of the two (grey uint8) is no page.
+
+    Lettering over a copy adds marks and takes none away; another person's handwriting does both.
+    """
+    if not may_be_page(val):
+        return 0.0
+    pool, val, inside = lay_over(pool, val, homography, 1.0)
+    within = cv2.erode(inside, np.ones((MARK // 2, MARK // 2), np.uint8)) > 0
+    if (of_val := _marks(val, within)) is None or (of_pool := _marks(pool, within)) is None:
+        return 0.0
+    ink = np.percentile(np.maximum(of_val, of_pool)[within], 98)
+    lacking = []
+    for marks, other in ((of_val, of_pool), (of_pool, of_val)):
+        inked = (marks > DARK * ink) & within
+        blank = cv2.dilate(other, np.ones((3, 3), np.uint8)) < FAINT * ink
+        lacking.append(np.count_nonzero(inked & blank) / max(1, np.count_nonzero(inked)))
+    return min(lacking)
+
+
+def may_be_page(image: np.ndarray) -> bool:
+    """Whether a picture (grey uint8) may be a smooth ground with narrow marks, in each place either
+    all darker or all lighter than it: writing, print or line art. Most photographs are told from
+    those at half size, at a sixth of the cost."""
+    small, _ = _reduced(image, COARSE)
+    return _of_one_kind(small, MARK // 2, np.ones(small.shape, bool)) > PERHAPS_PAGE
+
+
+def _of_one_kind(image: np.ndarray, mark: int, within: np.ndarray) -> float:
+    """Share of the marks' squared contrast that is of the kind (dark or light) of its place."""
+    paper = cv2.medianBlur(image, mark)
+    dark, light = (
+        cv2.sqrBoxFilter(marks, cv2.CV_32F, (mark, mark))
+        for marks in (cv2.subtract(paper, image), cv2.subtract(image, paper))
+    )
+    of_all = float((dark + light)[within].sum())
+    return float(np.maximum(dark, light)[within].sum()) / of_all if of_all > 0 else 0.0
+
+
+def _marks(image: np.ndarray, within: np.ndarray) -> np.ndarray | None:
+    """float32 [H, W]: how much each pixel of a page stands out from the paper about it, as a
+    multiple of the root mean square `within` (bool [H, W]); None if there it is no page."""
+    if _of_one_kind(image, MARK, within) <= PAGE:
+        return None
+    marks = cv2.absdiff(cv2.medianBlur(image, MARK), image).astype(np.float32)
+    if np.percentile(marks[within], 98) < INKED:
+        return None
+    return marks / np.sqrt(np.square(marks[within]).mean())
 
 
 def num_corners(thumb: np.ndarray) -> int:

@@ -1,6 +1,6 @@
 """The map that lays one picture over another, from their keypoints, and how far to trust it.
 
-Deterministic without a seed: the hypotheses are enumerated, not drawn.
+Deterministic: hypotheses are enumerated, and where OpenCV draws them, it begins with one seed.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,8 @@ UNIT = 512**2  # product of a descriptor with itself
 ALIKE = 0.8  # of that: the product of keypoints that may show the same
 MAX_ALIKE = 4_000  # such pairs that are compared; repeating texture has far more
 NUM_REFITS = 4
+MOST = 0.6  # x the matches: a map that fewer obey may hold in a part of the picture only
+NUM_DRAWS = 500  # homographies through four matches
 AFFINE_INLIERS, HOMOGRAPHY_INLIERS = 8, 12  # with fewer no map of so much freedom is fitted
 AGREEMENT: dict[Rule, float] = {"strict": 0.64, "balanced": 0.56, "recall": 0.5}
 CHANCE = 2  # matches that obey another map: any two do
@@ -33,6 +35,7 @@ MAX_BEND = 3.0  # plausible ratio of a homography's scales over the picture
 MIN_SPREAD = 4.0  # pixels: inliers must not sit on one spot or one line
 
 Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
+_Map = tuple[np.ndarray, np.ndarray]  # float64 [3, 3], int64 [k, 2]: pairs of keypoints that obey
 
 
 @dataclass(frozen=True)
@@ -98,16 +101,44 @@ def fit(pool: Features, val: Features, config: DedupConfig) -> Fit | None:
     if seeds is None or seeds.sum() < MIN_SEEDS:
         return None
     alike = _alike(product)
-    pairs, best = matches[seeds], None
+    grown = _grown(p, v, matches[seeds], alike, config)
+    if grown is None or len(grown[1]) < MOST * len(matches):
+        bent = _bent(p, v, matches, alike, config)
+        grown = max(grown, bent, key=lambda g: 0 if g is None else len(g[1]))
+    if grown is None or (count := _places(p, v, grown[1])) < config.min_inliers:
+        return None
+    return Fit(grown[0], count, *_support(p, v, matches, grown[0], config.tolerance))
+
+
+def _grown(
+    p: np.ndarray, v: np.ndarray, pairs: np.ndarray, alike: np.ndarray, config: DedupConfig
+) -> _Map | None:
+    """The map through `pairs`, of the most freedom that they allow, and the pairs that obey it."""
+    best = None
     for solve, at_least in _MODELS:
         refined = _refine(p, v, pairs, alike, solve, config) if len(pairs) >= at_least else None
         if refined is None:
             break
-        best, pairs = refined
-    count = _places(p, v, pairs)
-    if best is None or count < config.min_inliers:
+        best, pairs = refined, refined[1]
+    return best
+
+
+def _bent(
+    p: np.ndarray, v: np.ndarray, matches: np.ndarray, alike: np.ndarray, config: DedupConfig
+) -> _Map | None:
+    """The homography that most `matches` obey and the pairs that do: from the side a picture bends
+    so much that a similarity holds in a part of it, from where the map need not grow further.
+
+    USAC: Raguram et al. 2013; matches are drawn best first (PROSAC: Chum and Matas 2005).
+    """
+    if len(matches) < HOMOGRAPHY_INLIERS:
         return None
-    return Fit(best, count, *_support(p, v, matches, best, config.tolerance))
+    a, b = p[matches[:, 0], :2], v[matches[:, 1], :2]
+    _, mask = cv2.findHomography(a, b, cv2.USAC_PROSAC, config.tolerance, maxIters=NUM_DRAWS)
+    obeying = np.flatnonzero(mask)  # none where no mask is given
+    if len(obeying) < HOMOGRAPHY_INLIERS:
+        return None
+    return _refine(p, v, matches[obeying], alike, _fit_homography, config)
 
 
 def _alike(product: np.ndarray) -> np.ndarray:
@@ -128,7 +159,7 @@ def _refine(  # noqa: PLR0913 - two tables of points, two of pairs
     alike: np.ndarray,
     solve: Solve,
     config: DedupConfig,
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> _Map | None:
     """(map, int64 [k, 2]): a map of one kind and those of the pairs `alike` that obey it, beginning
     with the map through `pairs`."""
     homography = None

@@ -297,6 +297,45 @@ def test_different_signs_give_no_pair(tmp_path: Path) -> None:
     assert search_images(tmp_path / "pool", pool, val).pairs.num_rows == 0
 
 
+def form(hand: int) -> np.ndarray:
+    """A form of one print, filled in by the hand of `hand`."""
+    image = np.repeat(np.full((720, 520), 235, np.uint8)[..., None], 3, axis=2)
+    printed, rng = np.random.default_rng(0), np.random.default_rng([1, hand])
+    image[:60] = 60
+    cv2.putText(image, "CLAIM", (20, 48), 0, 1.4, (230, 230, 230), 3, cv2.LINE_AA)
+    for y in range(100, 700, 44):
+        words = "".join(printed.choice(list("abcdefghi   "), 12))
+        cv2.putText(image, words, (16, y), 0, 0.7, (60, 60, 60), 2, cv2.LINE_AA)
+        cv2.line(image, (220, y + 4), (500, y + 4), (120, 120, 120), 2)
+        x = np.arange(230, rng.integers(320, 500), 6)
+        stroke = np.column_stack([x + rng.normal(0, 2, len(x)), y - 4 - rng.uniform(0, 24, len(x))])
+        cv2.polylines(image, [stroke.astype(np.int32)], False, (90, 40, 40), 2, cv2.LINE_AA)
+    return image
+
+
+def photographed(page: np.ndarray, seed: int) -> np.ndarray:
+    """The page from a little aside, unevenly lit, with grain."""
+    rng = np.random.default_rng(seed)
+    height, width = page.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    moved = corners + rng.uniform(-0.03, 0.03, (4, 2)) * (width, height)
+    turn = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    seen = cv2.warpPerspective(page, turn, (width, height), borderValue=(90, 90, 90))
+    light = np.linspace(rng.uniform(0.6, 0.9), 1, width)[:, None]
+    return (seen * light + rng.normal(0, 4, page.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_forms_of_equal_print_are_the_same_only_in_one_hand(tmp_path: Path) -> None:
+    index = make_index(tmp_path, [form(0), picture(1)])
+    other = [form(1), form(2)[:, ::-1], photographed(form(3), 3), photographed(form(4), 4)]
+    same = [shrunk(form(0), 0.6), photographed(form(0), 5), form(0)[:600], form(0)[:, ::-1]]
+    images = [np.ascontiguousarray(image) for image in other + same]
+    found = search_images(tmp_path / "pool", images, index)
+    pairs = list(zip(*(found.pairs[c].to_pylist() for c in ("pool_id", "val_id")), strict=True))
+    assert pairs == [(f"p{number}", "v0") for number in range(4, 8)]
+    assert "p0" in found.refused["pool_id"].to_pylist()  # to be looked at
+
+
 def framed(image: np.ndarray) -> np.ndarray:
     """The picture inside an ornate frame, the same for every picture, with a watermark."""
     height, width = image.shape[:2]
@@ -327,7 +366,7 @@ def test_one_dense_watermark_over_different_pictures_makes_no_pair(tmp_path: Pat
 def test_the_coarse_search_spares_the_full_features_of_unrelated_pictures(tmp_path: Path) -> None:
     few = DedupConfig(coarse_vote=15)  # among so few val images chance votes loudly
     index = make_index(tmp_path, [picture(i) for i in range(NUM_VAL)], few)
-    images = {"copy": picture(1)[20:200, 30:300], "other": picture(70)}
+    images = {"copy": np.hstack([picture(1), picture(50)]), "other": picture(70)}
     pictures = {
         name: describe(save(tmp_path / f"{name}.png", image), index.config)
         for name, image in images.items()
@@ -337,6 +376,26 @@ def test_the_coarse_search_spares_the_full_features_of_unrelated_pictures(tmp_pa
     assert found["other"] == []
     assert "features" in vars(pictures["copy"])
     assert "features" not in vars(pictures["other"])
+
+
+def test_no_full_search_of_what_the_coarse_search_accounts_for(
+    index: ValIndex, tmp_path: Path
+) -> None:
+    """But what of it no val image has found so far, as half a collage, may show another."""
+    plain, mirrored = shrunk(picture(1), 0.7), picture(2)[20:220, 20:300][:, ::-1]
+    collage = np.hstack([picture(4), picture(50)])
+    for name, image, rows, in_full in (
+        ("plain", plain, [1], False),
+        ("mirrored", np.ascontiguousarray(mirrored), [2], False),
+        ("bordered", ATTACKS["border"](picture(3)), [3], False),
+        ("collage", collage, [4], True),
+        ("itself", picture(5), [5], True),  # as within a pool, where it may have other copies
+    ):
+        seen = describe(save(tmp_path / f"{name}.png", image), index.config)
+        found = judge(seen, index)[0]
+        assert [pair.row for pair in found] == rows
+        assert ("features" in vars(seen)) == in_full, name
+        assert found[0].channel != "sift" or found[0].margin > 0.2  # no page limits it
 
 
 def test_the_coarse_search_alone_refutes_other_pictures_of_one_room(

@@ -24,7 +24,15 @@ from ppcls_core.dedup.features import (
     pose_hashes,
     reduce,
 )
-from ppcls_core.dedup.match.pixels import MIN_CORNERS, apply, compare, num_corners, shares
+from ppcls_core.dedup.match.channels import MAX_OTHER_WRITING
+from ppcls_core.dedup.match.pixels import (
+    MIN_CORNERS,
+    apply,
+    compare,
+    num_corners,
+    other_writing,
+    shares,
+)
 from ppcls_core.dedup.match.verify import (
     AGREEMENT,
     Fit,
@@ -259,6 +267,70 @@ def test_fit_finds_a_homography(seed: int) -> None:
     geometry = fit(features_of(image), features_of(turned), CONFIG)
     assert geometry is not None
     assert np.abs(apply(geometry.homography, corners) - moved).max() < 2
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_a_strong_perspective_is_followed_over_the_whole_picture(seed: int) -> None:
+    """Where most of the keypoints crowd, the map that they give need not grow to the others."""
+    rng = np.random.default_rng(seed)
+    corners = np.array([[0, 0], [340, 0], [340, 256], [0, 256]])
+    moved = corners + rng.uniform(-0.12, 0.12, (4, 2)) * (340, 256)
+    expected = cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
+    places = rng.uniform((0, 0), (340, 256), (300, 2))
+    places[:180] = rng.uniform((10, 10), (90, 80), (180, 2)) + rng.normal(0, 1, (180, 2))
+    points = np.column_stack([places, np.full(300, 4.0)])
+    seen = apply(expected, points[:, :2])
+    beside = apply(expected, points[:, :2] + (1, 0)) - seen  # how a keypoint's frame turns
+    down = apply(expected, points[:, :2] + (0, 1)) - seen
+    area = np.abs(beside[:, 0] * down[:, 1] - beside[:, 1] * down[:, 0])
+    turn = np.arctan2(beside[:, 1] - down[:, 0], beside[:, 0] + down[:, 1])
+    descriptors = np.sqrt(rng.dirichlet(np.full(128, 0.3), 300)) * 512
+    descriptors = np.minimum(descriptors, 255).astype(np.uint8)
+    pool = Features(np.column_stack([points, np.zeros(300)]), descriptors)
+    val = Features(np.column_stack([seen, 4 * np.sqrt(area), turn]), descriptors)
+    geometry = fit(pool, val, CONFIG)
+    assert geometry is not None
+    assert geometry.obeying >= 290
+    assert np.abs(apply(geometry.homography, corners) - moved).max() < 2
+
+
+def page(printed: int, hand: int) -> np.ndarray:
+    """Grey uint8 form: its print and rules by `printed`, filled in by the hand of `hand`."""
+    rng, image = np.random.default_rng(printed), np.full((360, 260), 235, np.uint8)
+    for y in range(20, 350, 22):
+        words = "".join(rng.choice(list("abcdefghi   "), 12))
+        cv2.putText(image, words, (8, y), 0, 0.35, (60,), 1, cv2.LINE_AA)
+        cv2.line(image, (110, y + 2), (250, y + 2), (120,), 1)
+    rng = np.random.default_rng([printed, hand])
+    for y in range(18, 350, 22):
+        x = np.arange(115, rng.integers(160, 250), 3)
+        stroke = np.column_stack([x + rng.normal(0, 1, len(x)), y - rng.uniform(0, 12, len(x))])
+        cv2.polylines(image, [stroke.astype(np.int32)], False, (70,), 1, cv2.LINE_AA)
+    return image
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.floats(-3, 3))
+def test_other_handwriting_is_told_from_another_shot_of_the_same(seed: int, degrees: float) -> None:
+    rng = np.random.default_rng(seed)
+    turn = np.eye(3)
+    turn[:2] = cv2.getRotationMatrix2D((130, 180), degrees, 0.95)
+    light = np.linspace(0.6, 1, 260)
+
+    def shot(image: np.ndarray) -> np.ndarray:
+        turned = cv2.warpAffine(image, turn[:2], (260, 360), borderValue=(235,))
+        noisy = turned * light + rng.normal(0, 3, turned.shape)
+        return noisy.clip(0, 255).astype(np.uint8)
+
+    val = page(seed, 0)
+    back = np.linalg.inv(turn)
+    assert other_writing(shot(val), val, back) < MAX_OTHER_WRITING
+    assert other_writing(shot(page(seed, 1)), val, back) > 4 * MAX_OTHER_WRITING
+    noted = val.copy()
+    cv2.putText(noted, "SAMPLE", (20, 200), 0, 1.5, (90,), 4, cv2.LINE_AA)
+    assert other_writing(shot(noted), val, back) < MAX_OTHER_WRITING  # laid over, nothing gone
+    assert other_writing(texture(seed, 360, 260), val, np.eye(3)) == 0  # no page
 
 
 def test_shares_ignore_brightness_and_see_other_pictures() -> None:
