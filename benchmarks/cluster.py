@@ -5,8 +5,9 @@ cluster of one host cost beside no cluster?
 
 Each host is a worker pinned to one core, under a host name of its own. In turns: this machine's
 first core without a cluster; a cluster of that core alone, scheduler and head on it too; a cluster
-of two cores. Images/s, from when all that takes part has begun until all is done: what it takes to
-open an index or a network is left out, which a stage of millions of images does not notice.
+of two cores. Images/s while all that takes part has work: what it takes to open an index or a
+network is left out, and the last shard of one host while others have none left, which a stage of
+millions of images does not notice. Medians over the rounds, ratios within each.
 
     python benchmarks/cluster.py --stand-in 24
 
@@ -29,6 +30,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name  # workers have this file under its own name
+from statistics import median
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.append(sys.path.pop(0))  # `distributed` is Dask's, not the benchmark of that name
@@ -68,12 +70,15 @@ class Clock(SilentMonitor):
             self.events.append((time.monotonic(), "", done))
 
     def rate(self, hosts: list[tuple[float, str, int]]) -> float:
-        """Images/s since every one of `hosts` has begun, else since the first image."""
+        """Images/s while all `hosts` have work; where there are none, from first image to last."""
         begun = {name: at for at, name, rows in reversed(hosts) if rows}
+        last = {name: at for at, name, rows in hosts if rows}
         start = max(begun.values()) if begun else self.events[0][0]
-        first = next(done for at, _, done in reversed(self.events) if at <= start)
-        end, _, last = next(event for event in self.events if event[2] == self.events[-1][2])
-        return (last - first) / (end - start)
+        end = min(last.values()) if last else self.events[-1][0]
+        (start, first), *_, (end, done) = (
+            (at, n) for at, _, n in self.events if start <= at <= end
+        )
+        return (done - first) / (end - start)
 
 
 class Meter(Clock):
@@ -249,11 +254,12 @@ def main() -> None:
                 ways.setdefault(f"cluster of {len(cores)}", []).append(found)
                 print(f"{len(cores)}: {found}", flush=True)
     table = Table("", *(f"{stage}, images/s" for stage in STAGES), *STAGES)
-    best = {way: {s: max(r[s] for r in rounds) for s in STAGES} for way, rounds in ways.items()}
-    for way, one in best.items():
-        against = best["no cluster" if way == "cluster of 1" else "cluster of 1"]
-        ratios = [f"x {one[s] / against[s]:.3f}" for s in STAGES] if way != "no cluster" else []
-        table.add_row(way, *(f"{one[stage]:.2f}" for stage in STAGES), *ratios)
+    for way, rounds in ways.items():
+        against = ways["no cluster" if way == "cluster of 1" else "cluster of 1"]
+        pairs = list(zip(rounds, against, strict=True))
+        ratios = [median(one[s] / other[s] for one, other in pairs) for s in STAGES]
+        texts = [f"x {ratio:.3f}" for ratio in ratios] if way != "no cluster" else []
+        table.add_row(way, *(f"{median(r[s] for r in rounds):.2f}" for s in STAGES), *texts)
     Console(width=100).print(table)
 
 

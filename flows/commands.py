@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from data_catalog.base.errors import UserError
 from data_catalog.images.columns import Images
-from data_catalog.recipes import RECIPES, known_recipes, recipe_path
+from data_catalog.recipes import MANIFEST, RECIPES, known_recipes, recipe_path
 from flows import services
 from flows.api import reachable_server
 from flows.status import statuses
@@ -86,7 +87,7 @@ def run(
     resolved = load_recipes(recipe, settings or [])  # mistakes before Prefect takes its seconds
     until = stage_named(only).name if only else "report"
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
-    stages = needed_for(until)
+    stages, begun = needed_for(until), time.time()
     # Mistakes in the images too; students have theirs in common.
     with checked_data(resolved[0]) as images:
         sessions = [Session(each, Store.default()) for each in resolved]
@@ -106,7 +107,9 @@ def run(
         if len(sessions) > 1:
             console.print(f"[bold]{session.recipe.name}[/]")
         of_student = OF_STUDENT if number else None
-        _print_results(session, [s for s in stages if not of_student or s.name in of_student])
+        shown = [s for s in stages if not of_student or s.name in of_student]
+        _print_stages(session, shown, begun)
+        _print_results(session)
 
 
 def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
@@ -235,9 +238,9 @@ def _gain(points: float, interval: Sequence[float]) -> str:
     return f"{points:+.1f} ({low:+.1f} to {high:+.1f}) {verdict}"
 
 
-def _print_results(session: Session, stages: Iterable[Stage]) -> None:
-    """The table of what each of `stages` did, and the accuracies where they are known."""
-    report = resolve_name("tasks.stages.report")  # imports Paddle
+def _print_stages(session: Session, stages: Iterable[Stage], begun: float) -> None:
+    """The table of what each of `stages` did, and which were done when this command began."""
+    report, earlier = resolve_name("tasks.stages.report"), list[str]()  # imports Paddle
     table = Table("stage", box=None, pad_edge=False, header_style="bold")
     for name in ("in", "out", "seconds", "images/s"):
         table.add_column(name, justify="right")
@@ -249,7 +252,16 @@ def _print_results(session: Session, stages: Iterable[Stage]) -> None:
         note = ", ".join(_described(result.counts))
         numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
         table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
+        if result.path(MANIFEST).stat().st_mtime < begun:
+            earlier.append(row.name)
     console.print(table)
+    if earlier:
+        console.print(f"of an earlier run, seconds too: {', '.join(earlier)}", style="dim")
+
+
+def _print_results(session: Session) -> None:
+    """The accuracies where they are known, and where the results lie."""
+    report = resolve_name("tasks.stages.report")
     if "evaluate" in session.done:
         console.print()
         for row in report.accuracies(session.done["evaluate"]):
@@ -258,7 +270,7 @@ def _print_results(session: Session, stages: Iterable[Stage]) -> None:
             loss = ""
             if row.change is not None and row.change < 0:
                 noise = ", within noise" * is_noise(row.change_range)
-                loss = f"; [yellow]{-row.change:.1f} less than before it{noise}[/]"
+                loss = f"; [yellow]{-row.change:.1f} less than the stage before{noise}[/]"
             console.print(f"{row.label:<10}{percent(row.top1):>6} % top-1{size}{gain}{loss}")
     if clean := report.clean_accuracies(session.done) if "evaluate" in session.done else ():
         found = session.done["overlap"].metrics

@@ -33,11 +33,13 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a record says more than that a run has failed: the run has told that, and why."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+    error = record.exc_info[1] if record.exc_info else record
+    return error is not None and not isinstance(error, FailedRun)
 
 
-# Prefect's engine raises what a flow returns as failed, and logs it again under a traceback.
-for _name in ("prefect.flow_runs", "prefect.engine"):
+# Prefect's engine raises what a flow returns as failed, and logs it again under a traceback; what a
+# task returns so under the traceback of nothing, "NoneType: None".
+for _name in ("prefect.flow_runs", "prefect.engine", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_is_news)
 
 

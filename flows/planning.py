@@ -144,9 +144,10 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     taken = ", ".join(f"{num:,} {name}" for name, num in sample.taken.items() if name != "teacher")
     gpus = f" and {', '.join(gpu_names())}" if gpu_names() else ""
     yield f"measured here, on {num_cores()} cores{gpus}, with a sample of {taken} images"
+    hosts = f"{machines.hosts} hosts, each" if machines.hosts > 1 else "a host"
     yield (
-        f"planned for {machines.hosts} host(s) of {machines.cores} cores like these and "
-        f"{machines.gpus} GPU(s), stages one after the other"
+        f"planned for {hosts} of {machines.cores} cores like these and {machines.gpus} GPUs, "
+        "stages one after the other"
     )
     yield from sample.notes
     busy = max(one.used.others for one in sample.stages.values())

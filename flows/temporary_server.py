@@ -18,13 +18,14 @@ from ppcls_core.runtime.processes import Parent
 
 
 def in_one_line(record: logging.LogRecord) -> bool:
-    """A filter: an error of one of Prefect's services, which goes on after it, loses its traceback,
-    which in a run's terminal looks like the end of the run."""
+    """A filter: an error of one of Prefect's services, which goes on after it, becomes a warning
+    without a traceback, which in a run's terminal looks like the end of the run."""
     error = record.exc_info and record.exc_info[1]
     if error and record.name.startswith("prefect.server"):
         said = (str(error).splitlines() or [type(error).__name__])[0]
         record.msg = f"{record.getMessage()}: {said}; Prefect's server goes on"
         record.args, record.exc_info = (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True
 
 

@@ -23,10 +23,12 @@ from data_catalog.images.collect import describe
 from data_catalog.images.columns import SCHEMA, Images, write_images
 from data_catalog.recipes import ROOTS
 from data_catalog.sources import PLANTED_SCHEMA, Dataset, Splits
+from ppcls_core.data.lost import check_lost, missing_of
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Work
 
+_KINDS = {"train": "training", "teacher": "teacher's", "val": "validation", "pool": "pool"}
 QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a while
 
 _Read = dict[Dataset, Splits]
@@ -72,12 +74,18 @@ def _build(dataset: Dataset) -> Splits:
 @contextmanager
 def checked_data(recipe: Recipe) -> Iterator[dict[str, Images]]:
     """The images of the recipe's splits (train, teacher, val, pool), before anything runs; in the
-    block no set is read again. Raises UserError: as `Dataset.build`, or a split is not there."""
+    block no set is read again. Raises UserError: as `Dataset.build`, a split is not there, or too
+    many of its files are not."""
     labelled, pool = datasets(recipe)
     try:
         for dataset in {labelled, pool}:
             _checked[dataset] = _build(dataset)
-        yield _splits(recipe, _checked[labelled], _checked[pool])
+        found = _splits(recipe, _checked[labelled], _checked[pool])
+        for name, kind in _KINDS.items():
+            if missing := missing_of(found[name]):
+                most = 1.0 if name == "pool" else recipe.run_time.max_lost
+                check_lost(kind, missing, len(found[name]), most)
+        yield found
     finally:
         _checked.clear()
 

@@ -29,7 +29,7 @@ def test_artifacts_of_two_recipes_have_other_keys():
                     "a-b-dedup-stage"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.engine"])
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.engine", "prefect.task_runs"])
 def test_a_failure_is_told_once_without_a_traceback(name):
     """Prefect's engine logs what a run has told of itself again, with the engine's own frames."""
 
@@ -40,6 +40,8 @@ def test_a_failure_is_told_once_without_a_traceback(name):
     assert not is_logged(FailedRun("recipe mine.yaml: no such file"))
     assert is_logged(ValueError("a defect"))
     assert is_logged(None)
+    nothing = logging.makeLogRecord({"exc_info": (None, None, None)})  # is "NoneType: None"
+    assert not logging.getLogger(name).filter(nothing)
 
 
 def test_a_rate_is_told_once_it_means_something(clock, caplog):

@@ -1,5 +1,10 @@
 """Steps of the trainings before they run, and what is doubtful about them."""
 
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 
 from data_catalog.base.errors import UserError
@@ -81,3 +86,20 @@ def test_images_that_are_checked_are_read_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(read) == 1
     assert fingerprints(load_recipe(str(TINY))) == inside
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "val", "pool"])
+def test_files_that_are_not_there_are_told_before_anything_runs(tmp_path: Path, split: str) -> None:
+    """As where a folder was renamed since its list was written."""
+    cv2.imwrite(str(tmp_path / "there.png"), np.zeros((8, 8, 3), np.uint8))
+    places = {"root": str(tmp_path)}
+    for name in ("train", "val", "pool"):
+        listed = [f"gone/{n}.png" for n in range(4)] if name == split else ["there.png"]
+        label = "" if name == "pool" else " 0"
+        (tmp_path / f"{name}.txt").write_text("".join(f"{path}{label}\n" for path in listed))
+        places[name] = f"{tmp_path / name}.txt"
+    data = tmp_path / "data.yaml"
+    data.write_text(json.dumps(places))
+    recipe = load_recipe(str(TINY), [f"data.labelled={data}", f"data.pool={data}"])
+    with pytest.raises(UserError, match=r"4 of 4 .*missing: 4"), checked_data(recipe):
+        pass
