@@ -80,9 +80,6 @@ def _code(result: Result) -> str:
 def _print_removed(trail: Trail) -> None:
     """Print how many images each stage did without, and why."""
     console.print("left out", style="bold")
-    for result in trail.results:
-        if number := result.counts.get("duplicates"):
-            console.print(f"  {result.stage:<10}duplicate: {number:,}")
     for row in filter(lambda row: row.number, left_out(trail.results)):
         console.print(f"  {row.stage:<10}{row.reason.replace('_', ' ')}: {row.number:,}")
     console.print()

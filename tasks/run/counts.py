@@ -24,7 +24,9 @@ def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
     for result in done:
         names = _rejected_names(result)
         for name, number in result.counts.items():
-            if name.startswith(_REJECTED):
+            if name == "duplicates":
+                yield LeftOut(result.stage, "duplicate", number)
+            elif name.startswith(_REJECTED):
                 reason = name.removeprefix(_REJECTED)
                 yield LeftOut(result.stage, reason, number, names.get(reason, ()))
         for name, title in _LEFT_OUT.items():

@@ -24,6 +24,7 @@ from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import ChildDied
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import DISTILLED, load_recipe
+from tasks.run.counts import left_out
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Store
@@ -52,6 +53,9 @@ def test_all_stages_finish_and_count(finished: Path) -> None:
     assert counts["in"] == done["data"].counts["pool"]
     assert counts["in"] == counts["kept"] + counts["duplicates"] + rejected
     assert rejected == 5  # the bad files of few.yaml
+    told = sum(row.number for row in left_out([done["dedup"]]) if row.stage == "dedup")
+    not_searched = sum(done["dedup"].metrics["val_rejected"].values())
+    assert told == counts["duplicates"] + rejected + not_searched  # in report and card
     assert done["label"].counts["in"] == counts["kept"]
     select = done["select"].counts
     assert select["in"] == select["kept"] + sum(n for k, n in select.items() if "rejected" in k)
