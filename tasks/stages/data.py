@@ -74,31 +74,31 @@ def _build(dataset: Dataset) -> Splits:
 @contextmanager
 def checked_data(recipe: Recipe) -> Iterator[dict[str, Images]]:
     """The images of the recipe's splits (train, teacher, val, pool), before anything runs; in the
-    block no set is read again. Raises UserError: as `Dataset.build`, a split is not there, or too
-    many of its files are not."""
+    block no set is read again. Raises UserError: as `Dataset.build` and `_splits`."""
     labelled, pool = datasets(recipe)
     try:
         for dataset in {labelled, pool}:
             _checked[dataset] = _build(dataset)
-        found = _splits(recipe, _checked[labelled], _checked[pool])
-        for name, kind in _KINDS.items():
-            if missing := missing_of(found[name]):
-                most = 1.0 if name == "pool" else recipe.run_time.max_lost
-                check_lost(kind, missing, len(found[name]), most)
-        yield found
+        yield _splits(recipe, _checked[labelled], _checked[pool])
     finally:
         _checked.clear()
 
 
 def _splits(recipe: Recipe, first: Splits, second: Splits) -> dict[str, Images]:
-    """The images of the labelled set `first` and of the pool `second`."""
+    """The images of the labelled set `first` and of the pool `second`. Raises UserError: a split is
+    not there, or too many of its files are not."""
     train = _required(first.train, "train", recipe.data.labelled)
-    return {
+    found = {
         "train": train,
         "teacher": train if first.teacher is None else first.teacher,
         "val": _required(first.val, "val", recipe.data.labelled),
         "pool": _required(second.pool, "pool", recipe.data.pool),
     }
+    for name, kind in _KINDS.items():
+        if missing := missing_of(found[name]):
+            most = 1.0 if name == "pool" else recipe.run_time.max_lost
+            check_lost(kind, missing, len(found[name]), most)
+    return found
 
 
 class _Slow:
