@@ -6,6 +6,9 @@ import time
 
 from tasks.plan.timing import EPOCHS, Cost, Timing, Usage, Used
 
+# Clocks are read one after the other, so the interval of one may begin later than another's.
+CLOCKS = 0.01  # seconds
+
 BUSY = "import time\nwhile time.process_time() < 0.3: pass"
 
 
@@ -46,7 +49,7 @@ def test_each_interval_belongs_to_the_phase_that_reports_at_its_end() -> None:
     want = [(used.start, 0.2), (images.cost, 0.2), (images.after, 0.1), (used.end, 0.1)]
     for cost, least in [*want, (steps.cost, 0.05), (epochs.cost, 0.05)]:
         assert least <= cost.thread
-        assert cost.thread <= cost.wall
+        assert cost.thread <= cost.wall + CLOCKS
     assert used.memory > 1 << 20
 
 
