@@ -53,7 +53,7 @@ def _stages(incomplete: str) -> list[str]:
 Recipe = Annotated[
     str,
     typer.Argument(
-        help="A recipe in configs/ssld, or the path of one.",
+        help="A recipe: its file, or its name if it comes with the program or has run.",
         autocompletion=_recipes,
     ),
 ]

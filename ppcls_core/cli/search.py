@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ppcls_core.cli.common import log
-from ppcls_core.cli.training import File, Overrides
+from ppcls_core.cli.training import ConfigOptions, Overrides
 from ppcls_core.jobs.tuning.settings import Sampler, SearchSettings, check_installed
 from ppcls_core.runtime.monitor import Interrupted
 
@@ -34,7 +34,7 @@ class SearchOptions:
 
 
 def search(
-    config: File,
+    config: ConfigOptions,
     space: Annotated[
         str,
         typer.Option(help="'transfer', the 196 points of PaddleClas's manual, or a YAML file."),
@@ -51,7 +51,7 @@ def search(
     check_installed()
     run, report = map(import_module, (_RUN, _REPORT))
     settings = SearchSettings(**asdict(how))
-    wanted = run.make_search(config, overrides or [], space, settings, log)
+    wanted = run.make_search(config.path, overrides or [], space, settings, log)
     try:
         run.run_trials(wanted, jobs, log)
     except Interrupted:
