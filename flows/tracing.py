@@ -32,7 +32,7 @@ def trace(
         ),
     ],
     verify: Annotated[
-        bool, typer.Option(help="Read all files of these stages and compare their sha256.")
+        bool, typer.Option("--verify", help="Read all files of these stages; compare their sha256.")
     ] = False,
 ) -> None:
     """Say which stages made a file: settings, code, data, image lists, and what was removed why."""

@@ -18,15 +18,15 @@ _RUN, _REPORT = "ppcls_core.jobs.tuning.run", "ppcls_core.report.tuning"  # impo
 class SearchOptions:
     """How to search."""
 
-    sampler: Annotated[Sampler, typer.Option(help="Which point is next.")] = "bayes"
+    sampler: Annotated[Sampler, typer.Option(help="How points are chosen.")] = "bayes"
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="Points in all; by default a tenth, for a grid every one."),
     ] = None
     repeats: Annotated[int, typer.Option(min=1, help="Seeds a point; their mean counts.")] = 1
-    prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="End hopeless trainings early.")
-    ] = True
+    no_prune: Annotated[
+        bool, typer.Option("--no-prune", help="Train hopeless points to the end too.")
+    ] = False
     storage: Annotated[
         str | None,
         typer.Option(help="URL of a database (sqlite:///x.db); by default a file in the output."),
@@ -50,7 +50,8 @@ def search(
     """
     check_installed()
     run, report = map(import_module, (_RUN, _REPORT))
-    settings = SearchSettings(**asdict(how))
+    given = asdict(how)
+    settings = SearchSettings(prune=not given.pop("no_prune"), **given)
     wanted = run.make_search(config.path, overrides or [], space, settings, log)
     try:
         run.run_trials(wanted, jobs, log)

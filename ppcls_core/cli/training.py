@@ -99,7 +99,8 @@ def recipe(
 ) -> None:
     """Print one of PaddleClas's training files of 2020, or name them all.
 
-    ppcls recipe ResNet/ResNet50_vd > my.yaml; ppcls train -c ResNet/ResNet50_vd takes it as it is.
+    ppcls recipe ResNet/ResNet50_vd > my.yaml
+    ppcls train ResNet/ResNet50_vd
     """
     if name and not is_list and not set(name) & set("*?["):
         return log(recipe_text(recipe_name(name)).rstrip())
