@@ -37,10 +37,13 @@ class ConfigOptions:
     @property
     def path(self) -> Path:
         """The one that was given. Raises UserError: none, or two."""
-        found = self.given or self.config
-        if found is None or (self.given and self.config):
-            raise UserError("give one CONFIG, a YAML file or the name of a recipe")
-        return found
+        if self.given and self.config:
+            raise UserError(
+                f"got {self.given} and -c {self.config}: give one of them; settings follow -o"
+            )
+        if found := self.given or self.config:
+            return found
+        raise UserError("give one CONFIG, a YAML file or the name of a recipe")
 
 
 Overrides = Annotated[
