@@ -39,7 +39,7 @@ def recipe_path(given: str) -> Path:
     of one of `known_recipes`. Raises UserError: there is none, with those that may be meant."""
     known = known_recipes().get(given)
     if file := yaml_file(given):
-        if known and known.resolve() != file.resolve():
+        if known and known.exists() and known.resolve() != file.resolve():
             _warn(f"{given}: {file} is taken, not {known}; give the path of that to have it")
         return file.resolve()
     if known:

@@ -127,10 +127,8 @@ def _listed(store: Store, reports: Sequence[Result]) -> str:
 def _differences(run: Finished, others: Sequence[Finished]) -> list[str]:
     """Those settings of a run that not all of `others` have, or else the first stage whose result
     they do not: of the same settings then, but of other data or code."""
-    settings, own = (
-        [flat(other.record["settings"]) for other in others],
-        flat(run.record["settings"]),
-    )
+    settings = [flat(other.record["settings"]) for other in others]
+    own = flat(run.record["settings"])
     names = dict.fromkeys(name for each in settings for name in each)
     found = [
         f"{name}={_shown(own.get(name))}"
