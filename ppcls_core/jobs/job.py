@@ -160,12 +160,14 @@ def load_job(path: Path, settings: list[str]) -> Job:
 def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, Any]:
     """The settings of the file `path`, also without its .yaml, or where there is none of the recipe
     of that name; as `load_yaml`."""
-    file = yaml_file(path) or known_recipes().get(str(path))
+    file = yaml_file(path)
     if file or (path.exists() and not is_recipe(str(path))):
         return load_yaml(file or path, on_repeated)
     name = recipe_name(str(path))
     if is_recipe(name):
         return recipe(name)
+    if of_pipeline := known_recipes().get(name):
+        return load_yaml(of_pipeline, on_repeated)
     if name == str(path):
         near = near_recipes(name, near_recipe(name))
         raise UserError(f"'{name}': no such file, and no such recipe{near}")

@@ -115,10 +115,10 @@ def _splits(recipe: Recipe, first: Splits, second: Splits) -> dict[str, Images]:
 
 def _init_again(recipe: Recipe) -> str:
     """What mends lists that `ssld init` wrote, of images that are not there any more."""
-    folder = Path(recipe.data.labelled).parent
-    if record := read_json(folder / INIT):
-        command = f"ssld init {shlex.quote(record['folder'])}"
-        return f"; if images were moved or renamed, `{command}` in {folder.parent} lists them anew"
+    at = Path(recipe.data.labelled).parent
+    if photos := (read_json(at / INIT) or {}).get("folder"):
+        command = f"ssld init {shlex.quote(photos)}"
+        return f"; if images were moved or renamed, `{command}` in {at.parent} lists them anew"
     return ""
 
 
