@@ -3,44 +3,77 @@
 This is all that programs which do not know the pipeline need of it:
 
     STORE/recipes/RECIPE.json        stage -> key of its newest result
+    STORE/recipes/RECIPE.yaml        a link to the file that was run last under this name
     STORE/STAGE/KEY[:20]/            that result, with manifest.json once it is finished
 """
 
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data_catalog.base.config import closest, load_yaml, no_such_yaml
+from data_catalog.base.config import YAML, closest, load_yaml, no_such_yaml, yaml_file
 from data_catalog.base.errors import UserError
-from data_catalog.base.files import read_json, user_folder
+from data_catalog.base.files import link_to, read_json, user_folder
 from data_catalog.images.columns import Images, read_images
 
 PROJECT = Path(__file__).resolve().parents[1]
 RECIPES = PROJECT / "configs" / "ssld"
 MANIFEST = "manifest.json"
+INIT = "init.json"  # beside a data set that `ssld init` wrote: of which folder, and what it wrote
 ROOTS = "roots.json"  # of the stage `data`: where each root of its images lies
-_YAML = (".yaml", ".yml")
+_log = logging.getLogger(__name__)
 
 
 def known_recipes() -> dict[str, Path]:
-    """The recipes in configs/ssld and below, by name."""
-    return {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
+    """The files of recipes by name: those that have run, and those in configs/ssld and below, which
+    come first."""
+    ran = {link.stem: link.resolve() for link in _of_store("yaml")}
+    return ran | {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a recipe given as a path, or as the name of one in configs/ssld or below. Raises
-    UserError: there is none of that name, with those that may be meant."""
-    direct = Path(name)
-    if direct.exists() and (direct.suffix in _YAML or direct.is_file()):
-        return direct.resolve()
-    if direct.suffix in _YAML:
-        raise no_such_yaml(direct)
-    known = known_recipes()
-    if name in known:
-        return known[name]
-    near = closest(name, [*known, *map(str, direct.parent.glob("*.y*ml"))])
-    raise UserError(f"recipe '{name}': no such file and no such recipe{near}")
+def recipe_path(given: str) -> Path:
+    """The file of a recipe that is given as a path, with or without its .yaml, or else by the name
+    of one of `known_recipes`. Raises UserError: there is none, with those that may be meant."""
+    known = known_recipes().get(given)
+    if file := yaml_file(given):
+        if known and known.exists() and known.resolve() != file.resolve():
+            _warn(f"{given}: {file} is taken, not {known}; give the path of that to have it")
+        return file.resolve()
+    if known:
+        return known
+    if Path(given).suffix in YAML:
+        raise no_such_yaml(Path(given))
+    raise UserError(f"recipe '{given}': no such file and no such recipe{near_recipe(given)}")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Tell it once, however often the recipe is looked for."""
+    _log.warning(text)
+
+
+def near_recipe(given: str | Path, others: Iterable[str] = ()) -> str:
+    """`; did you mean ...?` with the recipes that a misspelt `given` may mean, as `recipe_path` and
+    `newest_result` take them, or `others` that it could; "" where nothing is spelt alike."""
+    files = Path(given).parent.glob("[!.]*.y*ml")
+    names = (str(file if Path(given).suffix in YAML else file.with_suffix("")) for file in files)
+    made = (results.stem for results in _of_store("json"))
+    near = closest(str(given), {*known_recipes(), *made, *names, *others})
+    return near if "did you mean" in near else ""
+
+
+def remember_recipe(given: str) -> None:
+    """Make the name of this recipe, which begins to run, stand for its file from now on."""
+    file = recipe_path(given)
+    link_to(store_root() / "recipes" / f"{_name(file)}.yaml", file)
+
+
+def _of_store(kind: str) -> list[Path]:
+    """The files that the store has of recipes: `json` or `yaml`."""
+    return sorted((store_root() / "recipes").glob(f"[!.]*.{kind}"))
 
 
 def is_recipe_of_pipeline(data: Mapping[str, Any]) -> bool:
@@ -79,8 +112,8 @@ def last_keys_file(root: Path, recipe: str) -> Path:
 def newest_result(
     given: str, stage: str, note: Callable[[str], None], taken: str = ""
 ) -> Path | None:
-    """The folder of the newest result of `stage` that the recipe `given` has made: a name, or its
-    file; None where nothing is called so.
+    """The folder of the newest result of `stage` that the recipe `given`, named as for
+    `recipe_path`, has made; None where nothing is called so.
 
     None too where `given` means something else: another file, or what `taken` says (the caller
     looks whether a folder of that name is one of what else it takes: the folder of photographs that
@@ -88,14 +121,15 @@ def newest_result(
     UserError: no such file; the recipe has no such result yet, or one for each of several students,
     with the command that helps.
     """
-    path = Path(given)
-    if path.suffix in _YAML and not path.exists():
+    path, file = Path(given), yaml_file(given)
+    if path.suffix in YAML and file is None:
         raise no_such_yaml(path)
-    is_file = path.suffix in _YAML and path.is_file() and is_recipe_of_pipeline(_content(path))
-    if path.is_file() and not is_file:
-        taken = "the file of that name"
-    file = path if is_file else known_recipes().get(given)
-    names = _names(file) if file else [given]
+    if file and not (file.suffix in YAML and is_recipe_of_pipeline(_content(file))):
+        if file == path:
+            taken = "the file of that name"
+        file = None
+    file = file or known_recipes().get(given)
+    names = _names(file) if file and file.is_file() else [given]
     found = {name: folder for name in names if (folder := _finished(name, stage))}
     if taken:
         for folder in found.values():
@@ -133,11 +167,14 @@ def _content(path: Path) -> dict[str, Any]:
         return {}
 
 
+def _name(file: Path) -> str:
+    return str(_content(file).get("name", file.stem))
+
+
 def _names(file: Path) -> list[str]:
     """The names under which a recipe's results are kept, one a student."""
-    data = _content(file)
-    name, students = str(data.get("name", file.stem)), data.get("students")
-    return [f"{name}-{student}" for student in students or ()] or [name]
+    students = _content(file).get("students")
+    return [f"{_name(file)}-{student}" for student in students or ()] or [_name(file)]
 
 
 def _finished(name: str, stage: str) -> Path | None:

@@ -53,7 +53,7 @@ def _stages(incomplete: str) -> list[str]:
 Recipe = Annotated[
     str,
     typer.Argument(
-        help="A recipe in configs/ssld, or the path of one.",
+        help="A recipe: its file, or its name if it comes with the program or has run.",
         autocompletion=_recipes,
     ),
 ]
@@ -151,7 +151,9 @@ def _print_steps(
 def status(
     recipe: Recipe,
     settings: Settings = None,
-    deep: Annotated[bool, typer.Option(help="Read every file and compare its sha256.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every file and compare its sha256.")
+    ] = False,
 ) -> None:
     """Say for each stage whether it is done, stale (and why), missing, damaged or partial."""
     recipes = load_recipes(recipe, settings or [])
@@ -177,7 +179,10 @@ def up(
     ] = None,
     share: Annotated[
         str | None,
-        typer.Option(help="Address of this machine on which other hosts may join; with password."),
+        typer.Option(
+            help="Address of this machine on which other hosts may join. The password is that in "
+            f"{PASSWORD}, or asked for."
+        ),
     ] = None,
 ) -> None:
     """Start server, workers and deployments; print the dashboard's address."""
@@ -199,7 +204,10 @@ def worker(
     join: Annotated[str, typer.Option(help="Address of the head, as given to `ssld up --share`.")],
     root: Annotated[
         list[str] | None,
-        typer.Option(help="HEAD=HERE: images in the folder HEAD on the head lie in HERE here."),
+        typer.Option(
+            metavar="HEAD=HERE",
+            help="Images in the folder HEAD on the head lie in HERE here. Repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Make shards for the head of a cluster until it is stopped, by Ctrl-C or SIGTERM."""

@@ -1,7 +1,8 @@
 """`ssld compare`: two finished runs side by side: settings, data, metrics, cost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +25,12 @@ from tasks.run.store import RUN, Result, Store
 # pyright: reportAttributeAccessIssue=false
 
 NUM_KNOWN = 10  # reports that a message names, the newest
+NUM_SETTINGS = 5  # of each that it names
 Run = Annotated[
     str,
     typer.Argument(
-        help="A recipe, by its name or file: its last run; or a report's folder, or how its name "
-        "begins."
+        help="A recipe, by its name or file: its last run; or a report's folder, or how the name "
+        "of that begins."
     ),
 ]
 
@@ -41,9 +43,14 @@ class Finished:
     store: Store
 
     @property
+    def recipe(self) -> str:
+        """The recipe's name."""
+        return self.record["settings"]["name"]
+
+    @property
     def name(self) -> str:
         """The recipe's name and when the report was written."""
-        return f"{self.record['settings']['name']}, {self.record['written']}"
+        return f"{self.recipe}, {self.record['written']}"
 
     def result(self, stage: str) -> Result | None:
         """The result of a stage, if it is still there."""
@@ -89,23 +96,53 @@ def find_run(store: Store, given: str) -> Finished:
 
 
 def _named(store: Store, given: str) -> Path:
-    reports = sorted((store.root / "report").glob(f"*/{RUN}"), key=lambda p: -p.stat().st_mtime)
-    begins = [path.parent for path in reports if path.parent.name.startswith(given)]
+    reports = sorted(store.results("report"), key=lambda r: r.record["finished"], reverse=True)
+    # The whole key, of which the folder's name is the beginning, stands in manifests.
+    begins = [report for report in reports if report.key.startswith(given.lower())]
     if len(begins) == 1:
-        return begins[0]
-    known = [f"{path.parent.name[:12]} ({_title(path)})" for path in reports[:NUM_KNOWN]]
-    listed = f"; reports, the newest first: {', '.join(known)}" if known else ""
+        return begins[0].directory
     try:
         if folder := newest_result(given, "report", log):
             return folder
         raise UserError(f"{recipe_path(given)}: is no recipe of the pipeline")
     except UserError as error:
-        raise UserError(f"{error}; nor does a report's folder begin so{listed}") from None
+        but = f"so begin {len(begins)} reports" if begins else "nor does a report's folder begin so"
+        raise UserError(f"{error}; {but}{_listed(store, begins or reports)}") from None
 
 
-def _title(path: Path) -> str:
-    record = read_json(path)
-    return f"{record['settings']['name']}, {record['written']}" if record else "unreadable"
+def _listed(store: Store, reports: Sequence[Result]) -> str:
+    """A line for each of the first reports: how to name it, its recipe and date, and what it has
+    that not all reports listed of the recipe have."""
+    records = {report.key: read_json(report.path(RUN)) for report in reports[:NUM_KNOWN]}
+    runs = {key: Finished(record, store) for key, record in records.items() if record}
+    if not runs:
+        return ""
+    lines = []
+    for key, run in runs.items():
+        alike = [r for r in runs.values() if r.recipe == run.recipe]
+        lines.append(f"  {key[:12]}  {', '.join([run.name, *_differences(run, alike)])}")
+    return "\n".join(["; reports, the newest first:", *lines])
+
+
+def _differences(run: Finished, others: Sequence[Finished]) -> list[str]:
+    """Those settings of a run that not all of `others` have, or else the first stage whose result
+    they do not: of the same settings then, but of other data or code."""
+    settings = [flat(other.record["settings"]) for other in others]
+    own = flat(run.record["settings"])
+    names = dict.fromkeys(name for each in settings for name in each)
+    found = [
+        f"{name}={_shown(own.get(name))}"
+        for name in names
+        if any(each.get(name) != own.get(name) for each in settings)
+    ]
+    keys = {stage: one["key"] for stage, one in run.record["stages"].items()}
+    stages = (
+        f"another {stage}"
+        for stage, key in keys.items()
+        if any(other.record["stages"][stage]["key"] != key for other in others)
+    )
+    more = ["..."] * (len(found) > NUM_SETTINGS)
+    return [*found[:NUM_SETTINGS], *more] or [*islice(stages, 1)]
 
 
 def settings_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:

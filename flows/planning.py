@@ -37,8 +37,8 @@ def plan(  # noqa: PLR0913 - options of a command
     pool: Annotated[
         int | None, typer.Option(min=1, help="Images of the pool, where they are not there yet.")
     ] = None,
-    val: Annotated[int | None, typer.Option(min=1, help="The same of val.")] = None,
-    train: Annotated[int | None, typer.Option(min=1, help="The same of train.")] = None,
+    val: Annotated[int | None, typer.Option(min=1, help="Validation images, likewise.")] = None,
+    train: Annotated[int | None, typer.Option(min=1, help="Training images, likewise.")] = None,
     hosts: Annotated[int, typer.Option(min=1, help="Hosts that the run is to have.")] = 1,
     cores: Annotated[
         int | None, typer.Option(min=1, help="Cores of a host; by default as many as here.")
@@ -48,7 +48,10 @@ def plan(  # noqa: PLR0913 - options of a command
     ] = None,
     gpu_rate: Annotated[
         list[str] | None,
-        typer.Option(help="Images a second of one GPU, where it is not here: label=2300."),
+        typer.Option(
+            metavar="STAGE=RATE",
+            help="Images a second of one GPU, where it is not here: label=2300. Repeatable.",
+        ),
     ] = None,
     settings: Settings = None,
 ) -> None:

@@ -24,6 +24,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Crashed, Failed
 
 from data_catalog.base.config import UserError
+from data_catalog.recipes import remember_recipe
 from flows.dashboard import publish, stage_monitor
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.runtime.gpu import num_gpus
@@ -62,7 +63,7 @@ def ssld(
     What several students of a recipe have in common is run once, before them.
 
     Args:
-        recipe: name of a recipe in configs/ssld, or the path of one.
+        recipe: the path of a recipe, or the name of one in configs/ssld or of one that has run.
         settings: overrides of the form `a.b=value`.
         until: the last stage to run, with all that it needs.
         refresh: stages to run again though they are done; ignored when Prefect retries the run.
@@ -72,6 +73,7 @@ def ssld(
         stages = needed_for(until)
         again = frozenset(refresh or ()) if first_attempt else frozenset()
         recipes = load_recipes(recipe, settings or ())
+        remember_recipe(recipe)
     except UserError as error:
         return _failure(_elsewhere(recipe) or error)
     session, shared = Session(recipes[0], Store.default(), again), dict[str, tuple[Result, State]]()

@@ -35,7 +35,7 @@ def init(
     kept, and so are the validation images.
 
     ssld init my_photos
-    ssld run my_photos.yaml
+    ssld run my_photos
     """
     files = files_of(folder, Path.cwd())
     found = inspect(folder, labels, _progress, files.list_of("val"))

@@ -10,6 +10,9 @@ import typer
 import yaml
 from rich.console import Console
 
+from data_catalog.recipes import MANIFEST, newest_result
+from ppcls_core.cli.common import tell
+from ppcls_core.inference.exported import is_exported
 from tasks.dag import STAGES
 from tasks.run.counts import left_out
 from tasks.run.source import source_hash
@@ -23,15 +26,20 @@ console = Console(emoji=False, highlight=False, soft_wrap=True, markup=False)
 def trace(
     file: Annotated[
         Path,
-        typer.Argument(help="Weights, an exported model's folder, removed.json, kept.parquet ..."),
+        typer.Argument(
+            help="Weights, an exported model's folder, removed.json, kept.parquet ...; of a recipe "
+            "the student that it exported last."
+        ),
     ],
     verify: Annotated[
-        bool, typer.Option(help="Read all files of these stages and compare their sha256.")
+        bool, typer.Option("--verify", help="Read all files of these stages; compare their sha256.")
     ] = False,
 ) -> None:
     """Say which stages made a file: settings, code, data, image lists, and what was removed why."""
     store = Store.default()
-    trail = trail_of(file, store)
+    is_own = is_exported(file) or (file / MANIFEST).is_file()
+    taken = "the folder of that name" if is_own else ""
+    trail = trail_of(newest_result(str(file), "export", tell, taken) or file, store)
     for result in trail.results:
         console.print(f"{result.stage}", style="bold")
         for name, text in _about(result):

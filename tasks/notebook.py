@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup, escape
 
 from data_catalog.base.config import UserError, override, parse
+from data_catalog.recipes import remember_recipe
 from ppcls_core.cli.common import bars
 from ppcls_core.cli.dedup import search_given
 from ppcls_core.dedup.config import DedupConfig
@@ -226,12 +227,13 @@ class FinishedRun:
 
 
 def run_recipe(recipe: str | Path, *settings: str, until: str = "report") -> FinishedRun:
-    """Run a recipe, a name in configs/ssld or a file, up to a stage; what is done is not run again.
+    """Run a recipe, named as for `ssld run`, up to a stage; what is done is not run again.
 
     `settings` are those of `ssld run --set`: "select.k=40". `until="baseline"` trains on labels
     alone, `until="distill"` distills. Raises UserError: as `ssld run`.
     """
     session = Session(load_recipe(str(recipe), settings), Store.default())
+    remember_recipe(str(recipe))
     with session.engines.kept():
         for stage in needed_for(until):
             result, reason = session.find(stage)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, sha256_file
+from data_catalog.recipes import near_recipe
 from tasks.dag import STAGES
 from tasks.run.store import MANIFEST, Result, Store, read_result
 
@@ -70,7 +71,10 @@ def _files(path: Path) -> list[Path]:
         return [path]
     found = sorted(one for one in path.rglob("*") if one.is_file() and one.name != MANIFEST)
     if not found:
-        raise UserError(f"{path}: no such file, nor a folder of files; correct the path")
+        raise UserError(
+            f"{path}: no such file or recipe, nor a folder of files; correct the path"
+            f"{near_recipe(path)}"
+        )
     return found
 
 

@@ -61,6 +61,19 @@ def load_yaml(path: Path, repeated: Callable[[str], None] | None = None) -> dict
     return data
 
 
+YAML = (".yaml", ".yml")  # how such a file's name ends
+
+
+def yaml_file(given: str | Path) -> Path | None:
+    """The file that `given` means: itself, or where there is none, the one that ends in .yaml or
+    .yml besides; None of neither."""
+    path = Path(given)
+    if path.suffix in YAML:
+        return path if path.exists() else None
+    ways = (path, *(Path(f"{given}{end}") for end in YAML))
+    return next((way for way in ways if way.is_file()), None)
+
+
 def no_such_yaml(path: Path) -> UserError:
     """The error that there is no file `path`, with those beside it that may be meant."""
     near = closest(path.name, (each.name for each in path.parent.glob("[!.]*.y*ml")))
@@ -213,7 +226,9 @@ def parse(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(model, mistake, key_of) for mistake in error.errors()))
+        # A default that is made of a wrong value is no mistake of its own.
+        own = (each for each in error.errors() if each["type"] != "default_factory_not_called")
+        lines = list(dict.fromkeys(_explain(model, mistake, key_of) for mistake in own))
         if len(lines) > MAX_MISTAKES:
             lines[MAX_MISTAKES:] = [f"and {len(lines) - MAX_MISTAKES} more mistakes"]
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
@@ -222,11 +237,12 @@ def parse(
 def _explain(model: type[Config], mistake: ErrorDetails, key_of: Callable[[str], str]) -> str:
     loc, kind = mistake["loc"], mistake["type"]
     path = ".".join(str(part) for part in loc if not _BRANCH.fullmatch(str(part)))
-    path = _cut(key_of(path))
+    within, dot, name = key_of(path).rpartition(".")
+    path = _cut(f"{within}{dot}{name}")
     if kind == "extra_forbidden":
         fields = [config.model_fields for config in _configs_at(model, loc[:-1])]
         known = [field.alias or name for each in fields for name, field in each.items()]
-        return f"unknown setting '{path}'{closest(str(loc[-1]), known)}"
+        return f"unknown setting '{path}'{closest(name, known, _cut(within) + dot)}"
     if kind == "missing":
         return f"setting '{path}' is required"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -297,12 +313,13 @@ def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the name of `known` nearest to `name` in any case, else all."""
+def closest(name: str, known: Iterable[str], within: str = "") -> str:
+    """`; did you mean 'x'?` for the name of `known` nearest to `name` in any case, else all; what
+    is meant has `within` before it, as `a.` of a.x."""
     known = sorted(set(known))
     by_lower = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
     near = [by_lower[each] for each in close]
     if near:
-        return "; did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
+        return "; did you mean " + " or ".join(f"'{within}{n}'" for n in near) + "?"
     return f"; known: {', '.join(known)}" if known and len(known) <= 30 else ""

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,19 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def link_to(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, atomically; a file system without links does without."""
+    relative = os.path.relpath(target, link.parent)
+    with suppress(OSError):
+        if link.is_symlink() and link.readlink() == Path(relative):
+            return
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary = link.with_name(f".tmp-{os.getpid()}-{link.name}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(relative)
+        temporary.replace(link)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ import typer
 from data_catalog.base.config import UserError, override, parse
 from data_catalog.base.files import LockHeld, locked, read_json
 from data_catalog.images.collect import collect
-from data_catalog.recipes import MANIFEST, newest_result
+from data_catalog.recipes import MANIFEST, near_recipe, newest_result
 from ppcls_core.cli.common import bars, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
@@ -189,6 +189,10 @@ def _review_stage(folder: Path) -> None:
 def _reopened(folder: Path) -> tuple[Search, list[Path]]:
     """The finished search that left `folder`, and the paths of its images. Raises UserError: there
     is none, or its images are not as they were."""
+    if not folder.exists():
+        raise UserError(
+            f"{folder}: no such folder or recipe; correct the path{near_recipe(folder)}"
+        )
     record, head = read_json(folder / RECORD), read_json(folder / INDEX / "index.json")
     is_search = isinstance(record, dict) and "given" in record and isinstance(head, dict)
     if not (is_search and (folder / LIST).exists()):

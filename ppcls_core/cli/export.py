@@ -72,7 +72,7 @@ def export(
     The same form serves a trained model, a published one, and the student that a recipe of
     `ssld run` has exported last. What is written is checked against the network.
 
-    ppcls export resnet.yaml --weights output/ResNet50/best.pdparams --out exported
+    ppcls export resnet.yaml --weights best.pdparams --out exported
     ppcls export ResNet50_vd_ssld --out exported
     ppcls export my_recipe.yaml --out exported --onnx
     """
@@ -173,7 +173,7 @@ def export_lite(
 def lite_benchmark(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="EXPORTED...", help="Folders of `ppcls export`, or recipes."),
+        typer.Argument(metavar="EXPORTED", help="Folders of `ppcls export`, or recipes."),
     ],
     threads: Annotated[
         str, typer.Option(help="Numbers of threads, with commas between them.")

@@ -15,7 +15,7 @@ from ppcls_core.report.model import percent
 from ppcls_core.runtime.monitor import SilentMonitor
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="STORE", help="Folder of shards that a stage has written.")
+    Path, typer.Argument(metavar="STORE", help="Folder of a stage `label` or `views`.")
 ]
 
 

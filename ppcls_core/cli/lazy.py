@@ -56,6 +56,7 @@ def _options(
 
 
 _ASSIGNMENT = re.compile(r"[\w.*]+=")
+_EXAMPLE = re.compile("(ssld|ppcls) [a-z]")  # how a paragraph of commands begins
 OVERRIDE = ("-o", "--override", "--set")  # the names of the option that takes a.b=value
 
 
@@ -116,7 +117,20 @@ def _one_each(args: list[str]) -> list[str]:
 def _command(place: str, name: str) -> Any:  # Click's Command, of which Typer has a copy
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name, cls=_Command)(_flat(pkgutil.resolve_name(place)))
-    return typer.main.get_command(single)
+    command: Any = typer.main.get_command(single)
+    command.help = _flowing(command.help)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":  # as the help's text calls it
+            parameter.metavar = parameter.metavar or parameter.name.upper()
+        elif set(OVERRIDE) & set(parameter.opts):
+            parameter.metavar = "A.B=VALUE"
+    return command
+
+
+def _flowing(text: str) -> str:
+    """A help's paragraphs without the source's line breaks, but for those of commands alone."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if _EXAMPLE.match(p) else p.replace("\n", " ") for p in paragraphs)
 
 
 def _flat(function: Callable[..., None]) -> Callable[..., None]:

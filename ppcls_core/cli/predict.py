@@ -44,7 +44,7 @@ class ResultOptions:
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="Files, folders, lists (`path` or `path label` a line, relative to the list), or "
             "- for a list on standard input.",
         ),

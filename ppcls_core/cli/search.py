@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ppcls_core.cli.common import log
-from ppcls_core.cli.training import File, Overrides
+from ppcls_core.cli.training import ConfigOptions, Overrides
 from ppcls_core.jobs.tuning.settings import Sampler, SearchSettings, check_installed
 from ppcls_core.runtime.monitor import Interrupted
 
@@ -18,15 +18,15 @@ _RUN, _REPORT = "ppcls_core.jobs.tuning.run", "ppcls_core.report.tuning"  # impo
 class SearchOptions:
     """How to search."""
 
-    sampler: Annotated[Sampler, typer.Option(help="Which point is next.")] = "bayes"
+    sampler: Annotated[Sampler, typer.Option(help="How points are chosen.")] = "bayes"
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="Points in all; by default a tenth, for a grid every one."),
     ] = None
     repeats: Annotated[int, typer.Option(min=1, help="Seeds a point; their mean counts.")] = 1
-    prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="End hopeless trainings early.")
-    ] = True
+    no_prune: Annotated[
+        bool, typer.Option("--no-prune", help="Train hopeless points to the end too.")
+    ] = False
     storage: Annotated[
         str | None,
         typer.Option(help="URL of a database (sqlite:///x.db); by default a file in the output."),
@@ -34,7 +34,7 @@ class SearchOptions:
 
 
 def search(
-    config: File,
+    config: ConfigOptions,
     space: Annotated[
         str,
         typer.Option(help="'transfer', the 196 points of PaddleClas's manual, or a YAML file."),
@@ -50,8 +50,9 @@ def search(
     """
     check_installed()
     run, report = map(import_module, (_RUN, _REPORT))
-    settings = SearchSettings(**asdict(how))
-    wanted = run.make_search(config, overrides or [], space, settings, log)
+    given = asdict(how)
+    settings = SearchSettings(prune=not given.pop("no_prune"), **given)
+    wanted = run.make_search(config.path, overrides or [], space, settings, log)
     try:
         run.run_trials(wanted, jobs, log)
     except Interrupted:

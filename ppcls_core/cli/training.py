@@ -1,5 +1,6 @@
 """One model by itself: training, evaluation, pictures of the augmentation."""
 
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
@@ -15,19 +16,43 @@ from ppcls_core.jobs.job import load_job
 from ppcls_core.jobs.paddleclas.recipes import near_recipes, recipe_name, recipe_rows, recipe_text
 from ppcls_core.jobs.trained import Choice, find_student
 
-File = Annotated[
-    Path,
-    typer.Option(
-        "-c", "--config", help="YAML, ours or PaddleClas's of 2020, or a name of `ppcls recipe`."
-    ),
-]
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """The file, or the recipe's name, of what a command trains or measures."""
+
+    given: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG",
+            show_default=False,
+            help="YAML, ours or PaddleClas's of 2020, or a name of `ppcls recipe`; for eval also a "
+            "recipe of `ssld run`.",
+        ),
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help="The same, as PaddleClas is given it.")
+    ] = None
+
+    @property
+    def path(self) -> Path:
+        """The one that was given. Raises UserError: none, or two."""
+        if self.given and self.config:
+            raise UserError(
+                f"got {self.given} and -c {self.config}: give one of them; settings follow -o"
+            )
+        if found := self.given or self.config:
+            return found
+        raise UserError("give one CONFIG, a YAML file or the name of a recipe")
+
+
 Overrides = Annotated[
     list[str] | None, typer.Option(*OVERRIDE, help="a.b=value over it, one or several.")
 ]
 
 
 def train(
-    config: File,
+    config: ConfigOptions,
     overrides: Overrides = None,
     vdl_dir: Annotated[
         Path | None,
@@ -42,14 +67,14 @@ def train(
 
     On several devices: python -m paddle.distributed.launch --nproc_per_node N $(which ppcls) train
     """
-    job = load_job(config, overrides or [])
+    job = load_job(config.path, overrides or [])
     if vdl_dir:
         job = job.model_copy(update={"vdl_dir": str(vdl_dir)})
     late(f"ppcls_core.jobs.train:{'try_out' if dry_run else 'train'}")(job, log)
 
 
 def evaluate(
-    config: File,
+    config: ConfigOptions,
     overrides: Overrides = None,
     per_class: Annotated[
         Path | None, typer.Option(help="The accuracy of each class goes here (CSV).")
@@ -62,10 +87,10 @@ def evaluate(
     if per_class and per_class.is_dir():
         raise UserError(f"--per-class {per_class}: is a folder; give the name of a file")
     choice = Choice(settings=tuple(overrides or ()))
-    if student := find_student(str(config), choice, tell):
+    if student := find_student(str(config.path), choice, tell):
         val = newest_images(student.recipe, "val")
         return late("ppcls_core.jobs.train:evaluate_student")(student, val, log, per_class)
-    job = load_job(config, overrides or [])
+    job = load_job(config.path, overrides or [])
     return late("ppcls_core.jobs.train:evaluate_job")(job, log, per_class)
 
 
@@ -77,7 +102,8 @@ def recipe(
 ) -> None:
     """Print one of PaddleClas's training files of 2020, or name them all.
 
-    ppcls recipe ResNet/ResNet50_vd > my.yaml; ppcls train -c ResNet/ResNet50_vd takes it as it is.
+    ppcls recipe ResNet/ResNet50_vd > my.yaml
+    ppcls train ResNet/ResNet50_vd
     """
     if name and not is_list and not set(name) & set("*?["):
         return log(recipe_text(recipe_name(name)).rstrip())

@@ -91,10 +91,11 @@ def _models_table(rows: list[PublishedWeights], device: str) -> Table:
 
 def download(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="As `ppcls models` has them.")
+        list[str] | None, typer.Argument(metavar="NAME", help="As `ppcls models` has them.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--path", "-p", help="By default $SSLD_HOME/weights.")
+        Path | None,
+        typer.Option("--path", "-p", help="Their folder; by default $SSLD_HOME/weights."),
     ] = None,
     listed: Annotated[
         bool, typer.Option("--list", help="List them: here or not, and their addresses.")
@@ -103,9 +104,9 @@ def download(
     """Download published weights: once, resumed where it broke off, checked.
 
     ppcls download ResNet50_vd_ssld -p pretrained
-    ppcls train -c my.yaml -o pretrained_model=pretrained/ResNet50_vd_ssld_pretrained
+    ppcls train my.yaml -o weights=pretrained/ResNet50_vd_ssld_pretrained
 
-    Their name alone, pretrained_model=ResNet50_vd_ssld, downloads them likewise.
+    Their name alone, weights=ResNet50_vd_ssld, downloads them likewise.
     """
     rows = [find_published(name) for name in names or []]
     if listed:
@@ -120,7 +121,9 @@ def download(
 
 
 def benchmark(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="What to measure.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="Names of `ppcls models`, one or several.")
+    ],
     size: Annotated[
         int | None,
         typer.Option(min=32, max=2048, help="Image side in pixels; as published by default."),

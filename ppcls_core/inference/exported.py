@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.recipes import newest_result
+from data_catalog.recipes import near_recipe, newest_result
 from ppcls_core.inference.sidecar import FILES, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Exported:
             if not (directory / name).is_file():
                 lack = f"has no {name}" if directory.exists() else "no such folder or recipe"
                 raise UserError(
-                    f"{directory}: {lack}; expected a folder written by `ppcls export`, "
-                    "or a recipe that `ssld run` has finished"
+                    f"{directory}: {lack}; expected a folder written by `ppcls export`, or a "
+                    f"recipe that `ssld run` has finished{near_recipe(directory)}"
                 )
         self.directory, self.sidecar = directory, read_sidecar(directory / SIDECAR)
         # Paddle opens other weights without a word, and gives noise; so does another image size.

@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from data_catalog.base.config import Config, UserError, load_yaml, override, parse
+from data_catalog.base.config import Config, UserError, load_yaml, override, parse, yaml_file
 from data_catalog.base.errors import errors_of
-from data_catalog.recipes import is_recipe_of_pipeline
+from data_catalog.recipes import is_recipe_of_pipeline, known_recipes, near_recipe
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
 from ppcls_core.jobs import paddleclas
-from ppcls_core.jobs.paddleclas.recipes import is_recipe, recipe, recipe_name
+from ppcls_core.jobs.paddleclas.recipes import is_recipe, near_recipes, recipe, recipe_name
 from ppcls_core.models.registry import ModelConfig, check_image_size
 from ppcls_core.models.weights.record import INPUTS, record_of
 
@@ -125,11 +125,12 @@ def _tested(known: Mapping[str, Any]) -> Preprocess:
 
 
 def load_job(path: Path, settings: list[str]) -> Job:
-    """The job of the YAML file `path`, ours or PaddleClas's, or of the recipe of that name, with
-    `settings` (a.b=value) over it.
+    """The job of the YAML file `path`, ours or PaddleClas's, also without its .yaml, or of the
+    recipe of that name, with `settings` (a.b=value) over it.
     Raises UserError: no such file or recipe, unknown keys, wrong values, unknown models, sizes
     below the models' smallest."""
     repeated: list[str] = []
+    path = yaml_file(path) or path
     data = read_settings(path, repeated.append)
     if INPUTS in data:
         raise UserError(
@@ -157,13 +158,19 @@ def load_job(path: Path, settings: list[str]) -> Job:
 
 
 def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, Any]:
-    """The settings of the file `path` or, where there is none, of the recipe of that name; as
-    `load_yaml`."""
-    if path.is_file() or (path.exists() and not is_recipe(str(path))):
-        return load_yaml(path, on_repeated)
+    """The settings of the file `path`, also without its .yaml, or where there is none of the recipe
+    of that name; as `load_yaml`."""
+    file = yaml_file(path)
+    if file or (path.exists() and not is_recipe(str(path))):
+        return load_yaml(file or path, on_repeated)
     name = recipe_name(str(path))
-    if name == str(path) or is_recipe(name):
+    if is_recipe(name):
         return recipe(name)
+    if of_pipeline := known_recipes().get(name):
+        return load_yaml(of_pipeline, on_repeated)
+    if name == str(path):
+        near = near_recipes(name, near_recipe(name))
+        raise UserError(f"'{name}': no such file, and no such recipe{near}")
     return load_yaml(path, on_repeated)
 
 

@@ -112,8 +112,8 @@ def _val(trained: Trained) -> Images | None:
     return images_of(trained.job, "val")[0] if trained.job.val else None
 
 
-def _described(images: Calibration, asked: int) -> str:
-    few = f", fewer than the {asked:,} asked for" if images.num_images < asked else ""
+def _described(images: Calibration, most: int) -> str:
+    few = f", all that there are (at most {most:,} are taken)" if images.num_images < most else ""
     bad = f"; {images.unreadable:,} more could not be read" if images.unreadable else ""
     return f"calibrates with {images.num_images:,} images{few}{bad}"
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from data_catalog.base.config import Config, UserError, override, parse
+from data_catalog.base.config import YAML, Config, UserError, override, parse, yaml_file
 from data_catalog.base.errors import settings_named
 from data_catalog.base.files import read_json
 from data_catalog.images.classes import read_classes
 from data_catalog.published import published_weights
-from data_catalog.recipes import MANIFEST, newest_result
+from data_catalog.recipes import MANIFEST, near_recipe, newest_result
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import SIDECAR, Sidecar, read_sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job, recorded
@@ -75,8 +75,7 @@ def find_student(given: str, choice: Choice, note: Callable[[str], None]) -> Tra
     """The student that the recipe `given` of the pipeline exported last; None where that is no
     recipe, or a model is called so (of which `note` is told). Raises UserError: as `newest_result`,
     or settings, which a student that is made does not take."""
-    is_model = is_recipe(given) or given in {*registry.known_models(), *published_weights()}
-    taken = "the model of that name" if is_model else ""
+    taken = "the model of that name" if is_recipe(given) or given in _models() else ""
     folder = newest_result(given, "export", note, taken)
     if folder is None:
         return None
@@ -97,18 +96,28 @@ def find_student(given: str, choice: Choice, note: Callable[[str], None]) -> Tra
     )
 
 
+def _models() -> set[str]:
+    """The names of models, and of the weights that are published for them."""
+    return {*registry.known_models(), *published_weights()}
+
+
 def find_trained(given: str, choice: Choice) -> Trained:
-    """The model of the YAML file or recipe `given`, or else the one of that name.
+    """The model of the YAML file or recipe `given`, or else the one of that name, which a file is
+    that lacks its .yaml.
 
     Without `choice.classes` the classes are called by their numbers.
 
     Raises UserError: unknown model or setting, no weights named, a size that the model cannot
     take, or another number of class names than classes.
     """
-    is_file = Path(given).suffix in (".yaml", ".yml") or Path(given).is_file() or is_recipe(given)
+    file = Path(given) if given in _models() else yaml_file(given) or Path(given)
+    is_file = file.suffix in YAML or file.is_file() or is_recipe(given)
+    if not is_file and given not in _models():
+        near = near_recipe(given, _models()) or "; `ppcls models` lists the models"
+        raise UserError(f"'{given}': no such model, recipe or YAML file{near}")
     record = recorded(choice.weights)
     if is_file:
-        job = load_job(Path(given), list(choice.settings))
+        job = load_job(file, list(choice.settings))
     else:
         of_training = _recorded(given, choice, record)
         fields = {"model": {"name": given}, **(of_training or _published(given))}

@@ -48,6 +48,11 @@ class OnnxConfig(Config):
         """Its name in a report."""
         return Path(self.onnx).name
 
+    def order(self, classes: Sequence[str]) -> tuple[int, ...]:
+        """As `class_order`, of its names for the data's `classes`; without names the same order."""
+        theirs = read_names(Path(self.classes)) if self.classes else classes
+        return class_order(theirs, classes, str(self.classes))
+
 
 class LabelFileConfig(Config):
     """A teacher whose outputs were computed elsewhere: a Parquet or CSV file by image id."""

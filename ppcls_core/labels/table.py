@@ -13,8 +13,8 @@ the number of rows.
 
 import csv
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ def import_labels(config: LabelFileConfig, classes: Sequence[str], target: Path)
             pa.field(LOGITS, pa.list_(pa.float32(), len(classes)), nullable=False),
         ]
     )
-    done, last = 0, None
+    done = 0
     with (
         atomic_path(target) as temporary,
         pq.ParquetWriter(
@@ -61,21 +61,39 @@ def import_labels(config: LabelFileConfig, classes: Sequence[str], target: Path)
         ) as writer,
         _readable(path),
     ):
-        for batch, order in _batches(path, config, classes):
-            ids = batch.column(ID).cast(pa.string())
-            try:
-                _check_ids(ids, last)
-                logits = as_logits(_values(batch, len(order))[:, order], config.outputs)
-            except BadRow as bad:
-                name = ids[bad.row].as_py()
-                raise UserError(f"{path}: row {done + bad.row + 1} ({name}) {bad}") from None
+        for ids, logits in _checked(path, config, classes):
             flat = pa.array(logits.reshape(-1))
             lists = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(LOGITS).type)
             writer.write_table(pa.table([ids, lists], schema=schema))
-            done, last = done + len(ids), ids[-1].as_py()
-        if not done:
-            raise UserError(f"{path}: has no row; expected one an image")
+            done += len(ids)
     return done
+
+
+def check_beginning(config: LabelFileConfig, classes: Sequence[str]) -> None:
+    """Raise UserError as `import_labels` would of the file's columns and its first piece, which
+    takes no time however long the file is."""
+    path = Path(config.labels)
+    with _readable(path), closing(_checked(path, config, classes)) as pieces:
+        next(pieces)
+
+
+def _checked(
+    path: Path, config: LabelFileConfig, classes: Sequence[str]
+) -> Generator[tuple[pa.Array, np.ndarray]]:
+    """(image ids, float32 [N, C] logits in the order of `classes`) a piece at a time."""
+    done, last = 0, None
+    for batch, order in _batches(path, config, classes):
+        ids = batch.column(ID).cast(pa.string())
+        try:
+            _check_ids(ids, last)
+            logits = as_logits(_values(batch, len(order))[:, order], config.outputs)
+        except BadRow as bad:
+            name = ids[bad.row].as_py()
+            raise UserError(f"{path}: row {done + bad.row + 1} ({name}) {bad}") from None
+        yield ids, logits
+        done, last = done + len(ids), ids[-1].as_py()
+    if not done:
+        raise UserError(f"{path}: has no row; expected one an image")
 
 
 def _batches(

@@ -1,9 +1,9 @@
 """From a sample to the whole run: each phase grows with the images that it works on.
 
-Stages that work in shards share the cores, or the GPUs, of all hosts; trainings share all GPUs. A
-training on the CPU takes the threads that its steps are worth, however many there are, and all else
-runs on one host as it did here. What devices exchange in a training is told as network traffic, not
-as time.
+Stages that work in shards share the cores, or the GPUs, of all hosts; trainings share all GPUs, and
+the evaluation has one. A training on the CPU takes the threads that its steps are worth, however
+many there are, and all else runs on one host as it did here. What devices exchange in a training is
+told as network traffic, not as time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from data_catalog.base.config import UserError, closest
 from ppcls_core.dedup.search import INDEX
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.threads import max_threads
+from tasks.dag import STAGES
 from tasks.plan.sample import SEARCHES, Sample
 from tasks.plan.timing import EPOCHS, Cost, Phase
 from tasks.recipe import STUDENTS, TRAINED, Recipe
@@ -26,7 +27,8 @@ from tasks.run.processes import trainings
 from tasks.stages.probe import FITTED
 
 SHARDED = ("dedup", "label", "views")
-ON_GPU = ("teacher", "label", "views", *STUDENTS)
+ON_GPU = ("teacher", "label", "views", *STUDENTS, "evaluate")
+ON_ONE = ("evaluate",)  # of these, on one GPU of one host: a model after the other
 MERGED = "merged"  # the labelled images and those selected
 SEARCHED = "searched"  # the validation images that are searched for
 _ROW_BYTES = 100  # of a set's table, which each process maps
@@ -45,10 +47,13 @@ class Machines:
     def check(self) -> None:
         """Raise UserError: a rate of a stage that no GPU computes, or without a GPU."""
         for name in self.rates:
-            if name not in ON_GPU:
+            if name in STAGES and name not in ON_GPU:
                 raise UserError(
-                    f"--gpu-rate {name}: no stage that a GPU computes{closest(name, ON_GPU)}"
+                    f"--gpu-rate {name}: this stage runs on cores also where there is a GPU; give "
+                    f"rates of {', '.join(ON_GPU)}"
                 )
+            if name not in ON_GPU:
+                raise UserError(f"--gpu-rate {name}: no such stage{closest(name, ON_GPU)}")
             if not self.gpus:
                 raise UserError(f"--gpu-rate {name}: say how many GPUs a host has: --gpus N")
 
@@ -149,8 +154,9 @@ class _Estimate:
     def _on_gpus(self, seconds: float, images: int) -> Cost:
         """The time by the clock is that of the GPUs, or of the cores that load the images."""
         used, machines, load = self.own.used, self.machines, self.own.load * images
-        per_host = max(seconds / machines.gpus, load / machines.cores)
-        return used.start + used.end + Cost(per_host / machines.hosts, load)
+        gpus, hosts = (1, 1) if self.name in ON_ONE else (machines.gpus, machines.hosts)
+        per_host = max(seconds / gpus, load / machines.cores)
+        return used.start + used.end + Cost(per_host / hosts, load)
 
     def _on_cores(self) -> Cost:
         used = self.own.used
@@ -257,7 +263,8 @@ class _Estimate:
 
     def _bytes_moved(self) -> float:
         """Bytes between hosts: files of the shared folder, and gradients in a ring of hosts."""
-        hosts = self.machines.hosts if self.name in SHARDED or self._basis() else 1
+        is_spread = self.name in SHARDED or (self._basis() and self.name not in ON_ONE)
+        hosts = self.machines.hosts if is_spread else 1
         moved = (self._bytes_read() + self._bytes_written()) * (hosts - 1) / hosts
         if self.config is not None:
             steps = sum(n for name, n in self.reads.items() if name != "val")

@@ -329,14 +329,11 @@ def _data(session: Session, images: Mapping[str, Images]) -> Result:
 def _load(session: Session, name: str) -> float:
     """Core seconds to read and prepare an image for the stage `name`."""
     recipe = session.recipe
-    if name in ("label", "views"):
-        work = session.work(STAGES[name], SilentMonitor())
-        images = work.images("data/pool.arrow")
-        return _reading(images, test_view(work).preprocess)
-    config = trainings(recipe).get(name)
+    config, work = trainings(recipe).get(name), session.work(STAGES[name], SilentMonitor())
     if config is None:
-        return 0.0
-    work = session.work(STAGES[name], SilentMonitor())
+        read = {"label": "pool", "views": "pool", "teacher": "val", "evaluate": "val"}.get(name)
+        images = read and work.images(f"data/{read}.arrow")
+        return _reading(images, test_view(work).preprocess) if images else 0.0
     is_replayed = isinstance(config, DistillTraining) and config.teacher == "replay"
     file = {"teacher": "data/teacher.arrow", "distill": "select/train.arrow"}
     run = run_of(

@@ -6,10 +6,9 @@ counts: neither Prefect's states nor any other record.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +18,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import (
     LockHeld,
     digest_of,
+    link_to,
     locked,
     read_json,
     sha256_file,
@@ -160,24 +160,11 @@ class Store:
         if (last := self.last(recipe)).get(stage) != key:
             write_json(last_keys_file(self.root, recipe), last | {stage: key})
         if stage in LATEST:
-            self._link(self.latest(recipe, stage), self.directory(stage, key))
+            link_to(self.latest(recipe, stage), self.directory(stage, key))
 
     def latest(self, recipe: str, stage: str) -> Path:
         """The link to the last finished run of a stage of LATEST for the recipe of this name."""
         return self.root / "latest" / recipe / LATEST[stage]
-
-    @staticmethod
-    def _link(link: Path, target: Path) -> None:
-        """Make `link` lead to `target`; a file system without links does without."""
-        relative = os.path.relpath(target, link.parent)
-        with suppress(OSError):
-            if link.is_symlink() and link.readlink() == Path(relative):
-                return
-            link.parent.mkdir(parents=True, exist_ok=True)
-            temporary = link.with_name(f".tmp-{os.getpid()}-{link.name}")
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(relative)
-            temporary.replace(link)
 
     def discard(self, stage: str, key: str) -> None:
         """Remove a result, its manifest first, so that a kill leaves it unfinished, not damaged."""

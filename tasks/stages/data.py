@@ -7,9 +7,10 @@ each root lies). Files that were passed over are no part of these tables, which 
 a README is added: they stand in the metrics, by split and reason.
 """
 
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import write_json, write_table
+from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.catalog import load_dataset
 from data_catalog.images.collect import describe
 from data_catalog.images.columns import SCHEMA, Images, write_images
-from data_catalog.recipes import ROOTS
+from data_catalog.recipes import INIT, ROOTS
 from data_catalog.sources import PLANTED_SCHEMA, Dataset, Splits
 from ppcls_core.data.lost import check_lost, missing_of
+from ppcls_core.inference.onnx_session import open_session
+from ppcls_core.inference.sidecar import check_class_names
+from ppcls_core.labels.config import LabelFileConfig, OnnxConfig
+from ppcls_core.labels.onnx_images import image_classifier
+from ppcls_core.labels.table import check_beginning
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.stage import Outcome, Work
@@ -74,12 +80,15 @@ def _build(dataset: Dataset) -> Splits:
 @contextmanager
 def checked_data(recipe: Recipe) -> Iterator[dict[str, Images]]:
     """The images of the recipe's splits (train, teacher, val, pool), before anything runs; in the
-    block no set is read again. Raises UserError: as `Dataset.build` and `_splits`."""
+    block no set is read again. Raises UserError: as `Dataset.build`, `_splits` and
+    `_check_teachers`."""
     labelled, pool = datasets(recipe)
     try:
         for dataset in {labelled, pool}:
             _checked[dataset] = _build(dataset)
-        yield _splits(recipe, _checked[labelled], _checked[pool])
+        found = _splits(recipe, _checked[labelled], _checked[pool])
+        _check_teachers(recipe, found["val"].classes)
+        yield found
     finally:
         _checked.clear()
 
@@ -97,8 +106,33 @@ def _splits(recipe: Recipe, first: Splits, second: Splits) -> dict[str, Images]:
     for name, kind in _KINDS.items():
         if missing := missing_of(found[name]):
             most = 1.0 if name == "pool" else recipe.run_time.max_lost
-            check_lost(kind, missing, len(found[name]), most)
+            try:
+                check_lost(kind, missing, len(found[name]), most)
+            except UserError as error:
+                raise UserError(f"{error}{_init_again(recipe)}") from None
     return found
+
+
+def _init_again(recipe: Recipe) -> str:
+    """What mends lists that `ssld init` wrote, of images that are not there any more."""
+    at = Path(recipe.data.labelled).parent
+    if photos := (read_json(at / INIT) or {}).get("folder"):
+        command = f"ssld init {shlex.quote(photos)}"
+        return f"; if images were moved or renamed, `{command}` in {at.parent} lists them anew"
+    return ""
+
+
+def _check_teachers(recipe: Recipe, classes: Sequence[str]) -> None:
+    """Raise UserError for a teacher's file that cannot be used with these classes, as far as that
+    is seen without reading all of it: hours before the stage `teacher` would."""
+    for teacher in recipe.teachers.values():
+        if isinstance(teacher, LabelFileConfig):
+            check_beginning(teacher, classes)
+        elif isinstance(teacher, OnnxConfig):
+            session = open_session(Path(teacher.onnx), threads=1)
+            image_classifier(session, teacher, len(teacher.order(classes)))
+        elif teacher.weights and teacher.train is None:
+            check_class_names(Path(teacher.weights), classes)
 
 
 class _Slow:
@@ -128,6 +162,7 @@ def run(work: Work) -> Outcome:
         check(work.monitor)
 
     splits, planted = image_sets(work.recipe, work.directory, progress)
+    _check_teachers(work.recipe, splits["val"].classes)
     for name, images in splits.items():
         work.monitor.note(f"{name}: {describe(images)}")
     return Outcome(

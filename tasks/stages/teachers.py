@@ -28,7 +28,7 @@ from ppcls_core.engine.evaluator import PREDICTIONS, Accuracy, accuracy_of, pred
 from ppcls_core.engine.run import HISTORY
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.inference.sidecar import check_class_names
-from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, class_order, read_names
+from ppcls_core.labels.config import LabelFileConfig, OnnxConfig
 from ppcls_core.labels.labeller import collect, lost_of
 from ppcls_core.labels.table import import_labels
 from ppcls_core.labels.teacher import (
@@ -204,7 +204,7 @@ def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:
 
 
 def _onnx(work: Work, folder: Path, config: OnnxConfig, classes: Sequence[str]) -> OnnxTeacher:
-    source, names = Path(config.onnx), config.classes and read_names(Path(config.classes))
+    source = Path(config.onnx)
     data = [path.relative_to(source.parent) for path in external_data(source)]
     for name in (Path(source.name), *data):
         with atomic_path(work.path(str(folder / name))) as temporary:
@@ -215,9 +215,9 @@ def _onnx(work: Work, folder: Path, config: OnnxConfig, classes: Sequence[str]) 
         config=config,
         path=folder / source.name,
         data=tuple(folder / name for name in data),
-        order=class_order(names or classes, classes, str(config.classes)),
+        order=config.order(classes),
     )
-    if names is None:
+    if config.classes is None:
         work.monitor.note(f"teacher {source}: no class names; its order is taken for the data's")
     session = found.within(work.directory).session(Engine())
     work.monitor.note(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import csv_bytes, read_json, sha256_file, write_bytes, write_json
+from data_catalog.recipes import INIT
 from tasks.start.photos import Photos, path_of
 from tasks.start.recipe import machine_size, recipe_name, recipe_text
 
-RECORD = "init.json"
 NAMES = (
     *("data.yaml", "pool.yaml", "train.txt", "val.txt", "pool.txt"),
     *("classes.txt", "left_out.csv"),
@@ -32,7 +32,7 @@ class Files:
     @property
     def recorded(self) -> dict[str, list[str]]:
         """Digests (sha256) that each file had as it was written, by its `key`."""
-        return (read_json(self.data / RECORD) or {}).get("files", {})
+        return (read_json(self.data / INIT) or {}).get("files", {})
 
     def key(self, path: Path) -> str:
         """The name of a file in the record."""
@@ -63,7 +63,7 @@ def files_of(folder: Path, where: Path) -> Files:
     """
     name = recipe_name(folder)
     files = Files(folder.resolve(), where / f"{name}.yaml", where / f"{name}_data")
-    record = read_json(files.data / RECORD) or {}
+    record = read_json(files.data / INIT) or {}
     remedy = "remove or rename it, or start in another folder"
     if record and record["folder"] != str(files.folder):
         raise UserError(f"{files.data}: is there already, for {record['folder']}; {remedy}")
@@ -102,7 +102,7 @@ def write(found: Photos, pool: tuple[Path, Photos] | None, files: Files) -> list
 
 
 def _record(files: Files, digests: Mapping[str, list[str]]) -> None:
-    write_json(files.data / RECORD, {"folder": str(files.folder), "files": digests})
+    write_json(files.data / INIT, {"folder": str(files.folder), "files": digests})
 
 
 def _changes(found: Photos, files: Files) -> Iterator[str]:

@@ -8,15 +8,16 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from data_catalog.base.config import UserError
+from data_catalog.base.config import UserError, closest
 from data_catalog.base.threads import map_threads
 from data_catalog.images.collect import collect, describe_lost
 from data_catalog.images.columns import Images
-from data_catalog.images.formats import text_of
+from data_catalog.images.formats import IMAGE_SUFFIXES, text_of
 from data_catalog.images.found import WORKERS
 from data_catalog.sources import Dataset, FilesConfig
 from ppcls_core.data.decode import BadImage, read_image
@@ -31,6 +32,7 @@ MAX_DECODED = 20_000  # images of a set; of more a sample
 VAL_SHARE, MAX_VAL = 0.2, 200  # of a class that become its validation images, where none are given
 MIN_TRAIN = 2  # training images of a class: the least that a probe is cross-validated with
 NUM_SHOWN = 3
+NUM_LOOKED_AT = 100  # files of a folder, for whether it is one of images
 IN_SEVERAL = "lies in several classes"  # the reason of each file of a photograph
 # What `ssld init` calls the settings of a data set; it has none for a delimiter or classes.
 _KEYS = {"train": "--labels", "train.delimiter": "", "classes": ""}
@@ -93,8 +95,7 @@ def inspect(
     content, those with names in `val` first, which were set apart before. A class with fewer than
     MIN_TRAIN is left out. Raises UserError: no folder, fewer than two classes.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder that holds a folder a class")
+    _check_folder(folder, "the folder that holds a folder a class")
     found = _listed(folder, labels) if labels else _by_folders(folder, progress)
     decode(found, found.split != "", progress)
     _leave_out_copies(found)
@@ -107,13 +108,18 @@ def inspect(
 def inspect_pool(folder: Path, progress: Progress) -> Photos:
     """Look at unlabelled photographs, at any depth; `split` is pool. Raises UserError: no folder,
     no image there."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder that holds unlabelled images")
+    _check_folder(folder, "the folder that holds unlabelled images")
     images = collect(folder, progress=progress)
     num = len(images)
     found = Photos(images, (), np.full(num, "pool", object), np.full(num, -1, np.int32))
     decode(found, np.ones(num, bool), progress)
     return found
+
+
+def _check_folder(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        near = closest(folder.name, (p.name for p in folder.parent.glob("[!.]*") if p.is_dir()))
+        raise UserError(f"{folder}: no such folder; give {what}{near}")
 
 
 def _listed(folder: Path, labels: Path) -> Photos:
@@ -258,6 +264,12 @@ def _drop_small_classes(found: Photos, folder: Path) -> None:
     num = found.per_class("train")
     kept = [label for label, n in enumerate(num.tolist()) if n >= MIN_TRAIN]
     if len(kept) < 2:
+        if not found.classes and (beside := _holding_images(folder.resolve())):
+            shown = ", ".join(beside[:NUM_SHOWN]) + ", ..." * (len(beside) > NUM_SHOWN)
+            raise UserError(
+                f"{folder}: holds no folder of images, but looks like the folder of one class, as "
+                f"{shown} beside it: give the folder above, {folder.resolve().parent}"
+            )
         names = ", ".join(found.classes[label] for label in kept) or "none"
         raise UserError(
             f"{folder}: found {len(kept)} classes with {MIN_TRAIN} images or more that can be read "
@@ -271,3 +283,14 @@ def _drop_small_classes(found: Photos, folder: Path) -> None:
             found.leave_out(row, f"its class has fewer than {MIN_TRAIN} images: {name}")
     found.label = np.array([new.get(label, -1) for label in found.label.tolist()], np.int32)
     found.classes = tuple(found.classes[label] for label in kept)
+
+
+def _holding_images(folder: Path) -> list[str]:
+    """The folders beside `folder` in which images lie, by the names of their files."""
+
+    def holds(other: Path) -> bool:
+        first = islice(other.glob("[!.]*"), NUM_LOOKED_AT)
+        return any(path.suffix.lower() in IMAGE_SUFFIXES for path in first)
+
+    others = (path for path in folder.parent.glob("[!.]*/") if path != folder)
+    return sorted(other.name for other in others if holds(other))

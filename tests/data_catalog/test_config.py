@@ -57,9 +57,9 @@ def test_configs_are_immutable():
     ("data", "path", "near"),
     [
         ({"epoch": 1}, "'epoch'", "'epochs'"),
-        ({"inner": {"raet": 1}}, "'inner.raet'", "'rate'"),
-        ({"maybe": {"raet": 1}}, "'maybe.raet'", "'rate'"),
-        ({"many": [{"raet": 1}]}, "'many.0.raet'", "'rate'"),
+        ({"inner": {"raet": 1}}, "'inner.raet'", "'inner.rate'"),
+        ({"maybe": {"raet": 1}}, "'maybe.raet'", "'maybe.rate'"),
+        ({"many": [{"raet": 1}]}, "'many.0.raet'", "'many.0.rate'"),
     ],
 )
 def test_unknown_key_names_its_path_and_the_closest(data, path, near):

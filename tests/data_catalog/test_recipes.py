@@ -10,9 +10,12 @@ from data_catalog.base.files import write_json
 from data_catalog.recipes import (
     MANIFEST,
     is_recipe_of_pipeline,
+    known_recipes,
     last_keys_file,
+    near_recipe,
     newest_result,
     recipe_path,
+    remember_recipe,
     result_folder,
     store_root,
 )
@@ -61,18 +64,67 @@ def test_what_is_not_made_yet_is_told_with_the_command(notes: list[str]) -> None
         newest_result("demo", "export", notes.append)
 
 
-@pytest.mark.parametrize("given", ["photo.yaml", "./photo.yaml", "photos.yml", "photos"])
+@pytest.mark.parametrize("given", ["photo.yaml", "./photo.yaml", "photos.yml"])
 def test_a_misspelt_recipe_is_told_with_the_file_that_is_there(
     notes: list[str], given: str
 ) -> None:
     Path("photos.yaml").write_text(RECIPE)
-    ways: list[Callable[[str], object]] = [recipe_path]
-    if given != "photos":  # which is the name of its results
-        ways.append(lambda name: load_yaml(Path(name)))
-        ways.append(lambda name: newest_result(name, "export", notes.append))
+    ways: list[Callable[[str], object]] = [recipe_path, lambda name: load_yaml(Path(name))]
+    ways.append(lambda name: newest_result(name, "export", notes.append))
     for way in ways:
         with pytest.raises(UserError, match=r"no such file.*; did you mean 'photos.yaml'\?"):
             way(given)
+
+
+@pytest.mark.parametrize("place", ["here", "shipped", "ran", "made"])
+def test_a_misspelt_name_is_told_with_what_is_there(place: str, notes: list[str]) -> None:
+    if place == "here":
+        Path("garden.yml").write_text(RECIPE)
+    elif place == "ran":
+        Path("sub").mkdir()
+        Path("sub/garden.yaml").write_text(RECIPE)
+        remember_recipe("sub/garden")
+    elif place == "made":
+        finish("garden")
+    name = "demo" if place == "shipped" else "garden"
+    with pytest.raises(UserError, match=rf"'{name}s'.*; did you mean '{name}'\?"):
+        recipe_path(f"{name}s")
+    assert newest_result(f"{name}s", "export", notes.append) is None
+    assert near_recipe(f"{name}s") == f"; did you mean '{name}'?"
+    assert near_recipe("kitchen") == ""
+
+
+def test_a_recipe_is_named_in_every_way_and_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notes: list[str]
+) -> None:
+    file = Path("mine.yaml").absolute()
+    file.write_text(RECIPE)
+    (tmp_path / "there").mkdir()
+    folder = finish("mine")
+    for given in ("mine.yaml", "mine", "./mine", str(file), str(file.with_suffix(""))):
+        assert recipe_path(given) == file
+        assert newest_result(given, "export", notes.append) == folder
+    with pytest.raises(UserError, match="no such recipe"):
+        monkeypatch.chdir(tmp_path / "there")
+        recipe_path("mine")
+    remember_recipe(str(file))
+    assert recipe_path("mine") == file  # of the recipe that has run
+    assert newest_result("mine", "export", notes.append) == folder
+    file.unlink()
+    with pytest.raises(UserError, match=r"here/mine.yaml: no such file"):
+        load_yaml(recipe_path("mine"))
+    assert newest_result("mine", "export", notes.append) == folder  # which is there still
+    assert recipe_path("demo") == known_recipes()["demo"]
+
+
+def test_a_file_here_comes_before_a_recipe_that_is_shipped_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Path("demo.yaml").write_text(RECIPE)
+    for _ in range(2):
+        assert recipe_path("demo") == Path("demo.yaml").absolute()
+    assert len(caplog.messages) == 1
+    assert "demo.yaml is taken, not" in caplog.text
 
 
 def test_of_several_students_one_is_asked_for(notes: list[str]) -> None:
@@ -101,7 +153,8 @@ def test_what_exists_comes_first_and_that_is_told(notes: list[str]) -> None:
 def test_a_folder_of_photographs_does_not_hide_the_recipe_of_its_name(notes: list[str]) -> None:
     Path("mine.yaml").write_text(RECIPE)
     Path("mine").mkdir()
-    assert newest_result("mine", "export", notes.append) is None  # nothing is made yet
+    with pytest.raises(UserError, match="no finished export"):
+        newest_result("mine", "export", notes.append)
     folder = finish("mine")
     assert newest_result("mine", "export", notes.append) == folder
     assert notes == []

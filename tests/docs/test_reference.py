@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -48,6 +48,35 @@ def test_every_command_and_option_stands_there(reference, pages) -> None:
                 spelling = option.opts[0] if option.opts[0].startswith("-") else option.metavar
                 assert f"`{spelling or option.name.upper()}`" in section, (name, option.name)
                 assert option.help, f"{name}: {option.name} has no meaning"
+
+
+def test_help_fits_a_terminal_and_nothing_in_it_is_cut(
+    reference: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    for program, app in reference.PROGRAMS.items():
+        group = typer.main.get_command(app)
+        context = group.make_context(program, [], resilient_parsing=True)
+        for name in group.list_commands(context):
+            command = group.resolve_command(context, [name])[1]
+            command.get_help(command.make_context(name, [], context, resilient_parsing=True))
+            lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+            text = "\n".join(lines)
+            assert max(map(len, lines)) <= 80
+            for option in command.params:
+                choices = get_args(option.type_descriptor.annotation)
+                names = [
+                    *option.opts,
+                    *option.secondary_opts,
+                    *(c for c in choices if isinstance(c, str)),
+                ]
+                shown = names if option.opts[0].startswith("-") else [option.metavar]
+                assert [part for part in shown if part not in text] == [], (name, option.name)
+            for paragraph in command.help.split("\n\n")[1:]:
+                if paragraph.startswith(f"{program} "):  # to be copied as they are
+                    assert set(paragraph.splitlines()) <= set(lines), name
+                else:
+                    assert "\n" not in paragraph  # which would break the lines a second time
 
 
 def test_troubleshooting_has_every_message_by_its_cause(reference) -> None:

@@ -227,7 +227,7 @@ def test_what_a_label_file_has_wrong_is_said(made, store, change, message):
         ),
         ([], ["label.views=1"], "`teacher`: got an empty list"),
         ([{"labels": "none.csv"}], [], r"teacher.0.labels: .*no such file"),
-        ({"onnx": "x", "layuot": "NHWC"}, [], "'teacher.layuot'; did you mean 'layout'"),
+        ({"onnx": "x", "layuot": "NHWC"}, [], "'teacher.layuot'; did you mean 'teacher.layout'"),
     ],
 )
 def test_what_cannot_teach_is_refused_with_the_recipe(teacher, more, message):

@@ -32,7 +32,7 @@ def recipe(tmp_path: Path) -> Path:
     ("settings", "told"),
     [
         (["selct.k=3"], ["mine.yaml", "unknown setting 'selct'", "did you mean 'select'"]),
-        (["select.kk=3"], ["mine.yaml", "unknown setting 'select.kk'", "'k'"]),
+        (["select.kk=3"], ["mine.yaml", "unknown setting 'select.kk'", "'select.k'"]),
         (["select.k=0"], ["mine.yaml", "select.k", "greater than 0"]),
         (["distill.batch_size=0"], ["mine.yaml", "distill.batch_size", "greater than 0"]),
         (["distill.lr=fast"], ["mine.yaml", "distill.lr", "'fast'"]),

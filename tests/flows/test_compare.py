@@ -21,6 +21,20 @@ def test_runs_that_differ_by_a_setting(store: Path, monkeypatch: pytest.MonkeyPa
     b = find_run(Store(store), str(TINY))  # its last run
     assert b.record == find_run(Store(store), "tiny").record  # the name of its results
     assert b.record == json.loads(after["report"].path(RUN).read_text())
+    key, other = (each["report"].key for each in (after, before))
+    alone = next(num for num in range(1, 64) if key[:num] != other[:num])
+    for num in range(alone, 65):
+        for given in (key[:num], key[:num].upper()):
+            assert find_run(Store(store), given).record == b.record
+    with pytest.raises(UserError) as caught:
+        find_run(Store(store), "nothing")
+    listed = {line.split()[0]: line for line in str(caught.value).splitlines()[1:]}
+    assert listed.keys() == {key[:12], other[:12]}
+    assert listed[key[:12]].endswith(", fix.lr=0.5")
+    assert "fix.lr=" in listed[other[:12]]
+    shutil.copytree(after["report"].directory, store / "report" / "copy")
+    with pytest.raises(UserError, match="so begin 2 reports"):
+        find_run(Store(store), key)
     assert list(settings_rows(a, a)) == []
     (row,) = settings_rows(a, b)
     assert row[0] == "fix.lr" and row[2] == "0.5"
@@ -37,9 +51,11 @@ def test_what_is_no_run_is_told(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSLD_HOME", str(finished.parent))
-    with pytest.raises(UserError, match=r"'tny'.*nor does a report.*\(tiny, "):
+    with pytest.raises(UserError, match=r"(?s)'tny'.*nor does a report.*  tiny, "):
         find_run(Store(finished), "tny")
-    with pytest.raises(UserError, match=r"clothing: this recipe has no finished report.*reports, "):
+    with pytest.raises(
+        UserError, match=r"clothing: this recipe has no finished report.*; reports, "
+    ):
         find_run(Store(finished), "clothing")
     job = tmp_path / "job.yaml"
     job.write_text("model: {name: ResNet18_vd}\n")

@@ -93,9 +93,23 @@ def test_a_given_rate_stands_for_the_gpu_unless_the_cores_load_less(sample: Samp
     assert poor.seconds - start == pytest.approx(sample.stages["label"].load * 14e6 / 2)
 
 
+def test_an_evaluation_has_one_gpu(sample: Sample) -> None:
+    many = Machines(hosts=3, cores=100_000, gpus=8, rates={"evaluate": 100})
+    far = replace(sample, whole={**sample.whole, "val": 50_000})
+    row, used = rows_of(far, many)["evaluate"], sample.stages["evaluate"].used
+    assert row.gpu_hours == pytest.approx(250_000 / 100 / 3600)
+    assert row.seconds - used.start.wall - used.end.wall == pytest.approx(2500)
+    assert (row.basis, row.network) == ("given", 0)
+    assert row.core_hours > 0  # of loading the images
+
+
 @pytest.mark.parametrize(
     ("rates", "gpus", "told"),
-    [({"lable": 1.0}, 1, "did you mean 'label'"), ({"label": 1.0}, 0, "--gpus N")],
+    [
+        ({"lable": 1.0}, 1, "did you mean 'label'"),
+        ({"label": 1.0}, 0, "--gpus N"),
+        ({"dedup": 1.0}, 1, "runs on cores"),
+    ],
 )
 def test_a_rate_of_nothing_is_refused(rates: dict[str, float], gpus: int, told: str) -> None:
     with pytest.raises(UserError, match=told):

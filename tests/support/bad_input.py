@@ -30,14 +30,10 @@ import yaml
 
 from flows.cli import main as ssld
 from ppcls_core.cli.app import main as ppcls
-from ppcls_core.inference.onnx_session import open_session
 from ppcls_core.jobs.job import load_job
-from ppcls_core.labels.config import LabelFileConfig
-from ppcls_core.labels.table import import_labels
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import save_arrays
 from ppcls_core.models.weights.state import state_of
-from ppcls_core.runtime.terminal import run_app
 from tests.conftest import PROJECT, TINY
 from tests.support.images import write_jpeg
 from tests.support.stand_in import Running, encoded
@@ -115,18 +111,6 @@ def run(words: list[str]) -> tuple[int, str]:
             status = int(end.code or 0)
     results = [line for line in out.getvalue().splitlines() if "probability" not in line]
     return status, "\n".join([*results, err.getvalue()])
-
-
-def take_teacher() -> None:
-    """As the stage `teacher` takes one: of ONNX, or a file of labels of three classes."""
-    if Path("t.onnx").exists():
-        return run_app(lambda: open_session(Path("t.onnx"), threads=1))
-    labels = next(path for path in map(Path, ("labels.csv", "labels.parquet")) if path.exists())
-    config = LabelFileConfig(labels=str(labels))
-    run_app(lambda: import_labels(config, ("one", "two", "three"), Path("taken.parquet")))
-
-
-PROGRAMS["(stage"] = take_teacher
 
 
 # ---- good files
@@ -264,9 +248,9 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def labels(rows: str) -> dict[str, Content]:
-    """A CSV of labels."""
-    return {"labels.csv": f"image_id,one,two,three\n{rows}"}
+def labels(rows: str, names: str = "image_id,one,two,three") -> dict[str, Content]:
+    """A CSV of labels, and a recipe whose teacher it is."""
+    return {"my.yaml": taught(labels="labels.csv"), "labels.csv": f"{names}\n{rows}"}
 
 
 def parquet(path: Path) -> None:
@@ -286,14 +270,15 @@ SEARCH = "ppcls dedup pool --against val --out found"
 REPLAYED = {"teacher": "replay", "teacher_batch_norm": "running"}
 
 
-def of_onnx() -> str:
-    """The recipe with a teacher in a file of ONNX."""
-    recipe = yaml.safe_load(RECIPE) | {"teacher": {"onnx": "t.onnx"}}
+def taught(**teacher: object) -> str:
+    """The recipe with a teacher in a file."""
+    recipe = yaml.safe_load(RECIPE) | {"teacher": teacher}
     for training in ("distill", "finetune"):  # of outputs that are stored
         recipe[training] = recipe[training] | REPLAYED
     return json.dumps(recipe)
 
 
+ONNX = {"my.yaml": taught(onnx="t.onnx", preprocess={"size": 32})}
 CASES: dict[str, list[Case]] = {
     "Data sets": [
         Case("a file that is not there", RUN, "data.yaml", {"data.yaml": None}),
@@ -407,6 +392,7 @@ CASES: dict[str, list[Case]] = {
     "Recipes": [
         Case("a name that nothing has", "ssld run demmo", "demmo"),
         Case("a misspelt setting", f"{RUN} --set distil.epochs=3", "distil"),
+        Case("one below a section", f"{RUN} --set distill.epoch=3", "'distill.epochs'"),
         Case("a text for a number", f"{RUN} --set distill.epochs=many", "many"),
         Case("a number out of range", f"{RUN} --set select.k=0", "select.k"),
         Case("an override without a value", f"{RUN} --set distill.epochs", "distill.epochs"),
@@ -547,15 +533,19 @@ CASES: dict[str, list[Case]] = {
             },
         ),
         Case("a recipe that has exported nothing yet", "ppcls predict my.yaml x.jpg", "my.yaml"),
-        Case("a teacher that is no ONNX", "(stage teacher)", "t.onnx", {"t.onnx": "<html>"}),
         Case(
-            "an ONNX file without its tensors", "(stage teacher)", "w.bin", {"t.onnx": onnx_beside}
+            "a recipe's name misspelt",
+            "ppcls predict myy x.jpg",
+            "did you mean 'my'",
         ),
+        Case("a model's name misspelt", "ppcls export ResNet19 --out net", "ResNet19"),
+        Case("a teacher that is no ONNX", RUN, "t.onnx", ONNX | {"t.onnx": "<html>"}),
+        Case("an ONNX file without its tensors", RUN, "w.bin", ONNX | {"t.onnx": onnx_beside}),
         Case(
             "one without its preprocessing",
             RUN,
             "preprocess",
-            {"my.yaml": of_onnx(), "t.onnx": "<html>"},
+            {"my.yaml": taught(onnx="t.onnx"), "t.onnx": "<html>"},
         ),
     ],
     "Images": [
@@ -598,26 +588,29 @@ CASES: dict[str, list[Case]] = {
         Case("a folder without images", SEEN.format("texts"), "texts", {"texts/a.txt": "text"}),
     ],
     "Files of labels": [
-        Case("no row", "(stage teacher)", "labels.csv", labels("")),
-        Case("no column of ids", "(stage teacher)", "image_id", {"labels.csv": "a,one\n1,2\n"}),
+        Case("no row", RUN, "labels.csv", labels("")),
+        Case("no column of ids", RUN, "image_id", labels("1,2\n", "a,one")),
         Case(
             "other classes",
-            "(stage teacher)",
+            RUN,
             "'three'",
-            {"labels.csv": "image_id,one,two\na,1,2\n"},
+            labels("a,1,2\n", "image_id,one,two"),
         ),
-        Case("rows out of order", "(stage teacher)", "row 2", labels("b,1,2,3\na,1,2,3\n")),
-        Case("an id twice", "(stage teacher)", "row 2", labels("a,1,2,3\na,1,2,3\n")),
-        Case("NaN", "(stage teacher)", "row 1", labels("a,1,nan,3\n")),
-        Case("a word for a number", "(stage teacher)", "labels.csv", labels("a,1,high,3\n")),
+        Case("rows out of order", RUN, "row 2", labels("b,1,2,3\na,1,2,3\n")),
+        Case("an id twice", RUN, "row 2", labels("a,1,2,3\na,1,2,3\n")),
+        Case("NaN", RUN, "row 1", labels("a,1,nan,3\n")),
+        Case("a word for a number", RUN, "labels.csv", labels("a,1,high,3\n")),
         Case(
             "probabilities that nobody called so",
-            "(stage teacher)",
+            RUN,
             "row 1",
             labels("a,0.2,0.3,0.5\nb,0.1,0.1,0.8\n"),
         ),
         Case(
-            "half a Parquet file", "(stage teacher)", "labels.parquet", {"labels.parquet": parquet}
+            "half a Parquet file",
+            RUN,
+            "labels.parquet",
+            {"my.yaml": taught(labels="labels.parquet"), "labels.parquet": parquet},
         ),
     ],
     "The duplicate search, decisions and removal lists": [

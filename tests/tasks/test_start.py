@@ -12,7 +12,7 @@ import pytest
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import loose_images
 from tasks.recipe import load_recipe
-from tasks.stages.data import datasets
+from tasks.stages.data import checked_data, datasets
 from tasks.start.files import NAMES, files_of, write
 from tasks.start.photos import IN_SEVERAL, Photos, inspect, inspect_pool
 from tasks.start.recipe import SIZES, Size, recipe_name, recipe_text
@@ -237,6 +237,28 @@ def test_what_is_no_folder_of_classes_is_told(tmp_path: Path, case: str) -> None
         folder_of(root, {"a": 3 if case == "one class" else 0})
     with pytest.raises(UserError, match=r"folder"):
         inspect(root, None, quiet)
+
+
+def test_a_class_folder_is_told_from_a_folder_of_classes(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "set", {"cat": 3, "dog": 3})
+    (root / "texts").mkdir()
+    with pytest.raises(UserError, match=rf"as dog beside it: give the folder above, {root}"):
+        inspect(root / "cat", None, quiet)
+    shutil.rmtree(root / "dog")
+    with pytest.raises(UserError, match="found 0 classes"):
+        inspect(root / "cat", None, quiet)
+    with pytest.raises(UserError, match="did you mean 'cat'"):
+        inspect(root / "cats", None, quiet)
+
+
+def test_lists_of_a_class_that_was_renamed_are_told_with_the_command(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "my set", {"cat": 6, "dog": 6})
+    made(root, tmp_path)
+    recipe = load_recipe(str(tmp_path / "my_set.yaml"))
+    (root / "cat").rename(root / "kitty")
+    again = rf"missing: .*`ssld init '{root}'` in {tmp_path} lists them anew"
+    with pytest.raises(UserError, match=again), checked_data(recipe):
+        pass
 
 
 def test_a_name_for_any_folder() -> None:

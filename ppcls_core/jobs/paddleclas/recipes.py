@@ -80,9 +80,9 @@ def recipe(name: str) -> dict[str, Any]:
     return override(fields, settings)
 
 
-def near_recipes(name: str) -> str:
+def near_recipes(name: str, others: str = "") -> str:
     """`; did you mean ...?` with the recipes that a name may mean: of that model, or with it in
-    their names, or spelt alike."""
+    their names, or spelt alike; else `others`, or how to list them."""
     rows, last = recipe_rows(), name.rpartition("/")[2].lower()
     models = {known: known.rpartition("/")[2].lower() for known in rows}
     found = [known for known, model in models.items() if model == last]
@@ -93,7 +93,7 @@ def near_recipes(name: str) -> str:
     found = found or [known for known, model in models.items() if model in alike]
     if found:
         return "; did you mean " + " or ".join(f"'{each}'" for each in found) + "?"
-    return "; `ppcls recipe --list` names them all"
+    return others or "; `ppcls recipe --list` names them all"
 
 
 def _training(row: dict[str, str], size: int, data: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_both_forms_become_jobs(tmp_path, text):
     ("setting", "message"),
     [
         ("trainin.epochs=3", "unknown setting 'trainin'; did you mean 'training' or 'train'?"),
-        ("training.epoch=3", "unknown setting 'training.epoch'; did you mean 'epochs'?"),
+        ("training.epoch=3", "unknown setting 'training.epoch'; did you mean 'training.epochs'?"),
         ("training.schedule={name: Cosin}", "unknown name 'Cosin'; did you mean 'Cosine'"),
         ("training.epochs=many", "training.epochs: expected a whole number, got 'many'"),
         ("model.name=ResNet18vd", "unknown model 'ResNet18vd'; did you mean 'ResNet18_vd'"),
@@ -59,6 +59,7 @@ def test_mistakes_in_our_form(tmp_path, setting, message):
     with pytest.raises(UserError) as caught:
         load(tmp_path, OWN, setting)
     assert message in str(caught.value)
+    assert "default factory" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "job.yaml"))
 
 

@@ -62,10 +62,10 @@ def test_a_name_brings_what_was_published_of_it():
 @pytest.mark.parametrize(
     ("given", "choice", "message"),
     [
-        ("ResNet51", Choice(), "unknown model 'ResNet51'; did you mean 'ResNet50'"),
+        ("ResNet51", Choice(), "no such model, recipe or YAML file; did you mean 'ResNet50'"),
         ("none.yaml", Choice(), "none.yaml: no such file"),
         ("ResNet50", Choice(settings=("num_classes=3",)), "give --weights FILE"),
-        ("ResNet50", Choice(settings=("preprocess.sise=3",)), "did you mean 'size'"),
+        ("ResNet50", Choice(settings=("preprocess.sise=3",)), "did you mean 'preprocess.size'"),
         ("InceptionV3", Choice(size=32), "expected at least"),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_manuals_space_has_its_196_points_in_either_form(folder, config):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("training.lrr: [0.1, 0.2]", "unknown setting 'training.lrr'; did you mean 'lr'"),
+        ("training.lrr: [0.1, 0.2]", "unknown setting 'training.lrr'; did you mean 'training.lr'"),
         ("training.lr: [0.1, high]", "training.lr: expected a number, got 'high'"),
         ("training.lr: [0.1, -1]", "training.lr: expected a value greater than 0"),
         ("training.lr: 3", "expected a list of values, {low: a, high: b}, or choices by name"),
