@@ -7,6 +7,8 @@ A small recipe, whose student learns from stored labels, is run once without a k
 fresh store is killed: itself, a process of its stages, or Prefect's server; a random one of those
 that are there, at a random moment of one of the next stages. The same command goes on, and is
 killed again, until the recipe is done; the next store begins, until the number of kills is made.
+In one store no stage is aimed at twice, and among the next stages the one that had the fewest kills
+is: so each gets its share, also the last.
 
 After each kill: whatever had been finished (stages, shards) is never written again; what was killed
 leaves no process; whatever is said has no traceback. At each end: the digests are those of the run
@@ -274,6 +276,8 @@ class Killer:
     seconds: dict[str, float]  # of each stage
     tally: Counter[tuple[str, str, str]]  # (what, in which stage, how it went on)
     pause: float | None  # seconds of SIGSTOP, in the place of SIGKILL
+    hits: Counter[str]  # kills in each stage, in all stores
+    _aimed: set[str] = field(default_factory=set)  # stages, in this one
 
     def kill(self, rng: random.Random, where: str) -> int:
         """Start a run and kill parts of it until it ends; how many."""
@@ -304,8 +308,9 @@ class Killer:
 
     def _strike(self, run: Run, begun: float, rng: random.Random) -> tuple[str, str] | None:
         """(kind of the process that was killed, in which stage); None when the run has ended."""
-        left = [name for name in STAGES if not self.watch.is_done(name)]
-        stage, part, draw = rng.choice([BEGINNING, *left[:NEXT]]), rng.random(), rng.random()
+        if (stage := self._aim(rng)) is None:
+            return None
+        part, draw = rng.random(), rng.random()
 
         def is_there() -> bool:
             is_over = self.watch.is_done(stage) or not run.victims()
@@ -319,7 +324,8 @@ class Killer:
             return None
         kind = sorted(found)[int(draw * len(found))]
         pid = found[kind][int(part * len(found[kind]))]
-        meanwhile = "+".join(self.watch.running(begun)) or BEGINNING
+        meanwhile = self.watch.running(begun) or [BEGINNING]
+        self.hits.update(meanwhile)
         with suppress(ProcessLookupError):
             if self.pause is None:
                 os.kill(pid, signal.SIGKILL)
@@ -327,7 +333,15 @@ class Killer:
                 os.kill(pid, signal.SIGSTOP)
                 time.sleep(self.pause)
                 os.kill(pid, signal.SIGCONT)
-        return kind, meanwhile
+        return kind, "+".join(meanwhile)
+
+    def _aim(self, rng: random.Random) -> str | None:
+        """The stage to strike in; None when all that are left have been aimed at."""
+        left = [name for name in STAGES if not self.watch.is_done(name)]
+        fresh = [name for name in [BEGINNING, *left] if name not in self._aimed][:NEXT]
+        stage = min(fresh, key=lambda name: (self.hits[name], rng.random()), default=None)
+        self._aimed |= {stage} if stage else set()
+        return stage
 
 
 def _last(text: str) -> str:
@@ -384,17 +398,19 @@ def local(arguments: argparse.Namespace, user: User, wanted: Wanted, found: Foun
     """Kill runs of `ssld run`."""
     processes.set_forkserver_preload([*MODULES])
     number = life = 0
+    hits: Counter[str] = Counter()
     while number < arguments.kills:
         home = user.folder / f"life{life}"
         home.mkdir()
         watch = Watch(Store(home / "store"), found[1])
-        killer = Killer(partial(LocalRun, home), watch, wanted[1], found[0], arguments.pause)
+        start = partial(LocalRun, home)
+        killer = Killer(start, watch, wanted[1], found[0], arguments.pause, hits)
         while number < arguments.kills:
             where = f"seed {arguments.seed}, store {life}, kill {number}"
             if not (made := killer.kill(random.Random(where), where)):
                 break
             number += made
-        finish(partial(LocalRun, home), watch, f"seed {arguments.seed}, store {life}", wanted[0])
+        finish(start, watch, f"seed {arguments.seed}, store {life}", wanted[0])
         shutil.rmtree(home)
         life += 1
 
@@ -415,9 +431,10 @@ def deployed(arguments: argparse.Namespace, user: User, wanted: Wanted, found: F
     services.up(user.port, print)
     start = partial(DeployedRun, user.port)
     number = life = 0
+    hits: Counter[str] = Counter()
     while number < arguments.kills:
         watch = Watch(Store(user.store), found[1])
-        killer = Killer(start, watch, wanted[1], found[0], arguments.pause)
+        killer = Killer(start, watch, wanted[1], found[0], arguments.pause, hits)
         while number < arguments.kills:
             where = f"deployment, seed {arguments.seed}, store {life}, kill {number}"
             if not (made := killer.kill(random.Random(where), where)):
