@@ -84,7 +84,11 @@ class Run(Protocol):
     survives: tuple[str, ...]
 
     def victims(self) -> dict[str, list[int]]:
-        """Kind -> processes that are there."""
+        """Kind -> processes that are there; empty once it has ended."""
+        ...
+
+    def revive(self) -> None:
+        """Start again what was killed and does not come back by itself."""
         ...
 
     def wait(self) -> str:
@@ -148,6 +152,8 @@ class LocalRun:
             return {"run": [pid], **kinds_of([child.pid for child in children])}
         return {}
 
+    def revive(self) -> None: ...
+
     def wait(self) -> str:
         self._process.join(END_SECONDS)
         status = self._process.exitcode
@@ -166,7 +172,7 @@ class LocalRun:
 class DeployedRun:
     """A run of the deployment; services that are gone are started again."""
 
-    survives: tuple[str, ...] = ()
+    survives: tuple[str, ...] = ("server",)
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -177,17 +183,23 @@ class DeployedRun:
         ).id
 
     def victims(self) -> dict[str, list[int]]:
+        found = self._members()
+        return {} if "flow run" not in found and self._state().is_final() else found
+
+    def _members(self) -> dict[str, list[int]]:
         every = (services.workers()["gpu"], services.server(self._port))
         return kinds_of([pid for service in every for pid in service.members()])
+
+    def revive(self) -> None:
+        worker = services.workers()["gpu"]
+        if worker.pid() is None or services.server(self._port).pid() is None:
+            services.up(self._port, lambda text: None)
 
     def _state(self) -> Any:
         with resolve_name("prefect.client.orchestration:get_client")(sync_client=True) as client:
             return client.read_flow_run(self._id).state
 
     def wait(self) -> str:
-        worker = services.workers()["gpu"]
-        if worker.pid() is None or services.server(self._port).pid() is None:
-            services.up(self._port, lambda text: None)
         if not wait_until(lambda: self._state().is_final(), END_SECONDS):
             return "hangs"
         return "done" if self._state().is_completed() else "failed"
@@ -199,7 +211,7 @@ class DeployedRun:
         return text
 
     def left(self) -> dict[str, list[int]]:
-        return {k: p for k, p in self.victims().items() if k not in ("worker", "server")}
+        return {k: p for k, p in self._members().items() if k not in ("worker", "server")}
 
 
 @dataclass
@@ -287,6 +299,7 @@ class Killer:
             if not (hit := self._strike(run, begun, rng)):
                 break
             struck.append(hit)
+            run.revive()
             print(f"{where}: {hit[0]} in {hit[1]}", flush=True)
         how = run.wait()
         said = run.said()
