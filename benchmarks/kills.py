@@ -24,6 +24,7 @@ import atexit
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -74,6 +75,10 @@ KINDS = {
     "uvicorn": "server",
     "prefect server": "server",
 }
+# With tracebacks Prefect's own processes tell that the server has gone, and go on.
+OF_PREFECT = re.compile(
+    r"^[\d:.]+ \| [A-Z]+ +\| (prefect\.|asyncio).*\n(?:(?!\d\d:\d\d:\d\d).*\n)*", re.M
+)
 # Forked from a server that has imported Paddle and Prefect but used neither: no 7 s a run.
 processes = multiprocessing.get_context("forkserver")
 
@@ -191,9 +196,9 @@ class DeployedRun:
         return kinds_of([pid for service in every for pid in service.members()])
 
     def revive(self) -> None:
-        worker = services.workers()["gpu"]
-        if worker.pid() is None or services.server(self._port).pid() is None:
-            services.up(self._port, lambda text: None)
+        services.start_server(self._port, "127.0.0.1", None, say)
+        if services.workers()["gpu"].pid() is None:
+            services.up(self._port, say)
 
     def _state(self) -> Any:
         with resolve_name("prefect.client.orchestration:get_client")(sync_client=True) as client:
@@ -208,7 +213,7 @@ class DeployedRun:
         worker = services.workers()["gpu"]
         text = worker.log.read_text(errors="replace")
         os.truncate(worker.log, 0)  # it is open for appending
-        return text
+        return OF_PREFECT.sub("", text)
 
     def left(self) -> dict[str, list[int]]:
         return {k: p for k, p in self._members().items() if k not in ("worker", "server")}
@@ -300,7 +305,7 @@ class Killer:
                 break
             struck.append(hit)
             run.revive()
-            print(f"{where}: {hit[0]} in {hit[1]}", flush=True)
+            say(f"{where}: {hit[0]} in {hit[1]}")
         how = run.wait()
         said = run.said()
         problems = {
@@ -313,7 +318,7 @@ class Killer:
         for pid in (pid for pids in run.left().values() for pid in pids):
             os.kill(pid, signal.SIGKILL)
         self.watch.look(where)
-        print(f"{where}: {how}: {_last(said)}", flush=True)
+        say(f"{where}: {how}: {_last(said)}")
         for number, hit in enumerate(struck, 1):
             went_on = number < len(struck) or how == "done"
             self.tally[*hit, "the run itself" if went_on else "the next run"] += 1
@@ -355,6 +360,11 @@ class Killer:
         stage = min(fresh, key=lambda name: (self.hits[name], rng.random()), default=None)
         self._aimed |= {stage} if stage else set()
         return stage
+
+
+def say(text: str) -> None:
+    """Print it with the time."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def _last(text: str) -> str:
