@@ -296,12 +296,12 @@ class Killer:
     hits: Counter[str]  # kills in each stage, in all stores
     _aimed: set[str] = field(default_factory=set)  # stages, in this one
 
-    def kill(self, rng: random.Random, where: str) -> int:
-        """Start a run and kill parts of it until it ends; how many."""
+    def kill(self, rng: random.Random, where: str, most: int) -> int:
+        """Start a run and kill parts of it, at most so many, until it ends; how many."""
         begun, struck = time.time(), list[tuple[str, str]]()
         run = self.start()
         while not struck or self.pause is not None or struck[-1][0] in run.survives:
-            if not (hit := self._strike(run, begun, rng)):
+            if len(struck) == most or not (hit := self._strike(run, begun, rng)):
                 break
             struck.append(hit)
             run.revive()
@@ -430,7 +430,7 @@ def local(arguments: argparse.Namespace, user: User, wanted: Wanted, found: Foun
         killer = Killer(start, watch, wanted[1], found[0], arguments.pause, hits)
         while number < arguments.kills:
             where = f"seed {arguments.seed}, store {life}, kill {number}"
-            if not (made := killer.kill(random.Random(where), where)):
+            if not (made := killer.kill(random.Random(where), where, arguments.kills - number)):
                 break
             number += made
         finish(start, watch, f"seed {arguments.seed}, store {life}", wanted[0])
@@ -460,7 +460,7 @@ def deployed(arguments: argparse.Namespace, user: User, wanted: Wanted, found: F
         killer = Killer(start, watch, wanted[1], found[0], arguments.pause, hits)
         while number < arguments.kills:
             where = f"deployment, seed {arguments.seed}, store {life}, kill {number}"
-            if not (made := killer.kill(random.Random(where), where)):
+            if not (made := killer.kill(random.Random(where), where, arguments.kills - number)):
                 break
             number += made
         finish(start, watch, f"deployment, seed {arguments.seed}, store {life}", wanted[0])
