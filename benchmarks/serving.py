@@ -25,11 +25,10 @@ own when it is due, whether or not others are answered, and its latency is from 
 --minutes: each minute the latencies, the answers and the memory; a share of the requests
 (--malformed) is of the kinds of serving_fuzz.py. Exit status 1 if a proper request was not
 answered, a malformed one got another answer than a 4xx, or memory grew.
---rolling: two servers share those cores, and where one refuses the connection or answers 503, as
-long as it loads, the other is asked, as balancers do (nginx: `proxy_next_upstream error http_503`,
-haproxy: `option httpchk GET /ready`). One after the other is sent SIGTERM, and started again once it
-has ended. Exit status 1
-if a request was not answered. Starting takes cores from the other server: so less load.
+--rolling: two servers share those cores. Where one refuses the connection, or answers 503 while it
+loads, the other is asked, as balancers do. One after the other is sent SIGTERM, and started again
+once it has ended. Exit status 1 if a request was not answered. A start takes time from the other
+server: so less load.
 """
 
 from __future__ import annotations
@@ -389,7 +388,7 @@ def is_wrong(answer: Answer) -> bool:
 def steady(folder: Path, arguments: argparse.Namespace, requests: list[bytes]) -> bool:
     """Whether a server that is under load for minutes answers all it should, and does not grow."""
     cores = split_cores()
-    memory, wrong = list[int](), 0
+    memory, p99s, wrong = list[int](), list[float](), 0
     with serving(folder, arguments.precision, BATCH, cores=cores) as server:
         rate = arguments.load * capacity(server, requests, arguments.seconds)
         print(" minute   p50 ms   p99 ms   MiB  files  threads  proper; malformed")
@@ -407,10 +406,13 @@ def steady(folder: Path, arguments: argparse.Namespace, requests: list[bytes]) -
                     flush=True,
                 )
                 memory.append(mib)
+                p99s.append(p99)
                 wrong += sum(map(is_wrong, answers))
         wrong += sum(map(is_wrong, traffic.taken()))
-    print(f"memory: {memory[0]} MiB after the first minute, {memory[-1]} after the last")
-    print(f"{wrong} wrong answers")
+    print(
+        f"p99 {min(p99s):.0f} to {max(p99s):.0f} ms; {memory[0]} MiB after the first minute, "
+        f"{memory[-1]} after the last; {wrong} wrong answers"
+    )
     return not wrong and memory[-1] - memory[0] <= GROWTH_MIB
 
 
