@@ -47,7 +47,12 @@ from flows import services
 from tasks.dag import STAGES
 from tasks.run.store import MANIFEST, Result, Store
 from tests.conftest import TINY
-from tests.support.processes import kill_with_environment, wait_until, with_environment
+from tests.support.processes import (
+    is_running,
+    kill_with_environment,
+    wait_until,
+    with_environment,
+)
 from tests.support.user import User
 
 MODULES = ("flows.ssld", "flows.commands", "tasks.stages.report")
@@ -314,6 +319,7 @@ class Killer:
             f"left: {run.left()}": not wait_until(lambda: not run.left(), ORPHAN_SECONDS),
         }
         for problem in (problem for problem, is_there in problems.items() if is_there):
+            say(f"{where}: {problem}")
             self.watch.problems.append(f"{where}: {struck}: {problem}\n{said}")
         for pid in (pid for pids in run.left().values() for pid in pids):
             os.kill(pid, signal.SIGKILL)
@@ -347,6 +353,7 @@ class Killer:
         with suppress(ProcessLookupError):
             if self.pause is None:
                 os.kill(pid, signal.SIGKILL)
+                wait_until(lambda: not is_running(pid), END_SECONDS)
             else:
                 os.kill(pid, signal.SIGSTOP)
                 time.sleep(self.pause)
