@@ -46,7 +46,7 @@ from data_catalog.base.files import locked, read_json
 from flows import services
 from tasks.dag import STAGES
 from tasks.run.store import MANIFEST, Result, Store
-from tests.conftest import TINY
+from tests.conftest import PROJECT, TINY
 from tests.support.processes import (
     is_running,
     kill_with_environment,
@@ -80,10 +80,10 @@ KINDS = {
     "uvicorn": "server",
     "prefect server": "server",
 }
-# With tracebacks Prefect's own processes tell that the server has gone, and go on.
-OF_PREFECT = re.compile(
-    r"^[\d:.]+ \| [A-Z]+ +\| (prefect\.|asyncio).*\n(?:(?!\d\d:\d\d:\d\d).*\n)*", re.M
-)
+# A line that Prefect's own processes log, not of a run, and those that belong to it. They tell with
+# tracebacks that the server has gone, and go on.
+OF_PREFECT = re.compile(r"^[\d:.]+ \| [A-Z]+ +\| .*\n(?:(?!\d\d:\d\d:\d\d).*\n)*", re.M)
+OURS = re.compile(rf'File "{re.escape(str(PROJECT))}/(?!\.venv)')
 # Forked from a server that has imported Paddle and Prefect but used neither: no 7 s a run.
 processes = multiprocessing.get_context("forkserver")
 
@@ -218,7 +218,7 @@ class DeployedRun:
         worker = services.workers()["gpu"]
         text = worker.log.read_text(errors="replace")
         os.truncate(worker.log, 0)  # it is open for appending
-        return OF_PREFECT.sub("", text)
+        return OF_PREFECT.sub(lambda found: found[0] if OURS.search(found[0]) else "", text)
 
     def left(self) -> dict[str, list[int]]:
         return {k: p for k, p in self._members().items() if k not in ("worker", "server")}
