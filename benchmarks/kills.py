@@ -7,6 +7,8 @@ A small recipe, whose student learns from stored labels, is run once without a k
 fresh store is killed: itself, a process of its stages, or Prefect's server; a random one of those
 that are there, at a random moment of one of the next stages. The same command goes on, and is
 killed again, until the recipe is done; the next store begins, until the number of kills is made.
+In one store no stage is aimed at twice, and among the next stages the one that had the fewest kills
+is: so each gets its share, also the last.
 
 After each kill: whatever had been finished (stages, shards) is never written again; what was killed
 leaves no process; whatever is said has no traceback. At each end: the digests are those of the run
@@ -22,6 +24,7 @@ import atexit
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -43,8 +46,13 @@ from data_catalog.base.files import locked, read_json
 from flows import services
 from tasks.dag import STAGES
 from tasks.run.store import MANIFEST, Result, Store
-from tests.conftest import TINY
-from tests.support.processes import kill_with_environment, wait_until, with_environment
+from tests.conftest import PROJECT, TINY
+from tests.support.processes import (
+    is_running,
+    kill_with_environment,
+    wait_until,
+    with_environment,
+)
 from tests.support.user import User
 
 MODULES = ("flows.ssld", "flows.commands", "tasks.stages.report")
@@ -72,6 +80,10 @@ KINDS = {
     "uvicorn": "server",
     "prefect server": "server",
 }
+# A line that Prefect's own processes log, not of a run, and those that belong to it. They tell with
+# tracebacks that the server has gone, and go on.
+OF_PREFECT = re.compile(r"^[\d:.]+ \| [A-Z]+ +\| .*\n(?:(?!\d\d:\d\d:\d\d).*\n)*", re.M)
+OURS = re.compile(rf'File "{re.escape(str(PROJECT))}/(?!\.venv)')
 # Forked from a server that has imported Paddle and Prefect but used neither: no 7 s a run.
 processes = multiprocessing.get_context("forkserver")
 
@@ -82,7 +94,11 @@ class Run(Protocol):
     survives: tuple[str, ...]
 
     def victims(self) -> dict[str, list[int]]:
-        """Kind -> processes that are there."""
+        """Kind -> processes that are there; empty once it has ended."""
+        ...
+
+    def revive(self) -> None:
+        """Start again what was killed and does not come back by itself."""
         ...
 
     def wait(self) -> str:
@@ -146,6 +162,8 @@ class LocalRun:
             return {"run": [pid], **kinds_of([child.pid for child in children])}
         return {}
 
+    def revive(self) -> None: ...
+
     def wait(self) -> str:
         self._process.join(END_SECONDS)
         status = self._process.exitcode
@@ -164,7 +182,7 @@ class LocalRun:
 class DeployedRun:
     """A run of the deployment; services that are gone are started again."""
 
-    survives: tuple[str, ...] = ()
+    survives: tuple[str, ...] = ("server",)
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -175,17 +193,23 @@ class DeployedRun:
         ).id
 
     def victims(self) -> dict[str, list[int]]:
+        found = self._members()
+        return {} if "flow run" not in found and self._state().is_final() else found
+
+    def _members(self) -> dict[str, list[int]]:
         every = (services.workers()["gpu"], services.server(self._port))
         return kinds_of([pid for service in every for pid in service.members()])
+
+    def revive(self) -> None:
+        services.start_server(self._port, "127.0.0.1", None, say)
+        if services.workers()["gpu"].pid() is None:
+            services.up(self._port, say)
 
     def _state(self) -> Any:
         with resolve_name("prefect.client.orchestration:get_client")(sync_client=True) as client:
             return client.read_flow_run(self._id).state
 
     def wait(self) -> str:
-        worker = services.workers()["gpu"]
-        if worker.pid() is None or services.server(self._port).pid() is None:
-            services.up(self._port, lambda text: None)
         if not wait_until(lambda: self._state().is_final(), END_SECONDS):
             return "hangs"
         return "done" if self._state().is_completed() else "failed"
@@ -194,10 +218,10 @@ class DeployedRun:
         worker = services.workers()["gpu"]
         text = worker.log.read_text(errors="replace")
         os.truncate(worker.log, 0)  # it is open for appending
-        return text
+        return OF_PREFECT.sub(lambda found: found[0] if OURS.search(found[0]) else "", text)
 
     def left(self) -> dict[str, list[int]]:
-        return {k: p for k, p in self.victims().items() if k not in ("worker", "server")}
+        return {k: p for k, p in self._members().items() if k not in ("worker", "server")}
 
 
 @dataclass
@@ -274,16 +298,19 @@ class Killer:
     seconds: dict[str, float]  # of each stage
     tally: Counter[tuple[str, str, str]]  # (what, in which stage, how it went on)
     pause: float | None  # seconds of SIGSTOP, in the place of SIGKILL
+    hits: Counter[str]  # kills in each stage, in all stores
+    _aimed: set[str] = field(default_factory=set)  # stages, in this one
 
-    def kill(self, rng: random.Random, where: str) -> int:
-        """Start a run and kill parts of it until it ends; how many."""
+    def kill(self, rng: random.Random, where: str, most: int) -> int:
+        """Start a run and kill parts of it, at most so many, until it ends; how many."""
         begun, struck = time.time(), list[tuple[str, str]]()
         run = self.start()
         while not struck or self.pause is not None or struck[-1][0] in run.survives:
-            if not (hit := self._strike(run, begun, rng)):
+            if len(struck) == most or not (hit := self._strike(run, begun, rng)):
                 break
             struck.append(hit)
-            print(f"{where}: {hit[0]} in {hit[1]}", flush=True)
+            run.revive()
+            say(f"{where}: {hit[0]} in {hit[1]}")
         how = run.wait()
         said = run.said()
         problems = {
@@ -292,11 +319,12 @@ class Killer:
             f"left: {run.left()}": not wait_until(lambda: not run.left(), ORPHAN_SECONDS),
         }
         for problem in (problem for problem, is_there in problems.items() if is_there):
+            say(f"{where}: {problem}")
             self.watch.problems.append(f"{where}: {struck}: {problem}\n{said}")
         for pid in (pid for pids in run.left().values() for pid in pids):
             os.kill(pid, signal.SIGKILL)
         self.watch.look(where)
-        print(f"{where}: {how}: {_last(said)}", flush=True)
+        say(f"{where}: {how}: {_last(said)}")
         for number, hit in enumerate(struck, 1):
             went_on = number < len(struck) or how == "done"
             self.tally[*hit, "the run itself" if went_on else "the next run"] += 1
@@ -304,8 +332,9 @@ class Killer:
 
     def _strike(self, run: Run, begun: float, rng: random.Random) -> tuple[str, str] | None:
         """(kind of the process that was killed, in which stage); None when the run has ended."""
-        left = [name for name in STAGES if not self.watch.is_done(name)]
-        stage, part, draw = rng.choice([BEGINNING, *left[:NEXT]]), rng.random(), rng.random()
+        if (stage := self._aim(rng)) is None:
+            return None
+        part, draw = rng.random(), rng.random()
 
         def is_there() -> bool:
             is_over = self.watch.is_done(stage) or not run.victims()
@@ -319,15 +348,30 @@ class Killer:
             return None
         kind = sorted(found)[int(draw * len(found))]
         pid = found[kind][int(part * len(found[kind]))]
-        meanwhile = "+".join(self.watch.running(begun)) or BEGINNING
+        meanwhile = self.watch.running(begun) or [BEGINNING]
+        self.hits.update(meanwhile)
         with suppress(ProcessLookupError):
             if self.pause is None:
                 os.kill(pid, signal.SIGKILL)
+                wait_until(lambda: not is_running(pid), END_SECONDS)
             else:
                 os.kill(pid, signal.SIGSTOP)
                 time.sleep(self.pause)
                 os.kill(pid, signal.SIGCONT)
-        return kind, meanwhile
+        return kind, "+".join(meanwhile)
+
+    def _aim(self, rng: random.Random) -> str | None:
+        """The stage to strike in; None when all that are left have been aimed at."""
+        left = [name for name in STAGES if not self.watch.is_done(name)]
+        fresh = [name for name in [BEGINNING, *left] if name not in self._aimed][:NEXT]
+        stage = min(fresh, key=lambda name: (self.hits[name], rng.random()), default=None)
+        self._aimed |= {stage} if stage else set()
+        return stage
+
+
+def say(text: str) -> None:
+    """Print it with the time."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def _last(text: str) -> str:
@@ -384,17 +428,19 @@ def local(arguments: argparse.Namespace, user: User, wanted: Wanted, found: Foun
     """Kill runs of `ssld run`."""
     processes.set_forkserver_preload([*MODULES])
     number = life = 0
+    hits: Counter[str] = Counter()
     while number < arguments.kills:
         home = user.folder / f"life{life}"
         home.mkdir()
         watch = Watch(Store(home / "store"), found[1])
-        killer = Killer(partial(LocalRun, home), watch, wanted[1], found[0], arguments.pause)
+        start = partial(LocalRun, home)
+        killer = Killer(start, watch, wanted[1], found[0], arguments.pause, hits)
         while number < arguments.kills:
             where = f"seed {arguments.seed}, store {life}, kill {number}"
-            if not (made := killer.kill(random.Random(where), where)):
+            if not (made := killer.kill(random.Random(where), where, arguments.kills - number)):
                 break
             number += made
-        finish(partial(LocalRun, home), watch, f"seed {arguments.seed}, store {life}", wanted[0])
+        finish(start, watch, f"seed {arguments.seed}, store {life}", wanted[0])
         shutil.rmtree(home)
         life += 1
 
@@ -415,12 +461,13 @@ def deployed(arguments: argparse.Namespace, user: User, wanted: Wanted, found: F
     services.up(user.port, print)
     start = partial(DeployedRun, user.port)
     number = life = 0
+    hits: Counter[str] = Counter()
     while number < arguments.kills:
         watch = Watch(Store(user.store), found[1])
-        killer = Killer(start, watch, wanted[1], found[0], arguments.pause)
+        killer = Killer(start, watch, wanted[1], found[0], arguments.pause, hits)
         while number < arguments.kills:
             where = f"deployment, seed {arguments.seed}, store {life}, kill {number}"
-            if not (made := killer.kill(random.Random(where), where)):
+            if not (made := killer.kill(random.Random(where), where, arguments.kills - number)):
                 break
             number += made
         finish(start, watch, f"deployment, seed {arguments.seed}, store {life}", wanted[0])

@@ -34,8 +34,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, at Paddle's import
-
 import cv2
 import numpy as np
 from rich.console import Console
@@ -358,24 +356,23 @@ KINDS: dict[str, tuple[Make, int]] = {  # and how often
 }
 
 
-def outcome(port: int, case: Case) -> str:
+def outcome(connection: socket.socket, case: Case) -> str:
     """Status of the first answer; closed: there was none; gone: nobody waited for one."""
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        try:
-            connection.sendall(case.data)
-            for byte in case.rest:
-                time.sleep(case.pause)
-                connection.sendall(bytes([byte]))
-        except OSError:
-            pass  # refused before its end: the answer may be there
-        if case.then == "gone":
-            return "gone"
-        try:
-            if case.then == "half":
-                connection.shutdown(socket.SHUT_WR)
-            answer = connection.recv(4096)
-        except OSError:
-            return "closed"
+    try:
+        connection.sendall(case.data)
+        for byte in case.rest:
+            time.sleep(case.pause)
+            connection.sendall(bytes([byte]))
+    except OSError:
+        pass  # refused before its end: the answer may be there
+    if case.then == "gone":
+        return "gone"
+    try:
+        if case.then == "half":
+            connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(4096)
+    except OSError:
+        return "closed"
     status = re.match(rb"HTTP/1.1 (\d{3}) ", answer)
     return status[1].decode() if status else "closed" if not answer else "not HTTP"
 
@@ -398,18 +395,28 @@ class Server:
     def figures(self) -> tuple[int, int, int]:
         """MiB resident, open files and threads, with the inference process, at rest."""
         time.sleep(3 * SECONDS)
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        children = [pid for task in tasks for pid in (task / "children").read_text().split()]
-        folders = [Path("/proc", pid) for pid in (str(self.process.pid), *children)]
-        files = sum(len(list((folder / "fd").iterdir())) for folder in folders)
-        kib, threads = (sum(_status(f, field) for f in folders) for field in ("VmRSS", "Threads"))
-        return kib // 1024, files, threads
+        return figures(self.process.pid)
 
     def answers(self) -> bool:
         """Whether a proper request gets its classes, once there is room."""
         case = Case(request(form(part(IMAGES[".jpg"])), FORM, "Connection: close"))
-        results = (outcome(self.port, case) for _ in range(100) if not time.sleep(0.05))
+        results = (self.outcome(case) for _ in range(100) if not time.sleep(0.05))
         return next((result for result in results if result != "503"), "") == "200"
+
+    def outcome(self, case: Case) -> str:
+        """Of a case, on a connection of its own."""
+        with socket.create_connection(("127.0.0.1", self.port), 30) as connection:
+            return outcome(connection, case)
+
+
+def figures(server: int) -> tuple[int, int, int]:
+    """MiB resident, open files and threads of a process and its children."""
+    tasks = Path(f"/proc/{server}/task").iterdir()
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    folders = [Path("/proc", pid) for pid in (str(server), *children)]
+    files = sum(len(list((folder / "fd").iterdir())) for folder in folders)
+    kib, threads = (sum(_status(f, field) for f in folders) for field in ("VmRSS", "Threads"))
+    return kib // 1024, files, threads
 
 
 def _status(process: Path, field: str) -> int:
@@ -470,7 +477,7 @@ def attack(server: Server, cases: Sequence[tuple[str, Case]]) -> dict[str, Count
 
     def send(named: tuple[str, Case]) -> None:
         name, case = named
-        found = outcome(server.port, case)
+        found = server.outcome(case)
         with lock:
             results[name][found] += 1
 
@@ -499,6 +506,7 @@ def main() -> int:
     parser.add_argument("--num", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, at Paddle's import
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         export_tiny(folder / "model")

@@ -33,7 +33,7 @@ from data_catalog.base.config import UserError
 API_ERRORS = (httpx.HTTPError, PrefectException)
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 AUTOMATION = "ssld: crash runs whose heartbeat is missed"
-MISSED_HEARTBEAT = timedelta(seconds=90)  # three beats
+MISSED_HEARTBEAT = timedelta(seconds=150)  # five beats: a machine may stop for a minute
 
 
 def use_profile(name: str, api: str, previous: Path) -> None:

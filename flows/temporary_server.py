@@ -49,8 +49,9 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._parent.stop_requested
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End in silence: Prefect tells of the writes that it cancels with their tracebacks."""
-        logging.getLogger("prefect.server").setLevel(logging.CRITICAL)
+        """End in silence: Prefect, SQLAlchemy and uvicorn tell with their tracebacks of the writes
+        that are cancelled, and of services that had not begun yet."""
+        logging.disable(logging.ERROR)
         await super().shutdown(sockets)
 
     @contextmanager

@@ -1,5 +1,6 @@
 """The temporary server of a run: replaced when it is killed, gone when the run is."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from data_catalog.base.errors import UserError
 from flows import api, services
-from flows.temporary_server import in_one_line
+from flows.temporary_server import _Server, in_one_line
 from tests.support.processes import wait_until, with_environment
 
 
@@ -33,6 +35,21 @@ def test_an_error_of_a_service_is_one_line() -> None:
         assert in_one_line(record)
         assert record.getMessage() == told
         assert (record.exc_info is None) == name.startswith("prefect.server")
+
+
+def test_a_server_that_ends_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def end(_: object, sockets: object = None) -> None:
+        for name in ("uvicorn.error", "sqlalchemy.pool", "prefect.server"):
+            logging.getLogger(name).error("Traceback (most recent call last): ...")
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", end)
+    try:
+        asyncio.run(_Server.shutdown(object.__new__(_Server)))
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caplog.records == []
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.api import MOST_DEATHS
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
-from tests.support.processes import kill_with_environment, wait_until
+from tests.support.processes import is_of, kill_with_environment, wait_until, with_environment
 from tests.support.user import BIN, SLOW, User
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SLOW * 240)]
@@ -198,4 +199,27 @@ def test_a_run_that_is_stopped_for_a_while_goes_on(user: Runner, finished: Path)
     time.sleep(3)
     os.kill(run.pid, signal.SIGCONT)
     assert user.ends(run)[0] == 0
+    assert user.differences(finished) == []
+
+
+def test_a_run_whose_servers_are_killed_one_after_the_other_ends_and_goes_on(
+    user: Runner, finished: Path
+) -> None:
+    run = user.starts()
+    assert wait_until(user.meets("label/*"), SLOW * 60)
+    killed: set[int] = set()
+
+    def are_killed() -> bool:
+        for pid in set(with_environment(str(user.folder))) - killed:
+            if is_of(pid, "temporary_server"):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        return len(killed) > MOST_DEATHS
+
+    assert wait_until(are_killed, SLOW * 60)
+    status, said = user.ends(run)
+    assert status == 2
+    assert said.count("another takes its place") == MOST_DEATHS
+    assert f"so did {MOST_DEATHS} before it" in said, said
+    assert with_environment(str(user.folder)) == []
     assert user.differences(finished) == []

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
 import httpx
 import pytest
@@ -143,6 +144,11 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def test_a_run_that_is_stopped_for_a_minute_is_not_taken_for_crashed() -> None:
+    missed = resolve_name("flows.prefect_state:MISSED_HEARTBEAT").total_seconds()
+    assert missed >= 60 + 2 * int(services.SETTINGS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
 
 
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
