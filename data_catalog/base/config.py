@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import counted
 
 MAX_BYTES = 32_768  # of a file of settings: PyYAML reads them in half a second
 MAX_VALUES = 20_000  # in it, an alias counted as what it stands for
@@ -215,7 +216,7 @@ def parse(
     except ValidationError as error:
         lines = list(dict.fromkeys(_explain(model, mistake, key_of) for mistake in error.errors()))
         if len(lines) > MAX_MISTAKES:
-            lines[MAX_MISTAKES:] = [f"and {len(lines) - MAX_MISTAKES} more mistakes"]
+            lines[MAX_MISTAKES:] = [f"and {counted(len(lines) - MAX_MISTAKES, 'more mistake')}"]
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 

@@ -11,6 +11,7 @@ from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
+_SORTING = ("dedup", "select")  # stages that decide which pool images students learn from
 # Metrics that count by reason what a stage's counts do not: images of another set, files.
 _LEFT_OUT = {
     "val_rejected": "validation image",
@@ -19,9 +20,34 @@ _LEFT_OUT = {
 }
 
 
+def has_pool(data: Result) -> bool:
+    """Whether the data sets have a pool: without one a recipe gives its training images as such."""
+    return data.files["pool.arrow"].sha256 != data.files["train.arrow"].sha256
+
+
+def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
+    """The counts of `result`, one of `done`, as a user should read them: the teacher's images are
+    left out where they are train's, and without a pool nothing is counted as one."""
+    counts, data = dict(result.counts), done.get("data")
+    if data and result.stage == "data":
+        if data.files["teacher.arrow"].sha256 == data.files["train.arrow"].sha256:
+            del counts["teacher"]
+        counts["pool"] *= has_pool(data)
+    elif result.stage == "select" and data and not has_pool(data):
+        counts = {name: num for name, num in counts.items() if not name.startswith(_REJECTED)}
+    return counts
+
+
 def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
-    """A row for each stage and reason for which it did without images."""
-    for result in done:
+    """A row for each stage and reason for which it did without images, first those that `ssld
+    init` left out of the data sets; without a pool none of the stages that sort one."""
+    results = {result.stage: result for result in done}
+    data = results.get("data")
+    if data and not has_pool(data):
+        results = {name: result for name, result in results.items() if name not in _SORTING}
+    for row in data.metrics.get("init", ()) if data else ():
+        yield LeftOut("ssld init", **row)
+    for result in results.values():
         names = _rejected_names(result)
         for name, number in result.counts.items():
             if name == "duplicates":
