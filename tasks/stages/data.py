@@ -27,6 +27,7 @@ from data_catalog.sources import PLANTED_SCHEMA, Dataset, Splits
 from ppcls_core.data.lost import check_lost, missing_of
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
+from tasks.run.counts import are_all_in
 from tasks.run.stage import Outcome, Work
 from tasks.start.record import left_out_by_init
 
@@ -130,9 +131,10 @@ def run(work: Work) -> Outcome:
         check(work.monitor)
 
     splits, planted = image_sets(work.recipe, work.directory, progress)
-    train = splits["train"].table
+    train = splits["train"]
     for name, images in splits.items():
-        if name == "train" or not images.table.equals(train):  # else the same images stand for it
+        is_train = len(images) == len(train) and are_all_in(images, train)
+        if name == "train" or not is_train:  # which stands for a set that is not given
             work.monitor.note(f"{name}: {describe(images)}")
     return Outcome(
         files=write_sets(work.directory, splits, planted),
