@@ -61,7 +61,7 @@ def _readable(batch: Sequence[Picture], preprocess: Preprocess) -> np.ndarray:
             pixels.append(picture.pixels(preprocess))
     if not pixels:
         raise UserError(
-            f"none can be read of the first {counted(len(batch), 'image')}; give others"
+            f"none of the first {counted(len(batch), 'image')} can be read; give others"
         )
     return np.stack(pixels)
 
