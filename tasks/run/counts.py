@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from data_catalog.base.config import UserError
 from data_catalog.images.columns import Images, read_images
 from ppcls_core.dedup.run import NUM_NAMED, unusable
 from ppcls_core.report.model import LeftOut
@@ -23,15 +24,23 @@ _LEFT_OUT = {
 
 def has_pool(data: Result) -> bool:
     """Whether the data sets have a pool: a recipe without one gives its training images as such."""
+    if data.files["pool.arrow"].sha256 == data.files["train.arrow"].sha256:
+        return False
     if data.counts["pool"] > data.counts["train"]:  # which a large pool is not read to find out
         return True
-    return not are_all_in(*(read_images(data.path(f"{n}.arrow"), {}) for n in ("pool", "train")))
+    try:
+        return not are_all_in(
+            *(read_images(data.path(f"{n}.arrow"), {}) for n in ("pool", "train"))
+        )
+    except UserError:  # the lists are not there any more, or damaged
+        return True
 
 
 def are_all_in(images: Images, others: Images) -> bool:
     """Whether each of `images` has the content of one of `others`."""
     content = images.table["content"]
-    return not content.null_count and pc.all(pc.is_in(content, others.table["content"])).as_py()
+    found = pc.is_in(content, others.table["content"])
+    return not content.null_count and pc.all(found, min_count=0).as_py()
 
 
 def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
