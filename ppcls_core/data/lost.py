@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_catalog.base.config import UserError
-from data_catalog.base.words import counted
 from data_catalog.images.columns import Images
 
 MAX_LOST = 0.1  # share of a set's images that may be unreadable
@@ -24,9 +23,7 @@ def counts_of(lost: Lost) -> dict[str, int]:
 def lost_text(kind: str, counts: Mapping[str, int], total: int) -> str:
     """A sentence for the user on the `counts` by reason among `total` images; "" without any."""
     num, reasons = sum(counts.values()), ", ".join(f"{r}: {n:,}" for r, n in counts.items())
-    return (
-        f"{num:,} of {counted(total, f'{kind} image')} could not be read ({reasons})" if num else ""
-    )
+    return f"{num:,} of {total:,} {kind} images could not be read ({reasons})" if num else ""
 
 
 def check_lost(kind: str, counts: Mapping[str, int], total: int, max_lost: float) -> None:

@@ -185,7 +185,7 @@ def stage_row(result: Result, done: Mapping[str, Result]) -> StageRow:
     num_images = counts.get("in") or sum(counts.values())
     return StageRow(
         name=result.stage,
-        finished=result.record["finished"].replace("T", " ").rstrip("Z"),
+        finished=result.record.get("finished", "").replace("T", " ").rstrip("Z"),
         images_in=num_images or None,
         images_out=counts.get("kept", counts.get("out")),
         seconds=seconds,
