@@ -20,6 +20,7 @@ from scipy.io.matlab import MatReadError
 from data_catalog.base.config import UserError, load_yaml
 from data_catalog.base.download import download
 from data_catalog.base.files import write_bytes
+from data_catalog.base.words import counted
 
 SPLITS = {"train": "trnid", "val": "valid", "extra": "tstid"}
 SOURCES = Path(__file__).with_name("flowers102.yaml")  # by file its address and MD5
@@ -87,8 +88,8 @@ def _check(folder: Path, labels: np.ndarray, sets: dict[str, np.ndarray]) -> Non
         raise UserError(f"{folder / LABELS}: expected labels from 1 on")
     if len(every) == 0 or every.min() < 1 or every.max() > len(labels):
         raise UserError(
-            f"{folder / SETS}: names images that {LABELS}, with {len(labels):,} labels, does not "
-            "know; both have to be of one data set"
+            f"{folder / SETS}: names images that {LABELS}, with {counted(len(labels), 'label')}, "
+            "does not know; both have to be of one data set"
         )
     if len(np.unique(every)) != len(every):
         raise UserError(f"{folder / SETS}: an image is in two of {', '.join(SPLITS.values())}")

@@ -17,6 +17,7 @@ from pydantic import model_validator
 from data_catalog.base.config import Config, UserError, closest
 from data_catalog.base.errors import settings_named
 from data_catalog.base.files import digest_of
+from data_catalog.base.words import counted
 from data_catalog.images.classes import (
     Numbers,
     check_agreement,
@@ -187,10 +188,12 @@ class Dataset:
             if lists and not names[0].isdigit():
                 _check_common(first.source, names, numbers)
             if self.num_classes not in (None, len(names)):
+                held = counted(
+                    len(names), "class folder or class tar", "class folders or class tars"
+                )
                 raise UserError(
-                    f"{first.source}: holds {len(names)} class folders or class tars, expected the "
-                    f"{self.num_classes} of `{self._key('num_classes')}`: correct that, or give a "
-                    "list"
+                    f"{first.source}: holds {held}, expected the {self.num_classes} of "
+                    f"`{self._key('num_classes')}`: correct that, or give a list"
                 )
             return names
         check_agreement(numbers)
@@ -288,7 +291,7 @@ def _ids_of(path: Path, names: list[str], images: Images, split: str) -> list[st
     for number, name in enumerate(names, start=2):
         ids = [name] if name in known else by_name.get(name, [])
         if len(ids) != 1:
-            got = f"stands for {len(ids)} images" if ids else "is not there"
+            got = f"stands for {counted(len(ids), 'image')}" if ids else "is not there"
             raise UserError(
                 f"{path}:{number}: '{name}' {got} in the {split} split; give the path that its "
                 f"list gives{closest(name, by_name)}"

@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from data_catalog.base.config import Config
+from data_catalog.base.words import counted
 from data_catalog.sources import FilesConfig
 from flows.cli import app as ssld
 from ppcls_core.cli.app import app as ppcls
@@ -369,6 +370,8 @@ def _template(node: ast.expr) -> str:
         return _template(node.left) + _template(node.right)
     if isinstance(node, ast.FormattedValue):
         node = node.value
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "counted":
+        return counted(2, *map(_template, node.args[1:])).replace("2", "{...}", 1)
     name = getattr(node, "id", getattr(node, "attr", "..."))
     return "{" + name + "}"
 
@@ -377,11 +380,12 @@ def _template(node: ast.expr) -> str:
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table; nothing where there are no rows."""
+    """A Markdown table, which style.css stacks on a phone; nothing where there are no rows."""
     if not rows:
         return ""
     lines = [titles, tuple("---" for _ in titles), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    rows_of_it = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return f'<div class="reference" markdown>\n\n{rows_of_it}\n\n</div>'
 
 
 def _cell(text: str | None) -> str:

@@ -26,6 +26,7 @@ from ppcls_core.runtime.cluster import certificate
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
+from tasks.run.counts import shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
@@ -255,9 +256,9 @@ def _print_stages(session: Session, stages: Iterable[Stage], begun: float) -> No
     table.add_column("what it did")
     for stage in stages:
         result = session.done[stage.name]
-        row = report.stage_row(result)
+        row = report.stage_row(result, session.done)
         rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
-        note = ", ".join(_described(result.counts))
+        note = ", ".join(_described(shown_counts(result, session.done)))
         numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
         table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
         if result.path(MANIFEST).stat().st_mtime < begun:

@@ -16,7 +16,9 @@ from prefect.exceptions import FailedRun
 
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
+from ppcls_core.report.model import TOP5, says_something
 from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor, figure_texts
+from tasks.run.counts import shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Result
@@ -113,7 +115,7 @@ def publish(session: Session, result: Result) -> None:
     recipe = session.recipe.name
     key, of = partial(_key, recipe), f" of {recipe}"
     title = f"Stage {result.stage}{of}: counts, time, throughput"
-    table = [_row(result)]
+    table = [_row(session, result)]
     artifacts.create_table_artifact(table, key=key(f"{result.stage}-stage"), description=title)
     if result.stage in report.TRAINED:
         curve = report.curve(result)
@@ -127,6 +129,8 @@ def publish(session: Session, result: Result) -> None:
     elif result.stage == "evaluate":
         title = f"Accuracy on the validation images{of}"
         rows = read_json(result.path("accuracy.json"))
+        if not says_something(TOP5, _finished_work(session, result).num_classes()):
+            rows = [{name: v for name, v in row.items() if name != "top5"} for row in rows]
         artifacts.create_table_artifact(rows, key=key("accuracy"), description=title)
     elif result.stage == "report":
         page = result.path("report.html")
@@ -140,10 +144,10 @@ def _key(recipe: str, kind: str) -> str:
     return f"{re.sub('[^a-z0-9]+', '-', recipe.lower()).strip('-') or 'recipe'}-{kind}"
 
 
-def _row(result: Result) -> dict[str, Any]:
-    row = report.stage_row(result)
+def _row(session: Session, result: Result) -> dict[str, Any]:
+    row, counts = report.stage_row(result, session.done), shown_counts(result, session.done)
     rate = f"{row.images_per_second:.1f}" if row.images_per_second else ""
-    return {"stage": row.name, **result.counts, "seconds": row.seconds, "images/s": rate}
+    return {"stage": row.name, **counts, "seconds": row.seconds, "images/s": rate}
 
 
 def _duplicates(session: Session, result: Result) -> None:
@@ -155,6 +159,8 @@ def _duplicates(session: Session, result: Result) -> None:
 
 def _selection(session: Session, result: Result) -> None:
     rows = pq.read_table(result.path("selection.parquet"))
+    if not len(rows):
+        return
     samples, _ = report.class_samples(_finished_work(session, result), rows)
     title = f"Best and borderline images per class, of {session.recipe.name}"
     _image(selection_sheet(samples), "jpeg", _key(session.recipe.name, "selection"), title)

@@ -16,6 +16,7 @@ from rich.status import Status
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import counted
 from flows.commands import Recipe, Settings
 from ppcls_core.runtime.gpu import gpu_names
 from ppcls_core.runtime.paddle import import_paddle
@@ -146,10 +147,11 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     """What the figures rest on."""
     taken = ", ".join(f"{num:,} {name}" for name, num in sample.taken.items() if name != "teacher")
     gpus = f" and {', '.join(gpu_names())}" if gpu_names() else ""
-    yield f"measured here, on {num_cores()} cores{gpus}, with a sample of {taken} images"
-    hosts = f"{machines.hosts} hosts, each" if machines.hosts > 1 else "a host"
+    yield f"measured here, on {counted(num_cores(), 'core')}{gpus}, with a sample of {taken} images"
+    hosts = f"{counted(machines.hosts, 'host')}, each" if machines.hosts > 1 else "a host"
     yield (
-        f"planned for {hosts} of {machines.cores} cores like these and {machines.gpus} GPUs, "
+        f"planned for {hosts} of {counted(machines.cores, 'core')} like these and "
+        f"{counted(machines.gpus, 'GPU')}, "
         "stages one after the other"
     )
     yield from sample.notes

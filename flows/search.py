@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import counted
 from ppcls_core.jobs.tuning.settings import SearchSettings, check_installed
 from ppcls_core.runtime.monitor import stop_on_signals
 
@@ -55,7 +56,9 @@ def search(
         get_run_logger().error("%s", error)
         return Failed(message=str(error))
     _publish(wanted.folder / report.PAGE, found)
-    return Completed(message=f"{len(found.rows)} points tried; {wanted.folder / report.PAGE}")
+    return Completed(
+        message=f"{counted(len(found.rows), 'point')} tried; {wanted.folder / report.PAGE}"
+    )
 
 
 @task(name="trial", cache_policy=NO_CACHE, persist_result=False)

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from data_catalog.base.words import counted
 from ppcls_core.cli.common import console, log
 from tasks.start.files import files_of, write
 from tasks.start.photos import IN_SEVERAL, Photos, inspect, inspect_pool
@@ -88,7 +89,7 @@ def _show(found: Photos, pool: Photos | None) -> None:
         )
     own = len(found.rows("pool"))
     if pool or own:
-        log(f"pool: {len(pool.rows('pool')) if pool else own:,} images")
+        log(f"pool: {counted(len(pool.rows('pool')) if pool else own, 'image')}")
     else:
         log("pool: none; the student learns from the labelled images alone (--pool FOLDER)")
 
@@ -104,5 +105,5 @@ def _tell_left_out(found: Photos, what: str) -> None:
 def _counted(found: Photos, reason: str, rows: Sequence[int]) -> str:
     """How many images `rows` are, a photograph once that lies in several classes."""
     num = found.num_photographs(rows) if reason == IN_SEVERAL else len(rows)
-    files = f" ({len(rows):,} files)" if num < len(rows) else ""
-    return f"{num:,} {'image' if num == 1 else 'images'}{files}"
+    files = f" ({counted(len(rows), 'file')})" if num < len(rows) else ""
+    return f"{counted(num, 'image')}{files}"

@@ -1,10 +1,11 @@
 """The state of every stage: done, stale, missing or partial, and why; runs nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.dag import STAGES
+from tasks.run.counts import shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Result
@@ -34,7 +35,7 @@ def statuses(session: Session) -> Iterator[StageStatus]:
         if result is not None:
             session.done[stage.name] = result  # not `accept`, which writes
             state = "nothing to do" if result.is_empty else "done"
-            yield StageStatus(stage.name, state, _summary(result))
+            yield StageStatus(stage.name, state, _summary(result, session.done))
         else:
             yield _unfinished(session, stage, previous, reason)
 
@@ -81,8 +82,9 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _summary(result: Result) -> str:
+def _summary(result: Result, done: Mapping[str, Result]) -> str:
     if result.is_empty:
         return ""
-    counts = ", ".join(f"{name} {number:,}" for name, number in result.counts.items())
+    shown = shown_counts(result, done)
+    counts = ", ".join(f"{name} {number:,}" for name, number in shown.items())
     return f"{counts}  ({result.record['seconds']:.1f} s)" if counts else ""

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +10,12 @@ import typer
 import yaml
 from rich.console import Console
 
+from data_catalog.base.words import counted
 from data_catalog.recipes import MANIFEST, newest_result
 from ppcls_core.cli.common import tell
 from ppcls_core.inference.exported import is_exported
 from tasks.dag import STAGES
-from tasks.run.counts import left_out
+from tasks.run.counts import left_out, shown_counts
 from tasks.run.source import source_hash
 from tasks.run.store import Result, Store
 from tasks.trace import Trail, damages, outside, trail_of
@@ -40,22 +41,25 @@ def trace(
     is_own = is_exported(file) or (file / MANIFEST).is_file()
     taken = "the folder of that name" if is_own else ""
     trail = trail_of(newest_result(str(file), "export", tell, taken) or file, store)
+    done = {result.stage: result for result in trail.results}
     for result in trail.results:
         console.print(f"{result.stage}", style="bold")
-        for name, text in _about(result):
+        for name, text in _about(result, done):
             console.print(f"  {name:<10}{text}")
         console.print()
     _print_removed(trail)
     for stage in trail.missing:
         console.print(f"{stage}: its result is no longer in {store.root}", style="yellow")
     if trail.equal:
-        console.print(f"{trail.equal} other result(s) have the same file(s)")
+        console.print(
+            f"{counted(trail.equal, 'other result has', 'other results have')} the same files"
+        )
     if verify and not _is_whole(trail):
         sys.exit(1)
 
 
-def _about(result: Result) -> Iterator[tuple[str, str]]:
-    """What decided a result, and what it has."""
+def _about(result: Result, done: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
+    """What decided a result, one of `done`, and what it has."""
     record = result.record
     yield "result", f"{result.directory}"
     yield "made", f"{record['finished']} in {record['seconds']:,.1f} s"
@@ -67,10 +71,10 @@ def _about(result: Result) -> Iterator[tuple[str, str]]:
     for name in LISTS:
         if name in result.files:
             num = result.counts.get(Path(name).stem, result.counts.get("kept"))
-            images = f" ({num:,} images)" if num is not None else ""
+            images = f" ({counted(num, 'image')})" if num is not None else ""
             yield "images", f"{name}{images}: sha256 {result.files[name].sha256}"
-    if result.counts:
-        yield "counts", ", ".join(f"{name} {number:,}" for name, number in result.counts.items())
+    if counts := shown_counts(result, done):
+        yield "counts", ", ".join(f"{name} {number:,}" for name, number in counts.items())
     for section, value in result.settings.items():
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
         yield "settings", f"{section}: {text.partition(chr(10))[0]}"
@@ -100,5 +104,7 @@ def _is_whole(trail: Trail) -> bool:
         console.print(f"{stage}: {damage}", style="red")
     if not found:
         num = sum(len(result.files) for result in trail.results)
-        console.print(f"verified: all {num:,} files have the sha256 that they were made with")
+        console.print(
+            f"verified: each of {counted(num, 'file')} has the sha256 that it was made with"
+        )
     return not found and not trail.missing

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup, escape
 
 from data_catalog.base.config import UserError, override, parse
+from data_catalog.base.words import counted
 from data_catalog.recipes import remember_recipe
 from ppcls_core.cli.common import bars
 from ppcls_core.cli.dedup import search_given
@@ -171,7 +172,7 @@ class Model:
     def _repr_html_(self) -> str:
         """Its folder and classes."""
         names = ", ".join(self.classes[:NUM_SHOWN]) + ", ..." * (len(self.classes) > NUM_SHOWN)
-        return escape(f"{len(self.classes):,} classes ({names}): {self.folder}")
+        return escape(f"{counted(len(self.classes), 'class')} ({names}): {self.folder}")
 
 
 def open_model(given: str | Path) -> Model:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import counted
 from ppcls_core.engine.config import TeacherTraining
 from tasks.recipe import STUDENTS, Recipe
 
@@ -50,8 +51,8 @@ def steps_of(recipe: Recipe, num_images: dict[str, int], num_classes: int) -> li
 def _batches(training: str, num: int, batch_size: int) -> int:
     if num < batch_size:  # which its loader would say too, hours later
         raise UserError(
-            f"`{training}.batch_size` is {batch_size}, but there are only {num} images to train "
-            "on: lower it to at most that number"
+            f"`{training}.batch_size` is {batch_size}, but there are only "
+            f"{counted(num, 'image')} to train on: lower it to at most that number"
         )
     return num // batch_size
 
@@ -61,7 +62,8 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
     by_stage = {each.stage: each for each in steps}
     for name in ("teacher", "baseline", "distill"):
         if (found := by_stage.get(name)) and found.total < FEW:
-            yield f"{name}: {found.total:,} steps are few for a network that starts from nothing"
+            few = counted(found.total, "step is", "steps are")
+            yield f"{name}: {few} few for a network that starts from nothing"
     network = recipe.network
     if network and isinstance(network.train, TeacherTraining):
         trained, labels = network.train.image_size, network.image_size
@@ -83,6 +85,7 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
         warmup = getattr(config.schedule, "warmup_epochs", 0)
         if warmup >= config.epochs:
             yield (
-                f"{name}: the learning rate rises through all {config.epochs:,} epochs and never "
-                f"falls, as the warm-up is of {warmup:g}; set {name}.schedule.warmup_epochs"
+                f"{name}: the learning rate rises through "
+                f"all {counted(config.epochs, 'epoch')} and never falls, as the warm-up is of "
+                f"{warmup:g}; set {name}.schedule.warmup_epochs"
             )

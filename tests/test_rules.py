@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ from tasks.run.source import (
     names_imported,
     tree_of,
 )
+from tests.conftest import PROJECT
 from tests.support import stage_sources
 
 # Each floor may import itself and the floors before it; of two on one line neither the other.
@@ -58,6 +60,11 @@ BANNED = {
     "twice",
 }
 MAX_LAZY = 30
+PERCENT = re.compile("[0-9]%")
+COUNTED = re.compile(
+    " ([a-z]+ )?(images|classes|files|epochs|steps|pairs|entries|labels|places|copies|shards"
+    r"|cores|threads|processes|hosts|GPUs|trials|recipes|lines|mistakes|tars)\b(?!/)"
+)
 
 KNOWN_UPWARD: set[tuple[str, str]] = set()
 KNOWN_CIRCLES: set[tuple[str, str]] = set()
@@ -206,15 +213,62 @@ def test_names_are_the_fields_own() -> None:
     assert found <= KNOWN_NAMES
 
 
+def f_strings() -> Iterator[tuple[str, str, ast.expr, ast.FormattedValue, str]]:
+    """(module, text before, value, the whole of its braces, text after) of each value in one."""
+    for module in modules():
+        for node in ast.walk(tree_of(module)):
+            for parts in three(node.values) if isinstance(node, ast.JoinedStr) else ():
+                before, value, after = parts
+                if isinstance(value, ast.FormattedValue):
+                    yield module, text_of(before), value.value, value, text_of(after)
+
+
+def three(parts: list[ast.expr]) -> Iterator[tuple[ast.expr, ast.expr, ast.expr]]:
+    """Each of `parts` between its neighbours, of which the ends have empty ones."""
+    nothing = ast.Constant("")
+    return zip([nothing, *parts], parts, [*parts[1:], nothing], strict=False)
+
+
+def text_of(part: ast.expr) -> str:
+    """A constant of a string; of anything else none."""
+    return str(part.value) if isinstance(part, ast.Constant) else ""
+
+
 def test_a_percentage_has_a_blank_before_its_sign() -> None:
-    """As in "95 % interval": Python's own format, `:.1%`, writes none."""
+    """As in "95 % interval": neither Python's own format, `:.1%`, nor Rich's bars write one."""
     bad = {
+        module
+        for module, _, _, whole, after in f_strings()
+        if after.startswith("%")
+        or (whole.format_spec and ast.unparse(whole.format_spec).endswith("%'"))
+    }
+    bad |= {
         module
         for module in modules()
         for node in ast.walk(tree_of(module))
-        if isinstance(node, ast.FormattedValue)
-        and node.format_spec
-        and ast.unparse(node.format_spec).endswith("%'")
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("Progress", "track", "TaskProgressColumn")
+        and not any(isinstance(argument, ast.Starred) for argument in node.args)
+    }
+    bad |= {path.name for path in (PROJECT / "docs").glob("*.md") if PERCENT.search(plain(path))}
+    bad |= {path.name for path in (PROJECT / "ppcls_core").rglob("*.html") if "}}%" in plain(path)}
+    assert not bad
+
+
+def plain(path: Path) -> str:
+    """A page without its style."""
+    return re.sub("(?s)<style.*?</style>", "", path.read_text())
+
+
+def test_a_number_and_its_noun_agree() -> None:
+    """What may be one thing is written by `counted`: nobody says "1 images"."""
+    bad = {
+        f"{module}: {ast.unparse(value)}{after[:20]}"
+        for module, before, value, whole, after in f_strings()
+        if COUNTED.match(after)
+        and not before.endswith((" of ", " the ", " no "))  # "1 of 3 images"
+        and not ast.unparse(value).isupper()  # a constant
+        and not (whole.format_spec and ast.unparse(whole.format_spec).endswith("f'"))  # a measure
     }
     assert not bad
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import counted
 
 MAX_BYTES = 32_768  # of a file of settings: PyYAML reads them in half a second
 MAX_VALUES = 20_000  # in it, an alias counted as what it stands for
@@ -230,7 +231,7 @@ def parse(
         own = (each for each in error.errors() if each["type"] != "default_factory_not_called")
         lines = list(dict.fromkeys(_explain(model, mistake, key_of) for mistake in own))
         if len(lines) > MAX_MISTAKES:
-            lines[MAX_MISTAKES:] = [f"and {len(lines) - MAX_MISTAKES} more mistakes"]
+            lines[MAX_MISTAKES:] = [f"and {counted(len(lines) - MAX_MISTAKES, 'more mistake')}"]
         raise UserError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.images.columns import NUM_EXAMPLES, ROOT, SCHEMA, Tally
 from data_catalog.images.formats import text_of
 from data_catalog.images.found import Found
@@ -90,9 +91,10 @@ def folder_classes(found: Found) -> tuple[str, ...]:
     numbers = list(map(int, names))
     if numbers != list(range(len(names))):
         raise UserError(
-            f"{found.source}: the class folders {names[0]} to {names[-1]} are {len(names)} numbers "
-            f"but not 0 to {len(names) - 1}, so their labels are not known; number them so, or "
-            "give a list (or `classes`, a file with the name of a folder a line, in their order)"
+            f"{found.source}: the class folders {names[0]} to {names[-1]} are "
+            f"{counted(len(names), 'number')} but not 0 to {len(names) - 1}, so their labels are "
+            "not known; number them so, or give a list (or `classes`, a file with the name of a "
+            "folder a line, in their order)"
         )
     return tuple(names)
 

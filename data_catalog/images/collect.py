@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.images.columns import Images, PassedOver
 from data_catalog.images.folders import TarReader, read_archive, read_folder
 from data_catalog.images.formats import HEAD, Kind, kind_of
@@ -80,7 +81,7 @@ class Counter:
 def describe(images: Images) -> str:
     """A set in words: "1,389 images; passed over 12 files: 9 not_an_image (README.txt, ...)"."""
     tars = sum(entry.count for entry in images.passed_over if entry.reason == "tar")
-    said = f"{len(images):,} images" + (f", {tars:,} tars read" if tars else "")
+    said = counted(len(images), "image") + (f", {counted(tars, 'tar')} read" if tars else "")
     lost = describe_lost(images.passed_over, images.damaged.to_pylist())
     return f"{said}; {lost}" if lost else said
 
@@ -94,7 +95,7 @@ def describe_lost(
     parts = []
     if kinds:
         num = sum(entry.count for entry in lost)
-        parts.append(f"passed over {num:,} file{'s' * (num > 1)}: {', '.join(kinds)}")
+        parts.append(f"passed over {counted(num, 'file')}: {', '.join(kinds)}")
     if damaged:
         shown = [f"{row['image_id']}: {row['reason']}, {row['detail']}" for row in damaged[:3]]
         more = ["..."] if len(damaged) > len(shown) else []

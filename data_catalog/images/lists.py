@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.images.columns import PART, ROOT, SCHEMA, Images, file_table
 from data_catalog.images.formats import HEAD, kind_of_bytes, text_of
 from data_catalog.images.found import Count, Found, states
@@ -130,7 +131,8 @@ def _check_spelt(missing: pa.ChunkedArray, source: Path) -> None:
         wrong = missing.filter(pc.match_substring_regex(missing, pattern))
         for path in wrong.slice(0, 1).to_pylist():
             raise UserError(
-                f"{source}: there is no {text_of(path)} ({len(wrong):,} such lines); {remedy}"
+                f"{source}: there is no {text_of(path)} ({counted(len(wrong), 'such line')}); "
+                f"{remedy}"
             )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ppcls_core.runtime.monitor import SilentMonitor, figure_texts
@@ -61,7 +61,9 @@ class BarMonitor(LogMonitor):
 def bars() -> Iterator[BarMonitor]:
     """A monitor whose bars are shown during the block, in a terminal or a notebook."""
     hidden = not (console.is_terminal or console.is_jupyter)
-    with Progress(console=console, transient=True, disable=hidden) as shown:
+    share = TextColumn("{task.percentage:>3.0f} %", style="progress.percentage")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=hidden) as shown:
         yield BarMonitor(shown)
 
 

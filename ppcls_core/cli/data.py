@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from data_catalog import flowers102
+from data_catalog.base.words import counted
 from ppcls_core.cli.common import log
 
 
@@ -19,4 +20,4 @@ def data(
     command again goes on where it broke off), or taken from the folder where they lie there.
     """
     for split, number in flowers102.prepare(folder, log).items():
-        log(f"{number:,} images: {folder / f'{split}_list.txt'}")
+        log(f"{counted(number, 'image')}: {folder / f'{split}_list.txt'}")

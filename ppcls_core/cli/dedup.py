@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import UserError, override, parse
-from data_catalog.base.files import LockHeld, locked, read_json
+from data_catalog.base.files import LockHeld, digest_of, locked, read_json
+from data_catalog.base.words import counted
 from data_catalog.images.collect import collect
-from data_catalog.recipes import MANIFEST, near_recipe, newest_result
+from data_catalog.recipes import MANIFEST, near_recipe, newest_result, store_root
 from ppcls_core.cli.common import bars, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
@@ -170,7 +171,7 @@ def _review_stage(folder: Path) -> None:
     """Show the pairs of a stage's folder, which stays as it is, until a signal."""
     search, file = stage_search(folder), Path(REVIEWED).absolute()
     try:
-        with locked(file.with_name(f".{REVIEWED}.lock")):
+        with locked(store_root() / "locks" / f"review-{digest_of(str(file))[:20]}"):
             for decision in () if file.exists() else honoured(folder):
                 append_decision(file, decision)
             log(f"decisions go to {file}")
@@ -245,6 +246,6 @@ def _verify(path: Path, pool: Path, against: Path | None) -> None:
     counts = summary(verified)
     log(_listed(counts))
     if sum(counts[verdict] for verdict in TRUE) < len(verified):
-        raise UserError(f"{path}: not all of its {len(verified):,} pairs agree")
+        raise UserError(f"{path}: not all of its {counted(len(verified), 'pair')} agree")
     if ALTERED in notes:
         raise UserError(f"{path}: {ALTERED}; ask for the list as it was written")

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import counted
 from ppcls_core.cli.common import console, late, log, start_paddle
 from ppcls_core.runtime.gpu import gpu_names
 from ppcls_core.runtime.versions import check_builds, cuda_of_paddle, installed_versions
@@ -58,8 +59,8 @@ def _describe(threads: int) -> None:
     gpus = ", ".join(gpu_names()) or "no GPU"
     build = cuda_of_paddle()
     log(
-        f"{os.cpu_count()} cores, {threads} threads, {memory:.0f} GB of memory, {gpus}; Paddle is "
-        f"built for {build or 'the CPU'}"
+        f"{counted(os.cpu_count() or 1, 'core')}, {counted(threads, 'thread')}, {memory:.0f} GB of "
+        f"memory, {gpus}; Paddle is built for {build or 'the CPU'}"
     )
     try:
         check_builds(build)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
+from data_catalog.base.words import counted
 from ppcls_core.cli.common import LogMonitor, console, figures_table, late, log, start_paddle, tell
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.inference import int8, sidecar
@@ -17,7 +18,7 @@ from ppcls_core.inference.exported import Exported, find_exported, is_exported
 from ppcls_core.inference.outputs import check_folder
 from ppcls_core.jobs import lite
 from ppcls_core.jobs.trained import Choice, Trained, find_student, find_trained
-from ppcls_core.report.model import percent
+from ppcls_core.report.model import TOP5, percent, says_something
 from ppcls_core.runtime.timer import Repeats
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def export(
     network = trained.network()
     (out / sidecar.ONNX).unlink(missing_ok=True)  # of what was exported here before
     found = late("ppcls_core.inference.export:export")(network, trained.sidecar(), out)
-    log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
+    log(f"written: {out} ({counted(len(trained.classes), 'class')}, logits within {found:.0e})")
     if onnx:
         found = late("ppcls_core.inference.onnx:export_onnx")(network, Exported(out))
         log(f"written: {out / sidecar.ONNX} (logits within {found:.0e})")
@@ -101,7 +102,7 @@ def export_serving(model: ModelOptions, out: OutFolder) -> None:
     start_paddle(None)
     write = late("ppcls_core.inference.paddle_serving:export_serving")
     found = write(trained.network(), trained.sidecar(), out)
-    log(f"written: {out} ({len(trained.classes):,} classes, logits within {found:.0e})")
+    log(f"written: {out} ({counted(len(trained.classes), 'class')}, logits within {found:.0e})")
 
 
 def quantize(  # noqa: PLR0913 - a command's options
@@ -136,14 +137,15 @@ def quantize(  # noqa: PLR0913 - a command's options
     num_threads = start_paddle(threads)
     steps = late("ppcls_core.jobs.quantize")
     asked = steps.Quantization(trained, out, calibration, num_images, qat, num_threads)
-    console.print(_compared_table(steps.run(asked, LogMonitor())))
-    log(f"{num_threads} threads, single images; written: {out}")
+    console.print(_compared_table(steps.run(asked, LogMonitor()), len(trained.classes)))
+    log(f"{counted(num_threads, 'thread')}, single images; written: {out}")
 
 
-def _compared_table(rows: Sequence[Compared]) -> Table:
-    table = figures_table("", "top-1, %", "top-5, %", "images", "MB", "ms")
+def _compared_table(rows: Sequence[Compared], num_classes: int) -> Table:
+    has_top5 = says_something(TOP5, num_classes)
+    table = figures_table("", "top-1, %", *["top-5, %"] * has_top5, "images", "MB", "ms")
     for row in rows:
-        num, shares = row.num_images, (row.top1, row.top5)
+        num, shares = row.num_images, (row.top1, *[row.top5] * has_top5)
         accuracies = ("-" if share is None else percent(share, num) for share in shares)
         cells = (f"{num:,}", f"{row.mbytes:.2f}", f"{row.latency_ms:.2f}")
         table.add_row(row.variant, *accuracies, *cells)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from data_catalog.base.config import UserError, override, parse
+from data_catalog.base.words import counted
 from ppcls_core.cli.common import late, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.labels.select import SelectConfig, select_store
@@ -52,7 +53,8 @@ def labels(
     shards = open_shards(store)
     header, rows = shards[0].header, sum(shard.metadata.num_rows for shard in shards)
     log(
-        f"{rows:,} labels of {header.num_classes:,} classes in {len(shards):,} shards; "
+        f"{counted(rows, 'label')} of {counted(header.num_classes, 'class')} in "
+        f"{counted(len(shards), 'shard')}; "
         f"encoding {header.encoding}, teacher in {header.precision}"
     )
     if not check:

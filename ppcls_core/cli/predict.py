@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from data_catalog.base.config import UserError, parse
+from data_catalog.base.words import counted
 from ppcls_core.cli.common import console, figures_table, late, start_paddle, tell
 from ppcls_core.cli.export import ModelOptions, Threads
 from ppcls_core.inference.exported import Logits, find_exported
@@ -188,7 +189,7 @@ def report(counts: Counter[str], lost: str, *paths: Path | None) -> None:
     image has a reason.
     """
     num, bad = counts.total(), {reason: n for reason, n in sorted(counts.items()) if reason}
-    said = f"{num:,} image{'s' * (num != 1)}, {counts['']:,} predicted"
+    said = f"{counted(num, 'image')}, {counts['']:,} predicted"
     said += "".join(f", {reason} {n:,}" for reason, n in bad.items())
     said += f"; {lost}" if lost else ""
     written = [str(path) for path in paths if path]

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from data_catalog.base.config import UserError, closest
 from data_catalog.base.download import weights_folder
+from data_catalog.base.words import counted
 from data_catalog.published import PublishedWeights, find_published, published_weights
 from ppcls_core.cli.common import console, figures_table, late, log, start_paddle
 from ppcls_core.cli.export import Threads
@@ -152,8 +153,8 @@ def benchmark(
         engines.write_measured(out, rows)
     console.print(_benchmark_table(rows))
     log(
-        f"{num_threads} threads; ms a batch, and how many times as fast as training; what was "
-        f"published, and errata: {out}"
+        f"{counted(num_threads, 'thread')}; ms a batch, and how many times as fast as training; "
+        f"what was published, and errata: {out}"
     )
 
 
@@ -198,9 +199,10 @@ def convert(
 ) -> None:
     """Convert weights between .pdparams, .safetensors and the folders of Paddle 1.x."""
     done = late("ppcls_core.models.weights.convert:convert")(source, target, model, form)
-    log(f"{done.num_entries} entries written: {target}")
+    log(f"{counted(done.num_entries, 'entry')} written: {target}")
     if model is None:
         log("their names are kept and not checked; --model NAME translates them to that model's")
     if done.left_out:
         shown = ", ".join(done.left_out[:5])
-        log(f"{len(done.left_out)} entries that are not the model's left out: {shown}")
+        num = counted(len(done.left_out), "entry that is", "entries that are")
+        log(f"{num} not the model's left out: {shown}")

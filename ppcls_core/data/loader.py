@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.images.columns import Images
 from ppcls_core.data.augment import BatchOperator, Operator
 from ppcls_core.data.batch import Batch
@@ -82,8 +83,8 @@ class TrainLoader:
         assert not (self.replay and self.mix)
         if len(self.images) < self.batch_size:
             raise UserError(
-                f"`batch_size` is {self.batch_size}, but there are only {len(self.images)} images "
-                "to train on: lower it to at most that number"
+                f"`batch_size` is {self.batch_size}, but there are only "
+                f"{counted(len(self.images), 'image')} to train on: lower it to at most that number"
             )
 
     @property

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from data_catalog.base.words import counted
+
 T = TypeVar("T")
 MIN_SECONDS, MAX_WAITING = 5.0, 0.25  # before which nothing is said; share of the time
 
@@ -41,6 +43,6 @@ class Pace:
         given, taken = (num * self.images / spent for spent in (seconds, self.worked))
         return (
             f"the loader gives {given:,.0f} images/s, {user} could take {taken:,.0f}: "
-            f"more `workers` would load more ({workers} now, on {len(os.sched_getaffinity(0))} "
-            "cores)"
+            f"more `workers` would load more ({workers} now, on "
+            f"{counted(len(os.sched_getaffinity(0)), 'core')})"
         )

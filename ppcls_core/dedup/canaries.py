@@ -30,6 +30,7 @@ CANARIES = pa.schema(
         ("inliers", pa.int32()),
     ]
 )
+UNIT = "altered copies"  # of progress: users need not know the name
 FASTEST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # lossless: the attack alone alters the picture
 
 

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_table
+from data_catalog.base.words import counted
 from data_catalog.images.collect import describe
 from data_catalog.images.columns import Images, Roots, read_images, write_images
-from ppcls_core.dedup.canaries import find_canaries
+from ppcls_core.dedup.canaries import UNIT, find_canaries
 from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
 from ppcls_core.dedup.result.removal import Searched
@@ -55,8 +56,8 @@ def find_duplicates(search: Search, monitor: Monitor) -> SearchResult:
         listed = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
         monitor.note(f"decisions of a person on pairs: {listed}")
     if elsewhere := len(search.decisions) - len(here):
-        decisions = f"decision{'s' * (elsewhere > 1)} of a person"
-        monitor.note(f"{elsewhere:,} {decisions}: on other images than these")
+        decisions = counted(elsewhere, "decision")
+        monitor.note(f"{decisions} of a person: on other images than these")
     return result
 
 
@@ -123,14 +124,17 @@ def _plant(search: Search, index: ValIndex, monitor: Monitor) -> None:
     done = count(1)
 
     def advance() -> None:
-        monitor.progress(next(done), num, "canaries")
+        monitor.progress(next(done), num, UNIT)
         check(monitor)
 
     canaries = find_canaries(search.val.find, index, num, search.workers, advance)
     seconds = time.monotonic() - start
     write_table(path, canaries)
     if len(canaries):
-        monitor.note(f"{len(canaries)} altered images searched in {seconds:.0f} s: the canaries")
+        monitor.note(
+            f"searched {counted(len(canaries), 'altered copy')} of validation images in "
+            f"{seconds:.0f} s"
+        )
 
 
 def _search(search: Search, index: ValIndex, monitor: Monitor) -> None:

@@ -6,6 +6,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.models.networks.layers import Network
 
 STRENGTHS = np.logspace(-4, 1, 11)  # inverse of the L2 penalty, of standardised features
@@ -22,10 +23,11 @@ def fit_classifier(model: Network, features: np.ndarray, labels: np.ndarray, see
     num_classes = model.classifier.weight.shape[1]
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() < 2 or num_classes < 2:
+        least = counted(int(counts.min()), "labelled image")
         raise UserError(
-            f"class {counts.argmin()} has {counts.min()} labelled images that can be read, of "
-            f"{num_classes} classes; a probe needs two images or more of each of two classes or "
-            "more: take `mode: finetune`, or label more"
+            f"class {counts.argmin()} has {least} that can be read, of "
+            f"{counted(num_classes, 'class')}; a probe needs two images or more of each of two "
+            "classes or more: take `mode: finetune`, or label more"
         )
     num_folds = min(FOLDS, int(counts.min()))
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed % 2**32)

@@ -24,6 +24,7 @@ import numpy as np
 import paddle
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
 from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
@@ -111,9 +112,9 @@ class Trainer(checkpoint.State):
         config.precision.check()
         if training.loader.batch_size % (parts := world().size * config.accumulate):
             raise UserError(
-                f"`batch_size`: {training.loader.batch_size} images cannot be shared equally by "
-                f"{world().size} processes (with `accumulate` {config.accumulate}): take a "
-                f"multiple of {parts}"
+                f"`batch_size`: {counted(training.loader.batch_size, 'image')} cannot be shared "
+                f"equally by {counted(world().size, 'process')} (with `accumulate` "
+                f"{config.accumulate}): take a multiple of {parts}"
             )
         self._learning = [p for p in training.model.parameters() if not p.stop_gradient]
         optimizer = make_optimizer(

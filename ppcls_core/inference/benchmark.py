@@ -14,6 +14,7 @@ import paddle
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_csv
+from data_catalog.base.words import counted
 from ppcls_core.data.decode import BadImage
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference import onnx
@@ -59,7 +60,9 @@ def _readable(batch: Sequence[Picture], preprocess: Preprocess) -> np.ndarray:
         with suppress(BadImage):
             pixels.append(picture.pixels(preprocess))
     if not pixels:
-        raise UserError(f"none of the first {len(batch)} images can be read; give others")
+        raise UserError(
+            f"none of the first {counted(len(batch), 'image')} can be read; give others"
+        )
     return np.stack(pixels)
 
 

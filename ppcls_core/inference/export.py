@@ -18,6 +18,7 @@ import paddle
 from paddle.base import framework
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.engine.evaluator import predict_logits
 from ppcls_core.inference.exported import Exported, Logits
 from ppcls_core.inference.sidecar import PROGRAM, Sidecar
@@ -56,8 +57,8 @@ def check_classes(model: Network, sidecar: Sidecar) -> None:
     """Raise UserError if `sidecar` does not name as many classes as `model` has."""
     if num_classes_of(model) != len(sidecar.classes):
         raise UserError(
-            f"got {len(sidecar.classes)} class names, but the model has {num_classes_of(model)} "
-            "classes; correct the names"
+            f"got {counted(len(sidecar.classes), 'class name')}, but the model has "
+            f"{counted(num_classes_of(model), 'class')}; correct the names"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.recipes import near_recipe, newest_result
 from ppcls_core.inference.sidecar import FILES, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 
@@ -89,5 +90,5 @@ def check_width(logits: np.ndarray, classes: tuple[str, ...], source: Path) -> N
     """Raise UserError if `classes`, which stand in `source`, are not as many as the logits."""
     if logits.shape[1] != len(classes):
         raise UserError(
-            f"{source}: names {len(classes)} classes, but the model has {logits.shape[1]}"
+            f"{source}: names {counted(len(classes), 'class')}, but the model has {logits.shape[1]}"
         )

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of, sha256_file, write_bytes
+from data_catalog.base.words import counted
 from ppcls_core.data.transforms import CROP_RATIO, Preprocess
 from ppcls_core.models.registry import ModelConfig, spec_of
 from ppcls_core.models.specs import MEAN, STD
@@ -84,8 +85,8 @@ def read_sidecar(path: Path) -> Sidecar:
         return Sidecar.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise UserError(
-            f"{path}: is not the sidecar of an exported model ({error.error_count()} mistakes); "
-            "export it again"
+            f"{path}: is not the sidecar of an exported model "
+            f"({counted(error.error_count(), 'mistake')}); export it again"
         ) from error
 
 
@@ -101,8 +102,8 @@ def check_class_names(weights: Path, classes: Sequence[str]) -> None:
     numbers = tuple(map(str, range(len(ours))))
     if len(theirs) != len(ours):
         raise UserError(
-            f"{weights} is for {len(theirs)} classes ({path}), the data set has {len(ours)}: give "
-            "the weights of a model of these classes"
+            f"{weights} is for {counted(len(theirs), 'class')} ({path}), the data set has "
+            f"{len(ours)}: give the weights of a model of these classes"
         )
     if numbers[: len(theirs)] in (theirs, ours):
         return

@@ -20,6 +20,7 @@ from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 from data_catalog.base.config import UserError
 from data_catalog.base.errors import settings_named
 from data_catalog.base.files import write_csv
+from data_catalog.base.words import counted
 from data_catalog.images.columns import Images
 from data_catalog.recipes import newest_images
 from ppcls_core.engine import run as engine
@@ -115,7 +116,7 @@ def _val(trained: Trained) -> Images | None:
 def _described(images: Calibration, most: int) -> str:
     few = f", all that there are (at most {most:,} are taken)" if images.num_images < most else ""
     bad = f"; {images.unreadable:,} more could not be read" if images.unreadable else ""
-    return f"calibrates with {images.num_images:,} images{few}{bad}"
+    return f"calibrates with {counted(images.num_images, 'image')}{few}{bad}"
 
 
 def qat_training(job: Job, epochs: int) -> LabelTraining:

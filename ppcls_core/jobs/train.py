@@ -16,6 +16,7 @@ import paddle
 
 from data_catalog.base.errors import UserError, errors_of, settings_named, with_settings_named
 from data_catalog.base.files import read_json, write_csv, write_json
+from data_catalog.base.words import counted
 from data_catalog.images.columns import Images, loose_images
 from data_catalog.images.identity import content_digest
 from data_catalog.sources import Dataset, FilesConfig
@@ -176,7 +177,7 @@ def _measure(
     if per_class is not None and world().is_first:
         _write_classes(per_class, accuracy, data.images.classes, data.topk)
     shares = _shares(accuracy.top1, accuracy.topk, data.topk)
-    log(f"{_listed(shares)} images:{accuracy.num_images}")
+    log(" ".join((_listed(shares), f"images:{accuracy.num_images}")))
     for reason, count in accuracy.lost.items():
         log(f"left out as {reason}: {count}")
     return accuracy
@@ -196,7 +197,10 @@ def try_out(job: Job, log: Log) -> None:
 
 def _try_out(job: Job, log: Log) -> None:
     model = build_model(job.model.name, num_classes=job.num_classes, spec=job.model.spec)
-    log(f"model {job.model.name}: {job.num_classes} classes, tested at {job.preprocess.size} px")
+    log(
+        f"model {job.model.name}: {counted(job.num_classes, 'class')}, tested at "
+        f"{job.preprocess.size} px"
+    )
     if job.learning is None:
         model.eval()
         with paddle.no_grad():
@@ -430,7 +434,10 @@ def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None
 
 def _tell_topk(job: Job, log: Log) -> None:
     if job.topk >= job.num_classes:
-        log(f"top{job.topk} is always 1: there are {job.num_classes} classes ({job.key('topk')})")
+        log(
+            f"top{job.topk} is always 1 with {counted(job.num_classes, 'class')} "
+            f"({job.key('topk')})"
+        )
 
 
 def _tell_without_images(job: Job, images: Images, log: Log) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from data_catalog.base.config import YAML, Config, UserError, override, parse, yaml_file
 from data_catalog.base.errors import settings_named
 from data_catalog.base.files import read_json
+from data_catalog.base.words import counted
 from data_catalog.images.classes import read_classes
 from data_catalog.published import published_weights
 from data_catalog.recipes import MANIFEST, near_recipe, newest_result
@@ -145,7 +146,9 @@ def _recorded(name: str, choice: Choice, record: _Record) -> dict[str, object]:
         _log.warning(f"{path}: the training was of the model {job.model.name}, not of {name}")
         return {}
     if not any(setting.startswith("num_classes=") for setting in choice.settings):
-        _log.warning(f"{path}: the training was of {job.num_classes} classes, and so is the model")
+        _log.warning(
+            f"{path}: the training was of {counted(job.num_classes, 'class')}, and so is the model"
+        )
     return job.model_dump(include={"model", "num_classes", "preprocess"})
 
 
@@ -154,7 +157,8 @@ def _class_names(choice: Choice, num_classes: int) -> tuple[str, ...]:
     names = read_classes(choice.classes) if choice.classes else ()
     if names and len(names) != num_classes:
         raise UserError(
-            f"{choice.classes}: names {len(names)} classes, but the model has {num_classes}"
+            f"{choice.classes}: names {counted(len(names), 'class')}, but the model has "
+            f"{num_classes}"
         )
     return names
 
@@ -178,8 +182,9 @@ def _weights(job: Job, choice: Choice, is_file: bool) -> Path | None:
     row = registry.published_of(job.model.name)
     if weights is None and row and job.num_classes != row.num_classes:
         raise UserError(
-            f"model {job.model.name}: the published weights are for {row.num_classes:,} classes, "
-            f"asked for {job.num_classes:,}; give --weights FILE"
+            f"model {job.model.name}: the published weights are for "
+            f"{counted(row.num_classes, 'class')}, asked for {job.num_classes:,}; give --weights "
+            "FILE"
         )
     return weights and weights.expanduser()  # of --weights=~/..., which no shell expands
 

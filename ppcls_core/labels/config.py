@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from data_catalog.base.config import Config, UserError
+from data_catalog.base.words import counted
 from data_catalog.images.classes import read_classes
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.inference.sidecar import SIDECAR, read_sidecar
@@ -89,9 +90,9 @@ def class_order(theirs: Sequence[str], ours: Sequence[str], source: str) -> tupl
     )
     if missing or extra or len(theirs) != len(ours):
         raise UserError(
-            f"{source}: its {len(theirs)} classes are not the {len(ours)} of the data set"
-            f"{_listed('; it lacks', missing)}{_listed('; only it has', extra)}: give a teacher of "
-            "these classes, or correct the names"
+            f"{source}: its {counted(len(theirs), 'class is', 'classes are')} not the {len(ours)} "
+            f"of the data set{_listed('; it lacks', missing)}{_listed('; only it has', extra)}: "
+            "give a teacher of these classes, or correct the names"
         )
     places = {name: place for place, name in enumerate(theirs)}
     return tuple(places[name] for name in ours)

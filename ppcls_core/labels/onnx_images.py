@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.inference.onnx_session import OnnxSession, Port
 from ppcls_core.inference.sidecar import normalized
 from ppcls_core.labels.config import OnnxConfig
@@ -30,8 +31,9 @@ def image_classifier(
         scores = session(images)
         if scores.shape != (len(images), num_classes):
             raise UserError(
-                f"{session.path}: gives {list(scores.shape)} for {len(images)} images, expected "
-                f"[{len(images)}, {num_classes}]: one number for each class of the data set"
+                f"{session.path}: gives {list(scores.shape)} for {counted(len(images), 'image')}, "
+                f"expected [{len(images)}, {num_classes}]: one number for each class of the data "
+                "set"
             )
         return scores.astype(np.float32)
 

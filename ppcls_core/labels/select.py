@@ -20,6 +20,7 @@ from pydantic import Field
 
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import write_table
+from data_catalog.base.words import counted
 from ppcls_core.labels.encoding import NUM_TOP
 from ppcls_core.labels.shard import Shard, open_shards
 from ppcls_core.labels.topk import Candidates, TopK, ranked
@@ -65,8 +66,9 @@ class Selection:
             return f"{chosen} at random"
         unfilled = int((self.per_class < config.k).sum())
         return (
-            f"{chosen}, for {len(self.table):,} places in {len(self.per_class):,} classes; "
-            f"{unfilled:,} classes have fewer than {config.k:,}"
+            f"{chosen}, for {counted(len(self.table), 'place')} in "
+            f"{counted(len(self.per_class), 'class')}; "
+            f"{counted(unfilled, 'class has', 'classes have')} fewer than {config.k:,}"
         )
 
     @staticmethod

@@ -94,7 +94,7 @@ def label_table(
             f"the teacher gives NaN for {len(bad):,} of {len(ids):,} images, the first: "
             f"{ids[bad[0]]}; its weights are damaged or not its own: check teacher.weights"
         )
-    assert logits.shape == (len(ids), header.num_classes), f"{logits.shape} for {len(ids)} images"
+    assert logits.shape == (len(ids), header.num_classes), f"{logits.shape} for {len(ids)} ids"
     view, seed = views or ([0] * len(ids), [0] * len(ids))
     columns = dict(encode(logits, header.encoding, header.num_top))
     columns["top_class"] = columns["top_class"].astype(_class_type(header.num_classes))

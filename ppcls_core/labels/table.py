@@ -27,6 +27,7 @@ from pyarrow import csv as arrow_csv
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path
+from data_catalog.base.words import counted
 from ppcls_core.labels.config import BadRow, LabelFileConfig, as_logits, class_order, read_names
 
 # Arrow makes its compute functions at import, unseen by a type checker:
@@ -136,7 +137,9 @@ def _values(batch: pa.RecordBatch, num_classes: int) -> np.ndarray:
         return np.stack([array.to_numpy(zero_copy_only=False) for array in arrays], 1)
     lengths = pc.fill_null(pc.list_value_length(columns[0]), 0).to_numpy()
     for row in np.flatnonzero(lengths != num_classes)[:1].tolist():
-        raise BadRow(row, f"has {lengths[row]} numbers, expected one for each of {num_classes}")
+        raise BadRow(
+            row, f"has {counted(lengths[row], 'number')}, expected one for each of {num_classes}"
+        )
     flat = pc.list_flatten(columns[0]).cast(pa.float32())
     return flat.to_numpy(zero_copy_only=False).reshape(-1, num_classes)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from data_catalog.base.config import Config, UserError, closest, parse
+from data_catalog.base.words import counted
 from data_catalog.published import PublishedWeights, published_weights
 from ppcls_core.models.specs import (
     ModelSpec,
@@ -145,7 +146,7 @@ def build_model(
     resolved = spec_of(name, spec)
     if not 1 <= num_classes <= MAX_CLASSES:
         raise UserError(
-            f"model {name}: got {num_classes} classes, expected 1 to {MAX_CLASSES:,}; "
+            f"model {name}: got {counted(num_classes, 'class')}, expected 1 to {MAX_CLASSES:,}; "
             "check the number of labels in the manifest or the recipe"
         )
     # By name: NumPy and the formats are not needed to check a recipe.

@@ -1,14 +1,16 @@
 """model_card.md: what a user of the exported model has to know, in Markdown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from data_catalog.base.words import counted
 from ppcls_core.inference.sidecar import Sidecar
-from ppcls_core.report.model import Report, percent, printable, signed
+from ppcls_core.report.model import TOP5, Report, percent, printable, says_something, signed
 from ppcls_core.report.page import summary, total
 
 NUM_NAMES = 30  # of classes; the sidecar has all
@@ -40,17 +42,18 @@ def model_card(
     teacher: str,
     provenance: Sequence[ProvenanceRow],
 ) -> str:
-    """Markdown, to be written as UTF-8; `teacher` is a sentence about where it comes from."""
+    """Markdown, to be written as UTF-8; `teacher` are sentences about how it came to be."""
     # Markdown, not HTML: `md` escapes what it takes for mark-up, HTML included.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False
     )
-    environment.filters |= {"md": _escaped, "percent": percent, "signed": signed}
+    environment.filters |= _FILTERS
     return environment.get_template("card.md").render(
         report=report,
         card=sidecar,
         sentence=summary(report.headline),
-        images=f"{report.accuracies[-1].num_images:,}",
+        images=report.accuracies[-1].num_images,
+        has_top5=says_something(TOP5, len(sidecar.classes)),
         names=sidecar.classes[:NUM_NAMES],
         data=data,
         teacher=teacher,
@@ -63,3 +66,11 @@ def _escaped(text: object) -> str:
     """`text` as plain words of Markdown, on one line."""
     line = " ".join(printable(str(text)).split())
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", line)
+
+
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "md": _escaped,
+    "percent": percent,
+    "signed": signed,
+    "counted": counted,
+}

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from data_catalog.base.words import counted
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.report.answers import Answers
 from ppcls_core.report.intervals import wilson
@@ -25,24 +26,24 @@ class Headline:
 
     top1: float | None = None  # of the exported student, a fraction
     gain: float | None = None  # over the same student trained on labels alone, in points
-    images_labelled: int | None = None  # pool images that got a soft label
+    images_labelled: int | None = None  # pool images that got a soft label; without, of train
     duplicates_removed: int | None = None  # pool images that show a validation image
     stage: str | None = None  # which left the exported student
     gain_range: Sequence[float] = ()  # 95 % interval of `gain`
+    has_pool: bool = True  # else the training images stand for it
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of the run. `status` is free text: done, cached, failed, not run."""
+    """One stage of the run."""
 
     name: str
-    status: str
+    finished: str = ""  # when, in UTC
     images_in: int | None = None
     images_out: int | None = None
     seconds: float | None = None
     images_per_second: float | None = None
     key: str = ""  # short hash
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,8 @@ class Overlap:
 
     def __str__(self) -> str:
         """Such as "2 labelled images show 1 of the validation images"."""
-        images = "image shows" if self.num_labelled == 1 else "images show"
-        return f"{self.num_labelled:,} labelled {images} {self.num_val:,} of the validation images"
+        shown = counted(self.num_labelled, "labelled image shows", "labelled images show")
+        return f"{shown} {self.num_val:,} of the validation images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +239,11 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)  # label -> path relative to the store
     card: str | None = None  # name of the model card, which lies beside the page
 
+    @property
+    def has_top5(self) -> bool:
+        """Whether a top-5 says something, as far as the classes are known."""
+        return says_something(TOP5, len(self.answers.classes) or TOP5 + 1)
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -261,6 +267,14 @@ class SearchReport:
     decisions: Mapping[str, int] = field(default_factory=dict)  # of a person
     rejected: Sequence[Rejected] = ()  # the first files that are no usable images
     num_rejected: int = 0
+
+
+TOP5 = 5
+
+
+def says_something(k: int, num_classes: int) -> bool:
+    """Whether a top-`k` of so many classes can be wrong."""
+    return k < num_classes
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from data_catalog.base.words import counted
 from ppcls_core.jobs.tuning.rows import Trials
 from ppcls_core.report import answer_figures, figures, tuning_figures
 from ppcls_core.report.answers import Answers
@@ -134,18 +135,26 @@ def _accuracy_clause(headline: Headline) -> Markup | None:
 
 def _pool_clause(headline: Headline) -> Markup | None:
     labelled, removed = headline.images_labelled, headline.duplicates_removed
+    if not headline.has_pool:
+        images = None if labelled is None else _counted(labelled, "labelled image")
+        return images and Markup("it learnt from {} alone, without a pool").format(images)
     parts = []
     if labelled is not None:
-        noun = "pool image was" if labelled == 1 else "pool images were"
-        parts.append(_strong("{} " + noun + " labelled", f"{labelled:,}"))
+        words = (f"pool {each} labelled" for each in ("image was", "images were"))
+        parts.append(_counted(labelled, *words))
     if removed == 0:
         parts.append(Markup("none of the pool's images showed a validation image"))
     elif removed is not None:
-        noun = "other" if parts else "pool image"
-        ending, verb = ("", "was") if removed == 1 else ("s", "were")
-        pattern = "{} " + f"{noun}{ending} showed a validation image and {verb} removed"
-        parts.append(_strong(pattern, f"{removed:,}"))
+        noun, what = "other" if parts else "pool image", "showed a validation image and"
+        words = (f"{noun} {what} was removed", f"{noun}s {what} were removed")
+        parts.append(_counted(removed, *words))
     return Markup(", ").join(parts) if parts else None
+
+
+def _counted(number: int, noun: str, plural: str = "") -> Markup:
+    """As `counted`, the number marked."""
+    figure, _, words = counted(number, noun, plural).partition(" ")
+    return _strong("{} " + words, figure)
 
 
 def _strong(pattern: str, number: str) -> Markup:
@@ -226,6 +235,7 @@ def _duration(seconds: float) -> str:
 _FILTERS: Mapping[str, Callable[..., Any]] = {
     "picture": _picture,
     "count": _where_known("{:,}".format),
+    "counted": counted,
     "percent": percent,
     "points": _where_known(signed),
     "rate": _where_known(_rate),

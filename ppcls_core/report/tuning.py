@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from data_catalog.base.files import write_bytes
+from data_catalog.base.words import counted
 from ppcls_core.jobs.tuning.rows import Trials
 from ppcls_core.jobs.tuning.run import BEST, TABLE, write_results
 from ppcls_core.jobs.tuning.study import HyperSearch
@@ -19,8 +20,9 @@ def write_search_results(search: HyperSearch, log: Callable[[str], None]) -> Tri
         return found
     best = (search.folder / BEST).read_text() if found.best else ""
     repeats = f", each trained from {search.repeats} seeds" if search.repeats > 1 else ""
-    points = f" of {search.space.size:,}" if search.space.size else ""
-    about = f"{search.config}: {len(found.rows):,}{points} points tried{repeats}"
+    num, size = len(found.rows), search.space.size
+    tried = f"{num:,} of {counted(size, 'point')}" if size else counted(num, "point")
+    about = f"{search.config}: {tried} tried{repeats}"
     page = render_tuning(found, best, about)
     write_bytes(search.folder / PAGE, page.encode())
     counts = [f"{n} {name}" for name in ("pruned", "failed", "running") if (n := found.count(name))]

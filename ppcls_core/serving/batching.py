@@ -18,6 +18,7 @@ from threading import Thread
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.inference.exported import Logits
 from ppcls_core.serving.limits import Metrics, Refused, ServeConfig
 
@@ -68,7 +69,7 @@ class Batcher:
         if self._taken_on + num > self._config.max_queue:
             raise Refused(
                 503,
-                f"{num} more with {self._taken_on} images waiting",
+                f"{num} more with {counted(self._taken_on, 'image')} waiting",
                 f"at most {self._config.max_queue} to wait",
                 "ask again later, or with fewer at a time",
                 self._taken_on * self._seconds,

@@ -10,6 +10,7 @@ from pydantic import ValidationError, WithJsonSchema
 from python_multipart.multipart import parse_options_header
 
 from data_catalog.base.config import Config
+from data_catalog.base.words import counted
 from ppcls_core.data.decode import BadImage, decode
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.serving.limits import Refused, ServeConfig, cut
@@ -68,7 +69,7 @@ def _check_number(num: int, config: ServeConfig) -> None:
     if num > config.max_images:
         raise Refused(
             413,
-            f"{num} images or more in a request",
+            f"{counted(num, 'image')} or more in a request",
             f"at most {config.max_images}",
             "send them in several requests; -o max_images=N raises the limit",
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError, closest
+from ppcls_core.dedup.canaries import UNIT
 from ppcls_core.dedup.search import INDEX
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.threads import max_threads
@@ -187,7 +188,7 @@ class _Estimate:
 
     def _phase(self, phase: Phase) -> Cost:
         num, each = max(0.0, self._units(phase) - phase.begun), phase.each
-        if phase.unit == "canaries" or (self.name in SEARCHES and phase.unit == "images"):
+        if phase.unit == UNIT or (self.name in SEARCHES and phase.unit == "images"):
             each += Cost(0, self._more_search())
         if not self._is_shared():
             return self._here(each) * num
@@ -196,7 +197,7 @@ class _Estimate:
 
     def _set_of(self, phase: Phase) -> str:
         """The set with which `phase` grows; "" if with none."""
-        if phase.unit in ("canaries", "steps"):
+        if phase.unit in (UNIT, "steps"):
             return ""
         if phase.unit == "images indexed":
             return SEARCHED
@@ -209,7 +210,7 @@ class _Estimate:
     def _units(self, phase: Phase) -> float:
         """How many things the phase of the whole run works on."""
         growth = self.growth.get(self._set_of(phase), 1.0)
-        if phase.unit == "canaries":
+        if phase.unit == UNIT:
             return self.recipe.dedup.canaries
         if self.name == "overlap" and phase.unit == "images":  # those of both sets, each once
             return self.reads["train"]

@@ -6,11 +6,14 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from data_catalog.base.config import UserError
+from data_catalog.images.columns import Images, read_images
 from ppcls_core.dedup.run import NUM_NAMED, unusable
 from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
+_SORTING = ("dedup", "select")  # stages that decide which pool images students learn from
 # Metrics that count by reason what a stage's counts do not: images of another set, files.
 _LEFT_OUT = {
     "val_rejected": "validation image",
@@ -19,9 +22,50 @@ _LEFT_OUT = {
 }
 
 
+def has_pool(data: Result) -> bool:
+    """Whether the data sets have a pool: a recipe without one gives its training images as such."""
+    if data.files["pool.arrow"].sha256 == data.files["train.arrow"].sha256:
+        return False
+    if data.counts["pool"] > data.counts["train"]:  # which a large pool is not read to find out
+        return True
+    try:
+        return not are_all_in(
+            *(read_images(data.path(f"{n}.arrow"), {}) for n in ("pool", "train"))
+        )
+    except UserError:  # the lists are not there any more, or damaged
+        return True
+
+
+def are_all_in(images: Images, others: Images) -> bool:
+    """Whether each of `images` has the content of one of `others`."""
+    content = images.table["content"]
+    found = pc.is_in(content, others.table["content"])
+    return not content.null_count and pc.all(found, min_count=0).as_py()
+
+
+def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
+    """The counts of `result`, one of `done`, as a user should read them: the teacher's images are
+    left out where they are train's, and without a pool nothing is counted as one."""
+    counts, data = dict(result.counts), done.get("data")
+    if data and result.stage == "data":
+        if data.files["teacher.arrow"].sha256 == data.files["train.arrow"].sha256:
+            del counts["teacher"]
+        counts["pool"] *= has_pool(data)
+    elif result.stage == "select" and data and not has_pool(data):
+        counts = {name: num for name, num in counts.items() if not name.startswith(_REJECTED)}
+    return counts
+
+
 def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
-    """A row for each stage and reason for which it did without images."""
-    for result in done:
+    """A row for each stage and reason for which it did without images, first those that `ssld
+    init` left out of the data sets; without a pool none of the stages that sort one."""
+    results = {result.stage: result for result in done}
+    data = results.get("data")
+    if data and not has_pool(data):
+        results = {name: result for name, result in results.items() if name not in _SORTING}
+    for row in data.metrics.get("init", ()) if data else ():
+        yield LeftOut("ssld init", **row)
+    for result in results.values():
         names = _rejected_names(result)
         for name, number in result.counts.items():
             if name == "duplicates":

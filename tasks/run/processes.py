@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.engine.config import TrainConfig
 from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.cluster import LOCAL, run_on
@@ -56,8 +57,8 @@ def check_devices(recipe: Recipe) -> None:
         )
     if run_time.hosts == 1 and 0 < num_gpus() < run_time.devices:
         raise UserError(
-            f"run_time.devices: got {run_time.devices}, but there are only {num_gpus()} GPUs; take "
-            "at most that number"
+            f"run_time.devices: got {run_time.devices}, but there are only "
+            f"{counted(num_gpus(), 'GPU')}; take at most that number"
         )
     devices = run_time.hosts * run_time.devices
     for name, config in trainings(recipe).items():

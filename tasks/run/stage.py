@@ -34,7 +34,7 @@ class Outcome:
     files: Sequence[str]
     counts: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    volatile: Sequence[str] = ()  # of `files`, those that hold times
+    volatile: Sequence[str] = ()  # of `files`, those that hold times, and pages
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ RUN = "run.json"  # of a report: settings, and each stage's key, counts and seco
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of a stage. `volatile` files (they hold times) are no part of the stage's digest."""
+    """A file of a stage. `volatile` files are no part of the stage's digest: they hold times, or
+    are pages to be looked at, whose wording may change."""
 
     size: int
     sha256: str

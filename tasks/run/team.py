@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.runtime.cluster import CPU, GPU, connected, import_dask
 from ppcls_core.runtime.monitor import Interrupted
 from ppcls_core.runtime.processes import PeerEnded
@@ -51,9 +52,9 @@ def _hosts(client: Any, num: int, work: Work) -> dict[str, str]:
     while len(found := _joined(client)) < num:
         if time.monotonic() > end:
             raise UserError(
-                f"stage {work.stage}: {num} hosts are needed, {len(found)} have joined "
-                f"({', '.join(found.values()) or 'none'}); `ssld worker --join` on the others, or "
-                "set run_time.hosts, then run again: it goes on from its checkpoint"
+                f"stage {work.stage}: {counted(num, 'host is', 'hosts are')} needed, {len(found)} "
+                f"have joined ({', '.join(found.values()) or 'none'}); `ssld worker --join` on the "
+                "others, or set run_time.hosts, then run again: it goes on from its checkpoint"
             )
         time.sleep(POLL_SECONDS)
     return dict(list(found.items())[:num])

@@ -4,7 +4,8 @@ Files: train.arrow, teacher.arrow (what a teacher is trained on: train, unless t
 more for it), val.arrow, pool.arrow (data_catalog.images.columns), planted.parquet (pool_id,
 val_id, transform: the truth of planted duplicates, empty where none is known), roots.json (where
 each root lies). Files that were passed over are no part of these tables, which stay the same when
-a README is added: they stand in the metrics, by split and reason.
+a README is added: they stand in the metrics, by split and reason, as does what `ssld init` left out
+when it wrote the labelled set.
 """
 
 import shlex
@@ -32,7 +33,9 @@ from ppcls_core.labels.onnx_images import image_classifier
 from ppcls_core.labels.table import check_beginning
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
+from tasks.run.counts import are_all_in
 from tasks.run.stage import Outcome, Work
+from tasks.start.record import left_out_by_init
 
 _KINDS = {"train": "training", "teacher": "teacher's", "val": "validation", "pool": "pool"}
 QUIET_SECONDS = 5.0  # of reading images, before it is said that this takes a while
@@ -163,8 +166,11 @@ def run(work: Work) -> Outcome:
 
     splits, planted = image_sets(work.recipe, work.directory, progress)
     _check_teachers(work.recipe, splits["val"].classes)
+    train = splits["train"]
     for name, images in splits.items():
-        work.monitor.note(f"{name}: {describe(images)}")
+        is_train = len(images) == len(train) and are_all_in(images, train)
+        if name == "train" or not is_train:  # which stands for a set that is not given
+            work.monitor.note(f"{name}: {describe(images)}")
     return Outcome(
         files=write_sets(work.directory, splits, planted),
         volatile=[ROOTS],
@@ -177,6 +183,7 @@ def run(work: Work) -> Outcome:
                 for name, images in splits.items()
             },
             "damaged": {name: len(images.damaged) for name, images in splits.items()},
+            "init": left_out_by_init(work.recipe.data.labelled),
         },
     )
 

@@ -20,6 +20,7 @@ from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import INDEX, RECORD, SHARDS, Search
 from ppcls_core.report.search import PAGE, write_search_page
+from tasks.run.counts import has_pool
 from tasks.run.source import source_hash
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import MANIFEST
@@ -40,12 +41,14 @@ def run(work: Work) -> Outcome:
         planted={(row["pool_id"], row["val_id"]): row["transform"] for row in rows},
         decisions=read_decisions(work.recipe.dedup.reviewed),
         index=work.input(f"overlap/{INDEX}"),
+        title="pool" if has_pool(work.inputs["data"]) else "labelled",
     )
     take_over(work, search, __name__)
     result = find_duplicates(search, work.monitor)
     write_search_page(search, result)
     return Outcome(
         files=[*search_files(work, search), PAGE],
+        volatile=[PAGE],
         counts=_counts(result),
         metrics=_metrics(result) | {"planted": planted_recall(planted, work.path("pairs.parquet"))},
     )

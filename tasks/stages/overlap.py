@@ -59,6 +59,7 @@ def run(work: Work) -> Outcome:
     num = len(search.pool)
     return Outcome(
         files=[*(f"{name}.arrow" for name in SPLITS), *search_files(work, search), PAGE],
+        volatile=[PAGE],
         counts={
             "in": num,
             "out": num - len(showing) if remove else num,

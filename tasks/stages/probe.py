@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from data_catalog.base.words import counted
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.lost import REJECTED as COUNTED
 from ppcls_core.data.lost import check_lost, counts_of, lost_text
@@ -53,7 +54,9 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
     work.monitor.progress(1, len(found), FITTED)
     strength = fit_classifier(model, features, labels, seed_of(work.recipe.seed, "probe"))
     work.monitor.progress(len(found), len(found), FITTED)
-    work.monitor.note(f"probe of {len(found):,} images: C {strength:.4g} by cross-validation")
+    work.monitor.note(
+        f"probe of {counted(len(found), 'image')}: C {strength:.4g} by cross-validation"
+    )
     counts = {COUNTED + reason: number for reason, number in lost.items()}
     return {"in": len(images), "out": len(found), **counts}
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,16 @@ import pyarrow.parquet as pq
 import yaml
 
 from data_catalog.base.files import read_json, write_bytes, write_json
+from data_catalog.base.words import counted
 from data_catalog.images.columns import together
+from data_catalog.published import published_weights
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
+from ppcls_core.engine.config import Probe
 from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
+from ppcls_core.models.weights.files import is_here, published_file
 from ppcls_core.report.answers import Answers, WrongImage
 from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.figures import thumbnail
@@ -46,8 +51,8 @@ from ppcls_core.report.model import (
 from ppcls_core.report.page import MAX_CLASSES, render
 from ppcls_core.report.search import planted_rows
 from ppcls_core.runtime.shards import shard_file
-from tasks.recipe import TRAINED
-from tasks.run.counts import left_out
+from tasks.recipe import TRAINED, TeacherConfig
+from tasks.run.counts import has_pool, left_out, shown_counts
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import RUN, Result
 
@@ -68,7 +73,7 @@ def run(work: Work) -> Outcome:
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         headline=_headline(work),
-        stages=tuple(stage_row(result) for result in work.inputs.values()),
+        stages=tuple(stage_row(result, work.inputs) for result in work.inputs.values()),
         accuracies=accuracies(work.inputs["evaluate"]),
         answers=answers(work),
         curves=tuple(curve(work.inputs[name]) for name in TRAINED),
@@ -94,7 +99,11 @@ def run(work: Work) -> Outcome:
     write_bytes(work.path("report.html"), render(report).encode())
     write_bytes(work.path(CARD), _card(work, report).encode())
     stages = {
-        name: {"key": result.key, "counts": result.counts, "seconds": result.record["seconds"]}
+        name: {
+            "key": result.key,
+            "counts": shown_counts(result, work.inputs),
+            "seconds": result.record["seconds"],
+        }
         for name, result in work.inputs.items()
     }
     exported = work.inputs["export"].metrics["stage"]
@@ -106,41 +115,77 @@ def run(work: Work) -> Outcome:
 
 def _card(work: Work, report: Report) -> str:
     """Markdown about the exported model: its data, contamination, teacher, recipe, provenance."""
-    done, stages = work.inputs, ("overlap", "overlap", "data", "data")
-    places = zip(stages, ("train", "teacher", "val", "pool"), strict=True)
-    files = {(stage, name): done[stage].files[f"{name}.arrow"] for stage, name in places}
+    done, names = work.inputs, dict[str, list[str]]()
+    sets = {"train": "overlap", "teacher": "overlap", "val": "data", "pool": "data"}
+    for name, stage in sets.items():
+        names.setdefault(done[stage].files[f"{name}.arrow"].sha256, []).append(name)
+    if not report.headline.has_pool:
+        names = {digest: [n for n in each if n != "pool"] for digest, each in names.items()}
     data = [
-        DataRow(name, len(work.images(f"{stage}/{name}.arrow")), files[stage, name].sha256)
-        for stage, name in files
+        DataRow(" and ".join(each), len(work.images(f"{sets[each[0]]}/{each[0]}.arrow")), digest)
+        for digest, each in names.items()
+        if each
     ]
     provenance = [
         ProvenanceRow(name, result.key, result.digest, result.record["seconds"])
         for name, result in done.items()
     ]
     sidecar = Exported(done["export"].directory).sidecar
-    return model_card(report, sidecar, data, _teacher(work), provenance)
+    return model_card(report, sidecar, data, teacher_origin(work), provenance)
 
 
-def _teacher(work: Work) -> str:
+def teacher_origin(work: Work) -> str:
+    """Sentences, in Markdown, on how the teacher came to be: which weights, and on which images it
+    was trained in this run."""
     config, made = work.recipe.network, work.inputs["teacher"]
     if config is None:
         titles = [f"{t.title} (weight {t.weight or 1:g})" for t in work.recipe.teachers.values()]
         return (
-            f"The teacher, of several the mean of their probabilities, was given: "
-            f"{', '.join(titles)}; sha256 over the files: `{made.digest_of('model*')}`."
+            f"The teacher, of several the mean of their probabilities, was given, and nothing of "
+            f"it was trained in this run: {', '.join(titles)}; sha256 over the files: "
+            f"`{made.digest_of('model*')}`."
         )
-    weights = made.files["model.pdparams"].sha256
-    origin = "trained on `teacher`" if config.weights is None else "given with its weights"
-    return f"The teacher, {config.model.name}, was {origin}; sha256 of the weights: `{weights}`."
+    digest = made.files["model.pdparams"].sha256
+    return f"The teacher, {config.model.name}, {_made(work, config)} sha256 of it: `{digest}`."
 
 
-def stage_row(result: Result) -> StageRow:
-    """The row of a finished stage in the table of stages."""
-    counts, seconds = result.counts, result.record["seconds"]
+def _made(work: Work, config: TeacherConfig) -> str:
+    """How the teacher `config` was made, a sentence without its subject."""
+    train, weights = config.train, _given_weights(config, work.inputs["teacher"])
+    if train is None:
+        return f"has {weights} as they are: nothing of it was trained in this run."
+    files = work.inputs["overlap"].files
+    is_train = files["teacher.arrow"].sha256 == files["train.arrow"].sha256
+    images = counted(len(work.images("overlap/teacher.arrow")), "image")
+    images = f"the {images} of `{'train' if is_train else 'teacher'}`"
+    if isinstance(train, Probe):
+        return (
+            f"has {weights}, but for its classifier, which was fitted in this run to the labels of "
+            f"{images} (a probe: logistic regression)."
+        )
+    how = f"on {images}, {counted(train.epochs, 'epoch')} at {train.image_size} pixels"
+    if config.weights is None:
+        return f"was trained in this run from random weights {how}."
+    return f"has {weights}, all of which were trained further in this run {how}."
+
+
+def _given_weights(config: TeacherConfig, made: Result) -> str:
+    """The weights that were given for the teacher, in words; "" without any."""
+    if config.weights is None:
+        return ""
+    path, name = Path(config.weights), config.model.name
+    is_published = is_here(name) and name in published_weights() and published_file(name) == path
+    kind = "the weights published under this name" if is_published else "the weights given"
+    return f"{kind} (`{path.name.replace('`', '')}`, sha256 `{made.inputs['teacher.weights']}`)"
+
+
+def stage_row(result: Result, done: Mapping[str, Result]) -> StageRow:
+    """The row of a finished stage, one of `done`, in the table of stages."""
+    counts, seconds = shown_counts(result, done), result.record["seconds"]
     num_images = counts.get("in") or sum(counts.values())
     return StageRow(
         name=result.stage,
-        status="nothing to do" if result.is_empty else "done",
+        finished=result.record.get("finished", "").replace("T", " ").rstrip("Z"),
         images_in=num_images or None,
         images_out=counts.get("kept", counts.get("out")),
         seconds=seconds,
@@ -250,11 +295,14 @@ def clean_accuracies(done: Mapping[str, Result]) -> tuple[CleanRow, ...]:
 
 def selection(work: Work) -> tuple[SelectionSummary, int]:
     """(images selected and the teacher's entropies, pictures that cannot be read any more)."""
+    policy = work.recipe.select.policy
+    if policy == "none" or not has_pool(work.inputs["data"]):
+        return SelectionSummary(policy), 0
     rows = work.table("select/selection.parquet")
     scores, _ = np.histogram(rows["score"].to_numpy(), _BINS, (0, 1))
     samples, num_unreadable = class_samples(work, rows)
     found = SelectionSummary(
-        policy=work.recipe.select.policy,
+        policy=policy,
         classes=samples,
         scores=_as_histogram(scores, 1),
         entropies=entropies(work.inputs["label"], work.num_classes()),
@@ -312,9 +360,9 @@ def _as_histogram(counts: np.ndarray, highest: float) -> Histogram:
 
 
 def count_rows(done: Mapping[str, Result]) -> list[CountRow]:
-    """in = kept + duplicates + rejected, for the stages that sort images."""
+    """in = kept + duplicates + rejected, for the stages that sort images; without a pool none."""
     rows = []
-    for name in ("dedup", "label", "select"):
+    for name in ("dedup", "label", "select") if has_pool(done["data"]) else ():
         counts = done[name].counts
         rejected = sum(n for reason, n in counts.items() if reason.startswith("rejected"))
         kept = counts["kept"] if "kept" in counts else counts["out"]
@@ -332,6 +380,7 @@ def _headline(work: Work) -> Headline:
         stage=stage,
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],
+        has_pool=has_pool(work.inputs["data"]),
     )
 
 

@@ -20,6 +20,7 @@ from tasks.run.stage import Outcome, Work
 from tasks.stages.label import origin_of
 from tasks.stages.teachers import test_view
 
+_NOT_CHOSEN = {"best": "not among the best k", "random": "not drawn", "none": "policy none"}
 _PIECE = 1 << 18  # rows of the pool at a time: bounds the memory
 
 
@@ -44,7 +45,7 @@ def run(work: Work) -> Outcome:
         counts={
             "in": found.num_offered,
             "kept": num_added,
-            "rejected: not among the best k": found.num_offered - found.num_chosen,
+            f"rejected: {_NOT_CHOSEN[config.policy]}": found.num_offered - found.num_chosen,
             "rejected: already labelled": found.num_chosen - num_added,
             "out": len(merged),
         },

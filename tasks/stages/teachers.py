@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import parse
 from data_catalog.base.files import atomic_path, read_json, write_json, write_table
+from data_catalog.base.words import counted
 from data_catalog.images.columns import REJECTED
 from ppcls_core.data.lost import check_lost, counts_of
 from ppcls_core.data.transforms import Preprocess
@@ -172,7 +173,9 @@ def engines_of(work: Work, size: int) -> Iterator[list[Engine]]:
         fitting = memory // 2 // (_PROCESS + _COPIES * size)
         num, share = max(1, min(fitting, max_threads())), 1
         if num < max_threads():
-            work.monitor.note(f"the teacher in {num} processes: half of the memory holds no more")
+            work.monitor.note(
+                f"the teacher in {counted(num, 'process')}: half of the memory holds no more"
+            )
     engine = Engine("fp32", share, max(1, run_time.workers // num), config.batch_size)
     with work.engines.take(num, max(1, gpus)) as processes:
         yield [replace(engine, process=process) for process in processes]
@@ -187,7 +190,7 @@ def _adopted(work: Work, number: int, config: AnyTeacher) -> Member:
     if isinstance(config, LabelFileConfig):
         target = folder / "labels.parquet"
         num_rows = import_labels(config, classes, work.path(str(target)))
-        work.monitor.note(f"teacher {config.labels}: {num_rows:,} images")
+        work.monitor.note(f"teacher {config.labels}: {counted(num_rows, 'image')}")
         return FileTeacher(path=target)
     if isinstance(config, OnnxConfig):
         return _onnx(work, folder, config, classes)

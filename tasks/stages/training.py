@@ -13,6 +13,7 @@ import paddle
 from data_catalog.base.config import UserError
 from data_catalog.base.errors import settings_named
 from data_catalog.base.files import write_json
+from data_catalog.base.words import counted
 from ppcls_core.data.loader import Replay
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining, Probe, TrainConfig
@@ -146,8 +147,8 @@ def run_of(work: Work, name: str, config: TrainConfig, stored: Replay | None = N
 def train(model: Network, objective: Objective, run: Run) -> Outcome:
     """Train to the end; of several processes each calls this and the first writes the files."""
     an_epoch = len(run.images) // run.config.batch_size
-    steps = f"{run.config.epochs:,} epochs of {an_epoch:,} steps"
-    run.monitor.note(f"{steps}, {run.config.batch_size:,} images a step")
+    steps = f"{counted(run.config.epochs, 'epoch')} of {counted(an_epoch, 'step')}"
+    run.monitor.note(f"{steps}, {counted(run.config.batch_size, 'image')} a step")
     trained = train_model(model, objective, run)
     metrics = {"top1": trained.history[-1]["top1"], "threads": trained.threads}
     return Outcome(FILES, trained.counts, metrics)

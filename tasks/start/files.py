@@ -91,18 +91,25 @@ def write(found: Photos, pool: tuple[Path, Photos] | None, files: Files) -> list
         files.key(path): hashlib.sha256(content).hexdigest() for path, content in made.items()
     }
     # Of both, so that after a kill in between no file is taken for edited.
-    _record(files, before | {key: [*before.get(key, ()), new] for key, new in digests.items()})
+    _record(
+        found, files, before | {key: [*before.get(key, ()), new] for key, new in digests.items()}
+    )
     for path in (files.data / name for name in NAMES):
         if path not in made:
             path.unlink(missing_ok=True)  # as of a pool that is not given any more
     for path, content in made.items():
         write_bytes(path, content)
-    _record(files, kept | {key: [new] for key, new in digests.items()})
+    _record(found, files, kept | {key: [new] for key, new in digests.items()})
     return told
 
 
-def _record(files: Files, digests: Mapping[str, list[str]]) -> None:
-    write_json(files.data / INIT, {"folder": str(files.folder), "files": digests})
+def _record(found: Photos, files: Files, digests: Mapping[str, list[str]]) -> None:
+    rows = [
+        {"reason": why, "number": number, "names": names}
+        for why, (number, names) in found.lost().items()
+    ]
+    record = {"folder": str(files.folder), "left_out": rows, "files": digests}
+    write_json(files.data / INIT, record)
 
 
 def _changes(found: Photos, files: Files) -> Iterator[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_catalog.base.config import UserError, closest
 from data_catalog.base.threads import map_threads
+from data_catalog.base.words import counted
 from data_catalog.images.collect import collect, describe_lost
 from data_catalog.images.columns import Images
 from data_catalog.images.formats import IMAGE_SUFFIXES, text_of
@@ -72,6 +73,18 @@ class Photos:
         for row, reason in sorted(self.left_out.items()):
             found[reason.partition(":")[0]].append(row)
         return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def lost(self) -> dict[str, tuple[int, list[str]]]:
+        """How many files are in no split and the first of them, by reason: rows that were left out,
+        and files that are no image."""
+        ids, reasons = self.images.ids, self.reasons().items()
+        rows = {why: (len(rows), [ids[row] for row in rows[:NUM_SHOWN]]) for why, rows in reasons}
+        others = (one for one in self.images.passed_over if one.reason != "tar" and one.count)
+        files = {
+            f"file passed over: {one.reason}": (one.count, list(one.examples[:NUM_SHOWN]))
+            for one in others
+        }
+        return rows | files
 
     def num_photographs(self, rows: Sequence[int]) -> int:
         """How many photographs the files of `rows` are: one where their bytes are the same."""
@@ -272,9 +285,9 @@ def _drop_small_classes(found: Photos, folder: Path) -> None:
             )
         names = ", ".join(found.classes[label] for label in kept) or "none"
         raise UserError(
-            f"{folder}: found {len(kept)} classes with {MIN_TRAIN} images or more that can be read "
-            f"({names}), expected two or more: put the images of each class into a folder of its "
-            "own, or give --labels, a list of `path label` lines"
+            f"{folder}: found {counted(len(kept), 'class')} with {MIN_TRAIN} images or more that "
+            f"can be read ({names}), expected two or more: put the images of each class into a "
+            "folder of its own, or give --labels, a list of `path label` lines"
         )
     new = {label: number for number, label in enumerate(kept)}
     for row, label in enumerate(found.label.tolist()):

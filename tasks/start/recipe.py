@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.published import published_weights
 from ppcls_core.models.weights.files import published_file
 from ppcls_core.report.intervals import wilson
@@ -89,14 +90,18 @@ def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Si
         p = 10 if num_classes >= MANY_CLASSES else 1
         select = (
             f"{{k: {k}, p: {p}}}  # of {num_pool:,} pool images the {k:,} best a class; "
-            f"an image serves {'up to ' * (p > 1)}{p} class{'es' * (p > 1)}"
+            f"an image serves {'up to ' * (p > 1)}{counted(p, 'class')}"
         )
     else:
         select = "{policy: none}  # no pool was given: the labelled images alone"
-    num_val = len(found.rows("val"))
+    pool = f"{num_pool:,} in the pool" if num_pool else "no pool"
+    about = (
+        f"{counted(num_classes, 'class')}; {counted(num_train, 'image')} to train on, "
+        f"{len(found.rows('val')):,} to validate, {pool}"
+    )
     return f"""\
-# {num_classes} classes; {num_train:,} images to train on, {num_val:,} to validate, {num_pool:,} in
-# the pool. Sized for {size.about}.
+# {about}.
+# Sized for {size.about}.
 # Written by `ssld init`; every line is yours to change, and `ssld status` checks it.
 data:
   labelled: {data["labelled"]}  # train and val
@@ -146,8 +151,8 @@ def _training_text(name: str, num_images: int, batch: int, lr: float, size: Size
     epochs = max(round(steps / an_epoch), MIN_EPOCHS if steps > an_epoch else 1)
     timing = "" if epochs >= LONG else f"\n  schedule: {_flow(schedule(epochs))}"
     return (
-        f"  epochs: {epochs}  # of {an_epoch:,} steps: {epochs * an_epoch:,} steps\n"
-        f"  batch_size: {batch}  # images a step\n"
+        f"  epochs: {epochs}  # of {counted(an_epoch, 'step')}: "
+        f"{counted(epochs * an_epoch, 'step')}\n  batch_size: {batch}  # images a step\n"
         f"  image_size: {image_size}  # pixels a side\n"
         f"  lr: {lr * share.rate:.3g}  # for this batch size{timing}"
     )
@@ -185,8 +190,9 @@ def warnings_of(found: Photos, size: Size) -> list[str]:
         told.append(f"fewer than {FEW_IMAGES} training images: {', '.join(poor[:10])}{more}")
     if num.min() and num.max() >= UNEQUAL * num.min():
         told.append(
-            f"classes are unequal: {num.max():,} images of {found.classes[int(num.argmax())]}, "
-            f"{num.min():,} of {found.classes[int(num.argmin())]}"
+            f"classes are unequal: {counted(int(num.max()), 'image')} of "
+            f"{found.classes[int(num.argmax())]}, {num.min():,} of "
+            f"{found.classes[int(num.argmin())]}"
         )
     num_val, val = len(found.rows("val")), found.per_class("val")
     if not val.all():
@@ -195,10 +201,13 @@ def warnings_of(found: Photos, size: Size) -> list[str]:
     if num_val < FEW_VAL:
         low, high = wilson(0.8, num_val)
         told.append(
-            f"{num_val} validation images: an accuracy of 80 % could be "
+            f"{counted(num_val, 'validation image')}: an accuracy of 80 % could be "
             f"{percent(low)} to {percent(high)} %"
         )
     sides = np.array([min(found.sizes[row]) for row in found.sizes if found.split[row]])
     if len(sides) and (small := int((sides < size.image_size).sum())):
-        told.append(f"{small:,} images have a side under the {size.image_size} pixels trained on")
+        told.append(
+            f"{counted(small, 'image has', 'images have')} a side under the {size.image_size} "
+            "pixels trained on"
+        )
     return told

@@ -13,6 +13,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
 from data_catalog.images.columns import read_images
 from flows import dashboard
+from ppcls_core.cli import dedup as command
 from ppcls_core.dedup.decisions import REVIEWED, Decision, Verdict, append_decision
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import STAGES, needed_for
@@ -179,3 +180,23 @@ def test_decisions_are_honoured_and_the_search_is_not_made_again(
 def test_a_file_of_decisions_that_is_not_there_is_told() -> None:
     with pytest.raises(UserError, match=r"dedup\.reviewed: .*no such file"):
         load_recipe(str(TINY), ["dedup.reviewed=/nowhere/reviewed.jsonl"])
+
+
+def test_a_review_of_a_stage_leaves_nothing_but_decisions(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = (finished / "dedup").iterdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("SSLD_HOME", str(tmp_path / "home"))
+    seen = []
+
+    def page(*_: object) -> None:
+        seen.append(sorted(Path().iterdir()))
+        with pytest.raises(UserError, match="another review, process"):
+            command._review_stage(folder)
+
+    monkeypatch.setattr(command, "resolve_name", lambda _: page)
+    command._review_stage(folder)
+    assert seen == [[]]
+    assert list(Path().iterdir()) == []

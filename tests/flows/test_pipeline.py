@@ -2,6 +2,7 @@
 
 import errno
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -24,11 +25,12 @@ from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from ppcls_core.runtime.processes import ChildDied
 from tasks.dag import STAGES, following, needed_for
 from tasks.recipe import DISTILLED, load_recipe
-from tasks.run.counts import left_out
+from tasks.run.counts import has_pool, left_out, shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Store
 from tasks.stages import export, label
+from tasks.start.record import RECORD
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
@@ -391,3 +393,38 @@ def test_a_recipe_of_data_teacher_and_student_runs(tmp_path: Path) -> None:
     for stage in needed_for("report"):
         session.run(stage, SilentMonitor())
     assert session.done["evaluate"].metrics
+
+
+def test_a_recipe_without_a_pool_says_so_wherever_it_is_read(store: Path, tmp_path: Path) -> None:
+    """The training images stand for the pool, and what `ssld init` left out is told with them."""
+    names = ("few.yaml", *(f"few/{name}.tar" for name in ("train", "val")))
+    (tmp_path / "few").mkdir()
+    for name in names:
+        shutil.copyfile(TINY.parent / name, tmp_path / name)
+    data = (tmp_path / "few.yaml").read_text().replace("pool.tar", "train.tar")
+    (tmp_path / "few.yaml").write_text(data.replace("planted: planted.csv\n", ""))
+    lost = {"reason": "is a copy", "number": 4, "names": ["a/1.jpg", "a/2.jpg", "a/3.jpg"]}
+    write_json(tmp_path / RECORD, {"left_out": [lost]})
+    recipe = tmp_path / "no_pool.yaml"
+    recipe.write_text(TINY.read_text())
+    session = Session(load_recipe(str(recipe), ["select.policy=none"]), Store(store))
+    for stage in needed_for("report"):
+        session.run(stage, SilentMonitor())
+    done = session.done
+    assert not has_pool(done["data"])
+    assert shown_counts(done["data"], done) == {"train": 30, "val": 27, "pool": 0}
+    assert shown_counts(done["select"], done) == {"in": 30, "kept": 0, "out": 30}
+    rows = [(row.stage, row.number) for row in left_out(done.values()) if row.number]
+    assert rows == [("ssld init", 4)]
+    page = done["report"].path("report.html").read_text()
+    card = done["report"].path("model_card.md").read_text()
+    for text in (page, card):
+        assert re.search(r"(<strong>)?30(</strong>)? labelled images alone, without a pool", text)
+        assert "is a copy" in text
+        assert "pool image" not in text
+        assert "not among the best" not in text
+    assert (
+        "was trained in this run from random weights on the 30 images of `train`, 2 epochs" in card
+    )
+    assert "| train and teacher | 30 |" in card
+    assert "| pool |" not in card

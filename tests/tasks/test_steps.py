@@ -67,7 +67,7 @@ def test_a_batch_of_more_images_than_there_are_is_told(name: str, num: int) -> N
     recipe = load_recipe("demo", [f"{name}.batch_size={num}", "select.k=100"])
     assert next(each for each in steps_of(recipe, DEMO, 10) if each.stage == name).an_epoch == 1
     recipe = load_recipe("demo", [f"{name}.batch_size={num + 1}", "select.k=100"])
-    with pytest.raises(UserError, match=f"`{name}.batch_size` is .* only {num} images"):
+    with pytest.raises(UserError, match=f"`{name}.batch_size` is .* only {num:,} images"):
         steps_of(recipe, DEMO, 10)
 
 

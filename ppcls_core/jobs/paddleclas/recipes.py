@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from data_catalog.base.config import UserError, override, parse_value
+from data_catalog.base.words import counted
 
 TABLE = Path(__file__).resolve().parents[3] / "configs" / "paddleclas.csv"
 _IMAGENET, _FLOWERS = ("ILSVRC2012", 1000), ("flowers102", 102)  # folder, classes
@@ -88,7 +89,8 @@ def near_recipes(name: str, others: str = "") -> str:
     found = [known for known, model in models.items() if model == last]
     found = found or [known for known, model in models.items() if last in model]
     if len(found) > 3:
-        return f"; {len(found)} recipes are called so in part: `ppcls recipe '*{last}*'`"
+        num = counted(len(found), "recipe is", "recipes are")
+        return f"; {num} called so in part: `ppcls recipe '*{last}*'`"
     alike = get_close_matches(last, models.values(), n=1)
     found = found or [known for known, model in models.items() if model in alike]
     if found:

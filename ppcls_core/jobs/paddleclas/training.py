@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.data import augment
 from ppcls_core.data.augment import AutoAugment, CenterCrop, Mixup, RandomCrop, Resize
 from ppcls_core.engine.config import CLASSIC
@@ -147,8 +148,8 @@ def _mix(form: PaddleClasConfig, train: Train, where: str) -> augment.BatchOpera
         return Mixup(alpha=0.2)
     if len(train.mix) != 1:
         raise UserError(
-            f"{where}: use_mix is True, but TRAIN.mix has {len(train.mix)} operators, expected "
-            "one, such as `mix: [{MixupOperator: {alpha: 0.2}}]`"
+            f"{where}: use_mix is True, but TRAIN.mix has {counted(len(train.mix), 'operator')}, "
+            "expected one, such as `mix: [{MixupOperator: {alpha: 0.2}}]`"
         )
     return train.mix[0].ours()
 

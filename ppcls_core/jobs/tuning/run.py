@@ -9,6 +9,7 @@ import yaml
 from data_catalog.base.config import override
 from data_catalog.base.errors import UserError
 from data_catalog.base.files import write_bytes, write_csv
+from data_catalog.base.words import counted
 from ppcls_core.jobs.job import load_job, read_settings
 from ppcls_core.jobs.tuning.rows import TrialRow, Trials
 from ppcls_core.jobs.tuning.settings import SearchSettings
@@ -50,11 +51,11 @@ def make_search(
     epochs, every = job.learning.epochs, job.learning.eval_every
     if how.prune and (epochs - 1) // every * every < max(1, epochs // WARM_UP):
         log(
-            f"no trial can be pruned: one of {epochs} epochs, validated every {every}, has nothing "
-            f"to compare before its end (`{job.key('eval_every')}`)"
+            f"no trial can be pruned: one of {counted(epochs, 'epoch')}, validated every {every}, "
+            f"has nothing to compare before its end (`{job.key('eval_every')}`)"
         )
     if space.size is not None and (how.trials or 0) > space.size:
-        log(f"--trials {how.trials}: the space has {space.size} points")
+        log(f"--trials {how.trials}: the space has {counted(space.size, 'point')}")
     return HyperSearch(
         config,
         tuple(settings),

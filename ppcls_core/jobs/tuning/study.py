@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from data_catalog.base.errors import UserError
 from data_catalog.base.files import LockHeld, digest_of, locked
+from data_catalog.base.words import counted
 from ppcls_core.jobs.job import Job
 from ppcls_core.jobs.tuning.rows import TrialRow, Trials, best_of
 from ppcls_core.jobs.tuning.settings import Sampler
@@ -325,8 +326,8 @@ def found(search: HyperSearch, study: optuna.Study) -> Trials:
     failed = [row for row in rows if row.state == "failed"]
     if failed and len(failed) == len(rows):
         raise UserError(
-            f"all {len(failed)} trials failed; the first, with {' '.join(failed[0].overrides)}: "
-            f"{failed[0].reason}"
+            f"all {counted(len(failed), 'trial')} failed; the first, with "
+            f"{' '.join(failed[0].overrides)}: {failed[0].reason}"
         )
     return Trials(tuple(rows), best_of(rows), _importance(study, complete))
 

@@ -25,6 +25,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from data_catalog.base.words import counted
+
 Value = np.ndarray | int | float | str
 
 LONGEST_NAME = 1000  # characters
@@ -93,7 +95,9 @@ def check_name(name: Any) -> str:
     if type(name) is not str:
         raise BadPickle(f"a name is a {type(name).__name__}, not text")
     if len(name) > LONGEST_NAME:
-        raise BadPickle(f"a name has {len(name)} characters, expected at most {LONGEST_NAME}")
+        raise BadPickle(
+            f"a name has {counted(len(name), 'character')}, expected at most {LONGEST_NAME}"
+        )
     try:
         name.encode()
     except UnicodeEncodeError:

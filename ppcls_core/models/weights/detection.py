@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from ppcls_core.models.registry import spec_of
 from ppcls_core.models.specs import ModelSpec
 from ppcls_core.models.specs.mobilenet import MobileNetV3Spec
@@ -38,8 +39,9 @@ def detection_state(model: str | ModelSpec, state: Mapping[str, Value]) -> dict[
     misfits = sorted(names.keys() ^ set(backbone))
     if misfits:
         raise UserError(
-            f"weights of another model: {len(misfits)} entries are missing or unexpected, such as "
-            f"'{misfits[0]}'; give the name or spec that they were trained with"
+            f"weights of another model: {counted(len(misfits), 'entry is', 'entries are')} missing "
+            f"or unexpected, such as '{misfits[0]}'; give the name or spec that they were trained "
+            "with"
         )
     return {names[key]: state[key] for key in backbone}
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.base.files import read_json
+from data_catalog.base.words import counted
 
 # In the folder of a training: its settings and, under INPUTS, digests of its images and weights.
 SETTINGS, INPUTS = "job.json", "inputs"
@@ -26,5 +27,6 @@ def said_of(weights: Path) -> str:
     if found is None or not isinstance(model := found[1].get("model"), dict):
         return ""
     spec = "".join(f", {key} {value}" for key, value in (model.get("spec") or {}).items())
-    classes = found[1].get("num_classes")
-    return f"; {found[0]} says that they are of {model.get('name')}{spec} with {classes} classes"
+    num = found[1].get("num_classes")
+    classes = f" with {counted(num, 'class')}" if isinstance(num, int) else ""
+    return f"; {found[0]} says that they are of {model.get('name')}{spec}{classes}"

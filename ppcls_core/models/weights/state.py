@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
 from data_catalog.published import published_weights, static_names
 from ppcls_core.models.weights.files import load_state
 from ppcls_core.models.weights.record import said_of
@@ -66,17 +67,16 @@ def load_weights(
         raise misfits_error(path, misfits)
     if unexpected:
         shown = ", ".join(unexpected[:5])
-        _log.warning(
-            f"{path}: {len(unexpected)} entries that are not the model's left out: {shown}"
-        )
+        num = counted(len(unexpected), "entry that is", "entries that are")
+        _log.warning(f"{path}: {num} not the model's left out: {shown}")
     for name, tensor in own.items():
         if name not in left:
             tensor.set_value(_in_dtype(np.asarray(state[name]), _dtype_of(tensor)))
     if on_new_classifier and left:
         got, expected = _num_classes(own, state, left)
         on_new_classifier(
-            f"{path}: the classifier is new: the weights are for {got} classes, the model has "
-            f"{expected}; {' and '.join(left)} left as initialised"
+            f"{path}: the classifier is new: the weights are for {counted(got, 'class')}, the "
+            f"model has {expected}; {' and '.join(left)} left as initialised"
         )
 
 
@@ -198,8 +198,8 @@ def _num_classes(
 def _classes_error(path: Path, classes: tuple[int, int]) -> UserError:
     got, expected = classes
     return UserError(
-        f"{path}: the weights are for {got} classes, the model has {expected}: give weights for "
-        f"{expected} (or, for a model of {got}, type `-o num_classes={got}`)"
+        f"{path}: the weights are for {counted(got, 'class')}, the model has {expected}: give "
+        f"weights for {expected} (or, for a model of {got}, type `-o num_classes={got}`)"
     )
 
 
@@ -214,5 +214,5 @@ def misfits_error(path: Path, misfits: list[str], remedy: str = _REMEDY) -> User
     of where that lies beside them."""
     lines = misfits[:10] + ([f"and {len(misfits) - 10} more"] if len(misfits) > 10 else [])
     listed = "\n  ".join(lines)
-    what = f"{len(misfits)} entries do not fit the model"
+    what = f"{counted(len(misfits), 'entry does', 'entries do')} not fit the model"
     return UserError(f"{path}: {what}: {remedy}{said_of(path)}\n  {listed}")

@@ -99,7 +99,7 @@ def test_as_many_of_the_highest_count_as_topk_says(folder):
     assert found.topk == 1.0  # of three classes
     assert lines[-1] == f"top1:{found.top1:.4f} top3:1.0000 images:6"
     assert table.read_text().startswith("class,name,num_images,top1,top3\n")
-    assert lines[-2] == "top3 is always 1: there are 3 classes (topk)"
+    assert lines[-2] == "top3 is always 1 with 3 classes (topk)"
     evaluate_job(load(f"weights={made}", "topk=1"), lines.append, table)
     assert lines[-1] == f"top1:{found.top1:.4f} images:6"
     assert table.read_text().startswith("class,name,num_images,top1\n0,,2,")

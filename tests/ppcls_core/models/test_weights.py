@@ -131,7 +131,7 @@ def test_malformed_safetensors_are_refused(tmp_path):
         path.write_bytes(raw)
         with pytest.raises(UserError, match="not a weights file"):
             load_state(path)
-    with pytest.raises(UserError, match="1001 characters"):
+    with pytest.raises(UserError, match="1,001 characters"):
         load_state(safetensors(path, "w" * 1001, "F32", [2], bytes(8)))
 
 
@@ -406,7 +406,7 @@ def test_misfits_are_listed_and_change_nothing(tmp_path, change, line, on_new):
     state = {name: array + 1 for name, array in before.items()} | change
     state = {name: value for name, value in state.items() if value is not None}
     save_state(tmp_path / "w.pdparams", state)
-    with pytest.raises(UserError, match="1 entries do not fit the model: check that") as caught:
+    with pytest.raises(UserError, match="1 entry does not fit the model: check that") as caught:
         load_weights(model, tmp_path / "w.pdparams", on_new)
     assert line in str(caught.value)
     for name, array in state_of(model).items():

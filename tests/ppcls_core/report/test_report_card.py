@@ -33,12 +33,11 @@ def test_it_names_accuracy_data_teacher_and_provenance():
     )
     rows = [line for line in text.splitlines() if "ResNet18\\_vd |" in line]
     assert rows == [
-        "| baseline | ResNet18\\_vd | 48 | 50.0 | 43.1 to 56.9 | 90.0 |  |  | 1,234,567 |",
-        "| fix | ResNet18\\_vd | 64 | 60.0 | 53.1 to 66.5 | 95.0 | +10.0 | +2.0 to +18.0 "
-        "| 1,234,567 |",
+        "| baseline | ResNet18\\_vd | 48 | 50.0 | 43.1 to 56.9 |  |  | 1,234,567 |",
+        "| fix | ResNet18\\_vd | 64 | 60.0 | 53.1 to 66.5 | +10.0 | +2.0 to +18.0 | 1,234,567 |",
     ]
     assert "| train | 1,280 | `" + "ab" * 32 + "` |" in text
-    assert "Of 1,000 pool images 60 were removed" in text
+    assert "Of 1,000 pool images 60 showed a validation image and were removed" in text
     assert "to test the search, it found 19" in text
     assert "The teacher was given." in text
     assert f"| label | `{'k' * 20}` | `{'d' * 64}` | 1.2 |" in text
@@ -52,6 +51,19 @@ def test_names_cannot_break_out_of_it():
     assert "99" not in text
 
 
+def test_a_top5_is_told_where_it_can_be_wrong():
+    assert "top-5" not in card(classes=tuple("abcde"))
+    assert "| 53.1 to 66.5 | 95.0 |" in card(classes=tuple("abcdef"))
+
+
+def test_without_a_pool_it_speaks_of_none():
+    text = card(headline=Headline(0.6, images_labelled=54, has_pool=False), too_few_features=3)
+    assert "it learnt from 54 labelled images alone, without a pool" in text
+    assert "There was no pool" in text
+    assert "pool image" not in text
+    assert "kept image" not in text
+
+
 def test_every_table_row_has_as_many_cells_as_its_head():
-    for table in re.findall(r"(?:^\|.*\n)+", card(), re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\n)+", card(tuple("abcdef")), re.MULTILINE):
         assert len({line.count(" | ") for line in table.splitlines() if "---" not in line}) == 1

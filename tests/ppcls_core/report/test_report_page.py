@@ -118,8 +118,8 @@ def full_report() -> Report:
         created_utc="2026-01-02 03:04 UTC",
         headline=Headline(top1=0.812, gain=6.25, images_labelled=2709, duplicates_removed=43),
         stages=(
-            StageRow("teacher", "cached", 800, 799, 3725.0, 58.21, "3fa92c", "from a past run"),
-            StageRow("export", "not run"),
+            StageRow("teacher", "2026-01-02 03:04:05", 800, 799, 3725.0, 58.21, "3fa92c"),
+            StageRow("export"),
         ),
         accuracies=(
             AccuracyRow("teacher", "ResNet50_vd", 224, 0.8952, 0.9919, 372, None, 23529322),
@@ -185,7 +185,7 @@ def hostile_report() -> Report:
         title=word,
         created_utc=word,
         answers=hostile_answers(),
-        stages=(StageRow(word, word, 1, 1, 1.0, 1.0, word, word),),
+        stages=(StageRow(word, word, 1, 1, 1.0, 1.0, word),),
         accuracies=(replace(report.accuracies[0], label=word, architecture=word),),
         curves=(replace(report.curves[0], stage=word, x_name=word),),
         duplicates=(
@@ -284,7 +284,8 @@ def test_sections_have_their_headings_in_order(full: Page) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_accuracy_numbers_are_the_models(full: Page) -> None:
+def test_accuracy_numbers_are_the_models() -> None:
+    full = Page(page.render(replace(full_report(), answers=Answers())))
     assert full.body("accuracy") == [
         ["teacher", "ResNet50_vd", "89.5", "99.2", "\u2013", "\u2013", "224", "372", "23,529,322"],
         [
@@ -316,7 +317,7 @@ def test_mistakes_are_the_students(full: Page) -> None:
     rows = [["dress", "hat", "1", "2"], ["shirt", "hat", "1", "2"]]
     assert full.body("mistakes") == rows
     text = " ".join(full.text["mistakes"].split())
-    assert "1 images. dress, the student says hat (80.0 %; the teacher is right at 80.0 %)" in text
+    assert "1 image. dress, the student says hat (80.0 %; the teacher is right at 80.0 %)" in text
     assert full.body("classes") == [
         ["dress", "2", "100.0", "50.0", "50.0"],
         ["shirt", "2", "50.0", "0.0", "50.0"],
@@ -346,10 +347,10 @@ def test_many_classes_have_no_matrix() -> None:
 
 def test_stage_numbers_are_the_models(full: Page) -> None:
     assert full.body("stages") == [
-        ["teacher", "cached", "800", "799", "1\u00a0h 02\u00a0min", "100.0", "58.2", "3fa92c",
-         "from a past run"],
-        ["export", "not run", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", ""],
-        ["all", "", "", "", "1\u00a0h 02\u00a0min", "", "", "", ""],
+        ["teacher", "2026-01-02 03:04:05", "800", "799", "1\u00a0h 02\u00a0min", "100.0", "58.2",
+         "3fa92c"],
+        ["export", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013"],
+        ["all", "", "", "", "1\u00a0h 02\u00a0min", "", "", ""],
     ]  # fmt: skip
 
 
@@ -390,7 +391,7 @@ def test_a_search_by_itself_has_a_page() -> None:
     assert {tag for tag, _ in content.elements} <= ELEMENTS
     assert all(not key.startswith("on") for _, attributes in content.elements for key in attributes)
     empty = Page(page.render_search(SearchReport({"in": 0, "duplicates": 0}, within=True)))
-    assert "No canaries were planted" in empty.text["recall"]
+    assert "No altered copies were searched for" in empty.text["recall"]
     assert "nor nearly" in empty.text["pairs"]
 
 
@@ -472,6 +473,11 @@ def test_settings_versions_and_files_are_shown(full: Page) -> None:
             "5 pool images were labelled, 1 other showed a validation image and was removed.",
         ),
         (
+            Headline(0.5, images_labelled=54, duplicates_removed=1, has_pool=False),
+            "The student reaches 50.0 % top-1; it learnt from 54 labelled images alone, without a "
+            "pool.",
+        ),
+        (
             Headline(duplicates_removed=2),
             "2 pool images showed a validation image and were removed.",
         ),
@@ -487,6 +493,28 @@ def test_summary(headline: Headline, sentence: str) -> None:
 
 def test_the_page_begins_with_the_summary(full: Page) -> None:
     assert page.summary(full_report().headline) in full.text[""].replace("\u00a0", " ")
+
+
+def test_without_a_pool_nothing_speaks_of_one() -> None:
+    headline = Headline(0.5, images_labelled=54, duplicates_removed=1, has_pool=False)
+    text = Page(page.render(replace(full_report(), headline=headline))).text
+    assert "54 labelled images alone, without a pool" in text[""].replace("\u00a0", " ")
+    assert "There is no pool" in text["contamination"]
+    assert "There is no pool" in text["selection"]
+    every = " ".join(text[section] for section in ("", "contamination", "selection"))
+    assert not re.search("pool image|images of the pool|pool's", every)
+
+
+def test_a_selection_of_nothing_is_no_table_of_empty_classes() -> None:
+    report = Report("t", "now", selection=SelectionSummary("none"))
+    assert "select.policy: none" in Page(page.render(report)).text["selection"]
+
+
+@pytest.mark.parametrize(("num", "has_top5"), [(3, False), (5, False), (6, True)])
+def test_a_top5_that_cannot_be_wrong_is_not_shown(num: int, has_top5: bool) -> None:
+    answers = some_answers(tuple(map(str, range(num))))
+    html = page.render(replace(full_report(), answers=answers))
+    assert ("Top-5" in html) == has_top5
 
 
 def test_an_empty_report_says_so_in_words() -> None:
@@ -525,7 +553,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
     report = Report(
         "odd",
         "now",
-        stages=(StageRow("s", "failed", 0, 0, math.nan, math.inf),),
+        stages=(StageRow("s", "", 0, 0, math.nan, math.inf),),
         accuracies=(AccuracyRow("fixed", "n", 224, math.nan, math.nan, 0, math.nan, 0),),
         planted=(PlantedRow("none", 0, 0),),
         selection=SelectionSummary(classes=(ClassSample("hat", 0, 10, None),)),
@@ -533,7 +561,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
     content = Page(page.render(report))
     dash = "\u2013"
     assert content.body("accuracy") == [["fixed", "n", dash, dash, dash, dash, "224", "0", "0"]]
-    assert content.body("stages")[0] == ["s", "failed", "0", "0", dash, dash, dash, dash, ""]
+    assert content.body("stages")[0] == ["s", dash, "0", "0", dash, dash, dash, dash]
     assert content.body("contamination")[0] == ["none", "0", "0", dash, dash]
     assert "no picture" in content.text["selection"]
 

@@ -123,7 +123,7 @@ def test_a_model_that_does_not_load_ends_the_server(model, tmp_path):
     with serve(tmp_path) as (_, process):
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
-    assert "names 1 classes, but the model has 3" in " ".join(errors.split())
+    assert "names 1 class, but the model has 3" in " ".join(errors.split())
     assert "Traceback" not in errors
 
 

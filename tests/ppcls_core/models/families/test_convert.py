@@ -74,7 +74,7 @@ def test_a_tar_is_pretrained_weights(weights, tmp_path, caplog):
     shutil.rmtree(tmp_path / "w_pretrained")
     built = build_model(NAME, pretrained=tmp_path / "w_pretrained")  # as PaddleClas names it
     assert_equal(state_of(built), load_state(weights))
-    assert "1 entries that are not the model's left out: conv1_weights_velocity_0" in caplog.text
+    assert "1 entry that is not the model's left out: conv1_weights_velocity_0" in caplog.text
 
 
 def test_what_is_not_the_model_s_is_left_out_and_told(weights, tmp_path):

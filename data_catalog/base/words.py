@@ -1,0 +1,15 @@
+"""Numbers of things in words, as all that a user reads has them."""
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`number` things: "1 image", "1,200 images", "2 classes"; `plural` where it is no regular
+    one, or more than one word changes: `counted(n, "image shows", "images show")`."""
+    return f"{number:,} {noun if number == 1 else plural or _plural(noun)}"
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "tch")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
