@@ -18,6 +18,7 @@ import yaml
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json
 from data_catalog.images.columns import read_images
+from data_catalog.recipes import INIT
 from flows.status import statuses
 from ppcls_core.dedup.canaries import recall
 from ppcls_core.runtime import shards
@@ -30,7 +31,6 @@ from tasks.run.session import Session
 from tasks.run.stage import Work
 from tasks.run.store import Store
 from tasks.stages import export, label
-from tasks.start.record import RECORD
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
@@ -404,7 +404,7 @@ def test_a_recipe_without_a_pool_says_so_wherever_it_is_read(store: Path, tmp_pa
     data = (tmp_path / "few.yaml").read_text().replace("pool.tar", "train.tar")
     (tmp_path / "few.yaml").write_text(data.replace("planted: planted.csv\n", ""))
     lost = {"reason": "is a copy", "number": 4, "names": ["a/1.jpg", "a/2.jpg", "a/3.jpg"]}
-    write_json(tmp_path / RECORD, {"left_out": [lost]})
+    write_json(tmp_path / INIT, {"left_out": [lost]})
     recipe = tmp_path / "no_pool.yaml"
     recipe.write_text(TINY.read_text())
     session = Session(load_recipe(str(recipe), ["select.policy=none"]), Store(store))

@@ -62,7 +62,7 @@ def test_a_class_with_too_few_images():
     model = network(3)
     fit_classifier(model, features[three], labels[three], 0)
     assert np.isfinite(model.classifier.weight.numpy()).all()
-    with pytest.raises(UserError, match=r"class 2 has 1 labelled images .* two images or more"):
+    with pytest.raises(UserError, match=r"class 2 has 1 labelled image .* two images or more"):
         fit_classifier(model, features[one], labels[one], 0)
 
 

@@ -114,7 +114,7 @@ def nan() -> np.ndarray:
         (pa.table({"image_id": ["a", None], "o": [[1.0, 2, 3, 4]] * 2}), {}, "row 2 .*has no"),
         (pa.table({"image_id": IDS[:2], "o": [[1.0, 2, 3, 4], [1.0]]}), {}, "row 2 .*has 1"),
         (pa.table({"image_id": IDS[:2], "o": [[1.0, 2, 3, 4], None]}), {}, "row 2 .*has 0"),
-        (pa.table({"image_id": IDS[:2], "o": [["w"], ["x"]]}), {}, "has 1 numbers"),
+        (pa.table({"image_id": IDS[:2], "o": [["w"], ["x"]]}), {}, "has 1 number,"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_row(tmp_path, rows, given_as, message):

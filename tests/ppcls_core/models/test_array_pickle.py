@@ -251,7 +251,7 @@ def test_hostile_bytes_by_hand(tmp_path):
         two + b"]U\x01wK\x02s.": "items of a list",
         two + b"}(U\x01wu.": "malformed",
         four + b"}\x8c\x03\xed\xa0\x80K\x01s.": "cannot be encoded in UTF-8",
-        two + b"}X\xe9\x03\0\0" + b"w" * 1001 + b"K\x01s.": "1001 characters",
+        two + b"}X\xe9\x03\0\0" + b"w" * 1001 + b"K\x01s.": "1,001 characters",
         two + b"}U\x01wNs.": "NoneType, not an array",
         two + b"}U\x01w]s.": "list, not an array",
         two + b"}U\x01wcnumpy\nndarray\ns.": "type, not an array",
