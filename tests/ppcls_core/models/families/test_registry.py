@@ -103,7 +103,7 @@ def test_images_too_small_for_the_network_are_refused():
 
 @pytest.mark.parametrize("num_classes", [0, -1, 100_001])
 def test_number_of_classes_is_checked(num_classes):
-    with pytest.raises(UserError, match=f"got {num_classes} classes, expected 1 to 100,000"):
+    with pytest.raises(UserError, match=f"got {num_classes:,} classes, expected 1 to 100,000"):
         build_model("ResNet18_vd", num_classes=num_classes, spec=TINY)
 
 
