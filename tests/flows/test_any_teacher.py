@@ -97,6 +97,7 @@ def stored(made: Made, store: Path, settings: list[str]) -> tuple[np.ndarray, np
     return got, made.logprobs[np.searchsorted(made.ids, list(images.ids))]
 
 
+@pytest.mark.slow
 def test_an_onnx_teacher_labels_as_the_network_and_runs_to_the_end(made, store):
     settings = of({"onnx": str(made.folder / onnx.ONNX)}, "label.views=2")
     got, want = stored(made, store, settings)

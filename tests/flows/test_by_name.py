@@ -98,6 +98,7 @@ def test_a_server_is_given_the_folder(
 
 
 @pytest.mark.parametrize("stage", ["dedup", "overlap"])
+@pytest.mark.slow
 def test_a_stages_pairs_are_judged_into_a_file_for_the_recipe(
     done: dict[str, Result], ppcls: Ppcls, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

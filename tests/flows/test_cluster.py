@@ -164,6 +164,7 @@ def test_what_a_gpu_is_for_goes_to_workers_that_have_one(
     assert (head._room, given) == (room, [{kind: 1}])
 
 
+@pytest.mark.slow
 def test_a_cluster_makes_the_same_files(near: Hosts, tmp_path: Path) -> None:
     run_shards(job(tmp_path / "here", numbers), SilentMonitor())
     monitor = Listener()
@@ -188,6 +189,7 @@ def test_a_search_by_itself_finds_the_same(near: Hosts, tmp_path: Path) -> None:
     assert "kept.arrow" in found[0]
 
 
+@pytest.mark.slow
 def test_a_search_in_the_index_of_another_finds_the_same(near: Hosts, tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / "pool" / f"{number}.png", picture(number)[8:112, 10:150])
@@ -203,6 +205,7 @@ def test_a_search_in_the_index_of_another_finds_the_same(near: Hosts, tmp_path: 
     assert not (there.out / INDEX).exists()
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_its_worker_three_times_is_named(near: Hosts, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"after each has ended 3 workers: shard 2 \(images 4 to 5"):
         cluster.run_on(near.variables["HEAD"], job(tmp_path, deadly_numbers), Listener())
@@ -219,6 +222,7 @@ def test_a_stop_reaches_the_worker(near: Hosts, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) < 30
 
 
+@pytest.mark.slow
 def test_a_stranger_is_refused(near: Hosts, tmp_path: Path, monkeypatch) -> None:
     head = near.variables["HEAD"]
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

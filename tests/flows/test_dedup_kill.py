@@ -56,6 +56,7 @@ def files(out: Path) -> dict[str, bytes]:
         ("shards", "images"),
     ],
 )
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_bytes(tmp_path: Path, sign: str, unit: str) -> None:
     for number in range(12):
         save(tmp_path / "pool" / f"{number:02d}.png", picture(number)[8:112, 10:150])

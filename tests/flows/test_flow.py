@@ -103,6 +103,7 @@ def digests(home: Path) -> dict[Path, str]:
     return {path: read_json(path)["digest"] for path in home.glob("store/*/*/manifest.json")}
 
 
+@pytest.mark.slow
 def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_bits(
     home: Path, monkeypatch: pytest.MonkeyPatch, places: dict[str, int | None]
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_b
 
 
 @pytest.mark.parametrize(("cores", "gpus", "teacher"), [(3, 0, 0), (1, 2, 1)])
+@pytest.mark.slow
 def test_trainings_run_beside_each_other_where_there_is_room(  # noqa: PLR0913 - fixtures
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,6 +141,7 @@ def test_trainings_run_beside_each_other_where_there_is_room(  # noqa: PLR0913 -
     assert digests(home) == before
 
 
+@pytest.mark.slow
 def test_what_students_have_in_common_runs_once(home: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(TINY.read_text())
     recipe["data"] = dict.fromkeys(recipe["data"], str(TINY.with_name("few.yaml")))
@@ -185,6 +188,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_search_is_a_flow_with_a_task_a_trial_and_goes_on(folder: Path) -> None:
     from flows.search import search
     from ppcls_core.jobs.tuning.settings import SearchSettings
@@ -201,6 +205,7 @@ def test_a_search_is_a_flow_with_a_task_a_trial_and_goes_on(folder: Path) -> Non
     assert task_runs(again, 0) == []
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_search_fails_the_run_with_its_message(folder: Path) -> None:
     from flows.search import search
 

@@ -93,6 +93,7 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     )
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_the_pairs_of_both_searches(
     leaking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

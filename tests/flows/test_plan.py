@@ -36,6 +36,7 @@ def rows_of(sample: Sample, machines: Machines = HERE) -> dict[str, StagePlan]:
     return {row.stage: row for row in rows}
 
 
+@pytest.mark.slow
 def test_a_sample_runs_every_stage_on_some_of_each_set(sample: Sample) -> None:
     assert set(sample.stages) == set(STAGES)
     assert all(0 < sample.taken[name] <= sample.whole[name] for name in sample.whole)
@@ -47,6 +48,7 @@ def test_a_sample_runs_every_stage_on_some_of_each_set(sample: Sample) -> None:
     assert labelled == {"images": sample.stages["dedup"].result.counts["kept"]}
 
 
+@pytest.mark.slow
 def test_the_table_fits_a_terminal(
     sample: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +61,7 @@ def test_the_table_fits_a_terminal(
     assert title == sample.whole_recipe.name
 
 
+@pytest.mark.slow
 def test_ten_times_the_images_take_about_ten_times_as_much(sample: Sample) -> None:
     sample = replace(sample, search_slope=0.0)  # a search in a larger index takes longer
     ten = replace(sample, whole={name: 10 * num for name, num in sample.whole.items()})
@@ -69,6 +72,7 @@ def test_ten_times_the_images_take_about_ten_times_as_much(sample: Sample) -> No
     assert many["export"].core_hours == few["export"].core_hours
 
 
+@pytest.mark.slow
 def test_hosts_share_shards_and_not_a_training_on_cores(sample: Sample) -> None:
     far = replace(sample, whole={**sample.whole, "pool": 14_000_000})
     one, four = rows_of(far), rows_of(far, replace(HERE, hosts=4))
@@ -80,6 +84,7 @@ def test_hosts_share_shards_and_not_a_training_on_cores(sample: Sample) -> None:
     assert four["distill"].network == 0
 
 
+@pytest.mark.slow
 def test_a_given_rate_stands_for_the_gpu_unless_the_cores_load_less(sample: Sample) -> None:
     far = replace(sample, whole={**sample.whole, "pool": 14_000_000})
     used = sample.stages["label"].used
@@ -93,6 +98,7 @@ def test_a_given_rate_stands_for_the_gpu_unless_the_cores_load_less(sample: Samp
     assert poor.seconds - start == pytest.approx(sample.stages["label"].load * 14e6 / 2)
 
 
+@pytest.mark.slow
 def test_an_evaluation_has_one_gpu(sample: Sample) -> None:
     many = Machines(hosts=3, cores=100_000, gpus=8, rates={"evaluate": 100})
     far = replace(sample, whole={**sample.whole, "val": 50_000})

@@ -20,6 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         return run_recipe(TINY)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: Path) -> None:
     assert run.report.is_file()
     names = run.accuracies["model"].to_pylist()
@@ -45,6 +46,7 @@ def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: 
     assert "bad.jpg" in found._repr_html_() and "classes" in model._repr_html_()
 
 
+@pytest.mark.slow
 def test_until_a_stage(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLD_HOME", str(run.session.store.root.parent))
     part = run_recipe(TINY, until="label")

@@ -113,6 +113,7 @@ def test_benchmark_measures_beside_the_published_figures(tmp_path):
     assert float(row["onnxruntime_ms"]) > 0
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_and_used_in_three_ways(ppcls, tmp_path):
     paddle.seed(0)
     model = build_model("MobileNetV3_small_x0_35", num_classes=3)

@@ -59,6 +59,7 @@ def assert_same_state(one, other):
 
 
 @pytest.mark.parametrize("name", two.NETWORKS)
+@pytest.mark.slow
 def test_two_processes_do_what_one_does_in_two_parts(found, tmp_path, name):
     folder, both = found
     alone = two.trained(two.new_training(folder, name), PARTS, tmp_path / "alone")
@@ -70,6 +71,7 @@ def test_two_processes_do_what_one_does_in_two_parts(found, tmp_path, name):
     assert alone["rejected"] == ["003.jpg", "008.jpg"]
 
 
+@pytest.mark.slow
 def test_frozen_parts_stay_and_the_classifier_learns_alike(found, tmp_path):
     folder, both = found
     alone = two.trained(two.frozen(folder), PARTS, tmp_path / "alone")
@@ -77,12 +79,14 @@ def test_frozen_parts_stay_and_the_classifier_learns_alike(found, tmp_path):
     assert_same_state(state(folder / "frozen", 1), state(tmp_path / "alone"))
 
 
+@pytest.mark.slow
 def test_images_are_mixed_within_a_part_and_the_processes_stay_equal(found):
     folder, both = found
     assert both[0]["mixed"] == both[1]["mixed"]
     assert_same_state(state(folder / "mixed", 0), state(folder / "mixed", 1))
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes(found, tmp_path):
     """One process did steps 0 and 1, two did 2 to 4, one does the rest."""
     folder, both = found
@@ -97,6 +101,7 @@ def test_a_training_goes_on_with_another_number_of_processes(found, tmp_path):
     assert_same_state(state(folder / "shared"), state(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_each_image_is_counted_once(found):
     folder, both = found
     alone = two.evaluated(folder)
@@ -106,6 +111,7 @@ def test_each_image_is_counted_once(found):
     assert alone["stopped"]
 
 
+@pytest.mark.slow
 def test_collectives(found):
     _, both = found
     for processes in both:
@@ -119,6 +125,7 @@ def test_collectives(found):
         }
 
 
+@pytest.mark.slow
 def test_a_mistake_of_one_process_is_told_by_all(found):
     _, both = found
     for processes in both:
@@ -126,6 +133,7 @@ def test_a_mistake_of_one_process_is_told_by_all(found):
         assert "9 images cannot be shared equally by 2 processes" in processes["odd"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_training_goes_on_exactly(found, tmp_path):
     folder, _ = found
     told = (folder / "log" / "workerlog.0").read_text()

@@ -107,6 +107,7 @@ def test_numbers_of_threads_are_checked(text):
     assert lite.threads_of("1,2,4") == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_the_benchmark_has_the_manuals_form(folder):
     sidecar = Sidecar(
         architecture="ResNet18_vd", classes=("a", "b", "c"), preprocess=Preprocess(size=32)

@@ -50,6 +50,7 @@ def test_any_batch_gives_the_network_s_logits(exported):
         assert deviation(got, want) <= onnx.TOLERANCE
 
 
+@pytest.mark.slow
 def test_what_the_converter_does_wrong_is_noticed(tmp_path):
     model = network("CSPResNet50_leaky")  # paddle2onnx 2.1 gives all leaky ReLUs the same slope
     export(model, SIDECAR, tmp_path)
@@ -58,6 +59,7 @@ def test_what_the_converter_does_wrong_is_noticed(tmp_path):
     assert not (tmp_path / onnx.ONNX).exists()
 
 
+@pytest.mark.slow
 def test_a_converter_that_fails_is_told_of(exported, tmp_path):
     for name in ("inference.json", "inference.pdiparams"):
         (tmp_path / name).write_bytes((exported.directory / name).read_bytes()[:1000])
@@ -99,6 +101,7 @@ def test_the_folders_for_paddle_serving(tmp_path):
     assert fetch.name.encode() in (server / "model.pdmodel").read_bytes()
 
 
+@pytest.mark.slow
 def test_paddle_goes_on_as_before_an_export_for_serving(tmp_path):
     pixels, model = random_pixels(64), network()
     want = predict_logits(model, pixels)

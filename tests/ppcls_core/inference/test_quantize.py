@@ -147,6 +147,7 @@ def test_int8_needs_onednn():
         EngineOptions(precision="int8", device="cpu", onednn=False).check()
 
 
+@pytest.mark.slow
 def test_quantisation_leaves_trainings_as_they_are(tmp_path):
     def trained() -> dict[str, np.ndarray]:
         model, pixels = network(*RESIDUAL)

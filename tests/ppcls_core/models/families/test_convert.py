@@ -93,6 +93,7 @@ def test_a_backbone_for_detection(tmp_path):
     assert "res3.res3a.short.conv.conv.weight" in load_state(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_an_acnet_for_inference(tmp_path):
     trained = build_model("ResNet50_ACNet")
     save_state(tmp_path / "w.pdparams", state_of(trained))
@@ -137,6 +138,7 @@ def test_a_folder_that_holds_something_is_refused(weights, tmp_path):
     assert_equal(load_state(tmp_path / "folder"), before)
 
 
+@pytest.mark.slow
 def test_an_acnet_in_bfloat16_for_inference(tmp_path):
     """bfloat16 appears as integers, which must not be computed with."""
     state = state_of(build_model("ResNet50_ACNet"))
@@ -180,6 +182,7 @@ def test_every_architecture_has_its_names(golden_shapes):
         assert len(set(names[name])) == len(shapes), name
 
 
+@pytest.mark.slow
 def test_an_acnet_under_the_names_of_paddle_1(tmp_path):
     marks = {"ResNet50_ACNet": "acver_weights", "ResNet50_ACNet_deploy": "acsquare_bias"}
     for name, place in marks.items():

@@ -84,6 +84,7 @@ def test_other_teachers_see_images_as_before():
 
 
 @needs_weights
+@pytest.mark.slow
 def test_engine_export_and_teacher_normalise_as_the_network(tmp_path):
     name = NAMES[0]
     trained = find_trained(name, Choice())
