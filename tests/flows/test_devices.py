@@ -108,9 +108,10 @@ class Stopper(SilentMonitor):
 
 def run_baseline(store: Path, monitor: SilentMonitor, *settings: str) -> Result:
     session = Session(recipe(*settings), Store(store))
-    result, _ = session.find(STAGES["data"])
-    assert result is not None
-    session.accept(result)
+    for name in ("data", "overlap"):
+        result, _ = session.find(STAGES[name])
+        assert result is not None
+        session.accept(result)
     return session.run(STAGES["baseline"], monitor)
 
 
@@ -132,7 +133,7 @@ def _readable(targets):
 
 @pytest.mark.slow
 def test_killed_stopped_and_finished_equals_one_device_in_two_parts(tmp_path: Path) -> None:
-    run_stages(tmp_path, until="data")
+    run_stages(tmp_path, until="overlap")
     two = ["run_time.devices=2", *LONG]
     command = [sys.executable, "-W", "ignore", "-c", RUN_BASELINE, str(tmp_path), *two]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
@@ -167,7 +168,7 @@ def test_killed_stopped_and_finished_equals_one_device_in_two_parts(tmp_path: Pa
 
 @pytest.mark.slow
 def test_what_a_process_dies_of_is_told(tmp_path: Path) -> None:
-    run_stages(tmp_path, until="data")
+    run_stages(tmp_path, until="overlap")
     with pytest.raises(
         UserError,
         match=r"(the loss is (nan|inf) at|not finite after) step \d.*: lower `lr`",

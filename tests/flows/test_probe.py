@@ -30,9 +30,6 @@ def test_given_weights_are_adapted(tmp_path: Path, weights: Path, mode: str) -> 
     settings = [f"teacher.weights={weights}", f"teacher.train={train[mode]}"]
     settings += ["data.options={teacher: val.tar}"]
     if mode == "probe":
-        # Two or three images a class are too few for five folds.
-        with pytest.raises(UserError, match="labelled images"):
-            run_stages(tmp_path / "few", settings, "teacher")
         settings += ["data.labelled=clothes", "data.pool=clothes"]
     done, _ = run_stages(tmp_path / "store", settings, "teacher")
     result = done["teacher"]
