@@ -24,7 +24,7 @@ def _given_files(recipe: Recipe) -> dict[str, str]:
     """Digests of the files that make up teachers which are not trained here."""
     found: dict[str, Path] = {}
     for place, teacher in recipe.teachers.items():
-        for key in ("weights", *GIVEN):
+        for key in GIVEN:
             if path := getattr(teacher, key, None):
                 found[f"{place}.{key}"] = Path(path)
         if isinstance(teacher, OnnxConfig):
@@ -86,7 +86,7 @@ STAGES: dict[str, Stage] = {
         ("dedup", 9, "tasks.stages.dedup:run", "dedup shard_size"),
         ("teacher", 4, "tasks.stages.training:teacher", "seed teacher"),
         ("label", 2, "tasks.stages.label:label_pool", _LABELLING),
-        ("select", 2, "tasks.stages.select:run", "select"),
+        ("select", 3, "tasks.stages.select:run", "select"),
         ("views", 2, "tasks.stages.label:label_views", _VIEWS),
         ("baseline", 3, "tasks.stages.training:baseline", "seed student baseline"),
         ("distill", 3, "tasks.stages.training:distill", "seed student distill"),

@@ -113,7 +113,7 @@ def _kind(section: Any) -> str:
 
 
 AnyTeacher = TeacherConfig | OnnxConfig | LabelFileConfig
-GIVEN = ("onnx", "labels", "classes")  # files that make up a teacher, as its `weights` do
+GIVEN = ("weights", "onnx", "labels", "classes")  # settings of files that make up a teacher
 _Network = Annotated[TeacherConfig, Tag("dict[model]")]
 _Onnx = Annotated[OnnxConfig, Tag("dict[onnx]")]
 _Labels = Annotated[LabelFileConfig, Tag("dict[labels]")]
@@ -397,7 +397,7 @@ def _resolve_teacher(recipe: Recipe, path: Path) -> Recipe:
 def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:
     """`teacher` with absolute paths, and of ONNX with what a sidecar.json beside it says."""
     files = {}
-    for key, find in {"weights": find_weights, **dict.fromkeys(GIVEN, _is_file)}.items():
+    for key, find in {**dict.fromkeys(GIVEN, _is_file), "weights": find_weights}.items():
         if given := getattr(teacher, key, None):
             with errors_of(f"{path}: {place}.{key}"):
                 if isinstance(teacher, TeacherConfig) and given == PUBLISHED:

@@ -60,7 +60,7 @@ class Session:
 
     def key(self, stage: Stage) -> str:
         """Identity of the result that the recipe and the finished stages ask for."""
-        settings = stage.own_settings(self.recipe)
+        settings = stage.deciding_settings(self.recipe)
         return digest_of([stage.name, stage.version, settings, self.inputs_of(stage)])
 
     def find(self, stage: Stage) -> tuple[Result | None, str]:

@@ -23,7 +23,7 @@ from data_catalog.images.columns import Images, Roots, read_images
 from data_catalog.recipes import ROOTS
 from ppcls_core.inference.engines import Engines
 from ppcls_core.runtime.monitor import Monitor
-from tasks.recipe import Recipe
+from tasks.recipe import GIVEN, Recipe
 from tasks.run.store import Result
 
 
@@ -112,8 +112,18 @@ class Stage:
         """Call the stage's function, imported only now."""
         return pkgutil.resolve_name(self.function)(work)
 
+    def deciding_settings(self, recipe: Recipe) -> dict[str, Any]:
+        """`own_settings` without the places of a teacher's files: what is in them decides, which
+        digests of the inputs say; a virtual environment that moved labels no pool again."""
+        own = self.own_settings(recipe)
+        teachers = own.get("teacher", ())
+        for teacher in [teachers] if isinstance(teachers, dict) else teachers:
+            for name in teacher.keys() & set(GIVEN):
+                teacher[name] = teacher[name] is not None
+        return own
+
     def own_settings(self, recipe: Recipe) -> dict[str, Any]:
-        """The part of the recipe that decides this stage's result."""
+        """The part of the recipe that this stage reads."""
         dumped: dict[str, Any] = recipe.model_dump(mode="json")
         own: dict[str, Any] = {}
         for setting in self.settings.split():

@@ -1,8 +1,8 @@
 """select: the top-k pool images per class, merged with the labelled images.
 
 Files: selection.parquet (image_id, class_id, score; by class, best first), train.arrow (images:
-the labelled images, then the selected ones without label). No image is in it twice: neither a file
-nor an image id; of two files with one content the dedup stage knows as far as it searches for them.
+the labelled images, then the selected ones without label). No labelled image is in it twice: what
+has its file, its image id or its bytes is not added.
 """
 # pyright: reportAttributeAccessIssue=false
 
@@ -57,15 +57,17 @@ def run(work: Work) -> Outcome:
 
 
 def merge(labelled: Images, pool: Images, is_chosen: pa.ChunkedArray) -> Images:
-    """`labelled`, then of `pool` the chosen, unlabelled, if neither file nor id is known."""
+    """`labelled`, then of `pool` the chosen, unlabelled, of which neither file, id nor content is
+    known."""
     known_places, known_ids = _places(labelled.table), labelled.table["image_id"]
+    known_contents = labelled.table["content"].drop_null()
     pa.default_memory_pool().release_unused()  # else Arrow keeps what selecting took
     added: list[pa.Table] = []
     for first in range(0, len(pool), _PIECE):
         chosen = pool.table.slice(first, _PIECE).filter(is_chosen.slice(first, _PIECE))
-        is_known = pc.or_(
-            pc.is_in(_places(chosen), known_places), pc.is_in(chosen["image_id"], known_ids)
-        )
+        is_known = pc.is_in(_places(chosen), known_places)
+        is_known = pc.or_(is_known, pc.is_in(chosen["image_id"], known_ids))
+        is_known = pc.or_(is_known, pc.is_in(chosen["content"], known_contents))
         added.append(chosen.filter(pc.invert(is_known)))
     unlabelled = pa.concat_tables([pool.table.slice(0, 0), *added])
     position = unlabelled.schema.get_field_index("label")

@@ -183,6 +183,8 @@ def test_a_file_that_changed_is_another_teacher(made, store):
     settings = of(made.write("changing.parquet", made.table()))
     run_stages(store, settings, until="label")
     assert run_stages(store, settings, until="label")[1] == []
+    moved = of(made.write("moved.parquet", made.table()))
+    assert run_stages(store, moved, until="label")[1] == []
     made.write("changing.parquet", made.table(without={made.ids[0]}))
     assert run_stages(store, settings, until="label")[1] == ["teacher", "label"]
 

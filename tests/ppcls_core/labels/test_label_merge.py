@@ -1,5 +1,7 @@
 """The labelled images and the selected ones make one list, no image twice."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,6 +35,20 @@ def test_selected_images_follow_without_label_in_the_pool_s_order():
     assert merged.ids == ["a", "b", "z", "x"]
     assert merged.table["label"].to_pylist() == [1, 0, None, None]
     assert merged.classes == LABELLED.classes
+
+
+def test_a_copy_of_a_labelled_image_is_not_added():
+    """By its bytes, whatever its name; where they are not known nothing is said to be a copy."""
+
+    def of_contents(images, *contents):
+        column = pa.array(contents, SCHEMA.field("content").type)
+        position = SCHEMA.get_field_index("content")
+        return replace(images, table=images.table.set_column(position, "content", column))
+
+    rows = [(name, "pool", f"{name}.jpg", None) for name in "xyz"]
+    pool = of_contents(images(*rows), b"1" * 16, b"3" * 16, None)
+    labelled = of_contents(LABELLED, None, b"1" * 16)
+    assert merge(labelled, pool, chosen(pool, "x", "y", "z")).ids == ["a", "b", "y", "z"]
 
 
 def test_neither_a_file_nor_an_id_is_in_it_twice():
