@@ -227,6 +227,10 @@ def _accuracy(
         yield title, *shares, "no image in common"
         return
     points, interval = difference(second, first)
+    keys = {run.record["stages"][model]["key"] for run, model in (one, other)}
+    if len(keys) == 1 and first["image_id"].equals(second["image_id"]) and not points:
+        yield title, *shares, "the same result"
+        return
     noise = ", within noise" if is_noise(interval) else ""
     on = "" if common == len(first) == len(second) else f", of the {common:,} images in common"
     text = f"{points:+.1f} ({interval[0]:+.1f} to {interval[1]:+.1f}){noise}{on}"
