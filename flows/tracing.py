@@ -18,7 +18,7 @@ from tasks.dag import STAGES
 from tasks.run.counts import left_out, shown_counts
 from tasks.run.source import source_hash
 from tasks.run.store import Result, Store
-from tasks.trace import Trail, damages, outside, trail_of
+from tasks.trace import Trail, damages, is_derived, outside, trail_of
 
 LISTS = ("train.arrow", "teacher.arrow", "val.arrow", "pool.arrow", "kept.arrow")
 console = Console(emoji=False, highlight=False, soft_wrap=True, markup=False)
@@ -48,6 +48,7 @@ def trace(
             console.print(f"  {name:<10}{text}")
         console.print()
     _print_removed(trail)
+    _print_beside(trail)
     for stage in trail.missing:
         console.print(f"{stage}: its result is no longer in {store.root}", style="yellow")
     if trail.equal:
@@ -95,6 +96,19 @@ def _print_removed(trail: Trail) -> None:
     for row in filter(lambda row: row.number, left_out(trail.results)):
         console.print(f"  {row.stage:<10}{row.reason.replace('_', ' ')}: {row.number:,}")
     console.print()
+
+
+def _print_beside(trail: Trail) -> None:
+    """Print which files the trail does not vouch for: nothing in the store says how they came."""
+    derived = [str(file) for file in trail.beside if is_derived(file)]
+    others = [str(file) for file in trail.beside if not is_derived(file)]
+    if derived:
+        console.print(
+            f"not in the store, made afterwards from the student of {trail.made_by.directory} "
+            f"(exported, converted or quantised): {', '.join(derived)}"
+        )
+    if others:
+        console.print(f"not in the store, beside that student: {', '.join(others)}")
 
 
 def _is_whole(trail: Trail) -> bool:
