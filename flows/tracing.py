@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 import yaml
 from rich.console import Console
@@ -71,14 +72,21 @@ def _about(result: Result, done: Mapping[str, Result]) -> Iterator[tuple[str, st
         yield "from", f"{name}: sha256 {digest}"
     for name in LISTS:
         if name in result.files:
-            num = result.counts.get(Path(name).stem, result.counts.get("kept"))
-            images = f" ({counted(num, 'image')})" if num is not None else ""
-            yield "images", f"{name}{images}: sha256 {result.files[name].sha256}"
+            images = _images_in(result.path(name))
+            yield "images", f"{name} ({images}): sha256 {result.files[name].sha256}"
     if counts := shown_counts(result, done):
         yield "counts", ", ".join(f"{name} {number:,}" for name, number in counts.items())
     for section, value in result.settings.items():
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
         yield "settings", f"{section}: {text.partition(chr(10))[0]}"
+
+
+def _images_in(path: Path) -> str:
+    try:
+        rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all().num_rows
+    except (OSError, pa.ArrowInvalid):  # which --verify tells
+        return "which cannot be read"
+    return counted(rows, "image")
 
 
 def _code(result: Result) -> str:

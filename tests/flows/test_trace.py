@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json, write_json
+from data_catalog.base.files import read_json, sha256_file, write_json
+from flows.tracing import trace
 from ppcls_core.inference import int8
 from ppcls_core.inference.sidecar import FILES, ONNX, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 from tasks.dag import STAGES, needed_for
@@ -158,6 +161,22 @@ def test_altered_weights_are_foreign_whatever_lies_beside_them(
     for path in (folder, folder / ONNX):
         with pytest.raises(UserError, match="no result of"):
             trail_of(path, Store(finished))
+
+
+def test_a_list_is_told_with_its_own_number_of_images(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(finished.parent))
+    monkeypatch.setattr(Store, "default", lambda: Store(finished))
+    trace(folder_of(finished, "report"))
+    lists = re.findall(r"images +(\S+) \((\S+) images?\): sha256 (\w+)", capsys.readouterr().out)
+    rows = {
+        sha256_file(path): pa.ipc.open_file(str(path)).read_all().num_rows
+        for path in finished.glob("*/*/*.arrow")
+    }
+    assert {name for name, *_ in lists} >= {"train.arrow", "val.arrow", "kept.arrow"}
+    for _, number, digest in lists:
+        assert int(number.replace(",", "")) == rows[digest]
 
 
 @pytest.mark.parametrize(
