@@ -293,7 +293,8 @@ def _print_results(session: Session) -> None:
         stage = session.done["export"].metrics["stage"]
         console.print(f"\nexported: {_latest(session, 'export')} ({stage}, best on val)")
     if "report" in session.done:
-        console.print(f"report: {_latest(session, 'report') / 'report.html'}\n")
+        path, key = _latest(session, "report") / "report.html", session.done["report"].key[:12]
+        console.print(f"report: {path} ({key}, its name for `ssld compare`)\n")
 
 
 def _latest(session: Session, stage: str) -> Path:

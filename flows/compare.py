@@ -34,6 +34,11 @@ Run = Annotated[
     ),
 ]
 
+Second = Annotated[
+    str | None,
+    typer.Argument(help="The same of the other run; without it the first one's recipe's reports."),
+]
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -65,23 +70,32 @@ class Finished:
         return pq.read_table(path, filters=pc.field("model") == model)
 
 
-def compare(first: Run, second: Run) -> None:
+def compare(first: Run, second: Second = None) -> None:
     """Show two finished runs side by side: settings that differ, data, accuracies, cost.
 
     A recipe stands for its last finished run. A gain has the paired 95 % interval of the images
     that both runs were validated on.
 
+    ssld compare demo            # lists the reports of demo
     ssld compare demo mine.yaml
     ssld compare demo 997d779e988d
     """
     store = Store.default()
+    if second is None:
+        listed = reports_listed(store, find_run(store, first).recipe)
+        return log(f"compare two by `ssld compare KEY KEY`{listed}")
     runs = [find_run(store, given) for given in (first, second)]
+    if runs[0].record == runs[1].record:
+        raise UserError(
+            f"{first} and {second} are one and the same report; give another one for one of them"
+            f"{reports_listed(store, runs[0].recipe)}"
+        )
     for letter, run in zip("AB", runs, strict=True):
         log(f"{letter}: {run.name}")
     _print("settings that differ", settings_rows(*runs), "all settings are equal")
     _print("images", count_rows(*runs), "")
     _print("top-1, %", accuracy_rows(*runs), "no model was measured in both runs")
-    _print("seconds", cost_rows(*runs), "")
+    return _print("seconds", cost_rows(*runs), "")
 
 
 def find_run(store: Store, given: str) -> Finished:
@@ -95,8 +109,23 @@ def find_run(store: Store, given: str) -> Finished:
     return Finished(record, store)
 
 
+def reports_listed(store: Store, recipe: str) -> str:
+    """The reports of the recipe of this name, one a line, to be named by their first letters."""
+
+    def is_of_recipe(report: Result) -> bool:
+        record = read_json(report.path(RUN))
+        return isinstance(record, dict) and record["settings"]["name"] == recipe
+
+    found = _listed(store, list(filter(is_of_recipe, _newest_first(store))))
+    return found or f"; {store.root} has no report of {recipe}"
+
+
+def _newest_first(store: Store) -> list[Result]:
+    return sorted(store.results("report"), key=lambda r: r.record["finished"], reverse=True)
+
+
 def _named(store: Store, given: str) -> Path:
-    reports = sorted(store.results("report"), key=lambda r: r.record["finished"], reverse=True)
+    reports = _newest_first(store)
     # The whole key, of which the folder's name is the beginning, stands in manifests.
     begins = [report for report in reports if report.key.startswith(given.lower())]
     if len(begins) == 1:
@@ -121,7 +150,8 @@ def _listed(store: Store, reports: Sequence[Result]) -> str:
     for key, run in runs.items():
         alike = [r for r in runs.values() if r.recipe == run.recipe]
         lines.append(f"  {key[:12]}  {', '.join([run.name, *_differences(run, alike)])}")
-    return "\n".join(["; reports, the newest first:", *lines])
+    some = f"the newest {len(lines)} of {len(reports)}" if len(reports) > len(lines) else ""
+    return "\n".join([f"; reports, {some or 'the newest first'}:", *lines])
 
 
 def _differences(run: Finished, others: Sequence[Finished]) -> list[str]:
@@ -197,6 +227,10 @@ def _accuracy(
         yield title, *shares, "no image in common"
         return
     points, interval = difference(second, first)
+    keys = {run.record["stages"][model]["key"] for run, model in (one, other)}
+    if len(keys) == 1 and first["image_id"].equals(second["image_id"]) and not points:
+        yield title, *shares, "the same result"
+        return
     noise = ", within noise" if is_noise(interval) else ""
     on = "" if common == len(first) == len(second) else f", of the {common:,} images in common"
     text = f"{points:+.1f} ({interval[0]:+.1f} to {interval[1]:+.1f}){noise}{on}"

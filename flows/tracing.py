@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 import yaml
 from rich.console import Console
@@ -18,7 +19,7 @@ from tasks.dag import STAGES
 from tasks.run.counts import left_out, shown_counts
 from tasks.run.source import source_hash
 from tasks.run.store import Result, Store
-from tasks.trace import Trail, damages, outside, trail_of
+from tasks.trace import Trail, damages, is_derived, outside, trail_of
 
 LISTS = ("train.arrow", "teacher.arrow", "val.arrow", "pool.arrow", "kept.arrow")
 console = Console(emoji=False, highlight=False, soft_wrap=True, markup=False)
@@ -48,6 +49,7 @@ def trace(
             console.print(f"  {name:<10}{text}")
         console.print()
     _print_removed(trail)
+    _print_beside(trail)
     for stage in trail.missing:
         console.print(f"{stage}: its result is no longer in {store.root}", style="yellow")
     if trail.equal:
@@ -70,14 +72,21 @@ def _about(result: Result, done: Mapping[str, Result]) -> Iterator[tuple[str, st
         yield "from", f"{name}: sha256 {digest}"
     for name in LISTS:
         if name in result.files:
-            num = result.counts.get(Path(name).stem, result.counts.get("kept"))
-            images = f" ({counted(num, 'image')})" if num is not None else ""
-            yield "images", f"{name}{images}: sha256 {result.files[name].sha256}"
+            images = _images_in(result.path(name))
+            yield "images", f"{name} ({images}): sha256 {result.files[name].sha256}"
     if counts := shown_counts(result, done):
         yield "counts", ", ".join(f"{name} {number:,}" for name, number in counts.items())
     for section, value in result.settings.items():
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
         yield "settings", f"{section}: {text.partition(chr(10))[0]}"
+
+
+def _images_in(path: Path) -> str:
+    try:
+        rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all().num_rows
+    except (OSError, pa.ArrowInvalid):  # which --verify tells
+        return "which cannot be read"
+    return counted(rows, "image")
 
 
 def _code(result: Result) -> str:
@@ -95,6 +104,19 @@ def _print_removed(trail: Trail) -> None:
     for row in filter(lambda row: row.number, left_out(trail.results)):
         console.print(f"  {row.stage:<10}{row.reason.replace('_', ' ')}: {row.number:,}")
     console.print()
+
+
+def _print_beside(trail: Trail) -> None:
+    """Print which files the trail does not vouch for: nothing in the store says how they came."""
+    derived = [str(file) for file in trail.beside if is_derived(file)]
+    others = [str(file) for file in trail.beside if not is_derived(file)]
+    if derived:
+        console.print(
+            f"not in the store, made afterwards from the student of {trail.made_by.directory} "
+            f"(exported, converted or quantised): {', '.join(derived)}"
+        )
+    if others:
+        console.print(f"not in the store, beside that student: {', '.join(others)}")
 
 
 def _is_whole(trail: Trail) -> bool:

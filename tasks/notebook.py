@@ -66,12 +66,19 @@ class Duplicates:
     page: Path
     result: SearchResult
 
+    def __repr__(self) -> str:
+        return f"{counted(len(self.pairs), 'pair')} ({self._counts()}); to look at: {self.page}"
+
+    def _counts(self) -> str:
+        return ", ".join(f"{name} {n:,}" for name, n in self.result.pool_counts.items())
+
     def _repr_html_(self) -> str:
         """Counts, a link to the page and the first pairs."""
-        counts = ", ".join(f"{name} {n:,}" for name, n in self.result.pool_counts.items())
         columns = ["pool_id", "val_id", "channel", "score"]
         rows = zip(*(self.pairs[name].to_pylist() for name in columns), strict=True)
-        link = Markup('<p>{}: <a href="{}">the pairs to look at</a></p>').format(counts, self.page)
+        link = Markup('<p>{}: <a href="{}">the pairs to look at</a></p>').format(
+            self._counts(), self.page
+        )
         return link + html_table(columns, rows, len(self.pairs))
 
 
@@ -100,6 +107,12 @@ class Labels:
     probabilities: np.ndarray
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        num = len(self.table)
+        without = num - self.table["reason"].to_pylist().count("")
+        but = f"; {without:,} without, for the reason in `table`" if without else ""
+        return f"soft labels of {counted(num, 'image')}, {counted(len(self.classes), 'class')}{but}"
+
     def _repr_html_(self) -> str:
         """The first images."""
         names = self.table.column_names
@@ -113,6 +126,10 @@ class Guesses:
 
     image: str
     guesses: Sequence[Guess]
+
+    def __repr__(self) -> str:
+        shown = (f"{guess.name} {percent(guess.probability)} %" for guess in self.guesses)
+        return f"{self.image}: {', '.join(shown)}"
 
     def _repr_html_(self) -> str:
         """A row a class."""
@@ -169,10 +186,13 @@ class Model:
                 monitor.progress(len(rows), len(given), "images")
         return rows
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:NUM_SHOWN]) + ", ..." * (len(self.classes) > NUM_SHOWN)
+        return f"model of {counted(len(self.classes), 'class')} ({names}): {self.folder}"
+
     def _repr_html_(self) -> str:
         """Its folder and classes."""
-        names = ", ".join(self.classes[:NUM_SHOWN]) + ", ..." * (len(self.classes) > NUM_SHOWN)
-        return escape(f"{counted(len(self.classes), 'class')} ({names}): {self.folder}")
+        return escape(repr(self))
 
 
 def open_model(given: str | Path) -> Model:
@@ -199,26 +219,33 @@ class FinishedRun:
 
     @property
     def accuracies(self) -> pa.Table:
-        """model, top1 (fraction), gain over the baseline in points, and its 95 % interval."""
+        """model, top-1 in percent, gain over the baseline and its 95 % interval in points."""
         rows = resolve_name("tasks.stages.report:accuracies")(self.session.done["evaluate"])
         columns = {
             "model": [row.label for row in rows],
-            "top1": [row.top1 for row in rows],
-            "gain": [row.gain for row in rows],
-            "interval": [list(row.gain_range) or None for row in rows],
+            "top1_percent": [100 * row.top1 for row in rows],
+            "gain_points": [row.gain for row in rows],
+            "interval_points": [list(row.gain_range) or None for row in rows],
         }
         return pa.table(columns)
+
+    def __repr__(self) -> str:
+        name, done = self.session.recipe.name, self.session.done
+        if "report" not in done:
+            return f"{name}: {', '.join(done)} are done"
+        shown = (f"{r['model']} {r['top1_percent']:.1f} %" for r in self.accuracies.to_pylist())
+        return f"{name}: top-1 {', '.join(shown)}; report: {self.report}"
 
     def _repr_html_(self) -> str:
         """The accuracies and a link to the report."""
         if "report" not in self.session.done:
-            return escape(f"{self.session.recipe.name}: {', '.join(self.session.done)} are done")
+            return escape(repr(self))
         rows = [
             (
                 row["model"],
-                f"{percent(row['top1'])} %",
-                "" if row["gain"] is None else f"{row['gain']:+.1f}",
-                "" if row["interval"] is None else "{:+.1f} to {:+.1f}".format(*row["interval"]),
+                f"{row['top1_percent']:.1f} %",
+                "" if row["gain_points"] is None else f"{row['gain_points']:+.1f}",
+                " to ".join(f"{points:+.1f}" for points in row["interval_points"] or ()),
             )
             for row in self.accuracies.to_pylist()
         ]

@@ -15,9 +15,13 @@ from pathlib import Path
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, sha256_file
 from data_catalog.recipes import near_recipe
+from ppcls_core.inference import int8
+from ppcls_core.inference.exported import Exported
+from ppcls_core.inference.sidecar import FILES, ONNX, WEIGHTS
 from tasks.dag import STAGES
 from tasks.run.store import MANIFEST, Result, Store, read_result
 
+DERIVED = {*FILES, ONNX, int8.PROGRAM, int8.WEIGHTS, int8.RECORD, int8.COMPARED}
 _NUM_NAMED = 3  # files that a message names
 _Read = dict[str, dict[str, set[str]]]  # stage -> pattern -> digests that others have read of it
 
@@ -28,11 +32,13 @@ class Trail:
 
     `missing`: stages that some of them have read and whose results the store no longer has.
     `equal`: how many other results of the last stage, or of later ones, have the same files.
+    `beside`: files that the last result does not have and that lie with its exported model.
     """
 
     results: tuple[Result, ...]
     missing: tuple[str, ...]
     equal: int
+    beside: tuple[Path, ...] = ()
 
     @property
     def made_by(self) -> Result:
@@ -44,6 +50,8 @@ def trail_of(path: Path, store: Store) -> Trail:
     """The trail of a file, or of a folder whose files are all of one result.
 
     Where the store does not have the result, a manifest beside the file says what it was made of.
+    What was converted or quantised from an exported model (`is_derived`) leads to that model, which
+    lies beside it; other files of its folder may be anyone's.
     Of several results with these files that in whose folder they lie is taken, else of the first
     stage that has them the one finished last. Raises UserError: there is no such file, or nothing
     says where it is from.
@@ -57,13 +65,15 @@ def trail_of(path: Path, store: Store) -> Trail:
     known = list({result.key: result for result in found if result}.values())
     known = [result for result in known if result.stage in STAGES]
     having = [result for result in known if _has(result, set(digests.values()))]
+    having = having or _exported_by(path, known)
     if not having:
         raise UserError(_foreign(path, digests, known, store))
     own = [result for result in having if files[0].resolve().is_relative_to(result.directory)]
     first = min(having, key=lambda result: list(STAGES).index(result.stage))
     made_by = _latest(own or [one for one in having if one.stage == first.stage])
     results, missing = _upstream(made_by, known)
-    return Trail((*results, made_by), missing, len(having) - 1)
+    beside = tuple(file for file, digest in digests.items() if not _has(made_by, {digest}))
+    return Trail((*results, made_by), missing, len(having) - 1, beside)
 
 
 def _files(path: Path) -> list[Path]:
@@ -76,6 +86,29 @@ def _files(path: Path) -> list[Path]:
             f"{near_recipe(path)}"
         )
     return found
+
+
+def _exported_by(path: Path, known: list[Result]) -> list[Result]:
+    """The results that have the exported model that lies in the folder of `path`; those that have
+    its weights alone where none has all of it, as after another image size."""
+    if path.is_file() and not is_derived(path):
+        return []
+    folder = path.absolute() if path.is_dir() else path.absolute().parent
+    for directory in (folder, *[folder.parent] * (folder.name == int8.AWARE)):
+        try:
+            Exported(directory)  # whole, so that what it was made of is what its digest says
+        except (UserError, OSError):
+            continue
+        digests = {name: sha256_file(directory / name) for name in FILES}
+        for wanted in (set(digests.values()), {digests[WEIGHTS]}):
+            if having := [result for result in known if _has(result, wanted)]:
+                return having
+    return []
+
+
+def is_derived(file: Path) -> bool:
+    """Whether commands write a file of this name from an exported model, beside it."""
+    return file.name in DERIVED
 
 
 def _has(result: Result, digests: set[str]) -> bool:

@@ -160,7 +160,8 @@ def _review(given: Path) -> None:
         return _review_stage(folder.resolve())
     search, searched = _reopened(folder)
     with reserved(search, searched, log):
-        resolve_name(_PAGE)(search, folder / REVIEWED, log)
+        then = f"removed.json and the other files of {folder} then follow what was judged"
+        resolve_name(_PAGE)(search, folder / REVIEWED, then, log)
         log("the files of the search follow what was judged ...")
         result = _finish(search, SilentMonitor())
     log(_listed(result.pool_counts))
@@ -170,12 +171,17 @@ def _review(given: Path) -> None:
 def _review_stage(folder: Path) -> None:
     """Show the pairs of a stage's folder, which stays as it is, until a signal."""
     search, file = stage_search(folder), Path(REVIEWED).absolute()
+    kept = f"decisions go to {file}"
+    steps = (
+        f"in the recipe:  dedup: {{reviewed: {file}}}",
+        f"or once:        ssld run RECIPE --set dedup.reviewed={file}",
+    )
     try:
         with locked(store_root() / "locks" / f"review-{digest_of(str(file))[:20]}"):
             for decision in () if file.exists() else honoured(folder):
                 append_decision(file, decision)
-            log(f"decisions go to {file}")
-            resolve_name(_PAGE)(search, file, log)
+            log(kept)
+            resolve_name(_PAGE)(search, file, f"{kept}; next, {steps[0]}", log)
     except LockHeld as holder:
         why = f"another review, process {holder}, writes there; wait, or go to another folder"
         raise UserError(f"{file}: {why}") from None
@@ -183,8 +189,8 @@ def _review_stage(folder: Path) -> None:
     judged = Counter(str(each.verdict) for each in decided)
     log(f"judged: {_listed(judged) or 'nothing'}")
     if judged:
-        log(f"next, in the recipe:  dedup: {{reviewed: {file}}}")
-        log(f"or once:              ssld run RECIPE --set dedup.reviewed={file}")
+        log(f"next, {steps[0]}")
+        log(f"{'':6}{steps[1]}")
 
 
 def _reopened(folder: Path) -> tuple[Search, list[Path]]:

@@ -131,9 +131,9 @@ def quantize(  # noqa: PLR0913 - a command's options
     """
     trained = model.find()
     files = (*sidecar.FILES, int8.PROGRAM, int8.WEIGHTS, int8.RECORD)
-    check_folder(out, (*files, "compared.csv"), trained.weights)
+    check_folder(out, (*files, int8.COMPARED), trained.weights)
     if qat:
-        check_folder(out / "trained", files, trained.weights)
+        check_folder(out / int8.AWARE, files, trained.weights)
     num_threads = start_paddle(threads)
     steps = late("ppcls_core.jobs.quantize")
     asked = steps.Quantization(trained, out, calibration, num_images, qat, num_threads)

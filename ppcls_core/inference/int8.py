@@ -17,6 +17,8 @@ from data_catalog.base.files import digest_of, sha256_file, write_bytes
 from ppcls_core.inference import sidecar
 
 PROGRAM, WEIGHTS, RECORD = "int8.pdmodel", "int8.pdiparams", "int8.json"
+COMPARED = "compared.csv"  # its accuracy, size and latency beside those of the float model
+AWARE = "trained"  # folder in the exported one: the model after quantisation-aware training
 OPERATORS = frozenset({"conv2d", "depthwise_conv2d", "fused_conv2d", "fc"})
 """Operations that the engine computes in int8. Of its others oneDNN cannot pool small maps, and the
 rest gain nothing."""

@@ -31,6 +31,7 @@ from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import CosineWarmup
 from ppcls_core.inference.export import export
 from ppcls_core.inference.inputs import given_images
+from ppcls_core.inference.int8 import AWARE, COMPARED
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
 from ppcls_core.inference.variants import Compared, compare, variants_of
 from ppcls_core.jobs.job import Job
@@ -42,8 +43,6 @@ from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.randomness import seed_of
 
-TABLE = "compared.csv"
-AWARE = "trained"  # folder of the model after quantisation-aware training
 LR_SHARE = 0.1  # of the training's own rate: the weights are nearly where they should be
 BITS = 8
 
@@ -61,7 +60,7 @@ class Quantization:
 
 
 def run(asked: Quantization, monitor: Monitor) -> list[Compared]:
-    """Write the exported and the int8 model, and TABLE: the rows returned, one a variant. Raises
+    """Write the exported and the int8 model, and COMPARED: the rows returned, one a variant. Raises
     UserError: no images to calibrate with, or a training asked for that the job does not have."""
     with settings_named(asked.trained.job.key):
         return _run(asked, monitor)
@@ -83,7 +82,7 @@ def _run(asked: Quantization, monitor: Monitor) -> list[Compared]:
         export(network, trained.sidecar(), directory)
         quantize(network, images, directory)
     rows = compare(variants_of(asked.out, aware), val, asked.threads)
-    write_csv(asked.out / TABLE, list(asdict(rows[0])), map(asdict, rows))
+    write_csv(asked.out / COMPARED, list(asdict(rows[0])), map(asdict, rows))
     return rows
 
 

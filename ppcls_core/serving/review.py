@@ -59,12 +59,13 @@ class Judged(Config):
 
 class Standing(Config):
     """How many pairs there are and how many of them are judged, by verdict; `next`: number of the
-    next one, in a circle, that is not."""
+    next one, in a circle, that is not; `then`: what follows once the review has ended."""
 
     total: int
     accepted: int
     refused: int
     next: int | None
+    then: str
 
 
 class SomePairs(Config):
@@ -102,9 +103,13 @@ _KINDS = ("pairs", "refused")
 
 
 class ReviewService:
-    """The pairs of a finished search, the application that shows them, the `file` of decisions."""
+    """The pairs of a finished search, the application that shows them, the `file` of decisions.
 
-    def __init__(self, search: Search, file: Path, access: Access) -> None:
+    `then` says what follows once the review has ended, in words that end a sentence.
+    """
+
+    def __init__(self, search: Search, file: Path, access: Access, then: str) -> None:
+        self._then = then
         self.config, self.metrics = ServeConfig(), Metrics()
         self._file, self._table = file, pairs_to_judge(search.out)
         self._images = {
@@ -172,7 +177,11 @@ class ReviewService:
         order = ((after + 1 + step) % num for step in range(num))
         following = next((n for n in order if self._verdicts[n] is None), None)
         return Standing(
-            total=num, accepted=counts["accepted"], refused=counts["refused"], next=following
+            total=num,
+            accepted=counts["accepted"],
+            refused=counts["refused"],
+            next=following,
+            then=self._then,
         )
 
     def _drawing(self, longest: int) -> Callable[[str, str], Response]:
@@ -195,12 +204,12 @@ def review_page() -> HTMLResponse:
     return page_response("review.html")
 
 
-def serve_review(search: Search, file: Path, say: Callable[[str], None]) -> None:
+def serve_review(search: Search, file: Path, then: str, say: Callable[[str], None]) -> None:
     """Show the pairs of the finished `search` on a free port of this machine alone, until SIGTERM
-    or SIGINT, and add what is decided to `file`; `say` takes the address, which holds a token made
-    for this time."""
+    or SIGINT, and add what is decided to `file`; `then`, which the page shows when all is judged,
+    says what follows; `say` takes the address, which holds a token made for this time."""
     token = secrets.token_urlsafe()
-    service = ReviewService(search, file, access_to("127.0.0.1", token))
+    service = ReviewService(search, file, access_to("127.0.0.1", token), then)
     with listen("127.0.0.1", 0) as bound:
         url = f"{address_of(bound)}/#{token}"
         run(Server(service), bound, lambda: say(f"judge the pairs at {url} ; Ctrl-C ends it"))

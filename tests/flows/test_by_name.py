@@ -18,6 +18,7 @@ from ppcls_core.inference.sidecar import FILES, SIDECAR, read_sidecar
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.shards import ShardJob, run_shards
 from tasks.run.store import Result, Store
+from tasks.trace import trail_of
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 from tests.support.images import write_jpeg
@@ -82,6 +83,14 @@ def test_it_is_quantised_with_the_recipes_images(done: dict[str, Result], ppcls:
     with Path("int8/compared.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["num_images"] for row in rows} == {str(done["data"].counts["val"])}
+    trail = trail_of(Path("int8"), Store.default())
+    assert trail.made_by == done["export"]
+    assert {file.name for file in trail.beside} == {
+        "compared.csv",
+        "int8.json",
+        "int8.pdiparams",
+        "int8.pdmodel",
+    }
 
 
 def test_a_server_is_given_the_folder(
@@ -106,8 +115,9 @@ def test_a_stages_pairs_are_judged_into_a_file_for_the_recipe(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     pairs = pq.read_table(folder / "pairs.parquet").to_pylist()
 
-    def judge(search: Search, file: Path, say: Callable[[str], None]) -> None:
+    def judge(search: Search, file: Path, then: str, say: Callable[[str], None]) -> None:
         shown.append(search)
+        assert f"dedup: {{reviewed: {file}}}" in then and "removed.json" not in then
         for row in pairs[:1]:
             of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
             append_decision(file, Decision(**of, verdict="refused"))

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from data_catalog.base.config import UserError
-from flows.compare import accuracy_rows, cost_rows, count_rows, find_run, settings_rows
+from flows.compare import accuracy_rows, compare, cost_rows, count_rows, find_run, settings_rows
 from tasks.run.store import RUN, Store
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
 
-def test_runs_that_differ_by_a_setting(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_differ_by_a_setting(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("SSLD_HOME", str(store.parent))
     before, _ = run_stages(store)
     after, _ = run_stages(store, ["fix.lr=0.5"])
@@ -32,6 +34,12 @@ def test_runs_that_differ_by_a_setting(store: Path, monkeypatch: pytest.MonkeyPa
     assert listed.keys() == {key[:12], other[:12]}
     assert listed[key[:12]].endswith(", fix.lr=0.5")
     assert "fix.lr=" in listed[other[:12]]
+    monkeypatch.setattr(Store, "default", lambda: Store(store))
+    with pytest.raises(UserError, match=rf"(?s)same report.*{key[:12]}.*{other[:12]}"):
+        compare("tiny", key[:alone])
+    compare(str(TINY))
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).index(key[:12]) < (shown.out + shown.err).index(other[:12])
     shutil.copytree(after["report"].directory, store / "report" / "copy")
     with pytest.raises(UserError, match="so begin 2 reports"):
         find_run(Store(store), key)
@@ -43,7 +51,8 @@ def test_runs_that_differ_by_a_setting(store: Path, monkeypatch: pytest.MonkeyPa
     same = {row[0] for row in cost_rows(a, b) if row[3]}
     assert "distill" in same and "fix" not in same
     gains = {row[0]: row[3] for row in accuracy_rows(a, b)}
-    assert gains["distill"].startswith("+0.0 (") and gains["distill"].endswith("within noise")
+    assert gains["distill"] == gains["teacher"] == "the same result"
+    assert gains["fix"] != "the same result"
     assert list(gains)[-1].startswith("exported")
 
 

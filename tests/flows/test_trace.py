@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from data_catalog.base.config import UserError
-from data_catalog.base.files import read_json, write_json
+from data_catalog.base.files import read_json, sha256_file, write_json
+from flows.tracing import trace
+from ppcls_core.inference import int8
+from ppcls_core.inference.sidecar import FILES, ONNX, PROGRAM, SIDECAR, WEIGHTS, read_sidecar
 from tasks.dag import STAGES, needed_for
 from tasks.run.store import MANIFEST, Store
 from tasks.trace import damages, outside, trail_of
@@ -102,6 +107,76 @@ def test_a_manifest_beside_a_file_speaks_for_it(finished: Path, tmp_path: Path) 
     trail = trail_of(copy / "inference.pdiparams", Store(tmp_path / "another store"))
     assert [result.stage for result in trail.results] == ["export"]
     assert set(trail.missing) == {"data", "distill", "finetune", "fix"}
+
+
+def exported_with(finished: Path, folder: Path, *names: str) -> Path:
+    """The exported student as `ppcls export` writes it to `folder`, with more files beside it."""
+    folder.mkdir()
+    for name in FILES:
+        shutil.copyfile(folder_of(finished, "export") / name, folder / name)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names", [(ONNX,), (int8.PROGRAM, int8.WEIGHTS, int8.RECORD, int8.COMPARED), ("notes.txt",)]
+)
+def test_what_was_made_of_a_student_leads_back_to_it(
+    finished: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    folder, store = exported_with(finished, tmp_path / "out", *names), Store(finished)
+    trail, plain = trail_of(folder, store), trail_of(folder_of(finished, "export"), store)
+    assert trail.results == plain.results
+    assert {file.name for file in trail.beside} == {*names}
+    assert plain.beside == ()
+    for name in names:
+        if name == "notes.txt":
+            with pytest.raises(UserError, match=r"has notes\.txt"):
+                trail_of(folder / name, store)
+        else:
+            assert trail_of(folder / name, store).results == plain.results
+
+
+def test_another_size_and_a_training_with_int8s_rounding_lead_back(
+    finished: Path, tmp_path: Path
+) -> None:
+    trained = f"{int8.AWARE}/{WEIGHTS}"
+    folder, store = exported_with(finished, tmp_path / "out", trained), Store(finished)
+    found = read_sidecar(folder / SIDECAR)
+    (folder / PROGRAM).write_bytes(b"of another size")
+    found.write(folder)
+    trail = trail_of(folder, store)
+    assert trail.made_by.stage == "export"
+    assert {file.name for file in trail.beside} == {PROGRAM, SIDECAR, WEIGHTS}
+    assert trail_of(folder / trained, store).made_by == trail.made_by
+
+
+def test_altered_weights_are_foreign_whatever_lies_beside_them(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = exported_with(finished, tmp_path / "out", ONNX)
+    (folder / WEIGHTS).write_bytes(b"others")
+    for path in (folder, folder / ONNX):
+        with pytest.raises(UserError, match="no result of"):
+            trail_of(path, Store(finished))
+
+
+def test_a_list_is_told_with_its_own_number_of_images(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(finished.parent))
+    monkeypatch.setattr(Store, "default", lambda: Store(finished))
+    trace(folder_of(finished, "report"))
+    lists = re.findall(r"images +(\S+) \((\S+) images?\): sha256 (\w+)", capsys.readouterr().out)
+    rows = {
+        sha256_file(path): pa.ipc.open_file(str(path)).read_all().num_rows
+        for path in finished.glob("*/*/*.arrow")
+    }
+    assert {name for name, *_ in lists} >= {"train.arrow", "val.arrow", "kept.arrow"}
+    for _, number, digest in lists:
+        assert int(number.replace(",", "")) == rows[digest]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data_catalog.base.config import UserError
-from tasks.notebook import FinishedRun, find_duplicates, html_table, open_model, run_recipe
+from ppcls_core.inference.predict import Guess
+from tasks.notebook import (
+    FinishedRun,
+    Guesses,
+    Labels,
+    find_duplicates,
+    html_table,
+    open_model,
+    run_recipe,
+)
 from tests.conftest import TINY
 from tests.support.images import write_jpeg
 
@@ -25,6 +35,9 @@ def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: 
     assert run.report.is_file()
     names = run.accuracies["model"].to_pylist()
     assert names == ["teacher", "baseline", "distill", "finetune", "fix"]
+    shares = run.accuracies["top1_percent"].to_pylist()
+    assert max(shares) > 1 and f"baseline {shares[1]:.1f} %" in repr(run)
+    assert len(repr(run).splitlines()) == 1
     shown = run._repr_html_()
     assert all(name in shown for name in names)
     for seed in range(3):
@@ -44,6 +57,7 @@ def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: 
     with pytest.raises(UserError, match=r"bad\.jpg: cannot be classified: not_an_image"):
         model(tmp_path / "bad.jpg")
     assert "bad.jpg" in found._repr_html_() and "classes" in model._repr_html_()
+    assert str(model.folder) in repr(model) and "object at" not in repr(model)
 
 
 @pytest.mark.slow
@@ -69,6 +83,17 @@ def test_duplicates_are_a_table(tmp_path: Path) -> None:
     assert found.pairs["pool_id"].to_pylist() == ["0.png"]
     assert found.page.is_file()
     assert "0.png" in found._repr_html_()
+    assert repr(found).startswith("1 pair (") and str(found.page) in repr(found)
+
+
+def test_objects_print_as_a_line(tmp_path: Path) -> None:
+    table = pa.table({"image": ["a", "b"], "class": ["x", None], "reason": ["", "not_an_image"]})
+    labels = Labels(table, np.zeros((2, 3), np.float32), ("x", "y", "z"))
+    assert repr(labels) == (
+        "soft labels of 2 images, 3 classes; 1 without, for the reason in `table`"
+    )
+    guesses = Guesses("a.jpg", [Guess(0, "cat", 0.9312), Guess(1, "dog", 0.05)])
+    assert repr(guesses) == "a.jpg: cat 93.1 %, dog 5.0 %"
 
 
 def test_mistakes_and_markup() -> None:

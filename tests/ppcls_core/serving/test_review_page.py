@@ -49,7 +49,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reviewing(root: Path) -> Iterator[str]:
     """The address of the page of a search, its token included."""
     search = Search(collect(root / "pool"), collect(root / "val"), root / "out", CONFIG, 1)
-    service = ReviewService(search, search.out / REVIEWED, access_to("127.0.0.1", TOKEN))
+    service = ReviewService(search, search.out / REVIEWED, access_to("127.0.0.1", TOKEN), "THEN")
     with serving(service) as (url, _):
         yield f"{url}/#{TOKEN}"
 
@@ -87,6 +87,7 @@ def test_pairs_are_judged_by_keys_and_survive_a_kill(searched: Path, tmp_path: P
         ready(tab, "Pair 3 of 3. 1 the same, 1 different")
         tab.press("a")
         tab.wait("find('status').innerText.includes('All are judged')")
+        assert "runs; removed.json and the other files of" in status(tab)
         tab.press("u")
         ready(tab, "Pair 3 of 3. 1 the same, 1 different, 1 to judge")
         tab.press("z", command=True)
