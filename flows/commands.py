@@ -202,6 +202,9 @@ def up(
         console.print(f"for each host: copy {certificate()} to the same place there, then")
         console.print(f"  ssld worker --join {share}")
     console.print("next: prefect deployment run ssld/full")
+    console.print(
+        "  (of the demo; of a recipe of yours: --param recipe=$PWD/my.yaml, its whole path)"
+    )
 
 
 def _password() -> str:
