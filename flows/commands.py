@@ -21,17 +21,17 @@ from flows.status import statuses
 from ppcls_core.cli.common import log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.report.intervals import is_noise
-from ppcls_core.report.model import Overlap, percent
+from ppcls_core.report.model import Overlap, percent, worse
 from ppcls_core.runtime.cluster import certificate
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
-from tasks.run.counts import shown_counts
+from tasks.run.counts import are_known, shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
 from tasks.stages.data import checked_data
-from tasks.steps import doubts, steps_of
+from tasks.steps import doubts, doubts_of_settings, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
 _FLOW = "flows.ssld:ssld"  # imports Prefect
@@ -142,11 +142,18 @@ def _print_steps(
 ) -> None:
     """The steps of the trainings on `images` by split, and what is doubtful about them."""
     numbers = {name: len(found) for name, found in images.items()}
+    if are_known(images["pool"], images["train"]):  # of which none can be selected
+        numbers["pool"] = 0
     steps = steps_of(recipe, numbers, len(images["train"].classes))
     shown = [each for each in steps if each.stage in STUDENTS or not of_student_alone]
     console.print(f"{recipe.name}: steps (epochs x steps): {'; '.join(map(str, shown))}")
-    for doubt in doubts(recipe, steps):
-        console.print(f"[yellow]note:[/] {doubt}")
+    _print_notes(doubts(recipe, steps))
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print("[yellow]note:[/] ", end="")
+        console.print(note, markup=False)
 
 
 def status(
@@ -168,6 +175,7 @@ def status(
             state = f"[{colours.get(row.state, 'dim')}]{row.state}[/]"
             table.add_row(row.stage, state, row.detail)
         console.print(table)
+        _print_notes(doubts_of_settings(each))
 
 
 def up(
@@ -194,6 +202,9 @@ def up(
         console.print(f"for each host: copy {certificate()} to the same place there, then")
         console.print(f"  ssld worker --join {share}")
     console.print("next: prefect deployment run ssld/full")
+    console.print(
+        "  (of the demo; of a recipe of yours: --param recipe=$PWD/my.yaml, its whole path)"
+    )
 
 
 def _password() -> str:
@@ -291,6 +302,9 @@ def _print_results(session: Session) -> None:
         )
     if "export" in session.done:
         stage = session.done["export"].metrics["stage"]
+        rows = report.accuracies(session.done["evaluate"]) if "evaluate" in session.done else ()
+        for loss in filter(None, (worse(r.gain, r.gain_range) for r in rows if r.label == stage)):
+            console.print(f"\n[yellow]{loss}[/]")
         console.print(f"\nexported: {_latest(session, 'export')} ({stage}, best on val)")
     if "report" in session.done:
         path, key = _latest(session, "report") / "report.html", session.done["report"].key[:12]

@@ -83,10 +83,9 @@ def _show(found: Photos, pool: Photos | None) -> None:
     sides = np.array([found.sizes[row] for row in found.sizes])
     if len(sides):
         height, width = np.median(sides, axis=0)
-        log(
-            f"size: {width:.0f} x {height:.0f} pixels in the middle, short sides from "
-            f"{sides.min(1).min()} to {sides.min(1).max()}"
-        )
+        least, most = sides.min(1).min(), sides.min(1).max()
+        short = f"of {least}" if least == most else f"from {least} to {most}"
+        log(f"size: median {width:.0f} x {height:.0f} pixels, short sides {short}")
     own = len(found.rows("pool"))
     if pool or own:
         log(f"pool: {counted(len(pool.rows('pool')) if pool else own, 'image')}")

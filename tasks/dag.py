@@ -94,7 +94,7 @@ STAGES: dict[str, Stage] = {
         ("fix", 4, "tasks.stages.training:fix", "seed student fix"),
         ("evaluate", 3, "tasks.stages.evaluate:run", f"teacher student {' '.join(STUDENTS)}"),
         ("export", 4, "tasks.stages.export:run", f"student {' '.join(DISTILLED)}"),
-        ("report", 8, "tasks.stages.report:run", _REPORTED),
+        ("report", 9, "tasks.stages.report:run", _REPORTED),
     )
 }
 

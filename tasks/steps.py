@@ -10,6 +10,7 @@ from tasks.recipe import STUDENTS, Recipe
 
 FEW = 500  # steps of a training from nothing under which it is told as short
 UNEQUAL = 1.5  # steps of distill and of the baseline, one over the other, that are told
+_OF_ONE_SIZE = ("baseline", "distill", "finetune")  # which are compared, or go on from another
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,38 @@ def _batches(training: str, num: int, batch_size: int) -> int:
 def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
     """Properties of the trainings that make a poor or unfair result likely, a sentence each."""
     by_stage = {each.stage: each for each in steps}
+    if recipe.select.policy != "none" and not by_stage["distill"].at_most:
+        yield (
+            "select: has no effect: the pool holds no image but those of train; give data.pool "
+            "other images, or set select.policy=none"
+        )
     for name in ("teacher", "baseline", "distill"):
         if (found := by_stage.get(name)) and found.total < FEW:
             few = counted(found.total, "step is", "steps are")
             yield f"{name}: {few} few for a network that starts from nothing"
+    totals = by_stage["baseline"].total, by_stage["distill"].total
+    if max(totals) > UNEQUAL * max(min(totals), 1):
+        yield (
+            f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): part of the "
+            "gain may be that of longer training"
+        )
+    yield from doubts_of_settings(recipe)
+
+
+def doubts_of_settings(recipe: Recipe) -> Iterator[str]:
+    """Those of `doubts` that are seen without the images."""
+    if recipe.select.policy == "none" and "k" in recipe.select.model_fields_set:
+        yield (
+            "select.k: has no effect, as select.policy is none: no pool image is selected; with "
+            "data.pool of images without labels set select.policy=best"
+        )
+    sizes = {name: getattr(recipe, name).image_size for name in STUDENTS}
+    if len({sizes[name] for name in _OF_ONE_SIZE}) > 1 or sizes["fix"] < sizes["finetune"]:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        yield (
+            f"image_size: {listed}: one learns what another does not see; set the same for "
+            f"{', '.join(_OF_ONE_SIZE)}, and it or more for fix"
+        )
     network = recipe.network
     if network and isinstance(network.train, TeacherTraining):
         trained, labels = network.train.image_size, network.image_size
@@ -72,12 +101,6 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
                 f"teacher: it is trained on {trained} pixels and labels at {labels}, where it is "
                 "worse; set teacher.image_size and teacher.train.image_size"
             )
-    totals = by_stage["baseline"].total, by_stage["distill"].total
-    if max(totals) > UNEQUAL * max(min(totals), 1):
-        yield (
-            f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): part of the "
-            "gain may be that of longer training"
-        )
     trainings = {name: getattr(recipe, name) for name in STUDENTS}
     if network and isinstance(network.train, TeacherTraining):
         trainings["teacher.train"] = network.train

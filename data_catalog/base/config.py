@@ -7,6 +7,7 @@ through `load_yaml` and `parse`; nothing else in the project reads YAML.
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -77,7 +78,7 @@ def yaml_file(given: str | Path) -> Path | None:
 
 def no_such_yaml(path: Path) -> UserError:
     """The error that there is no file `path`, with those beside it that may be meant."""
-    near = closest(path.name, (each.name for each in path.parent.glob("[!.]*.y*ml")))
+    near = closest_path(path, lambda way: way.suffix in YAML)
     return UserError(f"{path}: no such file{near or '; give the path of a YAML file'}")
 
 
@@ -318,9 +319,32 @@ def closest(name: str, known: Iterable[str], within: str = "") -> str:
     """`; did you mean 'x'?` for the name of `known` nearest to `name` in any case, else all; what
     is meant has `within` before it, as `a.` of a.x."""
     known = sorted(set(known))
+    near = _near(name, known)
+    if near:
+        return _meant(f"{within}{n}" for n in near)
+    return f"; known: {', '.join(known)}" if known and len(known) <= 30 else ""
+
+
+def closest_path(path: Path, fits: Callable[[Path], bool] = Path.exists) -> str:
+    """`; did you mean 'a/x'?` with the paths that exist, `fits` and are spelt like `path`, which is
+    not there, but for the first part that is missing; "" where there is none."""
+    missing = path
+    with suppress(OSError, ValueError):  # a folder that may not be looked into
+        while missing.parent != missing and not missing.parent.exists():
+            missing = missing.parent
+        rest = path.relative_to(missing)
+        ways = {each: each / rest for each in missing.parent.glob("[!.]*")}
+        found = {each.stem: way for each, way in ways.items() if way.exists() and fits(way)}
+        if near := _near(missing.stem, found):  # the ends, such as .yaml, make none alike
+            return _meant(str(found[name]) for name in near)
+    return ""
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
     by_lower = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    near = [by_lower[each] for each in close]
-    if near:
-        return "; did you mean " + " or ".join(f"'{within}{n}'" for n in near) + "?"
-    return f"; known: {', '.join(known)}" if known and len(known) <= 30 else ""
+    return [by_lower[each] for each in close]
+
+
+def _meant(names: Iterable[str]) -> str:
+    return "; did you mean " + " or ".join(f"'{name}'" for name in names) + "?"

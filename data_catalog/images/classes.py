@@ -182,5 +182,6 @@ def check_labels(found: Found, num_classes: int, source: str) -> None:
     for row in np.flatnonzero((labels < 0) | (labels >= num_classes))[:1].tolist():
         raise UserError(
             f"{found.at(row)}: label {labels[row]} of '{found.images.ids[row]}' is none of the "
-            f"{num_classes} classes of {source} (0 to {num_classes - 1}); correct the list or those"
+            f"{num_classes} classes of {source} (0 to {num_classes - 1}); correct the list or "
+            f"{source}"
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from data_catalog.base.config import override, parse
+from data_catalog.base.config import YAML, override, parse
 from ppcls_core.cli.common import log, tell
 from ppcls_core.cli.export import Threads
 from ppcls_core.cli.lazy import OVERRIDE
@@ -52,7 +52,10 @@ def serve(  # noqa: PLR0913 - a command's options
 
     cores = len(os.sched_getaffinity(0))
     settings = {"precision": precision, "threads": threads or cores, "device": device}
-    served = ServedModel(exported.sidecar, lambda: engine(exported.directory, settings))
+    given = Path(model)
+    name = given.stem if given.suffix in YAML else given.name
+    recipe = "" if exported.directory == given else name
+    served = ServedModel(exported.sidecar, lambda: engine(exported.directory, settings), recipe)
     with server.listen(host, port) as bound:
         service = ModelService(served, config, access, cores)
         server.serve(service, bound, log)

@@ -1,5 +1,6 @@
 """The images that a command is given, one after another."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.base.config import UserError
+from data_catalog.base.config import UserError, closest_path
 from data_catalog.images.collect import describe_lost, find, headers_only, kind_of_file
 from data_catalog.images.columns import Images, Source, Tally, loose_images
 from data_catalog.images.formats import HEAD, text_of
@@ -17,6 +18,7 @@ from ppcls_core.data.decode import read_image
 from ppcls_core.data.transforms import Preprocess
 
 STDIN = "-"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,13 @@ def given_images(given: Sequence[str]) -> Given:
     a file that is neither image nor tar is a list. A list has a line an image, `path` or
     `path label`, the path relative to the list's folder (that of standard input to the current).
 
-    Raises UserError: there is no image at all.
+    A name that is no file is an image that cannot be read; of the first a warning says which may be
+    meant. Raises UserError: there is no image at all.
     """
+    missing = [name for name in given if name != STDIN and not Path(name).exists()]
+    for name in missing[:1]:
+        if near := closest_path(Path(name)):
+            _log.warning(f"{name}: no such file or folder{near}")
     found = Given([_found(name) for name in given])
     if not len(found):
         places = ", ".join("standard input" if name == STDIN else name for name in given)

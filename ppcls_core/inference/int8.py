@@ -45,7 +45,9 @@ def int8_files(directory: Path) -> tuple[Path, Path]:
     missing = [x for x in (RECORD, PROGRAM, WEIGHTS) if not (directory / x).is_file()]
     if missing:
         raise UserError(
-            f"{directory}: has no {missing[0]}; expected a folder written by `ppcls quantize`"
+            f"{directory}: has no {missing[0]}; expected a folder written by `ppcls quantize`: "
+            "`ppcls quantize NAME --out int8`, of a model's or recipe's name, then `ppcls predict "
+            "int8 IMAGES --precision int8`"
         )
     try:
         record = Record.model_validate_json((directory / RECORD).read_bytes())

@@ -17,6 +17,7 @@ from data_catalog.recipes import is_recipe_of_pipeline, known_recipes, near_reci
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.config import DistillTraining, LabelTraining
+from ppcls_core.inference.exported import is_exported
 from ppcls_core.jobs import paddleclas
 from ppcls_core.jobs.paddleclas.recipes import is_recipe, near_recipes, recipe, recipe_name
 from ppcls_core.models.registry import ModelConfig, check_image_size
@@ -161,6 +162,11 @@ def read_settings(path: Path, on_repeated: Callable[[str], None]) -> dict[str, A
     """The settings of the file `path`, also without its .yaml, or where there is none of the recipe
     of that name; as `load_yaml`."""
     file = yaml_file(path)
+    if path.is_dir() and is_exported(path):
+        raise UserError(
+            f"{path}: is an exported model, which `ppcls predict` and `ppcls serve` take; give the "
+            "name of the recipe that made it, or the YAML file of its training"
+        )
     if file or (path.exists() and not is_recipe(str(path))):
         return load_yaml(file or path, on_repeated)
     name = recipe_name(str(path))

@@ -183,22 +183,20 @@ def _panel(
 ) -> None:
     """One series with a dot at its mark, whose y stands, in the format `text`, above at the right.
 
-    The mark is None where no point is finite. Of a single point there is the value alone.
+    The mark is None where no point is finite. Of a single point there is the dot.
     """
-    is_line = len(series.x) > 1
-    plain_axes(axes, ("left", "bottom") if mark and is_line else ())
+    plain_axes(axes, ("left", "bottom") if mark else ())
     if mark is None:
         return _not_recorded(axes)
     thin = _thin(series)
     value = axes.text(1, 1, text.format(mark[1]), color=INK, fontsize=8.5, ha="right", va="top")
     value.set_transform(axes.transAxes)
-    if not is_line:
-        axes.set(xticks=[], yticks=[])
-        return None
     axes.plot(thin.x, thin.y, color=colour, linewidth=1.5, solid_joinstyle="round")
     axes.plot(*mark, "o", color=colour, markersize=4, clip_on=False)
     axes.locator_params(nbins=3)
     axes.locator_params(axis="x", integer=True)
+    if len(thin.x) == 1:
+        axes.set_xticks(thin.x)
     axes.margins(x=0.03)
     finite = [y for y in thin.y if math.isfinite(y)]
     bottom, top = min(0.0, *finite), max(finite)

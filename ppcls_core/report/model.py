@@ -15,7 +15,7 @@ import numpy as np
 from data_catalog.base.words import counted
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.report.answers import Answers
-from ppcls_core.report.intervals import wilson
+from ppcls_core.report.intervals import is_noise, wilson
 
 Image: TypeAlias = np.ndarray  # uint8 RGB [H, W, 3], already a small thumbnail
 
@@ -291,6 +291,16 @@ def percent(fraction: float, num_images: int = 0) -> str:
     if not math.isfinite(fraction):
         return "\u2013"
     return f"{100 * fraction:.2f}" if num_images >= 10_000 else f"{100 * fraction:.1f}"
+
+
+def worse(gain: float | None, gain_range: Sequence[float]) -> str:
+    """A sentence where a student's `gain` over the baseline, in points, is a loss; else ""."""
+    if gain is None or round(gain, 1) >= 0 or not math.isfinite(gain):
+        return ""
+    points = f"is better by {-gain:.1f} points"
+    if is_noise(gain_range):
+        return f"the baseline, trained on labels alone, {points}, within noise"
+    return f"the baseline {points}: labels alone serve you better here"
 
 
 def signed(points: float) -> str:

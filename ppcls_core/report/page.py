@@ -23,6 +23,7 @@ from ppcls_core.report.model import (
     percent,
     printable,
     signed,
+    worse,
 )
 
 MAX_PAIRS = 40  # pictures shown; the page says how many it leaves out
@@ -127,8 +128,9 @@ def _accuracy_clause(headline: Headline) -> Markup | None:
     points = signed(abs(headline.gain)).lstrip("+")
     if points == "0.0":
         return clause + ", the same as when trained on labels alone"
-    side = "above" if headline.gain > 0 else "below"
-    gain = _strong(", {} " + side + " the same student trained on labels alone", f"{points} points")
+    if loss := worse(headline.gain, headline.gain_range):
+        return clause + Markup("; <strong>{}</strong>").format(loss)
+    gain = _strong(", {} above the same student trained on labels alone", f"{points} points")
     noise = ", which is within noise" if is_noise(headline.gain_range) else ""
     return clause + gain + noise
 

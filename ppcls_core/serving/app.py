@@ -58,6 +58,13 @@ class ServedModel:
 
     sidecar: Sidecar
     load: Load
+    recipe: str = ""  # whose student it is
+
+    @property
+    def title(self) -> str:
+        """Its architecture, after the recipe where there is one."""
+        architecture = self.sidecar.architecture
+        return f"{self.recipe} ({architecture})" if self.recipe else architecture
 
 
 class ClassScore(Config):
@@ -92,7 +99,7 @@ class ModelService:
         self.batcher = Batcher(config, self.metrics)
         self._model, self.config = model, config
         self._decoders = ThreadPoolExecutor(decoders, "decode")
-        title = f"ppcls serve: {model.sidecar.architecture}"
+        title = f"ppcls serve: {model.title}"
         self._api = new_api(title, PATHS, lifespan=self._lifespan)
         self._add_routes()
         self.guard = Guard(self._api, config, access, self.metrics, PATHS)
@@ -117,7 +124,7 @@ class ModelService:
         sidecar, is_ready = self._model.sidecar, self.batcher.is_ready
         content = {
             "status": "ready" if is_ready else "loading",
-            "model": sidecar.architecture,
+            "model": self._model.title,
             "classes": len(sidecar.classes),
             "image_size": sidecar.preprocess.size,
         }
@@ -142,7 +149,7 @@ class ModelService:
             Prediction(image=picture.name, predictions=self._best(row, top_k))
             for picture, row in zip(pictures, rows, strict=True)
         ]
-        return Answer(model=self._model.sidecar.architecture, images=found)
+        return Answer(model=self._model.title, images=found)
 
     async def _decoded(self, pictures: list[Upload]) -> list[np.ndarray]:
         run = asyncio.get_running_loop().run_in_executor

@@ -43,6 +43,13 @@ def are_all_in(images: Images, others: Images) -> bool:
     return not content.null_count and pc.all(found, min_count=0).as_py()
 
 
+def are_known(pool: Images, labelled: Images) -> bool:
+    """Whether the pool has no image whose id is not that of a labelled one: `select` adds none."""
+    if len(pool) > len(labelled):  # an id is there once
+        return False
+    return pc.all(pc.is_in(pool.table["image_id"], labelled.table["image_id"])).as_py()
+
+
 def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
     """The counts of `result`, one of `done`, as a user should read them: the teacher's images are
     left out where they are train's, and without a pool nothing is counted as one."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_catalog.base.config import UserError
+from data_catalog.base.errors import errors_of
 from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.catalog import load_dataset
 from data_catalog.images.collect import describe
@@ -48,10 +49,12 @@ _checked: _Read = {}  # what `checked_data` read, for all in its block
 def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
     """The labelled set and the pool; one and the same object when the recipe names one for both."""
     data = recipe.data
-    labelled = load_dataset(data.labelled, data.options, Path.cwd())
+    with errors_of("data.labelled"):
+        labelled = load_dataset(data.labelled, data.options, Path.cwd())
     if data.pool == data.labelled and not data.pool_options:
         return labelled, labelled
-    return labelled, load_dataset(data.pool, data.pool_options, Path.cwd())
+    with errors_of("data.pool"):
+        return labelled, load_dataset(data.pool, data.pool_options, Path.cwd())
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:

@@ -195,7 +195,10 @@ def stage_row(result: Result, done: Mapping[str, Result]) -> StageRow:
 
 
 def _rate(result: Result, images: int, seconds: float) -> float | None:
-    """Images a second; a training stage reads every image once an epoch."""
+    """Images a second; a training stage reads every image once an epoch. None of data, whose images
+    are read for its key, before its time begins."""
+    if result.stage == "data":
+        return None
     settings = result.settings.get(result.stage, {})
     if result.stage == "teacher":  # several are a list
         settings = settings.get("train") if isinstance(settings, Mapping) else None

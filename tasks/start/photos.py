@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.base.config import UserError, closest
+from data_catalog.base.config import UserError, closest_path
 from data_catalog.base.threads import map_threads
 from data_catalog.base.words import counted
 from data_catalog.images.collect import collect, describe_lost
@@ -131,7 +131,7 @@ def inspect_pool(folder: Path, progress: Progress) -> Photos:
 
 def _check_folder(folder: Path, what: str) -> None:
     if not folder.is_dir():
-        near = closest(folder.name, (p.name for p in folder.parent.glob("[!.]*") if p.is_dir()))
+        near = closest_path(folder, Path.is_dir)
         raise UserError(f"{folder}: no such folder; give {what}{near}")
 
 

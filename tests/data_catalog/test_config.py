@@ -12,7 +12,9 @@ from data_catalog.base.config import (
     Config,
     UserError,
     closest,
+    closest_path,
     load_yaml,
+    no_such_yaml,
     override,
     parse,
     parse_value,
@@ -247,6 +249,24 @@ def test_parse_value_reads_back_what_yaml_writes(value):
     import yaml
 
     assert parse_value(yaml.safe_dump(value), "a") == value
+
+
+def test_closest_path(tmp_path):
+    (tmp_path / "wardrobe/pool").mkdir(parents=True)
+    for name in ("closet.yaml", "wardrobe/data.yaml"):
+        (tmp_path / name).touch()
+
+    def near(path, *fits):
+        return closest_path(tmp_path / path, *fits).replace(f"{tmp_path}/", "")
+
+    assert near("wardrob/data.yaml") == "; did you mean 'wardrobe/data.yaml'?"
+    assert near("wardrobe/pol", Path.is_dir) == "; did you mean 'wardrobe/pool'?"
+    assert near("Closet.yml") == "; did you mean 'closet.yaml'?"
+    assert near("nothing.yaml") == ""  # like others by its end alone
+    assert near("wardrob/none") == ""
+    assert near("closet", Path.is_dir) == ""
+    assert near("wardrobe/data.yaml/x") == ""
+    assert "wardrobe/data.yaml'?" in str(no_such_yaml(tmp_path / "wardrob/data.yaml"))
 
 
 def test_closest():

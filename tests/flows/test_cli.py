@@ -41,6 +41,7 @@ def recipe(tmp_path: Path) -> Path:
         (["student.spec.widht=8"], ["mine.yaml", "student", "widht", "'width'"]),
         (["data.labelled=clothe"], ["clothe", "clothes"]),
         (["data.labelled=clothes", "data.options.trian=1"], ["clothes", "trian", "'train'"]),
+        (["data.labelled=no/such.yaml"], ["data.labelled: ", "such.yaml: no such file"]),
         (["data.labelled=clothing", "data.options={}"], ["clothing", "SSLD_CLOTHING_DIR"]),
         (["teacher.train=null"], ["mine.yaml", "teacher", "weights", "train"]),
         (

@@ -10,6 +10,7 @@ import pytest
 from data_catalog.base.errors import UserError
 from data_catalog.sources import Dataset
 from tasks.recipe import load_recipe
+from tasks.run.counts import are_known
 from tasks.stages.data import checked_data, fingerprints
 from tasks.steps import doubts, steps_of
 from tests.conftest import TINY
@@ -47,6 +48,9 @@ def test_steps_of_the_demo() -> None:
             "fix.schedule={name: ExponentialWarmup, warmup_epochs: 6}",
             ["fix: the learning rate rises through all 6"],
         ),
+        ("distill.image_size=64", ["baseline 56, distill 64, finetune 56, fix 56: one learns"]),
+        ("fix.image_size=48", ["fix 48: one learns what another does not see"]),
+        ("select={policy: none, k: 5}", ["differ in steps", "select.k: has no effect"]),
         ("distill.epochs=5", ["distill: 280 steps", "differ in steps", "distill: the learning"]),
         (
             "teacher.train={mode: finetune, epochs: 20, batch_size: 32, image_size: 208, "
@@ -60,6 +64,16 @@ def test_doubts(setting: str, told: list[str]) -> None:
     found = list(doubts(recipe, steps_of(recipe, DEMO, 10)))
     assert len(found) == len(told)
     assert all(part in sentence for part, sentence in zip(told, found, strict=True))
+
+
+def test_a_selection_without_a_pool_is_told() -> None:
+    recipe = load_recipe("demo", ["baseline.epochs=29", "select.k=5"])
+    steps = steps_of(recipe, DEMO | {"pool": 0}, 10)
+    (told,) = doubts(recipe, steps)
+    assert told.startswith("select: has no effect: the pool holds no image but those of train")
+    with checked_data(load_recipe(str(TINY))) as images:
+        assert are_known(images["train"], images["train"])
+        assert not are_known(images["pool"], images["train"])
 
 
 @pytest.mark.parametrize(("name", "num"), [("baseline", 800), ("distill", 800 + 1000)])

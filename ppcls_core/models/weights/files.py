@@ -80,7 +80,8 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
         place = folder / path.expanduser()
     except RuntimeError as error:
         raise UserError(f"{path}: {error}; write the home folder out") from error
-    names = [place.name, *(place.name + suffix for suffix in (PICKLE, TAR) if place.name)]
+    has_end = not place.name or place.suffix in (PICKLE, SAFETENSORS, TAR)
+    names = [place.name, *(place.name + end for end in (PICKLE, TAR) if not has_end)]
     try:
         for candidate in map(place.with_name, names) if place.name else [place]:
             if candidate.is_file():
@@ -91,8 +92,8 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
         raise _unreadable(place, error) from error
     if str(path) in published_weights():
         return published_file(str(path))
-    others = " or ".join(names[1:])
-    raise UserError(f"{place}: no such file, nor {others}; {_how_to_get(place)}")
+    others = ", nor " + " or ".join(names[1:]) if names[1:] else ""
+    raise UserError(f"{place}: no such file{others}; {_how_to_get(place)}")
 
 
 def is_here(path: str, folder: Path = Path()) -> bool:

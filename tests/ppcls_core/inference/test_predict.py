@@ -250,3 +250,11 @@ def test_results_go_over_earlier_results_alone(tmp_path):
         check_target(Path("-"), [])
     with pytest.raises(UserError, match="a device"):
         check_target(Path("/dev/null"), [])
+
+
+def test_a_misspelt_place_of_images_is_warned_of(tmp_path, caplog):
+    (tmp_path / "wardrobe/coats").mkdir(parents=True)
+    given = given_images([str(tmp_path / "wardrob/coats"), str(tmp_path / "other")])
+    assert len(given) == 2
+    (told,) = caplog.messages
+    assert f"did you mean '{tmp_path}/wardrobe/coats'?" in told

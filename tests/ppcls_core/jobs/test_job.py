@@ -40,6 +40,12 @@ def test_both_forms_become_jobs(tmp_path, text):
     assert got.learning and (got.learning.epochs, got.learning.lr) == (2, 0.05)
 
 
+def test_of_an_exported_folder_it_is_said_what_takes_it(tmp_path):
+    (tmp_path / "sidecar.json").touch()
+    with pytest.raises(UserError, match=r"is an exported model, .* give the name of the recipe"):
+        load_job(tmp_path, [])
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

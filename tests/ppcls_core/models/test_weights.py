@@ -47,6 +47,8 @@ def test_the_suffix_may_be_left_out(tmp_path):
     assert list(load_state(tmp_path / "ResNet50_vd.v2")) == ["w"]
     with pytest.raises(UserError, match=r"other: no such file, nor other\.pdparams"):
         load_state(tmp_path / "other")
+    with pytest.raises(UserError, match=r"other\.pdparams: no such file; give"):
+        load_state(tmp_path / "other.pdparams")
 
 
 def test_a_missing_file_s_error_says_where_to_get_it(tmp_path):

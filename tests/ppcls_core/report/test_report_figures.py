@@ -85,6 +85,12 @@ def test_curves_mark_last_accuracy_and_loss_and_highest_rate() -> None:
     assert shown.count("not recorded") == 2
 
 
+def test_of_one_evaluation_the_point_is_drawn() -> None:
+    (curve, _), point = CURVES, Series((7,), (0.5,))
+    drawn = figures.learning_curves([replace(curve, val_top1=point)])
+    assert {"7", "50.0 %"} <= set(words(drawn))
+
+
 def test_selection_chart_shows_counts_scores_and_entropies() -> None:
     shown = words(figures.selection_chart(SELECTION))
     assert {"images of each class", "wanted: 20", "nats", "probability of the class"} <= set(shown)

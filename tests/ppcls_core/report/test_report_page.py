@@ -350,7 +350,7 @@ def test_stage_numbers_are_the_models(full: Page) -> None:
         ["teacher", "2026-01-02 03:04:05", "800", "799", "1\u00a0h 02\u00a0min", "100.0", "58.2",
          "3fa92c"],
         ["export", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013"],
-        ["all", "", "", "", "1\u00a0h 02\u00a0min", "", "", ""],
+        ["sum of the stages", "", "", "", "1\u00a0h 02\u00a0min", "", "", ""],
     ]  # fmt: skip
 
 
@@ -460,8 +460,13 @@ def test_settings_versions_and_files_are_shown(full: Page) -> None:
         ),
         (
             Headline(0.7, -2.0),
-            "The student reaches 70.0 % top-1, 2.0 points below the same student trained on "
-            "labels alone.",
+            "The student reaches 70.0 % top-1; the baseline is better by 2.0 points: labels alone "
+            "serve you better here.",
+        ),
+        (
+            Headline(0.7, -2.0, gain_range=(-5.0, 1.0)),
+            "The student reaches 70.0 % top-1; the baseline, trained on labels alone, is better by "
+            "2.0 points, within noise.",
         ),
         (
             Headline(0.7, 0.04, 1),

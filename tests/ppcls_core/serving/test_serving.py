@@ -6,7 +6,8 @@ import base64
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -17,11 +18,11 @@ import pytest
 from data_catalog.base.config import UserError, parse
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.serving.access import access_to, read_token
-from ppcls_core.serving.app import PATHS
+from ppcls_core.serving.app import PATHS, ServedModel
 from ppcls_core.serving.client import Client
 from ppcls_core.serving.limits import ServeConfig
 from ppcls_core.serving.server import listen
-from tests.support.stand_in import COLOURS, Gate, Running, encoded, received, running
+from tests.support.stand_in import COLOURS, SIDECAR, Gate, Running, encoded, received, running
 
 TOKEN = "0123456789abcdef"
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -434,3 +435,9 @@ def test_the_client_says_that_nobody_is_there(tmp_path: Path):
         list(client.classify_all(found, 1))
     with pytest.raises(UserError, match="no address of a server"):
         Client("ftp://x", None, 1)
+
+
+def test_a_recipe_s_student_is_called_by_the_recipe():
+    served = ServedModel(SIDECAR, nullcontext, "closet")  # type: ignore[arg-type]
+    assert served.title == "closet (Colours)"
+    assert replace(served, recipe="").title == "Colours"
