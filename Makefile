@@ -12,7 +12,7 @@ GPU ?= $(INSTALLED)
 BUILD := $(if $(GPU),gpu,cpu)
 EXTRAS ?= $(BUILD),demo,onnx,search,cluster
 # The pip of Python 3.11 compares all versions of all packages, for half a minute: not that one.
-INSTALLERS := pip==26.3 setuptools==80.9.0
+INSTALLER := pip==26.3
 LOCK := requirements$(if $(GPU),-gpu).lock
 # Two builds of Paddle would overwrite one another: another one than is there begins anew.
 OTHER := $(and $(wildcard $(READY)),$(filter-out x$(INSTALLED),x$(GPU)))
@@ -40,10 +40,10 @@ $(READY): $(LOCK) pyproject.toml $(if $(OTHER),another-build)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(if $(OTHER),--clear) .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(INSTALLERS)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(INSTALLER)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement $(LOCK) \
 	  || { $(if $(GPU),$(HINT);) exit 2; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable '.[$(EXTRAS)]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable '.[$(EXTRAS)]'
 	@$(BIN)/python -m ppcls_core.runtime.versions $(GPU)
 	@echo '$(GPU)' > $@
 
