@@ -43,7 +43,7 @@ $(READY): $(LOCK) pyproject.toml $(if $(OTHER),another-build)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(INSTALLER)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement $(LOCK) \
 	  || { $(if $(GPU),$(HINT);) exit 2; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable '.[$(EXTRAS)]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable '.[$(EXTRAS)]'
 	@$(BIN)/python -m ppcls_core.runtime.versions $(GPU)
 	@echo '$(GPU)' > $@
 
