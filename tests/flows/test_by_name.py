@@ -102,8 +102,8 @@ def test_a_server_is_given_the_folder(
     monkeypatch.setattr("ppcls_core.serving.engine.engine", lambda folder, settings: folder)
     monkeypatch.setattr("ppcls_core.serving.server.serve", lambda *args: None)
     serve.serve(Path("tiny"), port=0)
-    ((_, opening),) = given
-    assert opening() == done["export"].directory
+    ((_, opening, recipe),) = given
+    assert (opening(), recipe) == (done["export"].directory, "tiny")
 
 
 @pytest.mark.parametrize("stage", ["dedup", "overlap"])
