@@ -26,7 +26,7 @@ from ppcls_core.runtime.cluster import certificate
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
-from tasks.run.counts import are_known, shown_counts
+from tasks.run.counts import are_all_in, shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
@@ -142,7 +142,7 @@ def _print_steps(
 ) -> None:
     """The steps of the trainings on `images` by split, and what is doubtful about them."""
     numbers = {name: len(found) for name, found in images.items()}
-    if are_known(images["pool"], images["train"]):  # of which none can be selected
+    if are_all_in(images["pool"], images["train"]):
         numbers["pool"] = 0
     steps = steps_of(recipe, numbers, len(images["train"].classes))
     shown = [each for each in steps if each.stage in STUDENTS or not of_student_alone]

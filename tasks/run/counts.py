@@ -37,17 +37,11 @@ def has_pool(data: Result) -> bool:
 
 
 def are_all_in(images: Images, others: Images) -> bool:
-    """Whether each of `images` has the content of one of `others`."""
+    """Whether each of `images` has the content of one of `others`: of a pool that is all in train
+    nothing can be selected."""
     content = images.table["content"]
     found = pc.is_in(content, others.table["content"])
     return not content.null_count and pc.all(found, min_count=0).as_py()
-
-
-def are_known(pool: Images, labelled: Images) -> bool:
-    """Whether the pool has no image whose id is not that of a labelled one: `select` adds none."""
-    if len(pool) > len(labelled):  # an id is there once
-        return False
-    return pc.all(pc.is_in(pool.table["image_id"], labelled.table["image_id"])).as_py()
 
 
 def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:

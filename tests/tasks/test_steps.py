@@ -10,7 +10,7 @@ import pytest
 from data_catalog.base.errors import UserError
 from data_catalog.sources import Dataset
 from tasks.recipe import load_recipe
-from tasks.run.counts import are_known
+from tasks.run.counts import are_all_in
 from tasks.stages.data import checked_data, fingerprints
 from tasks.steps import doubts, steps_of
 from tests.conftest import TINY
@@ -72,8 +72,8 @@ def test_a_selection_without_a_pool_is_told() -> None:
     (told,) = doubts(recipe, steps)
     assert told.startswith("select: has no effect: the pool holds no image but those of train")
     with checked_data(load_recipe(str(TINY))) as images:
-        assert are_known(images["train"], images["train"])
-        assert not are_known(images["pool"], images["train"])
+        assert are_all_in(images["train"], images["train"])
+        assert not are_all_in(images["pool"], images["train"])
 
 
 @pytest.mark.parametrize(("name", "num"), [("baseline", 800), ("distill", 800 + 1000)])
