@@ -18,6 +18,7 @@ from typing import Any
 from data_catalog.base.errors import UserError
 from flows import services
 from ppcls_core.cli.common import log, tell
+from ppcls_core.runtime.paddle import import_paddle
 from ppcls_core.runtime.processes import Child
 
 STOP_SECONDS = 10  # for the temporary server to write what it has received
@@ -35,7 +36,7 @@ _FLOW = "flows.ssld:ssld"  # imports Prefect
 
 def reachable_server() -> str:
     """API of the active profile's server if it answers, else of a temporary one, which ends with
-    this program. Raises UserError: that does not start."""
+    this program. Raises UserError: that does not start, or there is no memory for Paddle."""
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
     api = PREFECT_API_URL.value()
@@ -43,7 +44,8 @@ def reachable_server() -> str:
         return api
     server = TemporaryServer()
     atexit.register(server.stop)  # after Prefect's own, which send the last events
-    resolve_name(_FLOW)  # meanwhile
+    resolve_name(_FLOW)  # meanwhile, as Paddle, which every stage imports that has to run
+    import_paddle()
     server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
     return server.api
 

@@ -1,10 +1,10 @@
-"""Ordered work on threads, which holds a bounded number of items."""
+"""Ordered work on threads, which holds a bounded number of items; attributes computed there."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,3 +37,21 @@ def map_threads(
                 yield result
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+class cached_attribute(Generic[R]):
+    """`functools.cached_property` as it is from Python 3.12 on: threads compute it at once.
+
+    That of 3.11 has one lock for the attribute of all instances, so that threads which each have an
+    image of their own would wait for one another. Two threads that ask the same instance may both
+    compute it.
+    """
+
+    def __init__(self, function: Callable[[Any], R]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> R:
+        value = self._function(instance)
+        vars(instance)[self._function.__name__] = value  # found there first from now on
+        return value

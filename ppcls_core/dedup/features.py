@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
 
+from data_catalog.base.threads import cached_attribute
 from data_catalog.images.columns import Source
 from ppcls_core.data.decode import decoded, read_bytes
 from ppcls_core.dedup.config import DedupConfig
@@ -151,12 +151,12 @@ class DescribedImage:
     conclusive: bool
     config: DedupConfig
 
-    @cached_property
+    @cached_attribute
     def features(self) -> Features:
         """Those of `grey`: most of what a search costs, so taken when asked for."""
         return extract(self.grey, self.config, self.config.num_features)
 
-    @cached_property
+    @cached_attribute
     def coarse(self) -> Features:
         """Features of a smaller copy, in the pixels of `grey`, for the coarse search."""
         small = shrink(self.grey, self.config.coarse_side)
@@ -166,7 +166,7 @@ class DescribedImage:
             found.points * np.array([zoom, zoom, zoom, 1], np.float32), found.descriptors
         )
 
-    @cached_property
+    @cached_attribute
     def thumb(self) -> np.ndarray:
         """uint8 [THUMB, THUMB] copy of `grey`."""
         return thumbnail(self.grey)

@@ -1,6 +1,7 @@
 """Linear probes: a network's classifier learnt by logistic regression, all else as it is."""
 
 import numpy as np
+from joblib import parallel_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from threadpoolctl import threadpool_limits
@@ -8,6 +9,7 @@ from threadpoolctl import threadpool_limits
 from data_catalog.base.config import UserError
 from data_catalog.base.words import counted
 from ppcls_core.models.networks.layers import Network
+from ppcls_core.runtime.threads import max_threads
 
 STRENGTHS = np.logspace(-4, 1, 11)  # inverse of the L2 penalty, of standardised features
 FOLDS = 5  # at most
@@ -40,7 +42,8 @@ def fit_classifier(model: Network, features: np.ndarray, labels: np.ndarray, see
         cv=folds,
         scoring="neg_log_loss",
     )
-    with threadpool_limits(1):  # two take seven times as long, spinning
+    # A fit is on one thread: two take seven times as long, spinning.
+    with threadpool_limits(1), parallel_config("threading", n_jobs=max_threads()):
         search.fit((features - mean) / deviation, labels)
     # Of two classes there is one row: the second one's log-odds.
     weight, bias = search.best_estimator_.coef_, search.best_estimator_.intercept_

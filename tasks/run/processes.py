@@ -33,7 +33,7 @@ from ppcls_core.runtime.shards import Process, ShardJob, Write
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.stage import Outcome, Stage, Work
 
-_PIECE, _BATCHES = 256, 4  # images of a maker's task, about, and batches at least
+_PIECE, _BATCHES = 64, 4  # images of a maker's task, about, and batches at least
 Opening = Callable[[Work], AbstractContextManager[Sequence[Process]]]
 """What makes the shards of a stage, opened for the block; it can be pickled."""
 
@@ -205,7 +205,8 @@ def make_shards(
     """Make the shards of `num_rows` rows in `folder` of a stage, here or by the recipe's cluster;
     the number of shards.
 
-    A task is a piece of a shard, so that few shards keep all of a host's processes busy.
+    A task is a piece of a shard, so that few shards keep all of a host's processes busy, and that
+    they end at about the same time.
     """
     directory, batch = work.path(folder), work.recipe.label.batch_size
     directory.mkdir(exist_ok=True)
