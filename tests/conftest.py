@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -29,6 +30,8 @@ def others_slow(names: Iterable[str], fast: Iterable[str]) -> list[Any]:
 def pytest_sessionstart() -> None:
     """Also in each worker of xdist."""
     start_guard()
+    # A shell's background job ignores SIGINT, which tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,16 @@ OPERATORS = frozenset({"conv2d", "depthwise_conv2d", "fused_conv2d", "fc"})
 rest gain nothing."""
 
 
+def lacks_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether oneDNN computes int8 less exactly on this processor, one with AVX2 and without VNNI
+    by Linux's `cpuinfo`: sums of two products are then cut off at 16 bits."""
+    try:
+        flags = cpuinfo.read_text().split()
+    except OSError:  # another system
+        return False
+    return "avx2" in flags and not any(flag.endswith("vnni") for flag in flags)
+
+
 class Record(Config):
     """Where an int8 model comes from."""
 

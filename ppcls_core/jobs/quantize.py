@@ -31,7 +31,7 @@ from ppcls_core.engine.precision import Precision
 from ppcls_core.engine.schedules import CosineWarmup
 from ppcls_core.inference.export import export
 from ppcls_core.inference.inputs import given_images
-from ppcls_core.inference.int8 import AWARE, COMPARED
+from ppcls_core.inference.int8 import AWARE, COMPARED, lacks_vnni
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
 from ppcls_core.inference.variants import Compared, compare, variants_of
 from ppcls_core.jobs.job import Job
@@ -73,6 +73,11 @@ def _run(asked: Quantization, monitor: Monitor) -> list[Compared]:
     found, val = _images(asked, monitor), _val(trained)
     images = read_calibration(found, trained.preprocess, asked.num_images, asked.threads)
     monitor.note(_described(images, asked.num_images))
+    if lacks_vnni():
+        monitor.note(
+            "this processor has no VNNI: int8 is less exact here than on one that has, as sums of "
+            "products are cut off at 16 bits; the accuracies below are of this processor"
+        )
     aware = asked.out / AWARE if asked.epochs else None
     models = {asked.out: trained.network()}
     if aware and asked.epochs:

@@ -113,6 +113,7 @@ def test_an_onnx_teacher_labels_as_the_network_and_runs_to_the_end(made, store):
     assert run_stages(store, settings)[1] == []
 
 
+@pytest.mark.slow
 def test_a_label_file_trains_to_the_end_and_knows_part_of_val(made, store):
     some = set(sorted(made.val)[:7])
     settings = of(made.write("some.parquet", made.table(without=some)))
@@ -167,6 +168,7 @@ def several(made: Made) -> list[str]:
     return of([network | {"weight": 3}, uniform])
 
 
+@pytest.mark.slow
 def test_several_teach_the_weighted_mean_of_their_probabilities(made, store):
     got, want = stored(made, store, several(made))
     mean = np.log(0.75 * np.exp(want) + 0.25 / len(made.classes))

@@ -143,7 +143,7 @@ def test_hits_of_the_classes_add_up_to_the_accuracies(finished: Path) -> None:
     [
         ("select.k=3", "select"),
         pytest.param("finetune.lr=0.001", "finetune", marks=pytest.mark.slow),
-        ("dedup.min_inliers=6", "overlap"),
+        pytest.param("dedup.min_inliers=6", "overlap", marks=pytest.mark.slow),
     ],
 )
 def test_one_setting_changes_its_stage_and_what_follows(
@@ -159,11 +159,13 @@ def test_one_setting_changes_its_stage_and_what_follows(
     assert run_stages(store)[1] == []  # the results under the old settings are still there
 
 
+@pytest.mark.slow
 def test_stale_is_told_against_the_nearest_run(store: Path) -> None:
     run_stages(store, ["finetune.lr=0.3", "finetune.epochs=2"])
     assert states(store, "finetune.lr=0.4")["finetune"] == ("stale", "finetune.lr: 0.005 -> 0.4")
 
 
+@pytest.mark.slow
 def test_links_lead_to_the_latest_model_and_report(store: Path) -> None:
     place, name = Store(store), load_recipe(str(TINY)).name
     for settings in ((), ["fix.lr=0.3"], ()):
@@ -255,6 +257,7 @@ def run_with_stops(store: Path, after: Sequence[int]) -> int:
     return stops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "least"),
     [
@@ -298,7 +301,11 @@ def test_the_same_stage_twice_at_once_is_refused(finished: Path) -> None:
     ("error", "told"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), r"cannot write .*No space .*free space"),
-        (MemoryError("Unable to allocate 3 GiB"), r"dedup: not enough memory \(Unable .*; give it"),
+        pytest.param(
+            MemoryError("Unable to allocate 3 GiB"),
+            r"dedup: not enough memory \(Unable .*; give it",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_the_machine_lacks_is_said_and_finished_work_kept(
@@ -346,6 +353,7 @@ class Remover(SilentMonitor):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", ["", "dedup"])
 def test_results_that_are_removed_meanwhile_are_told(tmp_path: Path, removed: str) -> None:
     session = Session(load_recipe(str(TINY)), Store(tmp_path / "store"))
@@ -396,6 +404,7 @@ def test_a_recipe_of_data_teacher_and_student_runs(tmp_path: Path) -> None:
     assert session.done["evaluate"].metrics
 
 
+@pytest.mark.slow
 def test_a_recipe_without_a_pool_says_so_wherever_it_is_read(store: Path, tmp_path: Path) -> None:
     """The training images stand for the pool, and what `ssld init` left out is told with them."""
     names = ("few.yaml", *(f"few/{name}.tar" for name in ("train", "val")))

@@ -110,6 +110,7 @@ time.sleep(1000)  # connections are made, and never answered
 """
 
 
+@pytest.mark.slow
 def test_down_ends_though_the_server_does_not_answer(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

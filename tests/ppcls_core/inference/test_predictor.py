@@ -157,6 +157,7 @@ def test_an_error_of_the_card_reaches_the_user(opened, where, error, words):
         opened("fp16", error, where)[0](np.zeros(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     others_slow(

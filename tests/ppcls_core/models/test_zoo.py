@@ -107,6 +107,7 @@ def test_nothing_beats_the_front(cost):
         assert beaten != bool(twins)
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn(tmp_path):
     for suffix, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
         draw_pareto(tmp_path / f"p{suffix}", matching([], ["ResNet"]), list(COSTS)[:5])

@@ -99,7 +99,7 @@ def test_a_failure_stops_the_others_and_is_the_one_told(tmp_path):
         return {}
 
     with pytest.raises(UserError, match="the teacher gives NaN"):
-        run_shards(tmp_path, 10**6, 4, SilentMonitor(), waits, fails)
+        run_shards(tmp_path, 10**4, 4, SilentMonitor(), waits, fails)
     assert len(made) <= 1
 
 

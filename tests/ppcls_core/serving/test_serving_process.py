@@ -91,7 +91,9 @@ def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model, tmp_path):
         assert one["probability"] == pytest.approx(other["probability"], abs=2e-6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_while_the_model_loads_ends_it_too(model, number):
     with serve(model) as (_, process):
         process.send_signal(number)

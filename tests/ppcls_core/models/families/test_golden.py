@@ -50,12 +50,12 @@ def test_every_published_architecture_is_known(golden):
     assert set(golden) == set(GOLDEN)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", others_slow(GOLDEN, FAMILIES))
 def test_state_dict_has_the_published_entries(name, golden_shapes):
     assert built(name)[0] == list(golden_shapes[name].items())
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", others_slow(PUBLISHED, FAMILIES))
 def test_number_of_parameters_is_the_published_one(name):
     row = published_weights()[name]
     assert row.mparams
