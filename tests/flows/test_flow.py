@@ -114,7 +114,9 @@ def test_a_training_that_leaves_a_core_runs_beside_another_stage_with_the_same_b
     assert places == {"dedup": None, "teacher": 0}
     assert states["label"] == "Cached"
     assert digests(home) == before
-    state, states = run(4, settings=["teacher.train.batch_size=1000"], refresh=["dedup"])
+    state, states = run(
+        4, until="label", settings=["teacher.train.batch_size=1000"], refresh=["dedup"]
+    )
     assert state.is_failed()
     assert "only 30 images" in state.message
     assert states["teacher"] == "Failed"

@@ -268,7 +268,7 @@ num_classes: 3
 train: {list: train.txt, root: images}
 val: {list: train.txt, root: images}
 preprocess: {size: 32}
-training: {epochs: 40, batch_size: 8, image_size: 32, lr: 0.05, eval_every: 15}
+training: {epochs: 80, batch_size: 8, image_size: 32, lr: 0.05, eval_every: 15}
 log_every: 1
 workers: 1
 """
@@ -298,7 +298,8 @@ def test_the_command_line_is_stopped_and_goes_on(tmp_path, backend):
     with start(*launch, *train) as stopped:
         assert wait(lambda: log.exists() and "epoch:2 train" in log.read_text())
         stopped.terminate()
-    assert wait(lambda: "interrupted: a checkpoint is written" in log.read_text())
+    told = wait(lambda: "interrupted: a checkpoint is written" in log.read_text())
+    assert told, log.read_text()
     assert start(*launch, *train).wait() == 0
     assert start(script, *train, "-o", "output=alone", "-o", "training.accumulate=2").wait() == 0
     assert "resumes at step" in log.read_text()
