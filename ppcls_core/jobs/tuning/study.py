@@ -8,7 +8,7 @@ died, and is tried again.
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,20 +264,15 @@ def _has_point(space: Space, trial: FrozenTrial) -> bool:
 def retry_lost(search: HyperSearch, study: optuna.Study) -> None:
     """End the trials whose processes have died, and put their points first in the queue."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _has_point(search.space, trial):
-            if _is_held(_lock_of(search, search.overrides(trial))):
-                continue
-            attempt = trial.user_attrs.get(ATTEMPT, 1) + 1
-            study.enqueue_trial(trial.params, user_attrs={ATTEMPT: attempt})
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _is_held(lock: Any) -> bool:
-    try:
-        with lock:
-            return False
-    except LockHeld:
-        return True
+        if not _has_point(search.space, trial):
+            study.tell(trial.number, state=TrialState.FAIL)
+            continue
+        with suppress(LockHeld), _lock_of(search, search.overrides(trial)):
+            # It may have ended since it was read: whoever holds the lock tells before he lets go.
+            if study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+                attempt = trial.user_attrs.get(ATTEMPT, 1) + 1
+                study.enqueue_trial(trial.params, user_attrs={ATTEMPT: attempt})
+                study.tell(trial.number, state=TrialState.FAIL)
 
 
 def rows_of(search: HyperSearch, study: optuna.Study) -> list[TrialRow]:

@@ -395,6 +395,20 @@ def test_searches_at_once_share_the_points(folder, monkeypatch):
     assert len({row.overrides for row in rows}) == len(rows) == 6
 
 
+def test_a_trial_that_ends_just_after_it_was_read_is_not_taken_for_lost(folder, monkeypatch):
+    search = make(sampler="grid", trials=2)
+    study = open_study(search)
+    with next_trial(search, study) as trial:
+        running = study.get_trials(states=(TrialState.RUNNING,))
+        study.tell(trial, 0.5)
+    assert [each.number for each in running] == [trial.number]
+    read = study.get_trials
+    monkeypatch.setattr(study, "get_trials", lambda **how: running if how.get("states") else read())
+    with next_trial(search, study) as other:
+        assert search.overrides(other) != search.overrides(trial)
+    assert read()[trial.number].state == TrialState.COMPLETE
+
+
 def test_a_stopped_trial_goes_on_from_its_checkpoint(folder):
     search = make(sampler="grid", trials=1)
     parent = SimpleNamespace(stop_requested=True)
