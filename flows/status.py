@@ -68,7 +68,11 @@ def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
             yield f"{name}: {before.get(name)} -> {now.get(name)}"
     inputs = session.inputs_of(stage)
     for name in sorted(previous.inputs.keys() | inputs.keys()):
-        if previous.inputs.get(name) != inputs.get(name):
+        if name not in previous.inputs:
+            yield f"input {name} added"
+        elif name not in inputs:
+            yield f"input {name} removed"
+        elif previous.inputs[name] != inputs[name]:
             yield f"input {name} changed"
 
 
