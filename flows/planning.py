@@ -166,7 +166,8 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     if machines.gpus and without:
         options = " ".join(f"--gpu-rate {name}=IMAGES_A_SECOND" for name in without)
         yield f"no GPU is here to measure these, which are planned on cores: {options}"
-    yield "no pool image is taken for a duplicate, and no class of the selection to lack images"
+    if sample.whole_recipe.select.policy != "none":
+        yield "no pool image is taken for a duplicate, and no class of the selection to lack images"
     yield "read: as if no file stayed in memory between epochs"
     if machines.hosts * machines.gpus > 1:
         yield "gradients that devices exchange take no time"
