@@ -58,7 +58,7 @@ def plan(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Say what a run will take: time, cores, GPUs, memory, disk and network of each stage."""
     given = {name: num for name, num in (("pool", pool), ("val", val), ("train", train)) if num}
-    resolved = load_recipes(recipe, settings or [], complete=False)
+    resolved = load_recipes(recipe, settings or [], lacking="leave")
     rates = dict(_rates(gpu_rate or []))
     import_paddle()
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says much of how it loads
