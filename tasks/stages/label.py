@@ -196,10 +196,10 @@ def _labelling(
 
                 # The monitor may report to whom this thread's context says, as Prefect's does.
                 tasks = [
-                    partial(copy_context().run, logits, answer, part)
+                    (copy_context(), partial(logits, answer, part))
                     for answer, part in zip(answers_in(precision), parts, strict=False)
                 ]
-                found = map_threads(lambda task: task(), tasks, len(engines))
+                found = map_threads(lambda task: task[0].run(task[1]), tasks, len(engines))
                 return np.concatenate([own for part in found for own in part])
 
             return _compared(work, logits_in, len(sample))
