@@ -6,6 +6,7 @@ Prefect's client would ask again at twice the interval each time, and a run woul
 """
 
 import atexit
+import logging
 import os
 import signal
 import socket
@@ -42,12 +43,18 @@ def reachable_server() -> str:
     api = PREFECT_API_URL.value()
     if api and services.is_healthy(api):
         return api
+    logging.getLogger("prefect.flow_runs").addFilter(is_no_link)
     server = TemporaryServer()
     atexit.register(server.stop)  # after Prefect's own, which send the last events
     resolve_name(_FLOW)  # meanwhile, as Paddle, which every stage imports that has to run
     import_paddle()
     server.wait(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
     return server.api
+
+
+def is_no_link(record: logging.LogRecord) -> bool:
+    """A filter: leaves out Prefect's link to the dashboard, which a temporary server has not."""
+    return not record.getMessage().startswith("View at ")
 
 
 class TemporaryServer:

@@ -164,7 +164,7 @@ def status(
     ] = False,
 ) -> None:
     """Say for each stage whether it is done, stale (and why), missing, damaged or partial."""
-    recipes = load_recipes(recipe, settings or [])
+    recipes = load_recipes(recipe, settings or [], lacking="leave published")
     for each in recipes:
         table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
         table.title = each.name if len(recipes) > 1 else None

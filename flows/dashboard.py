@@ -30,6 +30,10 @@ _PAIRS = {  # stage -> what draws its pairs, their key and title
     "overlap": (report.labelled_pairs, "overlap", "Pairs of labelled images"),
     "dedup": (report.duplicate_pairs, "duplicates", "Pairs"),
 }
+# A state's name and message, as Prefect writes them.
+_FINISHED = re.compile(
+    r"Finished in state (?:Completed|Cached)\((?P<quote>['\"])(?P<message>.*)(?P=quote)\)"
+)
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
@@ -39,10 +43,18 @@ def _is_news(record: logging.LogRecord) -> bool:
     return error is not None and not isinstance(error, FailedRun)
 
 
+def in_plain_words(record: logging.LogRecord) -> bool:
+    """A filter: of Prefect's line about a state that is a success, what the state says."""
+    if found := _FINISHED.fullmatch(record.getMessage()):
+        record.msg, record.args = found["message"], ()
+    return True
+
+
 # Prefect's engine raises what a flow returns as failed, and logs it again under a traceback; what a
 # task returns so under the traceback of nothing, "NoneType: None".
 for _name in ("prefect.flow_runs", "prefect.engine", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_is_news)
+    logging.getLogger(_name).addFilter(in_plain_words)
 
 
 @dataclass

@@ -58,7 +58,7 @@ def plan(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Say what a run will take: time, cores, GPUs, memory, disk and network of each stage."""
     given = {name: num for name, num in (("pool", pool), ("val", val), ("train", train)) if num}
-    resolved = load_recipes(recipe, settings or [], complete=False)
+    resolved = load_recipes(recipe, settings or [], lacking="leave")
     rates = dict(_rates(gpu_rate or []))
     import_paddle()
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says much of how it loads
@@ -166,7 +166,8 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     if machines.gpus and without:
         options = " ".join(f"--gpu-rate {name}=IMAGES_A_SECOND" for name in without)
         yield f"no GPU is here to measure these, which are planned on cores: {options}"
-    yield "no pool image is taken for a duplicate, and no class of the selection to lack images"
+    if sample.whole_recipe.select.policy != "none":
+        yield "no pool image is taken for a duplicate, and no class of the selection to lack images"
     yield "read: as if no file stayed in memory between epochs"
     if machines.hosts * machines.gpus > 1:
         yield "gradients that devices exchange take no time"

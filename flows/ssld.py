@@ -240,7 +240,7 @@ class _Run:
             result = self.session.run(stage, monitor, apart)
         publish(self.session, result)
         seconds = result.record["seconds"]
-        return Completed(message=f"{seconds:.1f} s: {result.directory}", data=_link(result))
+        return Completed(message=f"done in {seconds:.1f} s: {result.directory}", data=_link(result))
 
 
 def _elsewhere(recipe: str) -> UserError | None:

@@ -64,11 +64,17 @@ def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
         yield f"code version {previous.version} -> {stage.version}"
     before, now = flat(previous.settings), flat(stage.own_settings(session.recipe))
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
+        if name.endswith("weights") and before.get(name) and name in now and now[name] is None:
+            yield f"{name}: not on this machine, `ssld run` downloads them"
+        elif before.get(name) != now.get(name):
             yield f"{name}: {before.get(name)} -> {now.get(name)}"
     inputs = session.inputs_of(stage)
     for name in sorted(previous.inputs.keys() | inputs.keys()):
-        if previous.inputs.get(name) != inputs.get(name):
+        if name not in previous.inputs:
+            yield f"input {name} added"
+        elif name not in inputs:
+            yield f"input {name} removed"
+        elif previous.inputs[name] != inputs[name]:
             yield f"input {name} changed"
 
 

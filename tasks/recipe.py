@@ -250,9 +250,15 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     return recipes[0]
 
 
-def load_recipes(name: str, settings: Sequence[str] = (), complete: bool = True) -> list[Recipe]:
-    """The recipe `name`; of one with `students` a recipe each, in order. Unless it has to be
-    `complete`, a network's weights that are not on this machine are left out: nothing is fetched.
+Lacking = Literal["fetch", "leave published", "leave"]
+
+
+def load_recipes(
+    name: str, settings: Sequence[str] = (), lacking: Lacking = "fetch"
+) -> list[Recipe]:
+    """The recipe `name`; of one with `students` a recipe each, in order. `lacking` says what
+    becomes of a network's weights that are not on this machine: "fetch" downloads published ones,
+    "leave published" leaves these out, "leave" all.
 
     `students` gives by name what a student has different in STUDENT_SECTIONS. All else is common,
     so the results up to the selection are made once. A student's recipe is called RECIPE-NAME.
@@ -264,13 +270,13 @@ def load_recipes(name: str, settings: Sequence[str] = (), complete: bool = True)
     data = override({"name": path.stem, **_whole(load_yaml(path), common)}, of_students)
     students = data.pop("students", None)
     if students is None:
-        return [_recipe(override(data, common), path, complete)]
+        return [_recipe(override(data, common), path, lacking)]
     recipes = []
     for student, sections in _sections(students, path).items():
         merged = override(_merged(data, sections), common)
         with errors_of(f"student {student}"):
             own = {**merged, "name": f"{data['name']}-{student}"}
-            recipes.append(_recipe(own, path, complete))
+            recipes.append(_recipe(own, path, lacking))
     return recipes
 
 
@@ -309,7 +315,7 @@ def _merged(data: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
+def _recipe(data: Mapping[str, Any], path: Path, lacking: Lacking) -> Recipe:
     required = (name for name, field in Recipe.model_fields.items() if field.is_required())
     try:
         recipe = parse(Recipe, data, str(path))
@@ -320,18 +326,22 @@ def _recipe(data: Mapping[str, Any], path: Path, complete: bool) -> Recipe:
         raise UserError(f"{error}\n({hint})") from None
     _check_models(recipe, path)
     recipe = _resolve_data(recipe, path.parent)
-    recipe = _resolve_teacher(recipe if complete else _without_missing(recipe, path), path)
+    recipe = _resolve_teacher(_without_missing(recipe, path, lacking), path)
     return _resolve_reviewed(recipe, path)
 
 
-def _without_missing(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe without those weights of networks that are not on this machine."""
+def _without_missing(recipe: Recipe, path: Path, lacking: Lacking) -> Recipe:
+    """The recipe without those weights of networks that `lacking` leaves out."""
+    if lacking == "fetch":
+        return recipe
 
     def change(place: str, teacher: AnyTeacher) -> AnyTeacher:
         if not isinstance(teacher, TeacherConfig) or not teacher.weights:
             return teacher
         given = teacher.model.name if teacher.weights == PUBLISHED else teacher.weights
-        missing = not is_here(given, path.parent)
+        row = published_weights().get(given)
+        is_left = lacking == "leave" or (row is not None and not row.package)
+        missing = is_left and not is_here(given, path.parent)
         return teacher.model_copy(update={"weights": None}) if missing else teacher
 
     return recipe.with_teachers(change)

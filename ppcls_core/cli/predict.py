@@ -36,6 +36,7 @@ Precision = Annotated[
 Device = Annotated[
     Literal["cpu", "gpu"] | None, typer.Option(help="By default a GPU where there is one.")
 ]
+TOP_K = 5  # classes an image, unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ResultOptions:
             "- for a list on standard input.",
         ),
     ]
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")] = 5
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image.")] = TOP_K
     form: Annotated[
         Literal["table", "json", "csv"] | None,
         typer.Option(
@@ -66,6 +67,13 @@ class ResultOptions:
         format_of(self.form, self.out)
         if self.out:
             check_target(self.out, self.images)
+
+    def classes_of(self, num: int) -> int:
+        """How many classes an image a model of `num` classes gives; said, where that is fewer than
+        the user asked for."""
+        if TOP_K != self.top_k > num:
+            tell(f"--top-k {self.top_k}: the model has {counted(num, 'class')}, all are given")
+        return min(self.top_k, num)
 
     def opened(self, top_k: int) -> AbstractContextManager[Writer]:
         """Where the results go, `top_k` classes an image."""
@@ -152,7 +160,7 @@ def infer(model: ModelOptions, asked: PredictOptions) -> None:
 
 def _run(sidecar: Sidecar, predict: Logits, asked: PredictOptions) -> None:
     """Predict all images. Exits with 1 if one could not be read."""
-    top_k = min(asked.top_k, len(sidecar.classes))
+    top_k = asked.classes_of(len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
     workers = len(os.sched_getaffinity(0))
     counts: Counter[str] = Counter()
@@ -171,7 +179,7 @@ def _run(sidecar: Sidecar, predict: Logits, asked: PredictOptions) -> None:
 def _benchmark(sidecar: Sidecar, predict: Logits, asked: PredictOptions) -> None:
     """Print what the first batch costs."""
     time_stages = late("ppcls_core.inference.benchmark:time_stages")
-    top_k = min(asked.top_k, len(sidecar.classes))
+    top_k = asked.classes_of(len(sidecar.classes))
     classifier = Classifier(predict, sidecar.preprocess, sidecar.classes, top_k)
     num, timings = time_stages(classifier, iter(given_images(asked.images)), asked.batch_size)
     table = figures_table("stage", "min ms", "median ms", "p99 ms", "images/s")

@@ -81,7 +81,7 @@ class ShardJob:
         other shards are counted as done. Raises as `run_shards`."""
         shards = {number: self.rows(number) for number in numbers}
         done = self.num_rows - sum(map(len, shards.values()))
-        progress = _Progress(monitor, done, self.num_rows, self.unit)
+        progress = Progress(monitor, done, self.num_rows, self.unit)
         rest, lock = _pieces(shards, self.piece or self.size), Lock()
 
         def take() -> tuple[_Begun, range] | None:
@@ -153,8 +153,8 @@ def _pieces(shards: Mapping[int, range], size: int) -> Iterator[tuple[_Begun, ra
 
 
 @dataclass
-class _Progress:
-    """Rows done by all threads; `cause`, which stopped the first of them, stops all."""
+class Progress:
+    """Things done by all threads; `cause`, which stopped the first of them, stops all."""
 
     monitor: Monitor
     done: int
@@ -164,18 +164,21 @@ class _Progress:
     _lock: Lock = field(default_factory=Lock)
 
     def advance(self, num: int = 1, /) -> None:
+        """Tell that `num` more are done. Raises Interrupted: all have to stop."""
         with self._lock:
             self.done += num
             self.monitor.progress(self.done, self.total, self.unit)
         self.check()
 
     def check(self) -> None:
+        """Raise Interrupted: all have to stop."""
         check(self.monitor)
         if self.cause is not None:
             raise Interrupted
 
     @contextmanager
     def stopping_all(self) -> Iterator[None]:
+        """What the block raises stops the other threads."""
         try:
             yield
         except BaseException as error:  # noqa: BLE001 - `run_shards` raises it

@@ -25,6 +25,7 @@ from tasks.plan.sample import SEARCHES, Sample
 from tasks.plan.timing import EPOCHS, Cost, Phase
 from tasks.recipe import STUDENTS, TRAINED, Recipe
 from tasks.run.processes import trainings
+from tasks.stages.label import COMPARED, compared
 from tasks.stages.probe import FITTED
 
 SHARDED = ("dedup", "label", "views")
@@ -170,8 +171,8 @@ class _Estimate:
         cost = self._here(used.start) + Cost(used.end.alone(max_threads()), used.end.core)
         for phase in used.phases:
             cost += self._phase(phase) + self._here(phase.warm_up)
-            # What follows a probe's classifier opens the engine, whatever the number of images.
-            grows = phase.unit != FITTED
+            # What follows these opens an engine, whatever the number of images.
+            grows = phase.unit != FITTED and not _is_compared(phase)
             after = phase.after * (self.growth.get(self._set_of(phase), 1.0) if grows else 1.0)
             cost += Cost(min(after.wall, after.core), after.core)  # one thread's
         return cost
@@ -192,12 +193,12 @@ class _Estimate:
             each += Cost(0, self._more_search())
         if not self._is_shared():
             return self._here(each) * num
-        hosts = self.machines.hosts if self.name in SHARDED else 1
+        hosts = 1 if self.name not in SHARDED or _is_compared(phase) else self.machines.hosts
         return Cost(each.core / (hosts * self.machines.cores), each.core) * num
 
     def _set_of(self, phase: Phase) -> str:
         """The set with which `phase` grows; "" if with none."""
-        if phase.unit in (UNIT, "steps"):
+        if phase.unit in (UNIT, "steps") or _is_compared(phase):
             return ""
         if phase.unit == "images indexed":
             return SEARCHED
@@ -212,6 +213,8 @@ class _Estimate:
         growth = self.growth.get(self._set_of(phase), 1.0)
         if phase.unit == UNIT:
             return self.recipe.dedup.canaries
+        if _is_compared(phase):
+            return len(compared(sum(self.reads.values())))
         if self.name == "overlap" and phase.unit == "images":  # those of both sets, each once
             return self.reads["train"]
         if self.config and phase.unit == "steps":  # as large as the sample's
@@ -272,6 +275,11 @@ class _Estimate:
             weights = self.own.result.files["model.pdparams"].size
             moved += 2 * (hosts - 1) * weights * steps / self.config.batch_size
         return moved
+
+
+def _is_compared(phase: Phase) -> bool:
+    """Whether it is a part of the choice of the teacher's precision, which one host makes."""
+    return phase.unit.startswith(COMPARED)
 
 
 def _bytes_of_rows(path: Path) -> int:

@@ -10,6 +10,7 @@ beside.json (the digest of those).
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from ppcls_core.labels.teacher import (
 )
 from ppcls_core.runtime.processes import ChildDied
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.shards import Advance, Process, read_shards, shard_files
+from ppcls_core.runtime.shards import Advance, Process, Progress, read_shards, shard_files
 from ppcls_core.runtime.threads import map_threads
 from tasks.run.processes import make_shards
 from tasks.run.stage import Outcome, Work
@@ -48,6 +49,7 @@ ENGINE, KINDS = "engine.json", ("labels", "rejected")
 BESIDE = "beside.json"
 _PRECISIONS: dict[str, Precision] = {name: name for name in get_args(Precision)}
 NUM_COMPARED = 256  # images, of 16 bits with fp32
+COMPARED = "images in "  # unit of their progress, with the precision behind it
 
 
 def label_pool(work: Work) -> Outcome:
@@ -177,15 +179,28 @@ def _labelling(
             return [teacher.answers(engine, views) for engine in chosen]
 
         def compare() -> dict[str, Any]:
-            sample = items(range(0, num_rows, -(-num_rows // NUM_COMPARED)))
+            sample = items(compared(num_rows))
             batch = config.batch_size
             share = -(-len(sample) // (len(engines) * batch)) * batch  # whole batches each
             parts = [sample[start : start + share] for start in range(0, len(sample), share)]
 
             def logits_in(precision: Precision) -> np.ndarray:
-                tasks = zip(answers_in(precision), parts, strict=False)
-                found = map_threads(lambda task: list(task[0](task[1])), tasks, len(engines))
-                return np.concatenate([logits for part in found for _, logits, _ in part])
+                progress = Progress(work.monitor, 0, len(sample), f"{COMPARED}{precision}")
+
+                def logits(answer: Answers, part: list[Item]) -> list[np.ndarray]:
+                    found: list[np.ndarray] = []
+                    for good, own, bad in answer(part):
+                        progress.advance(len(good) + len(bad))
+                        found.append(own)
+                    return found
+
+                # The monitor may report to whom this thread's context says, as Prefect's does.
+                tasks = [
+                    (copy_context(), partial(logits, answer, part))
+                    for answer, part in zip(answers_in(precision), parts, strict=False)
+                ]
+                found = map_threads(lambda task: task[0].run(task[1]), tasks, len(engines))
+                return np.concatenate([own for part in found for own in part])
 
             return _compared(work, logits_in, len(sample))
 
@@ -199,6 +214,11 @@ def _labelling(
             return {"labels": labels, "rejected": rejected}
 
         yield [partial(process, answer) for answer in answers_in(precision)]
+
+
+def compared(num_rows: int) -> range:
+    """Those of so many rows in which 16 bits are compared with fp32: NUM_COMPARED at the most."""
+    return range(0, num_rows, -(-num_rows // NUM_COMPARED))
 
 
 def origin_of(work: Work, views: Views) -> Origin:

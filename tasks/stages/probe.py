@@ -55,7 +55,8 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
     strength = fit_classifier(model, features, labels, seed_of(work.recipe.seed, "probe"))
     work.monitor.progress(len(found), len(found), FITTED)
     work.monitor.note(
-        f"probe of {counted(len(found), 'image')}: C {strength:.4g} by cross-validation"
+        f"classifier fitted to {counted(len(found), 'image')}, with C {strength:.4g}, the inverse "
+        "of its L2 penalty's weight (a small one keeps it simple), chosen by cross-validation"
     )
     counts = {COUNTED + reason: number for reason, number in lost.items()}
     return {"in": len(images), "out": len(found), **counts}

@@ -12,6 +12,8 @@ import uvicorn
 
 from data_catalog.base.errors import UserError
 from flows import api, services
+from flows.api import is_no_link
+from flows.dashboard import in_plain_words
 from flows.temporary_server import _Server, in_one_line
 from tests.support.processes import wait_until, with_environment
 
@@ -35,6 +37,26 @@ def test_an_error_of_a_service_is_one_line() -> None:
         assert in_one_line(record)
         assert record.getMessage() == told
         assert (record.exc_info is None) == name.startswith("prefect.server")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Finished in state Completed('done in 4.2 s: /a (b)')", "done in 4.2 s: /a (b)"),
+        ('Finished in state Cached("unchanged: /it\'s")', "unchanged: /it's"),
+        ("Finished in state Failed('no disk')", "Finished in state Failed('no disk')"),
+    ],
+)
+def test_success_is_told_without_the_words_of_prefect(said: str, told: str) -> None:
+    record = logging.LogRecord("prefect.task_runs", logging.INFO, "", 0, said, (), None)
+    assert in_plain_words(record)
+    assert record.getMessage() == told
+
+
+@pytest.mark.parametrize(("said", "shown"), [("View at http://a/b", False), ("starts", True)])
+def test_a_server_without_a_dashboard_is_not_linked(said: str, shown: bool) -> None:
+    record = logging.LogRecord("prefect.flow_runs", logging.INFO, "", 0, said, (), None)
+    assert is_no_link(record) == shown
 
 
 def test_a_server_that_ends_says_nothing(

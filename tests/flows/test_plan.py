@@ -13,6 +13,7 @@ from tasks.dag import STAGES
 from tasks.plan.estimate import Machines, StagePlan, images_read, plan
 from tasks.plan.sample import Sample, take_sample
 from tasks.recipe import load_recipe
+from tasks.stages.label import COMPARED, NUM_COMPARED, compared
 from tests.conftest import TINY
 
 HERE = Machines(hosts=1, cores=2, gpus=0, rates={})
@@ -25,6 +26,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     recipe = load_recipe(str(TINY), SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.plan.sample.MOST_STEPS", 4)  # enough but for the times
+        # Compared as 16 bits are where they are fast.
+        patch.setattr("ppcls_core.labels.teacher.fast_precisions", lambda: ("fp32",))
         found = take_sample(recipe, {}, (), tmp_path_factory.mktemp("plan"), said.append)
     assert said == list(STAGES)[1:]
     return found
@@ -45,7 +48,8 @@ def test_a_sample_runs_every_stage_on_some_of_each_set(sample: Sample) -> None:
         assert one.used.total.wall > 0, name
         assert one.used.memory > 0, name
     labelled = {phase.unit: phase.total for phase in sample.stages["label"].used.phases}
-    assert labelled == {"images": sample.stages["dedup"].result.counts["kept"]}
+    kept = sample.stages["dedup"].result.counts["kept"]
+    assert labelled == {"images": kept, f"{COMPARED}fp32": kept}
 
 
 @pytest.mark.slow
@@ -70,6 +74,30 @@ def test_ten_times_the_images_take_about_ten_times_as_much(sample: Sample) -> No
         assert 9 < many[name].disk_in / few[name].disk_in < 11
         assert few[name].core_hours < many[name].core_hours <= 10 * few[name].core_hours
     assert many["export"].core_hours == few["export"].core_hours
+
+
+@pytest.mark.parametrize("num", [1, 255, 256, 257, 14_000_000])
+def test_precisions_are_compared_on_a_bounded_part_of_the_pool(num: int) -> None:
+    assert min(num, NUM_COMPARED // 2) <= len(compared(num)) <= NUM_COMPARED
+
+
+@pytest.mark.slow
+def test_the_comparison_of_precisions_is_planned_for_as_many_images_as_it_takes(
+    sample: Sample,
+) -> None:
+    phases = sample.stages["label"].used.phases
+    (phase,) = (one for one in phases if one.unit.startswith(COMPARED))
+    (images,) = (one for one in phases if one.unit == "images")
+
+    def hours(num: int) -> float:
+        return rows_of(replace(sample, whole={**sample.whole, "pool": num}))["label"].core_hours
+
+    labelled = images.each.core * images.total / sample.taken["pool"]  # without duplicates
+    few, many = NUM_COMPARED // 2, NUM_COMPARED
+    new = (many - few) * (phase.each.core + labelled) / 3600
+    assert hours(many) - hours(few) == pytest.approx(new, rel=0.01)
+    new = many * labelled / 3600
+    assert hours(3 * many) - hours(2 * many) == pytest.approx(new, rel=0.01)
 
 
 @pytest.mark.slow

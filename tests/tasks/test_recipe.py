@@ -140,11 +140,25 @@ def test_what_is_left_out_is_like_the_distillation(tmp_path):
 
 def test_what_a_recipe_states_stays_as_it_is():
     for path in (TINY, *RECIPES.rglob("*.yaml")):
-        (recipe,) = load_recipes(str(path), complete=False)
+        (recipe,) = load_recipes(str(path), lacking="leave")
         stated = yaml.safe_load(path.read_text())
         for name in STUDENTS:
             training = getattr(recipe, name)
             assert training == type(training).model_validate(stated[name]), (path, name)
+
+
+def test_published_weights_may_be_left_out_where_nothing_is_to_be_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.recipe.is_here", lambda given, folder: False)
+    monkeypatch.setattr("tasks.recipe.published_file", lambda name: pytest.fail("downloads"))
+    path = tmp_path / "published.yaml"
+    path.write_text(SHORT)
+    settings = ["teacher={model: {name: ResNet50_vd}, weights: published}"]
+    (recipe,) = load_recipes(str(path), settings, lacking="leave published")
+    assert recipe.network is not None
+    assert recipe.network.weights is None
+    settings = ["teacher={model: {name: ResNet50_vd}, weights: mine.pdparams}"]
+    with pytest.raises(UserError, match="no such file"):  # a mistake is told all the same
+        load_recipes(str(path), settings, lacking="leave published")
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,16 @@ def test_mistakes_are_told_without_a_traceback(ppcls, args, message, tmp_path):
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "is_told"), [(9, 3, True), (5, 3, False), (2, 2, False)]
+)
+def test_more_classes_than_there_are_is_told(
+    asked: int, given: int, is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ppcls_core.cli.predict import ResultOptions
+
+    assert ResultOptions(["a.jpg"], top_k=asked).classes_of(given) == given
+    told = capsys.readouterr()
+    assert ("the model has 3 classes, all are given" in told.out + told.err) == is_told
