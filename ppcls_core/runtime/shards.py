@@ -81,7 +81,7 @@ class ShardJob:
         other shards are counted as done. Raises as `run_shards`."""
         shards = {number: self.rows(number) for number in numbers}
         done = self.num_rows - sum(map(len, shards.values()))
-        progress = Progress(monitor, done, self.num_rows, self.unit)
+        progress = SharedProgress(monitor, done, self.num_rows, self.unit)
         rest, lock = _pieces(shards, self.piece or self.size), Lock()
 
         def take() -> tuple[_Begun, range] | None:
@@ -153,7 +153,7 @@ def _pieces(shards: Mapping[int, range], size: int) -> Iterator[tuple[_Begun, ra
 
 
 @dataclass
-class Progress:
+class SharedProgress:
     """Things done by all threads; `cause`, which stopped the first of them, stops all."""
 
     monitor: Monitor
@@ -178,7 +178,7 @@ class Progress:
 
     @contextmanager
     def stopping_all(self) -> Iterator[None]:
-        """What the block raises stops the other threads."""
+        """A block whose error stops the other threads."""
         try:
             yield
         except BaseException as error:  # noqa: BLE001 - `run_shards` raises it

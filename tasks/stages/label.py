@@ -39,7 +39,7 @@ from ppcls_core.labels.teacher import (
 )
 from ppcls_core.runtime.processes import ChildDied
 from ppcls_core.runtime.randomness import seed_of
-from ppcls_core.runtime.shards import Advance, Process, Progress, read_shards, shard_files
+from ppcls_core.runtime.shards import Advance, Process, SharedProgress, read_shards, shard_files
 from ppcls_core.runtime.threads import map_threads
 from tasks.run.processes import make_shards
 from tasks.run.stage import Outcome, Work
@@ -185,7 +185,7 @@ def _labelling(
             parts = [sample[start : start + share] for start in range(0, len(sample), share)]
 
             def logits_in(precision: Precision) -> np.ndarray:
-                progress = Progress(work.monitor, 0, len(sample), f"{COMPARED}{precision}")
+                progress = SharedProgress(work.monitor, 0, len(sample), f"{COMPARED}{precision}")
 
                 def logits(answer: Answers, part: list[Item]) -> list[np.ndarray]:
                     found: list[np.ndarray] = []
