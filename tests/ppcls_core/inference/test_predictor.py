@@ -16,7 +16,6 @@ from ppcls_core.inference.predictor import NORMALIZING, EngineOptions, open_pred
 from ppcls_core.inference.sidecar import PROGRAM, WEIGHTS
 from ppcls_core.labels.teacher import on_engine
 from ppcls_core.models.registry import build_model
-from tests.conftest import others_slow
 
 
 @pytest.fixture
@@ -158,12 +157,7 @@ def test_an_error_of_the_card_reaches_the_user(opened, where, error, words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    others_slow(
-        ["ResNet50_vd", "MobileNetV3_large_x1_0", "EfficientNetB0"], ["MobileNetV3_large_x1_0"]
-    ),
-)
+@pytest.mark.parametrize("name", ["ResNet50_vd", "MobileNetV3_large_x1_0", "EfficientNetB0"])
 def test_what_spares_the_pixels_is_what_normalizing_adds(monkeypatch, name):
     """And no network has it, so that nothing else stays in 32 bits."""
     programs: list[str] = []
