@@ -15,7 +15,7 @@ EXTRAS ?= $(BUILD),demo,onnx,search,cluster
 # fails, and for GPUs. The pip of Python 3.11 compares all versions of all packages: not that one.
 INSTALLERS := uv==0.13.9 pip==26.3
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 install = $(if $(GPU),,$(UV) $(1) ||) $(PIP) $(1)
 LOCK := requirements$(if $(GPU),-gpu).lock
 # Two builds of Paddle would overwrite one another: another one than is there begins anew.
