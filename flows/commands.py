@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated
@@ -26,7 +26,7 @@ from ppcls_core.runtime.cluster import certificate
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
-from tasks.run.counts import are_all_in, shown_counts
+from tasks.run.counts import are_all_in, described, shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
@@ -241,16 +241,6 @@ def _findable(recipe: str) -> str:
     return path.stem if path == RECIPES / path.name else str(path)
 
 
-def _described(counts: Mapping[str, int]) -> Iterator[str]:
-    """Numbers of images by what became of them, rejections last and with their reasons."""
-    shown = {name: n for name, n in counts.items() if n and name not in ("in", "out")}
-    reasons = {name: n for name, n in shown.items() if name.startswith("rejected: ")}
-    yield from (f"{n:,} {name}" for name, n in shown.items() if name not in reasons)
-    if reasons:
-        listed = (f"{n:,} {name.removeprefix('rejected: ')}" for name, n in reasons.items())
-        yield f"{sum(reasons.values()):,} rejected ({', '.join(listed)})"
-
-
 def _gain(points: float, interval: Sequence[float]) -> str:
     """Points with their paired 95 % interval, and whether that leaves the sign open."""
     low, high = interval
@@ -269,7 +259,8 @@ def _print_stages(session: Session, stages: Iterable[Stage], begun: float) -> No
         result = session.done[stage.name]
         row = report.stage_row(result, session.done)
         rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
-        note = ", ".join(_described(shown_counts(result, session.done)))
+        counts = shown_counts(result, session.done)
+        note = described({name: n for name, n in counts.items() if name not in ("in", "out")})
         numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
         table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
         if result.path(MANIFEST).stat().st_mtime < begun:

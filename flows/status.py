@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.dag import STAGES
-from tasks.run.counts import shown_counts
+from tasks.run.counts import described, shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Result
@@ -91,6 +91,5 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 def _summary(result: Result, done: Mapping[str, Result]) -> str:
     if result.is_empty:
         return ""
-    shown = shown_counts(result, done)
-    counts = ", ".join(f"{name} {number:,}" for name, number in shown.items())
+    counts = described(shown_counts(result, done))
     return f"{counts}  ({result.record['seconds']:.1f} s)" if counts else ""

@@ -16,7 +16,7 @@ from data_catalog.recipes import MANIFEST, newest_result
 from ppcls_core.cli.common import tell
 from ppcls_core.inference.exported import is_exported
 from tasks.dag import STAGES
-from tasks.run.counts import left_out, shown_counts
+from tasks.run.counts import described, left_out, shown_counts
 from tasks.run.source import source_hash
 from tasks.run.store import Result, Store
 from tasks.trace import Trail, damages, is_derived, outside, trail_of
@@ -74,8 +74,8 @@ def _about(result: Result, done: Mapping[str, Result]) -> Iterator[tuple[str, st
         if name in result.files:
             images = _images_in(result.path(name))
             yield "images", f"{name} ({images}): sha256 {result.files[name].sha256}"
-    if counts := shown_counts(result, done):
-        yield "counts", ", ".join(f"{name} {number:,}" for name, number in counts.items())
+    if counts := described(shown_counts(result, done)):
+        yield "counts", counts
     for section, value in result.settings.items():
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
         yield "settings", f"{section}: {text.partition(chr(10))[0]}"

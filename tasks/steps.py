@@ -1,5 +1,6 @@
 """The steps of a recipe's trainings, known before they run, and what about them looks wrong."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -104,11 +105,14 @@ def doubts_of_settings(recipe: Recipe) -> Iterator[str]:
     trainings = {name: getattr(recipe, name) for name in STUDENTS}
     if network and isinstance(network.train, TeacherTraining):
         trainings["teacher.train"] = network.train
+    rising = defaultdict[tuple[int, float], list[str]](list)
     for name, config in trainings.items():
         warmup = getattr(config.schedule, "warmup_epochs", 0)
         if warmup >= config.epochs:
-            yield (
-                f"{name}: the learning rate rises through "
-                f"all {counted(config.epochs, 'epoch')} and never falls, as the warm-up is of "
-                f"{warmup:g}; set {name}.schedule.warmup_epochs"
-            )
+            rising[config.epochs, warmup].append(name)
+    for (epochs, warmup), names in rising.items():
+        keys = ", ".join(f"{name}.schedule.warmup_epochs" for name in names)
+        yield (
+            f"{', '.join(names)}: the learning rate rises through all {counted(epochs, 'epoch')} "
+            f"and never falls, as the warm-up is of {warmup:g}; set {keys}"
+        )

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -22,9 +22,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 TINY = PROJECT / "tests" / "flows" / "tiny.yaml"
 
 
-def others_slow(names: Iterable[str], fast: Iterable[str]) -> list[Any]:
-    """Parameters `names`: those that are not in `fast` are for `make test-all`."""
-    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
+def others_slow(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
+    """Parameters `values`: those that are not in `fast` are for `make test-all`."""
+    return [pytest.param(one, marks=() if one in fast else pytest.mark.slow) for one in values]
 
 
 def pytest_sessionstart() -> None:

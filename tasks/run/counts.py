@@ -13,6 +13,11 @@ from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
+_ONE = {
+    "duplicates": "duplicate",
+    "classes": "class",
+    "show a validation image": "shows a validation image",
+}
 _SORTING = ("dedup", "select")  # stages that decide which pool images students learn from
 # Metrics that count by reason what a stage's counts do not: images of another set, files.
 _LEFT_OUT = {
@@ -55,6 +60,20 @@ def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
     elif result.stage == "select" and data and not has_pool(data):
         counts = {name: num for name, num in counts.items() if not name.startswith(_REJECTED)}
     return counts
+
+
+def described(counts: Mapping[str, int]) -> str:
+    """`counts` in words, rejections last and with their reasons; what is 0 is left out."""
+    reasons = {name: n for name, n in counts.items() if n and name.startswith(_REJECTED)}
+    words = [
+        f"{n:,} {_ONE.get(name, name) if n == 1 else name}"
+        for name, n in counts.items()
+        if n and name not in reasons
+    ]
+    if reasons:
+        listed = (f"{n:,} {name.removeprefix(_REJECTED)}" for name, n in reasons.items())
+        words.append(f"{sum(reasons.values()):,} rejected ({', '.join(listed)})")
+    return ", ".join(words)
 
 
 def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:

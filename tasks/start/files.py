@@ -118,7 +118,7 @@ def _changes(found: Photos, files: Files) -> Iterator[str]:
         parts = {"more": len(new - old), "fewer": len(old - new)}
         if any(parts.values()):
             listed = " and ".join(f"{num:,} {word}" for word, num in parts.items() if num)
-            yield f"{split}: {listed} than before"
+            yield f"{split}: {listed} than before, by their names"
     old, new = files.class_names(), set(found.classes)
     for word, names in {"new": new - old, "gone": old - new}.items():
         if names:

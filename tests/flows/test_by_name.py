@@ -139,6 +139,7 @@ def test_a_stages_pairs_are_judged_into_a_file_for_the_recipe(
     assert {"overlap", "dedup", "label"} <= set(ran)
 
 
+@pytest.mark.slow
 def test_a_new_file_holds_what_the_stage_honours_already(
     done: dict[str, Result], ppcls: Ppcls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_stage_without_pairs_is_told(done: dict[str, Result], ppcls: Ppcls) ->
     assert "is of the stage export" in told.stderr and "dedup or overlap" in told.stderr
 
 
+@pytest.mark.slow
 def test_stages_spread_over_a_cluster(
     store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_weights_of_other_classes_are_told(tmp_path: Path) -> None:
         run_stages(tmp_path / "store", settings, until="teacher")
 
 
+@pytest.mark.slow
 def test_given_weights_are_taken_as_they_are(tmp_path: Path, finished: Path) -> None:
     from tests.flows.conftest import run_stages
 

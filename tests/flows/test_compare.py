@@ -13,6 +13,7 @@ from tests.conftest import TINY
 from tests.flows.conftest import run_stages
 
 
+@pytest.mark.slow
 def test_runs_that_differ_by_a_setting(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

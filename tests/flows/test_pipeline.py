@@ -291,15 +291,12 @@ def test_the_same_stage_twice_at_once_is_refused(finished: Path) -> None:
         session.run(stage, SilentMonitor())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "told"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), r"cannot write .*No space .*free space"),
-        pytest.param(
-            MemoryError("Unable to allocate 3 GiB"),
-            r"dedup: not enough memory \(Unable .*; give it",
-            marks=pytest.mark.slow,
-        ),
+        (MemoryError("Unable to allocate 3 GiB"), r"dedup: not enough memory \(Unable .*; give it"),
     ],
 )
 def test_what_the_machine_lacks_is_said_and_finished_work_kept(

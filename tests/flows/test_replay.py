@@ -58,9 +58,10 @@ def losses(store: Path, settings: list[str]) -> tuple[list[float], list[float]]:
     return by_teacher, by_store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "bound"),
-    [([], 0.02), pytest.param(["label.precision=fp32"], 1e-4, marks=pytest.mark.slow)],
+    [([], 0.02), (["label.precision=fp32"], 1e-4)],
 )
 def test_losses_are_those_of_the_teacher_itself(replayed, settings, bound) -> None:
     online, stored = losses(replayed, [*REPLAY, *settings])
@@ -120,6 +121,7 @@ def test_labels_are_the_same_from_any_number_of_processes(
     assert again["label"].digest == before["label"].digest
 
 
+@pytest.mark.slow
 def test_one_label_an_image_serves_all_its_views(replayed: Path) -> None:
     settings = [*REPLAY, "label.views=0"]
     done, ran = run_stages(replayed, settings, until="finetune")

@@ -12,7 +12,7 @@ from data_catalog.sources import Dataset
 from tasks.recipe import load_recipe
 from tasks.run.counts import are_all_in
 from tasks.stages.data import checked_data, fingerprints
-from tasks.steps import doubts, steps_of
+from tasks.steps import doubts, doubts_of_settings, steps_of
 from tests.conftest import TINY
 
 DEMO = {"train": 800, "teacher": 800, "val": 372, "pool": 2718}
@@ -64,6 +64,15 @@ def test_doubts(setting: str, told: list[str]) -> None:
     found = list(doubts(recipe, steps_of(recipe, DEMO, 10)))
     assert len(found) == len(told)
     assert all(part in sentence for part, sentence in zip(told, found, strict=True))
+
+
+def test_trainings_that_rise_alike_are_told_in_one_sentence() -> None:
+    schedules = [f"{name}.schedule.warmup_epochs=9" for name in ("finetune", "fix")]
+    recipe = load_recipe("demo", ["finetune.epochs=6", *schedules])
+    assert list(doubts_of_settings(recipe)) == [
+        "finetune, fix: the learning rate rises through all 6 epochs and never falls, as the "
+        "warm-up is of 9; set finetune.schedule.warmup_epochs, fix.schedule.warmup_epochs"
+    ]
 
 
 def test_a_selection_without_a_pool_is_told() -> None:

@@ -76,7 +76,7 @@ def load_weights(
         got, expected = _num_classes(own, state, left)
         on_new_classifier(
             f"{path}: the classifier is new: the weights are for {counted(got, 'class')}, the "
-            f"model has {expected}; {' and '.join(left)} left as initialised"
+            f"model has {expected}; {' and '.join(left)} start as initialised"
         )
 
 

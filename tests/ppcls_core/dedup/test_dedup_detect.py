@@ -438,6 +438,7 @@ def test_below_the_floor_sift_finds_nothing_whoever_asks(tmp_path: Path) -> None
     assert judge(crop, index)[0] == []
 
 
+@pytest.mark.slow
 def test_a_gpu_changes_nothing_that_is_found(
     pool: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ print(before, num_threads())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
 def test_a_number_of_threads_holds_within_the_block():
     environment = {"OMP_NUM_THREADS": "3", "PYTHONPATH": str(PROJECT)}

@@ -26,7 +26,7 @@ from ppcls_core.models.registry import build_model, classifier_parameters
 from ppcls_core.models.weights.files import load_state
 from ppcls_core.models.weights.state import state_of
 from ppcls_core.runtime.monitor import Interrupted, SilentMonitor, check
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, others_slow
 from tests.support.images import image_set
 
 NARROW = {"depths": [1, 1, 1, 1], "width": 4}
@@ -136,7 +136,10 @@ def reference(images, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "stops",
-    [[1], [2], [3], [4], [6], [8], [9], [2, 5, 7], [3, 6, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9]],
+    others_slow(
+        [[1], [2], [3], [4], [6], [8], [9], [2, 5, 7], [3, 6, 9], [1, 2, 3, 4, 5, 6, 7, 8, 9]],
+        [[3], [4], [2, 5, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9]],
+    ),
     ids=str,
 )
 def test_interrupted_and_resumed_equals_uninterrupted(images, reference, tmp_path, stops):
@@ -151,7 +154,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(images, reference, tmp_pat
     assert list(last.position.rejected.items()) == list(reference.rejected.items())
 
 
-@pytest.mark.parametrize("stops", [[1], [2, 5]], ids=str)
+@pytest.mark.parametrize("stops", others_slow([[1], [2, 5]], [[2, 5]]), ids=str)
 def test_dropout_goes_on_as_if_not_interrupted(images, tmp_path, stops):
     name = "MobileNetV3_small_x0_35"
     whole = reference_run(images, tmp_path / "whole", name)
@@ -252,7 +255,9 @@ def test_updates_are_those_of_momentum_with_l2_decay(images, tmp_path, l2_decay)
     assert [n for n in after if not np.array_equal(after[n], before[n])] == ["fc.weight"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "value", others_slow([float("nan"), float("inf"), float("-inf")], [float("inf")])
+)
 @pytest.mark.parametrize("failing", [4, 5, 8])  # within an epoch, at its end, and at the last
 def test_loss_that_is_not_finite_is_an_error_and_never_kept(images, tmp_path, value, failing):
     calls = []
@@ -355,7 +360,7 @@ ADDITIONS = {
 
 
 @pytest.mark.parametrize("optimizer", [Momentum(), RMSProp(), Adam()], ids=lambda o: o.name)
-@pytest.mark.parametrize("addition", ADDITIONS)
+@pytest.mark.parametrize("addition", others_slow(ADDITIONS, ["all"]))
 def test_every_kind_of_training_is_resumed_exactly(images, tmp_path, optimizer, addition):
     config = CONFIG.model_copy(update={"optimizer": optimizer, "lr": 0.01, **ADDITIONS[addition]})
     rng = random.Random(f"{optimizer.name} {addition}")

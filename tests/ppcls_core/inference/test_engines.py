@@ -133,6 +133,7 @@ def test_threads_go_on_while_a_network_runs(tmp_path: Path):
         ticked.result()
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_a_killed_owner(tmp_path: Path):
     pid = tmp_path / "pid"
     code = (

@@ -146,6 +146,7 @@ SMALL = [
 NET = "MobileNetV3_small_x0_35"
 
 
+@pytest.mark.slow
 def test_recipes_one_after_the_other_each_from_the_weights_of_the_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path("dataset/flowers102")

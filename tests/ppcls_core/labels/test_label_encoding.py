@@ -71,6 +71,7 @@ def teacher_logits(rng, case):
     return (logits + case["offset"]).astype(np.float32)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(TEACHERS)
 def test_int8_keeps_the_published_loss_and_its_gradient(case):

@@ -371,7 +371,7 @@ def test_another_number_of_classes(tmp_path):
     load_weights(model, tmp_path / "w", told.append)
     assert told == [
         f"{tmp_path / 'w'}: the classifier is new: the weights are for 5 classes, the model has 3; "
-        "fc.weight and fc.bias left as initialised"
+        "fc.weight and fc.bias start as initialised"
     ]
     after = state_of(model)
     np.testing.assert_array_equal(after["conv.weight"], state_of(source)["conv.weight"])

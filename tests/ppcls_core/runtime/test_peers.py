@@ -61,6 +61,7 @@ def test_a_killed_process_is_told_of_though_the_main_thread_hangs():
             hanging.kill()
 
 
+@pytest.mark.slow
 def test_an_asked_for_end_is_not_told():
     with sleeper() as process:
         command = [sys.executable, "-c", HANGS, str(process.pid), "3"]
@@ -122,6 +123,7 @@ def test_an_exchange_ends_with_the_launcher(tmp_path: Path):
     assert "has ended (the launcher)" in (tmp_path / "said").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "seconds", "said"),
     [(signal.SIGTERM, 3, "done\n"), (signal.SIGKILL, 1000, "")],

@@ -91,9 +91,8 @@ def test_a_server_answers_as_predict_does_and_ends_on_a_signal(model, tmp_path):
         assert one["probability"] == pytest.approx(other["probability"], abs=2e-6)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_model_loads_ends_it_too(model, number):
     with serve(model) as (_, process):
         process.send_signal(number)
@@ -141,6 +140,7 @@ def seconds_of(pid: int) -> float:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 def test_the_inference_process_takes_no_time_to_end(model):
     # Of the processor, which does not depend on what else runs here.
     others, before = children(os.getpid()), resource.getrusage(resource.RUSAGE_CHILDREN)

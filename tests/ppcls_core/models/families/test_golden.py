@@ -13,7 +13,7 @@ from data_catalog.published import published_weights
 from ppcls_core.models.complexity import count_operations, count_parameters
 from ppcls_core.models.registry import build_model, known_models
 from tests.conftest import others_slow
-from tests.ppcls_core.models.families.test_networks import FAMILIES
+from tests.ppcls_core.models.families.test_networks import FAMILIES, QUICK
 
 LITE = {"EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"}  # have a test of their own
 WITHOUT_GOLDEN = {"ResNet50_ACNet", "ResNet50_ACNet_deploy", *LITE}
@@ -68,7 +68,7 @@ def test_number_of_parameters_is_paddleclas_s(name):
     assert built(name)[1] == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", others_slow(GOLDEN, FAMILIES))
+@pytest.mark.parametrize("name", others_slow(GOLDEN, QUICK))
 def test_logits_and_operations_are_the_published_ones(name, golden, filler):
     model = lazy(name)
     model.eval()

@@ -122,6 +122,15 @@ FAMILIES = (
     "VGG11",
     "Xception71",
 )
+# All but the six that take half of the time.
+QUICK = set(FAMILIES) - {
+    "AlexNet",
+    "DarkNet53",
+    "HRNet_W18_C",
+    "InceptionV4",
+    "VGG11",
+    "Xception71",
+}
 
 
 def tiny(name: str, num_classes: int = 5) -> paddle.nn.Layer:
@@ -177,7 +186,7 @@ def test_each_stage_halves_the_one_before(name):
     assert all(b == 2 * a for a, b in pairwise(strides)), strides
 
 
-@pytest.mark.parametrize("name", others_slow(TINY, EXPORTED))
+@pytest.mark.parametrize("name", others_slow(TINY, EXPORTED[:1]))
 def test_an_exported_program_takes_any_batch(name, tmp_path):
     model = tiny(name)
     model.eval()

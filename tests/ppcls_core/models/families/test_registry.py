@@ -26,7 +26,7 @@ from ppcls_core.models.registry import (
 from ppcls_core.models.weights.files import save_state
 from ppcls_core.models.weights.state import state_of
 from tests.conftest import others_slow
-from tests.ppcls_core.models.families.test_networks import FAMILIES as ONE_EACH
+from tests.ppcls_core.models.families.test_networks import QUICK
 
 TINY = {"width": 8, "depths": [1, 1, 1, 1]}
 SMALL: dict[str, dict[str, object]] = {}
@@ -115,7 +115,7 @@ def test_a_hundred_thousand_classes():
     assert model(paddle.zeros([1, 3, 64, 64])).shape == [1, 100_000]
 
 
-@pytest.mark.parametrize("name", others_slow(known_models(), ONE_EACH))
+@pytest.mark.parametrize("name", others_slow(known_models(), QUICK))
 def test_the_classifiers_are_as_wide_as_the_classes(name):
     with paddle.LazyGuard():
         model = build_model(name, num_classes=7)

@@ -124,6 +124,7 @@ def test_features_are_the_stages(name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SENet154_vd", "Res2Net50_vd_26w_4s", "ResNet50_ACNet"])
 def test_every_kind_of_block_exports(name, tmp_path):
     sidecar = Sidecar(architecture=name, classes=tuple("abcde"), preprocess=Preprocess(size=64))
