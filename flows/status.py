@@ -63,8 +63,9 @@ def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:
     if previous.version != stage.version:
         yield f"code version {previous.version} -> {stage.version}"
     before, now = flat(previous.settings), flat(stage.own_settings(session.recipe))
+    left_out = now.keys() & set(session.recipe.left_out)
     for name in sorted(before.keys() | now.keys()):
-        if name.endswith("weights") and before.get(name) and name in now and now[name] is None:
+        if name in left_out:
             yield f"{name}: not on this machine, `ssld run` downloads them"
         elif before.get(name) != now.get(name):
             yield f"{name}: {before.get(name)} -> {now.get(name)}"

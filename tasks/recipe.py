@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
@@ -181,6 +181,12 @@ class Recipe(Config):
     fix: FixTraining  # then its classifier, at a larger resolution
     baseline: LabelTraining  # the student trained on labels alone, to compare
     run_time: RunTime = RunTime()  # what changes speed alone
+    _left_out: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The places of weights that `load_recipes` has left out: `teacher.weights`."""
+        return self._left_out
 
     @property
     def teachers(self) -> dict[str, AnyTeacher]:
@@ -194,6 +200,20 @@ class Recipe(Config):
         found = tuple(change(place, teacher) for place, teacher in self.teachers.items())
         whole = found if isinstance(self.teacher, tuple) else found[0]
         return self.model_copy(update={"teacher": whole})
+
+    def without_weights(self, is_missing: Callable[[TeacherConfig], bool]) -> Recipe:
+        """The recipe without the weights of those networks; `left_out` of it says which."""
+
+        def change(place: str, teacher: AnyTeacher) -> AnyTeacher:
+            if not isinstance(teacher, TeacherConfig) or not is_missing(teacher):
+                return teacher
+            left_out.append(f"{place}.weights")
+            return teacher.model_copy(update={"weights": None})
+
+        left_out = list[str]()
+        found = self.with_teachers(change)
+        found._left_out = tuple(left_out)
+        return found
 
     @property
     def network(self) -> TeacherConfig | None:
@@ -332,19 +352,16 @@ def _recipe(data: Mapping[str, Any], path: Path, lacking: Lacking) -> Recipe:
 
 def _without_missing(recipe: Recipe, path: Path, lacking: Lacking) -> Recipe:
     """The recipe without those weights of networks that `lacking` leaves out."""
-    if lacking == "fetch":
-        return recipe
 
-    def change(place: str, teacher: AnyTeacher) -> AnyTeacher:
-        if not isinstance(teacher, TeacherConfig) or not teacher.weights:
-            return teacher
+    def is_missing(teacher: TeacherConfig) -> bool:
+        if lacking == "fetch" or not teacher.weights:
+            return False
         given = teacher.model.name if teacher.weights == PUBLISHED else teacher.weights
         row = published_weights().get(given)
         is_left = lacking == "leave" or (row is not None and not row.package)
-        missing = is_left and not is_here(given, path.parent)
-        return teacher.model_copy(update={"weights": None}) if missing else teacher
+        return is_left and not is_here(given, path.parent)
 
-    return recipe.with_teachers(change)
+    return recipe.without_weights(is_missing)
 
 
 def _resolve_data(recipe: Recipe, folder: Path) -> Recipe:

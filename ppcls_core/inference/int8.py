@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from data_catalog.base.config import Config, UserError
 from data_catalog.base.files import digest_of, sha256_file, write_bytes
 from ppcls_core.inference import sidecar
+from ppcls_core.runtime.processor import processor_words
 
 PROGRAM, WEIGHTS, RECORD = "int8.pdmodel", "int8.pdiparams", "int8.json"
 COMPARED = "compared.csv"  # its accuracy, size and latency beside those of the float model
@@ -24,14 +25,11 @@ OPERATORS = frozenset({"conv2d", "depthwise_conv2d", "fused_conv2d", "fc"})
 rest gain nothing."""
 
 
-def lacks_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether oneDNN computes int8 less exactly on this processor, one with AVX2 and without VNNI
-    by Linux's `cpuinfo`: sums of two products are then cut off at 16 bits."""
-    try:
-        flags = cpuinfo.read_text().split()
-    except OSError:  # another system
-        return False
-    return "avx2" in flags and not any(flag.endswith("vnni") for flag in flags)
+def lacks_vnni() -> bool:
+    """Whether oneDNN computes int8 less exactly on this processor, one with AVX2 and without VNNI,
+    where that is known: sums of two products are then cut off at 16 bits."""
+    words = processor_words()
+    return "avx2" in words and not any(word.endswith("vnni") for word in words)
 
 
 class Record(Config):

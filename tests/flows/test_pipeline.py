@@ -219,6 +219,23 @@ def test_a_bit_flipped_under_an_unchanged_time_is_found_by_deep(store: Path) -> 
     assert list(result.damages(deep=True)) == ["train.arrow was altered"]
 
 
+def test_weights_that_are_not_here_are_told_and_those_not_asked_for_are_not(store: Path) -> None:
+    (manifest,) = store.glob("teacher/*/manifest.json")
+    content = read_json(manifest)
+    content["settings"]["teacher"]["weights"] = "published"  # as of a run that had them
+    write_json(manifest, content)
+    recipe = load_recipe(str(TINY), ["teacher.image_size=48"])
+    asked = recipe.with_teachers(lambda _, teacher: teacher.model_copy(update={"weights": "x"}))
+    told = []
+    for each in (recipe, asked.without_weights(lambda teacher: teacher.weights == "x")):
+        rows = {row.stage: row for row in statuses(Session(each, Store(store)))}
+        told.append((rows["teacher"].state, rows["teacher"].detail))
+    given = "teacher.weights: published -> None"
+    missing = "teacher.weights: not on this machine, `ssld run` downloads them"
+    size = "teacher.image_size: 32 -> 48"
+    assert told == [("stale", f"{size}; {given}"), ("stale", f"{size}; {missing}")]
+
+
 def test_a_raised_version_is_stale_and_says_so(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_core import _amd_with_avx2  # pyright: ignore[reportPrivateUsage]
+from ppcls_core.runtime.processor import processor_words
 
 CORE = "processor\t: {}\nvendor_id\t: {}\nmodel name\t: {}\nflags\t\t: fpu sse2 {}\n\n"
 
@@ -26,11 +26,11 @@ def test_amds_processors_with_avx2_are_known(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("".join(CORE.format(core, vendor, "a name", flags) for core in range(2)))
-    assert _amd_with_avx2(cpuinfo) is expected
+    assert (processor_words(cpuinfo) >= {"AuthenticAMD", "avx2"}) is expected
 
 
 def test_a_system_without_cpuinfo_is_left_alone(tmp_path: Path) -> None:
-    assert not _amd_with_avx2(tmp_path / "none")
+    assert processor_words(tmp_path / "none") == frozenset()
 
 
 @pytest.mark.parametrize(("name", "value"), [("MKL_DEBUG_CPU_TYPE", "4"), ("OMP_NUM_THREADS", "7")])

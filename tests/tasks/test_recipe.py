@@ -156,6 +156,7 @@ def test_published_weights_may_be_left_out_where_nothing_is_to_be_downloaded(tmp
     (recipe,) = load_recipes(str(path), settings, lacking="leave published")
     assert recipe.network is not None
     assert recipe.network.weights is None
+    assert recipe.left_out == ("teacher.weights",)
     settings = ["teacher={model: {name: ResNet50_vd}, weights: mine.pdparams}"]
     with pytest.raises(UserError, match="no such file"):  # a mistake is told all the same
         load_recipes(str(path), settings, lacking="leave published")
