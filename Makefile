@@ -73,7 +73,8 @@ fmt: $(TOOLS) ## format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-acknowledge: $(TOOLS) ## record that the stages' versions suit their code as it is now
+acknowledge: $(TOOLS) ## write docs/reference, and that the stages' versions suit their code as it is
+	@PYTHONPATH=. $(BIN)/python docs/reference.py
 	@$(BIN)/python -m tests.support.stage_sources
 
 up: $(READY) ## start Prefect's server, worker and deployments

@@ -1,8 +1,8 @@
-"""The pages under Reference, made from the code when the documentation is built (`make docs`).
+"""Makes the pages in reference/ from the code: `make acknowledge` calls it.
 
 Commands come from their parsers, settings from the pydantic classes that read them, with the
 comment or docstring that stands beside each in the source; messages from every place that raises a
-UserError. MkDocs calls `on_files`; `pages` needs no MkDocs.
+UserError.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from data_catalog.base.config import Config
+from data_catalog.base.files import write_bytes
 from data_catalog.base.words import counted
 from data_catalog.sources import FilesConfig
 from flows.cli import app as ssld
@@ -33,10 +34,6 @@ from ppcls_core.models.specs import ModelSpec
 from ppcls_core.serving.limits import ServeConfig
 from tasks.recipe import STUDENTS, Recipe
 from tasks.run.source import modules, tree_of
-
-if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
 
 PROGRAMS = {"ssld": ssld, "ppcls": ppcls}
 ROOTS: dict[str, tuple[type[Config], str, str]] = {
@@ -67,13 +64,10 @@ def pages() -> dict[str, str]:
     return found
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """MkDocs's hook: add the pages to those of the folder."""
-    from mkdocs.structure.files import File
-
+def write() -> None:
+    """Write the pages anew."""
     for path, text in pages().items():
-        files.append(File.generated(config, path, content=text))
-    return files
+        write_bytes(Path(__file__).parent / path, text.encode())
 
 
 # ---- commands
@@ -396,3 +390,7 @@ def _code(text: str) -> str:
     fence = "``" if "`" in text else "`"
     space = " " if fence == "``" else ""
     return f"{fence}{space}{text}{space}{fence}"
+
+
+if __name__ == "__main__":
+    write()

@@ -23,8 +23,9 @@ from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.report.intervals import is_noise
 from ppcls_core.report.model import Overlap, percent, worse
 from ppcls_core.runtime.cluster import certificate
+from ppcls_core.runtime.monitor import STOPPED
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
-from tasks.recipe import STUDENTS, load_recipes
+from tasks.recipe import STUDENTS, digest_of_recipes, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.counts import are_all_in, described, shown_counts
 from tasks.run.session import Session
@@ -35,6 +36,7 @@ from tasks.steps import doubts, doubts_of_settings, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
 _FLOW = "flows.ssld:ssld"  # imports Prefect
+_STOPPED = 130  # exit status, as a shell has it of a program that Ctrl-C ended
 console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -95,7 +97,9 @@ def run(
         if refresh or not all(_are_done(session, stages) for session in sessions):
             for number, each in enumerate(resolved):
                 _print_steps(each, images, of_student_alone=number > 0)
-            _run_flow(_findable(recipe), settings or [], until, refresh)
+            ran = _run_flow(_findable(recipe), settings or [], until, refresh)
+            if ran != digest_of_recipes(resolved):
+                resolved = _edited(recipe, settings or [], ran)
             sessions = [Session(each, Store.default()) for each in resolved]
             if not all(_are_done(session, stages) for session in sessions):
                 raise UserError(
@@ -123,18 +127,30 @@ def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
     return True
 
 
-def _run_flow(*parameters: object) -> None:
-    """Run the flow; end this program where it fails."""
+def _edited(recipe: str, settings: list[str], ran: str) -> list[RecipeConfig]:
+    """The recipes that have run, of the digest `ran`: the flow reads the file again."""
+    resolved = load_recipes(recipe, settings)
+    _print_notes([f"{recipe} was edited as this began: what ran, and is shown, is as it is now"])
+    if digest_of_recipes(resolved) != ran:
+        raise UserError(f"{recipe}: was edited again: run again; what is done is not run again")
+    return resolved
+
+
+def _run_flow(*parameters: object) -> str:
+    """Run the flow; the digest of the recipes that it read. End this program where it fails."""
     services.prepare()
     api = reachable_server()
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: api}):
         state = resolve_name(_FLOW)(*parameters, return_state=True)
+    if state.message == STOPPED:  # which the log has told
+        sys.exit(_STOPPED)
     if not state.is_completed():
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
         console.print(state.message, markup=False)
         sys.exit(1)
+    return state.result()
 
 
 def _print_steps(
@@ -286,9 +302,9 @@ def _print_results(session: Session) -> None:
     if clean := report.clean_accuracies(session.done) if "evaluate" in session.done else ():
         found = session.done["overlap"].metrics
         overlap = Overlap(found["labelled"], found["val"], found["removed"])
-        remedy = "" if overlap.removed else "; overlap.remove=true leaves them out of training"
+        remedy = "" if overlap.removed else "; overlap.remove=true leaves such images out"
         console.print(
-            f"\n[yellow]{overlap}{remedy}[/]; top-1 without those: "
+            f"\n[yellow]{overlap}{remedy}[/]; top-1 on the other validation images: "
             + ", ".join(f"{row.label} {percent(row.clean_top1)} %" for row in clean)
         )
     if "export" in session.done:

@@ -19,6 +19,7 @@ from flows.status import flat
 from ppcls_core.cli.common import console, log
 from ppcls_core.report.answers import difference
 from ppcls_core.report.intervals import is_noise
+from tasks.dag import STAGES
 from tasks.recipe import DISTILLED, STUDENTS
 from tasks.run.store import RUN, Result, Store
 
@@ -240,7 +241,7 @@ def _accuracy(
 def cost_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
     """(stage, seconds in A, in B, remark) of each stage, and their sum."""
     one, other = (run.record["stages"] for run in (a, b))
-    for stage in one:
+    for stage in filter(one.__contains__, STAGES):  # not in the order in which A ended them
         same = "one and the same result" if one[stage]["key"] == other[stage]["key"] else ""
         yield stage, *(f"{stages[stage]['seconds']:,.1f}" for stages in (one, other)), same
     sums = (sum(each["seconds"] for each in stages.values()) for stages in (one, other))

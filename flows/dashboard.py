@@ -3,8 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,7 +16,7 @@ from prefect.exceptions import FailedRun
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
 from ppcls_core.report.model import TOP5, says_something
-from ppcls_core.runtime.monitor import Interrupted, Monitor, SilentMonitor, figure_texts
+from ppcls_core.runtime.monitor import STOPPED, Monitor, SilentMonitor, figure_texts
 from tasks.run.counts import shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Work
@@ -32,22 +31,37 @@ _PAIRS = {  # stage -> what draws its pairs, their key and title
 }
 # A state's name and message, as Prefect writes them.
 _FINISHED = re.compile(
-    r"Finished in state (?:Completed|Cached)\((?P<quote>['\"])(?P<message>.*)(?P=quote)\)"
+    r"Finished in state (?P<name>\w+)\((?P<quote>['\"])(?P<message>.*)(?P=quote)\)"
 )
+_INTERRUPTED = "Crash detected! Execution was aborted by an interrupt signal."
+_told = {STOPPED}  # messages of states that the log has told in its own words
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record says more than that a run has failed: the run has told that, and why."""
+    """Whether a record says more than that a run has failed or was stopped: the run has told that,
+    and why."""
     error = record.exc_info[1] if record.exc_info else record
-    return error is not None and not isinstance(error, FailedRun)
+    is_told = error is None or isinstance(error, FailedRun)
+    return not is_told and record.getMessage() != _INTERRUPTED
 
 
 def in_plain_words(record: logging.LogRecord) -> bool:
-    """A filter: of Prefect's line about a state that is a success, what the state says."""
+    """A filter: of Prefect's line about a state that is a success, what the state says; no line
+    about one that the log has told."""
     if found := _FINISHED.fullmatch(record.getMessage()):
-        record.msg, record.args = found["message"], ()
+        if found["message"] in _told:
+            return False
+        if found["name"] in ("Completed", "Cached"):
+            record.msg, record.args = found["message"], ()
     return True
+
+
+def tell_failure(logger: Logger, message: str) -> None:
+    """Log the message of a state that has failed, once; Prefect would tell it of the task and of
+    the flow."""
+    logger.error("%s", message)
+    _told.add(repr(message)[1:-1])
 
 
 # Prefect's engine raises what a flow returns as failed, and logs it again under a traceback; what a
@@ -111,14 +125,9 @@ class _StageMonitor:
         return f"{share}, {new / seconds:,.1f} {unit}/s, {left} left"
 
 
-@contextmanager
-def stage_monitor(logger: Logger, stops: Callable[[], bool]) -> Iterator[Monitor]:
+def stage_monitor(logger: Logger, stops: Callable[[], bool]) -> Monitor:
     """The Monitor of a stage, which has to stop once `stops()`."""
-    try:
-        yield _StageMonitor(logger, stops)
-    except Interrupted:
-        logger.warning("stopped on request; what is done is saved, run again to go on")
-        raise
+    return _StageMonitor(logger, stops)
 
 
 def publish(session: Session, result: Result) -> None:

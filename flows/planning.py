@@ -158,8 +158,8 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     busy = max(one.used.others for one in sample.stages.values())
     if busy > BUSY:
         yield (
-            f"other programs had up to {busy:.1f} cores meanwhile: the times are those of an idle "
-            "machine, by the processor's; plan on one to be sure of them"
+            f"other programs took up to {busy:.1f} cores meanwhile; times are reckoned from the "
+            "processor's seconds, as of an idle machine: plan on an idle one to be sure"
         )
     without = [row.stage for row in rows if not row.basis and row.images]
     without = [name for name in without if name in resolve_name(f"{_ESTIMATE}:ON_GPU")]
@@ -171,7 +171,7 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     yield "read: as if no file stayed in memory between epochs"
     if machines.hosts * machines.gpus > 1:
         yield "gradients that devices exchange take no time"
-    yield "memory is taken to grow as a whole with a batch, which is too much"
+    yield "memory: planned rather too high, as if all of it grew with the batch"
     if machines.gpus:
         yield "memory of GPUs is not planned"
 

@@ -25,14 +25,14 @@ from prefect.states import Completed, Crashed, Failed
 
 from data_catalog.base.config import UserError
 from data_catalog.recipes import remember_recipe
-from flows.dashboard import publish, stage_monitor
+from flows.dashboard import publish, stage_monitor, tell_failure
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.runtime.gpu import num_gpus
-from ppcls_core.runtime.monitor import Interrupted, SilentMonitor, stop_on_signals
+from ppcls_core.runtime.monitor import STOPPED, Interrupted, SilentMonitor, stop_on_signals
 from ppcls_core.runtime.paddle import import_paddle
 from ppcls_core.runtime.threads import max_threads
 from tasks.dag import OF_STUDENT, following, needed_for
-from tasks.recipe import load_recipes
+from tasks.recipe import digest_of_recipes, load_recipes
 from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.stage import Stage
@@ -88,7 +88,7 @@ def ssld(
                 return Failed(message=failure)
             common = run.states.keys() - OF_STUDENT
             shared = {name: (run.session.done[name], run.states[name]) for name in common}
-    return Completed(message=f"{recipe}: {until} is done")
+    return Completed(message=f"{recipe}: {until} is done", data=digest_of_recipes(recipes))
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,9 @@ class _Run:
                 gave_up = True
                 for one in self._beside:
                     one.future.wait()  # until it has saved its work
+                if stop.is_set:
+                    told = "what is done is saved, run again to go on"
+                    get_run_logger().warning("%s; %s", STOPPED, told)
         return None
 
     def _go_on(self, todo: list[Stage]) -> str | None:
@@ -223,7 +226,7 @@ class _Run:
             except UserError as error:
                 return _failure(error)
             except Interrupted:  # the signal is raised again when all stages have stopped
-                return Crashed(message="stopped on request")
+                return Crashed(message=STOPPED)
 
         return run
 
@@ -234,10 +237,10 @@ class _Run:
             self.session.accept(result)
             message = f"unchanged: {result.directory}"
             return Completed(name="Cached", message=message, data=_link(result))
-        logger.info("starts: %s", "asked for" if result else reason)
+        so_far = "" if result else self.session.progress(stage)
+        logger.info("starts: %s", "asked for" if result else so_far or reason)
         import_paddle()  # now, in silence; a cached run does without its 3 s
-        with stage_monitor(logger, self._stops) as monitor:
-            result = self.session.run(stage, monitor, apart)
+        result = self.session.run(stage, stage_monitor(logger, self._stops), apart)
         publish(self.session, result)
         seconds = result.record["seconds"]
         return Completed(message=f"done in {seconds:.1f} s: {result.directory}", data=_link(result))
@@ -260,5 +263,5 @@ def _link(result: Result) -> dict[str, str]:
 
 
 def _failure(error: UserError) -> State:
-    get_run_logger().error("%s", error)
+    tell_failure(get_run_logger(), str(error))
     return Failed(message=str(error))

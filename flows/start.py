@@ -86,9 +86,11 @@ def _show(found: Photos, pool: Photos | None) -> None:
         least, most = sides.min(1).min(), sides.min(1).max()
         short = f"of {least}" if least == most else f"from {least} to {most}"
         log(f"size: median {width:.0f} x {height:.0f} pixels, short sides {short}")
-    own = len(found.rows("pool"))
-    if pool or own:
-        log(f"pool: {counted(len(pool.rows('pool')) if pool else own, 'image')}")
+    if pool:
+        unusable = f", {len(pool.left_out):,} of which cannot be used" * bool(pool.left_out)
+        log(f"pool: {counted(len(pool.split), 'image')}{unusable}")
+    elif own := len(found.rows("pool")):
+        log(f"pool: {counted(own, 'image')}")
     else:
         log("pool: none; the student learns from the labelled images alone (--pool FOLDER)")
 
@@ -104,5 +106,5 @@ def _tell_left_out(found: Photos, what: str) -> None:
 def _counted(found: Photos, reason: str, rows: Sequence[int]) -> str:
     """How many images `rows` are, a photograph once that lies in several classes."""
     num = found.num_photographs(rows) if reason == IN_SEVERAL else len(rows)
-    files = f" ({counted(len(rows), 'file')})" if num < len(rows) else ""
-    return f"{counted(num, 'image')}{files}"
+    photographs = f" ({counted(num, 'photograph')})" if num < len(rows) else ""
+    return f"{counted(len(rows), 'image')}{photographs}"

@@ -43,13 +43,10 @@ def statuses(session: Session) -> Iterator[StageStatus]:
 def _unfinished(
     session: Session, stage: Stage, previous: Result | None, reason: str
 ) -> StageStatus:
-    key = session.key(stage)
-    if session.store.load(stage.name, key) is not None:
+    if session.store.load(stage.name, session.key(stage)) is not None:
         return StageStatus(stage.name, "damaged", f"{reason}; runs again")
-    progress = session.store.progress(stage.name, key)
-    if progress:
-        share = f"{progress['done']:,} of {progress['total']:,} {progress['unit']}"
-        return StageStatus(stage.name, "partial", share)
+    if so_far := session.progress(stage):
+        return StageStatus(stage.name, "partial", so_far)
     if previous is None:
         return StageStatus(stage.name, "missing", reason)
     # Of the last run of this recipe and all others the one that differs least.

@@ -102,7 +102,7 @@ def _print_removed(trail: Trail) -> None:
     """Print how many images each stage did without, and why."""
     console.print("left out", style="bold")
     for row in filter(lambda row: row.number, left_out(trail.results)):
-        console.print(f"  {row.stage:<10}{row.reason.replace('_', ' ')}: {row.number:,}")
+        console.print(f"  {row.stage}: {row.number:,} {row.reason.replace('_', ' ')}")
     console.print()
 
 

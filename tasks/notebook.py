@@ -269,6 +269,7 @@ def run_recipe(recipe: str | Path, *settings: str, until: str = "report") -> Fin
                 session.accept(result)
                 continue
             with bars() as monitor:
+                import_paddle()
                 monitor.note(f"{stage.name}: {reason}")
                 session.run(stage, monitor)
     return FinishedRun(session)

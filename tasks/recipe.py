@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
 from data_catalog.base.errors import errors_of
+from data_catalog.base.files import digest_of
 from data_catalog.published import published_weights
 from data_catalog.recipes import recipe_path
 from ppcls_core.data.lost import MAX_LOST
@@ -298,6 +299,11 @@ def load_recipes(
             own = {**merged, "name": f"{data['name']}-{student}"}
             recipes.append(_recipe(own, path, lacking))
     return recipes
+
+
+def digest_of_recipes(recipes: Iterable[Recipe]) -> str:
+    """Digest over all that these recipes say."""
+    return digest_of([recipe.model_dump(mode="json") for recipe in recipes])
 
 
 def _whole(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

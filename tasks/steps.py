@@ -74,8 +74,8 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
     totals = by_stage["baseline"].total, by_stage["distill"].total
     if max(totals) > UNEQUAL * max(min(totals), 1):
         yield (
-            f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): part of the "
-            "gain may be that of longer training"
+            f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): the gain is "
+            "not that of the teacher alone, but of longer or shorter training too"
         )
     yield from doubts_of_settings(recipe)
 

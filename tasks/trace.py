@@ -1,14 +1,15 @@
 """Where a file comes from: the stages of the store that led to it, each with all that decided it.
 
 A file is known by its sha256, wherever it lies now: which result of the store has it among its
-files. The results that a stage has read are known in the same way, by the digests of its inputs.
-Neither names nor times of files decide anything.
+files. The results that a stage has read are known in the same way, by the digests of its inputs; of
+several with the same files that is taken whose key it has recorded. Neither names nor times of
+files decide anything.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def trail_of(path: Path, store: Store) -> Trail:
         raise UserError(_foreign(path, digests, known, store))
     own = [result for result in having if files[0].resolve().is_relative_to(result.directory)]
     first = min(having, key=lambda result: list(STAGES).index(result.stage))
-    made_by = _latest(own or [one for one in having if one.stage == first.stage])
+    made_by = max(own or [one for one in having if one.stage == first.stage], key=_finished)
     results, missing = _upstream(made_by, known)
     beside = tuple(file for file, digest in digests.items() if not _has(made_by, {digest}))
     return Trail((*results, made_by), missing, len(having) - 1, beside)
@@ -115,8 +116,8 @@ def _has(result: Result, digests: set[str]) -> bool:
     return digests <= {entry.sha256 for entry in result.files.values()}
 
 
-def _latest(results: list[Result]) -> Result:
-    return max(results, key=lambda result: result.record["finished"])
+def _finished(result: Result) -> str:
+    return result.record["finished"]
 
 
 def _foreign(path: Path, digests: Mapping[Path, str], known: list[Result], store: Store) -> str:
@@ -143,17 +144,25 @@ def _upstream(made_by: Result, known: list[Result]) -> tuple[list[Result], tuple
     for result in known:
         by_stage[result.stage].append(result)
     read, found, missing = _Read(), list[Result](), list[str]()
+    keys = set(_keys_read(made_by))
     _note_inputs(made_by, read)
     for stage in reversed(STAGES):
         if stage not in read:
             continue
         fitting = [result for result in by_stage[stage] if _gives(result, read[stage])]
-        if fitting:  # of equal ones one that was made of what others have read
-            found.append(_latest([r for r in fitting if _agrees(r, read)] or fitting))
+        if fitting:  # of equal ones that which was read, else one made of what others have read
+            own = [r for r in fitting if r.key in keys]
+            equal = own or [r for r in fitting if _agrees(r, read)] or fitting
+            found.append(min(equal, key=_finished) if own else max(equal, key=_finished))
             _note_inputs(found[-1], read)
+            keys.update(_keys_read(found[-1]))
         else:
             missing.append(stage)
     return found[::-1], tuple(missing[::-1])
+
+
+def _keys_read(result: Result) -> Iterable[str]:
+    return result.record.get("read", {}).values()  # which results did not always record
 
 
 def _note_inputs(result: Result, read: _Read) -> None:

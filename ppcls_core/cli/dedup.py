@@ -157,7 +157,7 @@ def _review(given: Path) -> None:
         log(f"pairs of the pool; those of the labelled images: ppcls dedup --review {labelled}")
     folder = of_recipe or given
     if (folder / MANIFEST).exists():
-        return _review_stage(folder.resolve())
+        return _review_stage(folder.resolve(), str(given) if of_recipe else "RECIPE")
     search, searched = _reopened(folder)
     with reserved(search, searched, log):
         then = f"removed.json and the other files of {folder} then follow what was judged"
@@ -168,13 +168,13 @@ def _review(given: Path) -> None:
     return log(f"judged: {_listed(result.decision_counts) or 'nothing'}; written: {folder}")
 
 
-def _review_stage(folder: Path) -> None:
-    """Show the pairs of a stage's folder, which stays as it is, until a signal."""
+def _review_stage(folder: Path, recipe: str) -> None:
+    """Show the pairs of the folder of a stage of `recipe`, which stays as it is, until a signal."""
     search, file = stage_search(folder), Path(REVIEWED).absolute()
     kept = f"decisions go to {file}"
     steps = (
         f"in the recipe:  dedup: {{reviewed: {file}}}",
-        f"or once:        ssld run RECIPE --set dedup.reviewed={file}",
+        f"or once:        ssld run {recipe} --set dedup.reviewed={file}",
     )
     try:
         with locked(store_root() / "locks" / f"review-{digest_of(str(file))[:20]}"):

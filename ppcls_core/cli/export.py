@@ -83,7 +83,9 @@ def export(
     if onnx:
         late("ppcls_core.inference.onnx:check_installed")()
     network = trained.network()
-    (out / sidecar.ONNX).unlink(missing_ok=True)  # of what was exported here before
+    if not onnx and (out / sidecar.ONNX).is_file():  # of what was exported here before
+        (out / sidecar.ONNX).unlink()
+        log(f"removed: {out / sidecar.ONNX}, of an earlier export; --onnx makes it anew")
     found = late("ppcls_core.inference.export:export")(network, trained.sidecar(), out)
     log(f"written: {out} ({counted(len(trained.classes), 'class')}, logits within {found:.0e})")
     if onnx:

@@ -192,7 +192,7 @@ class TrainLoader:
         """Raise BadImage if it could not be read when it should have been labelled, or had no
         label."""
         if self.replay and not self.replay.store.has([image_id], self._stored(epoch))[0]:
-            raise BadImage("missing", "the teacher has no output for it")
+            raise BadImage("unlabelled", "the teacher has no output for it")
 
 
 def read_batches(

@@ -22,8 +22,9 @@ def counts_of(lost: Lost) -> dict[str, int]:
 
 def lost_text(kind: str, counts: Mapping[str, int], total: int) -> str:
     """A sentence for the user on the `counts` by reason among `total` images; "" without any."""
-    num, reasons = sum(counts.values()), ", ".join(f"{r}: {n:,}" for r, n in counts.items())
-    return f"{num:,} of {total:,} {kind} images could not be read ({reasons})" if num else ""
+    num = sum(counts.values())
+    reasons = ", ".join(f"{reason.replace('_', ' ')}: {n:,}" for reason, n in counts.items())
+    return f"{num:,} of {total:,} {kind} images could not be used ({reasons})" if num else ""
 
 
 def check_lost(kind: str, counts: Mapping[str, int], total: int, max_lost: float) -> None:

@@ -59,7 +59,7 @@ class AccuracyRow:
     gain: float | None  # over the baseline in points; None for teacher and baseline
     parameters: int | None
     gain_range: Sequence[float] = ()  # its 95 % interval, paired: of the same images
-    change: float | None = None  # over the stage before in points; None for teacher and baseline
+    change: float | None = None  # over the distilled one before in points; None for others
     change_range: Sequence[float] = ()
 
     def interval(self) -> tuple[float, float]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+STOPPED = "stopped on request"  # what is said of a stage or run that was
+
 
 class Interrupted(BaseException):
     """Work stopped on request after saving what was done; like KeyboardInterrupt no Exception."""

@@ -71,7 +71,8 @@ def described(counts: Mapping[str, int]) -> str:
         if n and name not in reasons
     ]
     if reasons:
-        listed = (f"{n:,} {name.removeprefix(_REJECTED)}" for name, n in reasons.items())
+        told = {name.removeprefix(_REJECTED).replace("_", " "): n for name, n in reasons.items()}
+        listed = (f"{n:,} {reason}" for reason, n in told.items())
         words.append(f"{sum(reasons.values()):,} rejected ({', '.join(listed)})")
     return ", ".join(words)
 

@@ -7,10 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import digest_of, write_json
@@ -70,6 +71,12 @@ class Session:
             return None, "not run yet"
         damage = next(result.damages(self.deep), "")
         return (None, damage) if damage else (result, "")
+
+    def progress(self, stage: Stage) -> str:
+        """How far `stage` came before it was stopped, such as "45 of 540 steps"; "" if it was not
+        begun."""
+        found = self.store.progress(stage.name, self.key(stage))
+        return f"{found['done']:,} of {found['total']:,} {found['unit']}" if found else ""
 
     def must_run(self, stage: Stage, result: Result) -> bool:
         """Whether `stage`, found as `result`, is asked for again and not made again yet."""
@@ -131,7 +138,12 @@ class Session:
             run = self._way_to_run(stage, apart)
             work = self.work(stage, clock)
             with _telling_removal(work):
-                outcome = run(stage, work)
+                try:
+                    outcome = run(stage, work)
+                except BaseException:
+                    with suppress(OSError):  # what stopped it is told
+                        clock.write()
+                    raise
                 result = self._result(stage, work, outcome, clock)
             self.store.commit(result)
             self.store.tidy(result)
@@ -173,6 +185,8 @@ class Session:
                 **({"gpus": names} if (names := gpu_names()) else {}),
                 "versions": installed_versions(MODULES),
                 "source": source_hash(stage.module),
+                # Of equal results the ones that were read, which `inputs` do not tell apart.
+                "read": {name: self.done[name].key for name in sorted(stage.upstream)},
             },
         )
 
@@ -207,6 +221,7 @@ class _Clock:
     path: Path
     before: float
     _start: float = field(default_factory=time.monotonic)
+    _state: dict[str, Any] = field(default_factory=dict)
     _written: float = 0.0
 
     @property
@@ -219,9 +234,14 @@ class _Clock:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         self.monitor.progress(done, total, unit)
+        self._state = {"done": done, "total": total, "unit": unit}
         if time.monotonic() - self._written > 1:
-            state = {"done": done, "total": total, "unit": unit, "seconds": round(self.seconds, 2)}
-            write_json(self.path, state)
+            self.write()
+
+    def write(self) -> None:
+        """Record the last progress, if there was one, with the seconds so far."""
+        if self._state:
+            write_json(self.path, self._state | {"seconds": round(self.seconds, 2)})
             self._written = time.monotonic()
 
     def metrics(self, values: Mapping[str, float]) -> None:

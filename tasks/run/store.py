@@ -55,7 +55,7 @@ class Result:
     files: dict[str, FileEntry]
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)  # seconds, versions, source hash
+    record: dict[str, Any] = field(default_factory=dict)  # seconds, versions, what was read ...
 
     @property
     def digest(self) -> str:

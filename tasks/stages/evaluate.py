@@ -1,7 +1,7 @@
 """evaluate: every model on the validation images, each at its own resolution.
 
 Files: accuracy.json (a row a model: label, architecture, resolution, top1, top5, num_images,
-parameters; of the distilled ones gain in points over the baseline and change over the stage before,
+parameters; of the distilled ones gain in points over the baseline and change over the one before,
 each with its paired 95 % interval; resolution and parameters are null where they are not known, as
 of a file of labels); per_class.parquet (PER_CLASS: a row a model and class, also of classes without
 images); predictions.parquet (PREDICTIONS with the model's label: a row a model and image that could
@@ -45,12 +45,12 @@ def run(work: Work) -> Outcome:
         counts = accuracy.counts  # each model reads the same images
         classes.append(_by_class(stage, accuracy, val.classes))
         work.monitor.progress(len(rows), len(TRAINED), "models")
-    before = dict(zip(DISTILLED, ("baseline", *DISTILLED), strict=False))
+    before: dict[str, str] = dict(zip(DISTILLED[1:], DISTILLED, strict=False))
     for row in rows:
         label = row["label"]
-        others = {"gain": "baseline", "change": before[label]} if label in before else {}
-        for name in ("gain", "change"):
-            found = difference(answers[label], answers[others[name]]) if others else (None, ())
+        gain_over = "baseline" if label in DISTILLED else None
+        for name, other in (("gain", gain_over), ("change", before.get(label))):
+            found = difference(answers[label], answers[other]) if other else (None, ())
             row[name], row[f"{name}_range"] = found
     if text := lost_text("validation", rows[-1]["rejected"], len(val)):
         work.monitor.note(text)

@@ -8,6 +8,7 @@ beside.json (the digest of those).
 """
 # pyright: reportAttributeAccessIssue=false
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -18,7 +19,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
@@ -127,8 +127,8 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, labeller.FILE] if total else []
-    unlabelled = pc.sum(pc.equal(rejected["reason"], "unlabelled")).as_py() or 0
-    if total and unlabelled == total and not _has_labels(work):
+    reasons = Counter(rejected["reason"].to_pylist())
+    if total and reasons["unlabelled"] == total and not _has_labels(work):
         first = found.ids[0]
         raise UserError(
             f"the teacher's label file has none of the {total:,} images of {chosen.name}, the "
@@ -139,8 +139,7 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
         counts={
             "in": total,
             "out": total - rejected.num_rows,
-            "rejected: unreadable": rejected.num_rows - unlabelled,
-            **({"rejected: not in the teacher's label file": unlabelled} if unlabelled else {}),
+            **{f"rejected: {reason}": number for reason, number in sorted(reasons.items())},
         },
         metrics={"shards": num_shards},
         volatile=[labeller.FILE],  # it says where things lie on this machine

@@ -54,7 +54,7 @@ def run(work: Work) -> Outcome:
     num_val = pc.count_distinct(pairs["val_id"]).as_py()
     if len(showing):
         names = f"{', '.join(showing[:3].to_pylist())}{', ...' * (len(showing) > 3)}"
-        what = "nothing is trained on them" if remove else "overlap.remove=true leaves them out"
+        what = "not trained on" if remove else "overlap.remove=true leaves such images out"
         work.monitor.note(f"{Overlap(len(showing), num_val, remove)}: {names}; {what}")
     num = len(search.pool)
     return Outcome(

@@ -59,6 +59,7 @@ from tasks.run.store import RUN, Result
 CARD = "model_card.md"
 _BINS = 40
 NUM_BEST, NUM_BORDERLINE, THUMBNAIL = 6, 3, 112
+LEAST_SECONDS = 0.5  # for which a rate is given
 NUM_WRONG = 24  # images that the student has wrong and the teacher right
 
 
@@ -139,11 +140,15 @@ def teacher_origin(work: Work) -> str:
     was trained in this run."""
     config, made = work.recipe.network, work.inputs["teacher"]
     if config is None:
-        titles = [f"{t.title} (weight {t.weight or 1:g})" for t in work.recipe.teachers.values()]
+        teachers = list(work.recipe.teachers.values())
+        titles = [f"{t.title} (weight {t.weight or 1:g})" for t in teachers]
+        what, files = f", {teachers[0].title},", "its files"
+        if len(teachers) > 1:
+            mean = f"the mean of the probabilities of {', '.join(titles)}"
+            what, files = f" is {mean}. It", "their files"
         return (
-            f"The teacher, of several the mean of their probabilities, was given, and nothing of "
-            f"it was trained in this run: {', '.join(titles)}; sha256 over the files: "
-            f"`{made.digest_of('model*')}`."
+            f"The teacher{what} was given, and nothing of it was trained in this run; sha256 over "
+            f"{files}: `{made.digest_of('model*')}`."
         )
     digest = made.files["model.pdparams"].sha256
     return f"The teacher, {config.model.name}, {_made(work, config)} sha256 of it: `{digest}`."
@@ -195,15 +200,15 @@ def stage_row(result: Result, done: Mapping[str, Result]) -> StageRow:
 
 
 def _rate(result: Result, images: int, seconds: float) -> float | None:
-    """Images a second; a training stage reads every image once an epoch. None of data, whose images
-    are read for its key, before its time begins."""
-    if result.stage == "data":
+    """Images a second; a training stage reads every image once an epoch. None of what took no time
+    to speak of, and of data, whose images are read for its key, before its time begins."""
+    if result.stage == "data" or seconds < LEAST_SECONDS:
         return None
     settings = result.settings.get(result.stage, {})
     if result.stage == "teacher":  # several are a list
         settings = settings.get("train") if isinstance(settings, Mapping) else None
     epochs = (settings or {}).get("epochs")
-    return images * (epochs or 1) / seconds if images and seconds else None
+    return images * (epochs or 1) / seconds if images else None
 
 
 def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:

@@ -142,6 +142,10 @@ def _contents(
     yield path, names.encode("utf-8", "replace")
     places["classes"] = str(path.resolve())
     rows = [{"image": found.images.ids[row], "reason": why} for row, why in found.left_out.items()]
+    if pool:
+        at, others = pool
+        for row, why in others.left_out.items():
+            rows.append({"image": str(at / others.images.ids[row]), "reason": why})
     yield files.data / "left_out.csv", csv_bytes(("image", "reason"), rows)
     data, pool_file = files.data / "data.yaml", files.data / ("pool.yaml" if pool else "data.yaml")
     yield data, _data_yaml(places)
@@ -177,7 +181,10 @@ _ABOUT = {
 
 
 def _data_yaml(places: Mapping[str, str]) -> bytes:
-    lines = (f"# {_ABOUT[key]}\n{key}: {_quoted(path)}\n" for key, path in places.items())
+    about = dict(_ABOUT)
+    if "train" in places and places.get("pool") == places["train"]:
+        about["pool"] = "no unlabelled images are given: those of train stand in their place"
+    lines = (f"# {about[key]}\n{key}: {_quoted(path)}\n" for key, path in places.items())
     return "".join(lines).encode()
 
 

@@ -95,6 +95,7 @@ def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Si
     else:
         select = "{policy: none}  # no pool was given: the labelled images alone"
     pool = f"{num_pool:,} in the pool" if num_pool else "no pool"
+    kind = "images without labels" if num_pool else "none: the same images stand in its place"
     about = (
         f"{counted(num_classes, 'class')}; {counted(num_train, 'image')} to train on, "
         f"{len(found.rows('val')):,} to validate, {pool}"
@@ -105,7 +106,7 @@ def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Si
 # Written by `ssld init`; every line is yours to change, and `ssld status` checks it.
 data:
   labelled: {data["labelled"]}  # train and val
-  pool: {data["pool"]}  # images without labels
+  pool: {data["pool"]}  # {kind}
 shard_size: 1024  # images a shard: what a killed run repeats at most
 
 {_teacher_text(teacher, size)}

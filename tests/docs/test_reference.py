@@ -35,6 +35,12 @@ def pages(reference: ModuleType) -> dict[str, str]:
     return reference.pages()
 
 
+def test_the_pages_are_those_that_the_code_makes(pages: dict[str, str]) -> None:
+    """`make acknowledge` writes them anew."""
+    written = {path.name: path.read_text() for path in (PROJECT / "docs/reference").glob("*.md")}
+    assert written == {Path(path).name: text for path, text in pages.items()}
+
+
 def test_every_command_and_option_stands_there(reference, pages) -> None:
     text = pages["reference/commands.md"]
     for program, app in reference.PROGRAMS.items():

@@ -152,7 +152,7 @@ def test_images_without_a_label_are_rejected(made, store):
     rejected = pq.read_table(done["label"].path("rejected.parquet")).to_pylist()
     assert [(r["image_id"], r["reason"]) for r in rejected] == [(i, "unlabelled") for i in pool[:5]]
     counts = done["label"].counts
-    assert counts["rejected: not in the teacher's label file"] == 5
+    assert counts["rejected: unlabelled"] == 5
     assert counts["in"] == counts["out"] + 5
     nothing = of(made.write("nothing.parquet", made.table(without=set(pool))))
     with pytest.raises(UserError, match=r"has none of the .* images .* must be written like this"):

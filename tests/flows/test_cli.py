@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_catalog.base.config import UserError
+from flows import commands
 from flows.cli import main
+from tasks.recipe import digest_of_recipes, load_recipes
 from tests.conftest import TINY
 
 
@@ -159,6 +162,17 @@ def test_batch_larger_than_the_data_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"`batch_size` is 64, but there are only 30 images"):
         run_stages(tmp_path, ["teacher.train.batch_size=64"], until="teacher")
+
+
+def test_a_recipe_that_was_edited_as_its_run_began_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ran = digest_of_recipes(load_recipes(str(TINY), ["seed=1"]))
+    (found,) = commands._edited(str(TINY), ["seed=1"], ran)
+    assert found.seed == 1
+    assert "was edited as this began" in capsys.readouterr().out
+    with pytest.raises(UserError, match="was edited again: run again"):
+        commands._edited(str(TINY), [], ran)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,22 @@ def test_artifacts_of_two_recipes_have_other_keys():
                     "a-b-dedup-stage"]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.task_runs"])
+def test_a_state_that_the_log_has_told_is_not_told_again(name, caplog):
+    def is_logged(message: str) -> bool:
+        return bool(logging.getLogger(name).filter(logging.makeLogRecord({"msg": message})))
+
+    told = 'stage fix: it\'s "full"\nfree space'
+    assert is_logged(f"Finished in state Failed({told!r})")
+    dashboard.tell_failure(logging.getLogger("told"), told)
+    assert caplog.messages == [told]
+    assert not is_logged(f"Finished in state Failed({told!r})")
+    assert is_logged("Finished in state Failed('of something else')")
+    assert not is_logged("Finished in state Crashed('stopped on request')")
+    assert not is_logged("Crash detected! Execution was aborted by an interrupt signal.")
+    assert is_logged("Crash detected! Execution was aborted by something else.")
+
+
 @pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.engine", "prefect.task_runs"])
 def test_a_failure_is_told_once_without_a_traceback(name):
     """Prefect's engine logs what a run has told of itself again, with the engine's own frames."""
@@ -46,15 +62,15 @@ def test_a_failure_is_told_once_without_a_traceback(name):
 
 def test_a_rate_is_told_once_it_means_something(clock, caplog):
     caplog.set_level(logging.INFO)
-    with stage_monitor(logging.getLogger("progress"), bool) as monitor:
-        clock.now += 60  # processes start
-        for done in range(16, 816, 16):  # 32 images a second
-            monitor.progress(done, 800, "images")
-            clock.now += 0.5
-        clock.now += 600  # something else
-        for done in range(16, 388, 16):  # 16 a second
-            monitor.progress(done, 372, "images")
-            clock.now += 1
+    monitor = stage_monitor(logging.getLogger("progress"), bool)
+    clock.now += 60  # processes start
+    for done in range(16, 816, 16):  # 32 images a second
+        monitor.progress(done, 800, "images")
+        clock.now += 0.5
+    clock.now += 600  # something else
+    for done in range(16, 388, 16):  # 16 a second
+        monitor.progress(done, 372, "images")
+        clock.now += 1
     assert caplog.messages == [
         "336 of 800 images (42 %), 32.0 images/s, 0:00:14 left",
         "656 of 800 images (82 %), 32.0 images/s, 0:00:04 left",
@@ -70,12 +86,12 @@ def test_the_figures_told_last_stand_beside_the_progress(clock, monkeypatch):
         "update_progress_artifact",
         lambda name, percent, description: shown.append(description),
     )
-    with stage_monitor(logging.getLogger("progress"), bool) as monitor:
-        monitor.progress(1, 10, "images")
-        monitor.metrics({"one images/s": 2.5, "two images/s": 3.0})
-        clock.now += 5
-        monitor.progress(5, 10, "images")
-        monitor.progress(2, 2, "canaries")  # another phase
+    monitor = stage_monitor(logging.getLogger("progress"), bool)
+    monitor.progress(1, 10, "images")
+    monitor.metrics({"one images/s": 2.5, "two images/s": 3.0})
+    clock.now += 5
+    monitor.progress(5, 10, "images")
+    monitor.progress(2, 2, "canaries")  # another phase
     assert shown == [
         "5 of 10 images (50 %), 0.8 images/s, 0:00:06 left; one images/s 2.5, two images/s 3",
         "2 of 2 canaries (100 %)",

@@ -12,6 +12,7 @@ import yaml
 from data_catalog.base.files import read_json
 from ppcls_core.runtime.monitor import Monitor
 from tasks.dag import OF_STUDENT
+from tasks.recipe import digest_of_recipes, load_recipes
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Result
@@ -54,6 +55,7 @@ def task_runs(state: Any, number: int) -> list[Any]:
 def test_unchanged_stages_are_cached_and_a_refreshed_one_runs(home: Path) -> None:
     state, states = run(14)
     assert state.is_completed()
+    assert state.result() == digest_of_recipes(load_recipes(str(TINY)))  # which it has read
     assert len(states) == 14
     assert set(states.values()) == {"Cached"}
     state, states = run(6, until="select", refresh=["select"])

@@ -79,7 +79,7 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     metrics = done["overlap"].metrics
     assert (metrics["labelled"], metrics["val"], metrics["removed"]) == (2, 2, False)
     assert any("2 labelled images show 2 of the validation images" in n for n in monitor.notes)
-    assert any("overlap.remove=true leaves them out" in note for note in monitor.notes)
+    assert any("overlap.remove=true leaves such images out" in note for note in monitor.notes)
     removing = [*leaking, "overlap.remove=true"]
     monitor = Notes()
     cleaned = run_until(tmp_path, removing, "overlap", monitor)["overlap"]
@@ -195,9 +195,9 @@ def test_a_review_of_a_stage_leaves_nothing_but_decisions(
     def page(*_: object) -> None:
         seen.append(sorted(Path().iterdir()))
         with pytest.raises(UserError, match="another review, process"):
-            command._review_stage(folder)
+            command._review_stage(folder, "mine")
 
     monkeypatch.setattr(command, "resolve_name", lambda _: page)
-    command._review_stage(folder)
+    command._review_stage(folder, "mine")
     assert seen == [[]]
     assert list(Path().iterdir()) == []

@@ -17,6 +17,7 @@ from ppcls_core.inference.sidecar import FILES, ONNX, PROGRAM, SIDECAR, WEIGHTS,
 from tasks.dag import STAGES, needed_for
 from tasks.run.store import MANIFEST, Store
 from tasks.trace import damages, outside, trail_of
+from tests.flows.conftest import run_stages
 
 
 def folder_of(store: Path, stage: str) -> Path:
@@ -100,6 +101,16 @@ def test_of_equal_results_that_is_taken_which_agrees_with_the_others(store: Path
     trail = trail_of(folder_of(store, "distill") / "model.pdparams", Store(store))
     assert trail.missing == ()
     assert select in [result.directory for result in trail.results]
+
+
+def test_of_equal_results_that_is_taken_which_was_read(store: Path) -> None:
+    """Another recipe's results with the same files, made since, had no part in it."""
+    before = trail_of(folder_of(store, "export"), Store(store))
+    later, ran = run_stages(store, ["shard_size=9"], until="dedup")
+    assert ran == ["overlap", "dedup"]
+    kept = {each.stage: each for each in before.results}
+    assert later["overlap"].digest_of("train.arrow") == kept["overlap"].digest_of("train.arrow")
+    assert trail_of(folder_of(store, "export"), Store(store)) == before
 
 
 def test_a_manifest_beside_a_file_speaks_for_it(finished: Path, tmp_path: Path) -> None:

@@ -196,12 +196,16 @@ def test_a_list_of_labels_and_a_pool_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("".join(f"IMG {n}.JPG {n % 2}\n" for n in range(8)))
     found = inspect(root, tmp_path / "labels.txt", quiet)
     assert found.classes == ("0", "1")
+    (root / "more" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     pool = inspect_pool(root / "more", quiet)
     write(found, (root / "more", pool), files_of(root, tmp_path))
+    with (tmp_path / "flat_data" / "left_out.csv").open(newline="") as file:
+        left_out = {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    assert left_out[str(root / "more" / "bad.jpg")].startswith("cannot be read")
     labelled, other = datasets(load_recipe(str(tmp_path / "flat.yaml")))
     assert labelled is not other
     images = other.build(tmp_path, quiet).pool
-    assert images and len(images) == 3
+    assert images and len(images) == 4  # as it is there; the search counts what it cannot read
 
 
 @pytest.mark.parametrize("num_pool", [0, 7, 5000, 3_000_000])

@@ -252,4 +252,4 @@ def test_an_image_without_a_stored_output_is_replaced(good: Images) -> None:
     for epoch, view in enumerate((1, 2, 1)):
         batch = next(train.batches(epoch, 0))
         assert np.array_equal(batch.targets, np.full((NUM, 3), view))
-        assert counts_of(batch.lost) == {"missing": 1}
+        assert counts_of(batch.lost) == {"unlabelled": 1}

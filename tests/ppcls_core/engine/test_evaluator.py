@@ -146,7 +146,7 @@ def test_a_model_that_says_nothing_scores_nothing(tmp_path, value):
     ("num", "bad", "max_lost", "message"),
     [
         (0, (), 1, "there are no validation images"),
-        (2, (0, 1), 1, r"2 of 2 validation images could not be read \(empty: 2\)"),
+        (2, (0, 1), 1, r"2 of 2 validation images could not be used \(empty: 2\)"),
         (10, (0, 1), 0.1, r"2 of 10 .* a share of 0.1 \(`max_lost`\)"),
         (10, (0,), 0, "1 of 10 validation"),
     ],

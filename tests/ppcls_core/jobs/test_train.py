@@ -449,8 +449,8 @@ def test_lost_images_are_told_and_kept_with_the_history(folder):
     Path("images/3.png").write_bytes(b"")
     lines: list[str] = []
     made = train(load("max_lost=0.2"), lines.append)
-    assert "1 of 12 training images could not be read (empty: 1)" in lines
-    assert "1 of 6 validation images could not be read (empty: 1)" in lines
+    assert "1 of 12 training images could not be used (empty: 1)" in lines
+    assert "1 of 6 validation images could not be used (empty: 1)" in lines
     for row in json.loads((made / "history.json").read_text()):
         assert (row["rejected: empty"], row["val rejected: empty"]) == (1, 1)
 
@@ -463,7 +463,7 @@ def test_images_that_are_not_there_stop_the_training_before_it_begins(folder, fi
     lines = Path(file).read_text().splitlines()
     Path(file).write_text("\n".join([*lines, *(f"no-{line}" for line in lines)]))
     told: list[str] = []
-    with pytest.raises(UserError, match=rf"{message} could not be read \(missing: "):
+    with pytest.raises(UserError, match=rf"{message} could not be used \(missing: "):
         train(load(), told.append)
     assert told == []
 
