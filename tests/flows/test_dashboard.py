@@ -34,7 +34,7 @@ def test_a_state_that_the_log_has_told_is_not_told_again(name, caplog):
     def is_logged(message: str) -> bool:
         return bool(logging.getLogger(name).filter(logging.makeLogRecord({"msg": message})))
 
-    told = 'stage fix: it\'s "full"\nfree space'
+    told = f'{name} fix: it\'s "full"\nfree space'
     assert is_logged(f"Finished in state Failed({told!r})")
     dashboard.tell_failure(logging.getLogger("told"), told)
     assert caplog.messages == [told]
