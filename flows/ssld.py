@@ -237,8 +237,10 @@ class _Run:
             self.session.accept(result)
             message = f"unchanged: {result.directory}"
             return Completed(name="Cached", message=message, data=_link(result))
-        so_far = "" if result else self.session.progress(stage)
-        logger.info("starts: %s", "asked for" if result else so_far or reason)
+        if so_far := "" if result else self.session.progress(stage):
+            logger.info("goes on: it was stopped at %s", so_far)
+        else:
+            logger.info("starts: %s", "asked for" if result else reason)
         import_paddle()  # now, in silence; a cached run does without its 3 s
         result = self.session.run(stage, stage_monitor(logger, self._stops), apart)
         publish(self.session, result)
