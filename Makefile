@@ -61,8 +61,8 @@ demo: $(READY) ## run the whole pipeline on the embedded photographs
 test: $(TOOLS) ## run the tests, but for the slow ones
 	@$(PYTEST) -m 'not slow and not gpu'
 
-test-all: $(TOOLS) ## run the slow tests too
-	@$(PYTEST) -m 'not gpu'
+test-all: test ## run the tests, then the slow ones
+	@$(PYTEST) -m 'slow and not gpu'
 
 lint: $(TOOLS) ## check style and types
 	@$(BIN)/ruff check .
