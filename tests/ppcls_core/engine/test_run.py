@@ -70,7 +70,7 @@ def test_every_image_is_read_or_counted_or_stops_the_training(
     run = run_of(sets["train"], sets["val"], folder / "out", max_lost)
     few = all(len(r) < NUM and len(r) <= max_lost * NUM for r in (bad, bad_val))
     if not few:
-        with pytest.raises(UserError, match=r"could not be read|cannot be read"):
+        with pytest.raises(UserError, match=r"could not be used|cannot be read"):
             train(network(), cross_entropy(0.0), run)
         assert not (run.directory / HISTORY).exists()
         return
@@ -81,7 +81,7 @@ def test_every_image_is_read_or_counted_or_stops_the_training(
     assert counts.get("rejected: truncated", 0) == len(bad)
     assert counts.get("val rejected: truncated", 0) == len(bad_val)
     assert read_json(run.directory / HISTORY) == trained.history
-    told = [note for note in run.monitor.notes if "could not be read" in note]
+    told = [note for note in run.monitor.notes if "could not be used" in note]
     assert len(told) == bool(bad) + bool(bad_val)
     shutil.rmtree(folder)
 
