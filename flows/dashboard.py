@@ -33,8 +33,8 @@ _PAIRS = {  # stage -> what draws its pairs, their key and title
 _FINISHED = re.compile(
     r"Finished in state (?P<name>\w+)\((?P<quote>['\"])(?P<message>.*)(?P=quote)\)"
 )
-_INTERRUPTED = "Crash detected! Execution was aborted by an interrupt signal."
-_told = {STOPPED}  # messages of states that the log has told in its own words
+_INTERRUPTED = "Execution was aborted by an interrupt signal."  # says Prefect of a flow
+_told = {STOPPED, _INTERRUPTED}  # messages of states that the log has told in its own words
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
@@ -43,7 +43,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     and why."""
     error = record.exc_info[1] if record.exc_info else record
     is_told = error is None or isinstance(error, FailedRun)
-    return not is_told and record.getMessage() != _INTERRUPTED
+    return not is_told and record.getMessage() != f"Crash detected! {_INTERRUPTED}"
 
 
 def in_plain_words(record: logging.LogRecord) -> bool:

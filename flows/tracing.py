@@ -11,7 +11,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from data_catalog.recipes import MANIFEST, newest_result
 from ppcls_core.cli.common import tell
 from ppcls_core.inference.exported import is_exported
@@ -102,7 +102,7 @@ def _print_removed(trail: Trail) -> None:
     """Print how many images each stage did without, and why."""
     console.print("left out", style="bold")
     for row in filter(lambda row: row.number, left_out(trail.results)):
-        console.print(f"  {row.stage}: {row.number:,} {row.reason.replace('_', ' ')}")
+        console.print(f"  {row.stage}: {row.number:,} {reason_in_words(row.reason)}")
     console.print()
 
 

@@ -1,10 +1,15 @@
-"""Numbers of things in words, as all that a user reads has them."""
+"""Numbers of things and reasons in words, as all that a user reads has them."""
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`number` things: "1 image", "1,200 images", "2 classes"; `plural` where it is no regular
     one, or more than one word changes: `counted(n, "image shows", "images show")`."""
     return f"{number:,} {noun if number == 1 else plural or _plural(noun)}"
+
+
+def reason_in_words(reason: str) -> str:
+    """Why an image was left out: "not an image" of `not_an_image`, as files have it."""
+    return reason.replace("_", " ")
 
 
 def _plural(noun: str) -> str:

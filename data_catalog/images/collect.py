@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from data_catalog.base.config import UserError
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from data_catalog.images.columns import Images, PassedOver
 from data_catalog.images.folders import TarReader, read_archive, read_folder
 from data_catalog.images.formats import HEAD, Kind, kind_of
@@ -79,7 +79,7 @@ class Counter:
 
 
 def describe(images: Images) -> str:
-    """A set in words: "1,389 images; passed over 12 files: 9 not_an_image (README.txt, ...)"."""
+    """A set in words: "1,389 images; passed over 12 files: 9 not an image (README.txt, ...)"."""
     tars = sum(entry.count for entry in images.passed_over if entry.reason == "tar")
     said = counted(len(images), "image") + (f", {counted(tars, 'tar')} read" if tars else "")
     lost = describe_lost(images.passed_over, images.damaged.to_pylist())
@@ -91,13 +91,16 @@ def describe_lost(
 ) -> str:
     """The files met that are no image, in words; "" if there are none. Tars are no loss."""
     lost = [entry for entry in passed_over if entry.reason != "tar" and entry.count]
-    kinds = [f"{entry.count:,} {entry.reason} ({_some(entry)})" for entry in lost]
+    kinds = [f"{entry.count:,} {reason_in_words(entry.reason)} ({_some(entry)})" for entry in lost]
     parts = []
     if kinds:
         num = sum(entry.count for entry in lost)
         parts.append(f"passed over {counted(num, 'file')}: {', '.join(kinds)}")
     if damaged:
-        shown = [f"{row['image_id']}: {row['reason']}, {row['detail']}" for row in damaged[:3]]
+        shown = [
+            f"{row['image_id']}: {reason_in_words(row['reason'])}, {row['detail']}"
+            for row in damaged[:3]
+        ]
         more = ["..."] if len(damaged) > len(shown) else []
         parts.append(f"damaged {len(damaged):,}: {'; '.join([*shown, *more])}")
     # On one line, with what steers a terminal written out.

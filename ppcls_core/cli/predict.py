@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from data_catalog.base.config import UserError, parse
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from ppcls_core.cli.common import console, figures_table, late, start_paddle, tell
 from ppcls_core.cli.export import ModelOptions, Threads
 from ppcls_core.inference.exported import Logits, find_exported
@@ -198,7 +198,7 @@ def report(counts: Counter[str], lost: str, *paths: Path | None) -> None:
     """
     num, bad = counts.total(), {reason: n for reason, n in sorted(counts.items()) if reason}
     said = f"{counted(num, 'image')}, {counts['']:,} predicted"
-    said += "".join(f", {reason} {n:,}" for reason, n in bad.items())
+    said += "".join(f", {reason_in_words(reason)} {n:,}" for reason, n in bad.items())
     said += f"; {lost}" if lost else ""
     written = [str(path) for path in paths if path]
     said += f"; written: {', '.join(written)}" if written else ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import reason_in_words
 from data_catalog.images.columns import Images
 
 MAX_LOST = 0.1  # share of a set's images that may be unreadable
@@ -23,7 +24,7 @@ def counts_of(lost: Lost) -> dict[str, int]:
 def lost_text(kind: str, counts: Mapping[str, int], total: int) -> str:
     """A sentence for the user on the `counts` by reason among `total` images; "" without any."""
     num = sum(counts.values())
-    reasons = ", ".join(f"{reason.replace('_', ' ')}: {n:,}" for reason, n in counts.items())
+    reasons = ", ".join(f"{reason_in_words(reason)}: {n:,}" for reason, n in counts.items())
     return f"{num:,} of {total:,} {kind} images could not be used ({reasons})" if num else ""
 
 

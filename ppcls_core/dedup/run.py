@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_table
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from data_catalog.images.collect import describe
 from data_catalog.images.columns import Images, Roots, read_images, write_images
 from ppcls_core.dedup.canaries import UNIT, find_canaries
@@ -77,7 +77,8 @@ def _note_rejected(folder: Path, monitor: Monitor) -> None:
 def _reasons(rejected: pa.Table) -> str:
     """The images of a REJECTED table: how many for each reason, and the first by name."""
     reasons = rejected["reason"].to_pylist()
-    counts = ", ".join(f"{reasons.count(name):,} {name}" for name in sorted(set(reasons)))
+    numbers = ((reasons.count(name), reason_in_words(name)) for name in sorted(set(reasons)))
+    counts = ", ".join(f"{number:,} {words}" for number, words in numbers)
     return f"{counts} ({_some(rejected['image_id'][:NUM_NAMED].to_pylist(), len(rejected))})"
 
 

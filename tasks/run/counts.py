@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
+from data_catalog.base.words import reason_in_words
 from data_catalog.images.columns import Images, read_images
 from ppcls_core.dedup.run import NUM_NAMED, unusable
 from ppcls_core.report.model import LeftOut
@@ -71,8 +72,9 @@ def described(counts: Mapping[str, int]) -> str:
         if n and name not in reasons
     ]
     if reasons:
-        told = {name.removeprefix(_REJECTED).replace("_", " "): n for name, n in reasons.items()}
-        listed = (f"{n:,} {reason}" for reason, n in told.items())
+        listed = (
+            f"{n:,} {reason_in_words(name.removeprefix(_REJECTED))}" for name, n in reasons.items()
+        )
         words.append(f"{sum(reasons.values()):,} rejected ({', '.join(listed)})")
     return ", ".join(words)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_catalog.base.config import UserError, closest_path
 from data_catalog.base.threads import map_threads
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from data_catalog.images.collect import collect, describe_lost
 from data_catalog.images.columns import Images
 from data_catalog.images.formats import IMAGE_SUFFIXES, text_of
@@ -220,7 +220,7 @@ def decode(found: Photos, wanted: np.ndarray, progress: Progress) -> None:
     for number, (row, result) in enumerate(zip(rows.tolist(), results, strict=True), start=1):
         progress(number, len(rows))
         if isinstance(result, BadImage):
-            found.leave_out(row, f"cannot be read ({result.reason.replace('_', ' ')})")
+            found.leave_out(row, f"cannot be read ({reason_in_words(result.reason)})")
         else:
             found.sizes[row] = result
 

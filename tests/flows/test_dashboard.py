@@ -41,6 +41,9 @@ def test_a_state_that_the_log_has_told_is_not_told_again(name, caplog):
     assert not is_logged(f"Finished in state Failed({told!r})")
     assert is_logged("Finished in state Failed('of something else')")
     assert not is_logged("Finished in state Crashed('stopped on request')")
+    assert not is_logged(
+        "Finished in state Crashed('Execution was aborted by an interrupt signal.')"
+    )
     assert not is_logged("Crash detected! Execution was aborted by an interrupt signal.")
     assert is_logged("Crash detected! Execution was aborted by something else.")
 

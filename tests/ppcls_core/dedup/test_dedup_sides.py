@@ -105,7 +105,7 @@ def test_every_image_of_both_sides_is_accounted_for(
     rejected = pq.read_table(tmp_path / "out" / "rejected.parquet")["image_id"].to_pylist()
     assert Counter([*kept.ids, *rejected]) == Counter([*pool.ids, "x.tar"])
     assert kept.ids == pq.read_table(tmp_path / "out" / "kept.parquet")["image_id"].to_pylist()
-    assert "; passed over 2 files: 2 not_an_image (a.txt, b.txt); damaged 1: x.tar" in said
+    assert "; passed over 2 files: 2 not an image (a.txt, b.txt); damaged 1: x.tar" in said
     page = (tmp_path / "out" / "pairs.html").read_text()
     assert "passed over" in page
     if within:
@@ -117,7 +117,7 @@ def test_every_image_of_both_sides_is_accounted_for(
     unread = pq.read_table(tmp_path / "out" / "val_rejected.parquet")["reason"].to_pylist()
     assert sorted(unread) == sorted(reasons)
     assert "5 of" in said
-    assert "are not searched for: 1 empty, 1 missing, 1 not_an_image, 1 too_small" in said
+    assert "are not searched for: 1 empty, 1 missing, 1 not an image, 1 too small" in said
     assert "searched for" in page
 
 

@@ -84,7 +84,7 @@ def test_tars_are_read_in_place_and_what_is_no_image_is_told(folder):
     assert [picture.name for picture in images] == [f"{folder}/{name}" for name in names]
     assert next(iter(images)).pixels(Preprocess(size=32)).shape == (3, 32, 32)
     assert images.lost == (
-        f"passed over 2 files: 1 hidden ({folder}/.hidden/), 1 not_an_image ({folder}/notes.txt)"
+        f"passed over 2 files: 1 hidden ({folder}/.hidden/), 1 not an image ({folder}/notes.txt)"
     )
 
 
