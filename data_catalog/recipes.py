@@ -46,6 +46,9 @@ def recipe_path(given: str) -> Path:
         return known
     if Path(given).suffix in YAML:
         raise no_such_yaml(Path(given))
+    whole = next((name for name in known_recipes() if given.startswith(f"{name}-")), "")
+    if whole and given in {results.stem for results in _of_store("json")}:
+        raise UserError(f"recipe '{given}': is a student of {whole}; give {whole}")
     raise UserError(f"recipe '{given}': no such file and no such recipe{near_recipe(given)}")
 
 

@@ -28,6 +28,7 @@ from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, digest_of_recipes, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.counts import are_all_in, described, shown_counts
+from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
@@ -95,8 +96,8 @@ def run(
     with checked_data(resolved[0]) as images:
         sessions = [Session(each, Store.default()) for each in resolved]
         if refresh or not all(_are_done(session, stages) for session in sessions):
-            for number, each in enumerate(resolved):
-                _print_steps(each, images, of_student_alone=number > 0)
+            if not refresh or not trainings(resolved[0]).keys().isdisjoint(refresh):
+                _print_steps(resolved, images)
             ran = _run_flow(_findable(recipe), settings or [], until, refresh)
             if ran != digest_of_recipes(resolved):
                 resolved = _edited(recipe, settings or [], ran)
@@ -153,17 +154,19 @@ def _run_flow(*parameters: object) -> str:
     return state.result()
 
 
-def _print_steps(
-    recipe: RecipeConfig, images: Mapping[str, Images], of_student_alone: bool
-) -> None:
-    """The steps of the trainings on `images` by split, and what is doubtful about them."""
-    numbers = {name: len(found) for name, found in images.items()}
+def _print_steps(recipes: Iterable[RecipeConfig], images: Mapping[str, Images]) -> None:
+    """The steps of the trainings on `images` by split, and what is doubtful about them; of further
+    students what is not the first one's too."""
+    numbers, told = {name: len(found) for name, found in images.items()}, set[str]()
     if are_all_in(images["pool"], images["train"]):
         numbers["pool"] = 0
-    steps = steps_of(recipe, numbers, len(images["train"].classes))
-    shown = [each for each in steps if each.stage in STUDENTS or not of_student_alone]
-    console.print(f"{recipe.name}: steps (epochs x steps): {'; '.join(map(str, shown))}")
-    _print_notes(doubts(recipe, steps))
+    for number, recipe in enumerate(recipes):
+        steps = steps_of(recipe, numbers, len(images["train"].classes))
+        shown = [each for each in steps if each.stage in STUDENTS or number == 0]
+        console.print(f"{recipe.name}: steps (epochs x steps): {'; '.join(map(str, shown))}")
+        notes = [note for note in doubts(recipe, steps) if note not in told]
+        _print_notes(notes)
+        told.update(notes)
 
 
 def _print_notes(notes: Iterable[str]) -> None:
@@ -302,9 +305,10 @@ def _print_results(session: Session) -> None:
     if clean := report.clean_accuracies(session.done) if "evaluate" in session.done else ():
         found = session.done["overlap"].metrics
         overlap = Overlap(found["labelled"], found["val"], found["removed"])
-        remedy = "" if overlap.removed else "; overlap.remove=true leaves such images out"
+        remedy = "overlap.remove=true leaves such images out"
+        what = "left out of training" if overlap.removed else remedy
         console.print(
-            f"\n[yellow]{overlap}{remedy}[/]; top-1 on the other validation images: "
+            f"\n[yellow]{overlap}; {what}[/]; top-1 on the other validation images: "
             + ", ".join(f"{row.label} {percent(row.clean_top1)} %" for row in clean)
         )
     if "export" in session.done:

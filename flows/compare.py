@@ -193,6 +193,7 @@ def count_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
     """(what, in A, in B, remark) of the data sets, the duplicates and the selection."""
     wanted = {
         "data": ("train", "val", "pool"),
+        "overlap": ("out",),
         "dedup": ("duplicates",),
         "label": ("out",),
         "select": ("kept",),

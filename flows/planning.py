@@ -18,6 +18,7 @@ from rich.table import Table
 from data_catalog.base.errors import UserError
 from data_catalog.base.words import counted
 from flows.commands import Recipe, Settings
+from ppcls_core.cli.common import log
 from ppcls_core.runtime.gpu import gpu_names
 from ppcls_core.runtime.paddle import import_paddle
 from tasks.recipe import load_recipes
@@ -77,6 +78,8 @@ def plan(  # noqa: PLR0913 - options of a command
 
 def _tell(status: Status, stage: str) -> None:
     status.update(f"sample: {stage}")
+    if not console.is_terminal:  # which alone shows that
+        log(f"sample: {stage}")
 
 
 def _rates(given: Sequence[str]) -> Iterator[tuple[str, float]]:

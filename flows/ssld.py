@@ -238,7 +238,7 @@ class _Run:
             message = f"unchanged: {result.directory}"
             return Completed(name="Cached", message=message, data=_link(result))
         if so_far := "" if result else self.session.progress(stage):
-            logger.info("goes on: it was stopped at %s", so_far)
+            logger.info("begins again, from what is saved: it was stopped at %s", so_far)
         else:
             logger.info("starts: %s", "asked for" if result else reason)
         import_paddle()  # now, in silence; a cached run does without its 3 s

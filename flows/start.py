@@ -23,7 +23,9 @@ def init(
     folder: Annotated[Path, typer.Argument(help="It holds a folder (or tar) of images a class.")],
     labels: Annotated[
         Path | None,
-        typer.Option(help="A list of `path label` lines instead, paths relative to FOLDER."),
+        typer.Option(
+            help="A list of `path label` lines instead: paths relative to FOLDER, labels from 0 on."
+        ),
     ] = None,
     pool: Annotated[Path | None, typer.Option(help="A folder of unlabelled images.")] = None,
 ) -> None:

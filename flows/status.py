@@ -46,7 +46,7 @@ def _unfinished(
     if session.store.load(stage.name, session.key(stage)) is not None:
         return StageStatus(stage.name, "damaged", f"{reason}; runs again")
     if so_far := session.progress(stage):
-        return StageStatus(stage.name, "partial", so_far)
+        return StageStatus(stage.name, "partial", f"stopped at {so_far}")
     if previous is None:
         return StageStatus(stage.name, "missing", reason)
     # Of the last run of this recipe and all others the one that differs least.

@@ -101,8 +101,11 @@ def _code(result: Result) -> str:
 def _print_removed(trail: Trail) -> None:
     """Print how many images each stage did without, and why."""
     console.print("left out", style="bold")
-    for row in filter(lambda row: row.number, left_out(trail.results)):
+    rows = [row for row in left_out(trail.results) if row.number]
+    for row in rows:
         console.print(f"  {row.stage}: {row.number:,} {reason_in_words(row.reason)}")
+    if not rows:
+        console.print("  nothing")
     console.print()
 
 

@@ -396,8 +396,9 @@ def _check_models(recipe: Recipe, path: Path) -> None:
             models[f"{place}.model"] = teacher.model, own
             if teacher.train and recipe.network is None:
                 raise UserError(
-                    f"{path}: {place}.train: one of several teachers is not trained; train it by a "
-                    "recipe of its own, and give the weights"
+                    f"{path}: {place}.train: none of several teachers can be trained here: train "
+                    "it by a recipe of its own, and give its weights, model.pdparams in the folder "
+                    "that its stage `teacher` says"
                 )
     for name, training in trainings.items():
         if not training.eval_every:

@@ -176,6 +176,8 @@ def _review_stage(folder: Path, recipe: str) -> None:
         f"in the recipe:  dedup: {{reviewed: {file}}}",
         f"or once:        ssld run {recipe} --set dedup.reviewed={file}",
     )
+    if folder.parent.name == "overlap":
+        steps += ("what is the same is then left out of training if overlap.remove=true is set",)
     try:
         with locked(store_root() / "locks" / f"review-{digest_of(str(file))[:20]}"):
             for decision in () if file.exists() else honoured(folder):
@@ -190,7 +192,8 @@ def _review_stage(folder: Path, recipe: str) -> None:
     log(f"judged: {_listed(judged) or 'nothing'}")
     if judged:
         log(f"next, {steps[0]}")
-        log(f"{'':6}{steps[1]}")
+        for step in steps[1:]:
+            log(f"{'':6}{step}")
 
 
 def _reopened(folder: Path) -> tuple[Search, list[Path]]:

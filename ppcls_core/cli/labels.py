@@ -31,6 +31,8 @@ def select(
     ] = None,
 ) -> None:
     """Select the K best images of each class by their soft labels: image_id, class_id, score."""
+    if out.suffix != ".parquet":
+        raise UserError(f"--out {out}: expected a name that ends in .parquet")
     if (store / "source.json").exists() and not (store / "manifest.json").exists():
         raise UserError(f"{store}: its stage has not finished; run it to the end (ssld run)")
     config = parse(SelectConfig, override({"k": k, "p": p}, overrides or []), "ppcls select")

@@ -14,10 +14,11 @@ from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
 _REJECTED = "rejected: "  # before the reason, in a stage's counts
+SHOWING = "show a validation image"  # a count of overlap
 _ONE = {
     "duplicates": "duplicate",
     "classes": "class",
-    "show a validation image": "shows a validation image",
+    SHOWING: "shows a validation image",
 }
 _SORTING = ("dedup", "select")  # stages that decide which pool images students learn from
 # Metrics that count by reason what a stage's counts do not: images of another set, files.
@@ -93,6 +94,8 @@ def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
         for name, number in result.counts.items():
             if name == "duplicates":
                 yield LeftOut(result.stage, "duplicate", number)
+            elif name == SHOWING and result.metrics["removed"]:
+                yield LeftOut(result.stage, _ONE[SHOWING], number)
             elif name.startswith(_REJECTED):
                 reason = name.removeprefix(_REJECTED)
                 yield LeftOut(result.stage, reason, number, names.get(reason, ()))

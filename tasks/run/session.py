@@ -20,6 +20,7 @@ from ppcls_core.runtime.gpu import gpu_names, num_gpus
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.paddle import lacks_memory, reason_of
 from ppcls_core.runtime.versions import installed_versions
+from tasks.dag import STAGES
 from tasks.recipe import Recipe
 from tasks.run.processes import check_devices, run_in_processes, trainings
 from tasks.run.source import source_hash
@@ -92,7 +93,8 @@ class Session:
         """The argument of the function of `stage`; what it reads must be done."""
         key = self.key(stage)
         directory = self.store.directory(stage.name, key)
-        return Work(stage.name, self.recipe, directory, key, dict(self.done), monitor, self.engines)
+        done = {name: self.done[name] for name in STAGES if name in self.done}
+        return Work(stage.name, self.recipe, directory, key, done, monitor, self.engines)
 
     def run(self, stage: Stage, monitor: Monitor, apart: int | None = None) -> Result:
         """Run `stage`, going on from what a killed run left, and commit its result. `apart`: in

@@ -18,6 +18,7 @@ from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import Search
 from ppcls_core.report.model import Overlap
 from ppcls_core.report.search import PAGE, write_search_page
+from tasks.run.counts import SHOWING
 from tasks.run.stage import Outcome, Work
 from tasks.stages.dedup import search_files, take_over
 
@@ -63,7 +64,7 @@ def run(work: Work) -> Outcome:
         counts={
             "in": num,
             "out": num - len(showing) if remove else num,
-            "show a validation image": len(showing),
+            SHOWING: len(showing),
         },
         metrics={
             "pairs": result.num_pairs,

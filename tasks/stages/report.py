@@ -70,6 +70,9 @@ def run(work: Work) -> Outcome:
     lost = [*left_out(work.inputs.values()), LeftOut("report", unreadable, num_unreadable)]
     dedup = work.inputs["dedup"].metrics
     settings = work.recipe.model_dump(mode="json", exclude={"run_time"})
+    if file := work.recipe.dedup.reviewed:  # no setting of the stages: what is in it decides
+        digest = work.inputs["dedup"].inputs["dedup.reviewed"]
+        settings["dedup"]["reviewed"] = f"{file.name} (sha256 {digest[:16]})"
     report = Report(
         title=work.recipe.name,
         created_utc=time.strftime("%Y-%m-%d %H:%M", time.gmtime()),

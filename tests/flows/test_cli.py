@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from data_catalog.base.config import UserError
+from data_catalog.recipes import remember_recipe
 from flows import commands
 from flows.cli import main
 from tasks.recipe import digest_of_recipes, load_recipes
+from tasks.run.store import Store
 from tests.conftest import TINY
 
 
@@ -133,7 +135,6 @@ def test_every_recipe_of_the_project_resolves(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_weights_of_other_classes_are_told(tmp_path: Path) -> None:
-    from data_catalog.base.config import UserError
     from ppcls_core.models.registry import build_model
     from ppcls_core.models.weights.files import save_state
     from ppcls_core.models.weights.state import state_of
@@ -157,11 +158,20 @@ def test_given_weights_are_taken_as_they_are(tmp_path: Path, finished: Path) -> 
 
 
 def test_batch_larger_than_the_data_is_told(tmp_path: Path) -> None:
-    from data_catalog.base.config import UserError
     from tests.flows.conftest import run_stages
 
     with pytest.raises(UserError, match=r"`batch_size` is 64, but there are only 30 images"):
         run_stages(tmp_path, ["teacher.train.batch_size=64"], until="teacher")
+
+
+def test_a_students_name_leads_to_its_recipe(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(tmp_path))
+    remember_recipe(str(recipe))
+    Store.default().remember("mine-thin", "data", "0" * 64)
+    with pytest.raises(UserError, match="is a student of mine; give mine"):
+        load_recipes("mine-thin")
 
 
 def test_a_recipe_that_was_edited_as_its_run_began_is_told(

@@ -18,8 +18,9 @@ from ppcls_core.dedup.decisions import REVIEWED, Decision, Verdict, append_decis
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import STAGES, needed_for
 from tasks.recipe import load_recipe
+from tasks.run.counts import left_out
 from tasks.run.session import Session
-from tasks.run.store import Result, Store
+from tasks.run.store import RUN, Result, Store
 from tasks.stages.report import clean_accuracies
 from tests.conftest import TINY
 from tests.flows.conftest import run_stages
@@ -87,6 +88,7 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     assert {Path(name).name for name in gone} == {"again.jpg", "mirror.png"}
     assert set(ids(cleaned, "teacher.arrow")).isdisjoint(gone)
     assert cleaned.counts["out"] == cleaned.counts["in"] - 2
+    assert [row.number for row in left_out([done["overlap"], cleaned])] == [2]
     assert any("taken over" in note for note in monitor.notes)  # nothing is searched again
     assert pq.read_table(cleaned.path("pairs.parquet")) == pq.read_table(
         done["overlap"].path("pairs.parquet")
@@ -117,6 +119,19 @@ def test_the_dashboard_shows_the_pairs_of_both_searches(
         (table, "tiny-dedup-stage"),
         (image, "tiny-duplicates"),
     ]
+
+
+@pytest.mark.slow
+def test_a_persons_decisions_are_among_the_settings_of_a_run(store: Path, tmp_path: Path) -> None:
+    done, _ = run_stages(store)
+    (row, *_) = pq.read_table(done["dedup"].path("pairs.parquet")).to_pylist()
+    of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
+    append_decision(tmp_path / "mine.jsonl", Decision(**of, verdict="accepted"))
+    again, _ = run_stages(store, [f"dedup.reviewed={tmp_path / 'mine.jsonl'}"])
+    a, b = (read_json(each["report"].path(RUN))["settings"] for each in (done, again))
+    assert "reviewed" not in a["dedup"]
+    assert b["dedup"].pop("reviewed").startswith("mine.jsonl (sha256 ")
+    assert a == b
 
 
 @pytest.mark.slow

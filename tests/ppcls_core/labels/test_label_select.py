@@ -272,6 +272,12 @@ def test_select_store_writes_the_selection(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["selection.parquet"]
 
 
+def test_a_selection_is_written_as_parquet_alone(tmp_path, ppcls):
+    told = ppcls("select", tmp_path, "-k", "3", "--out", tmp_path / "chosen.csv")
+    assert told.returncode == 2
+    assert "expected a name that ends in .parquet" in told.stderr
+
+
 def test_what_select_store_cannot_use_is_told(tmp_path):
     out = tmp_path / "out.parquet"
     with pytest.raises(UserError, match="no such folder"):
