@@ -156,7 +156,7 @@ def test_each_model_is_measured_without_them(leaking: list[str], tmp_path: Path)
     assert "again.jpg" in page
     assert "bad_cut.jpg" in page  # what was rejected is named
     card = done["report"].path("model_card.md").read_text()
-    assert "2 labelled images show 2 of the validation images; they were trained on." in card
+    assert "2 labelled images show 2 of the validation images; such images were trained on." in card
 
 
 def decide(file: Path, row: dict[str, str], verdict: Verdict) -> None:
