@@ -146,7 +146,8 @@ class LabelConfig(Config):
 
 
 class RunTime(Config):
-    """Settings that change speed, never results; not part of any key.
+    """What a machine is asked for; in no key, so that another machine goes on from the same
+    results.
 
     `devices` changes the bits of a training, as another machine does: batch norm sees the part of a
     batch that a device has. A result's record says on how many it was trained.

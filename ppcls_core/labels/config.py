@@ -58,7 +58,7 @@ class OnnxConfig(Config):
 class LabelFileConfig(Config):
     """A teacher whose outputs were computed elsewhere: a Parquet or CSV file by image id."""
 
-    labels: str  # relative to the recipe; see `ppcls_core.labels.table`
+    labels: str  # Parquet or CSV, relative to the recipe: image_id and a column a class
     outputs: Outputs = "logits"  # what the numbers are
     classes: str | None = None  # of Parquet with one column of lists; other columns have names
     weight: Weight = None  # its share in the mean of several; none: 1

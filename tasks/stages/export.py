@@ -22,7 +22,8 @@ def run(work: Work) -> Outcome:
     top1 = {name: read_json(work.input(f"{name}/{HISTORY}"))[-1]["top1"] for name in DISTILLED}
     stage = max(reversed(DISTILLED), key=top1.__getitem__)
     found = ", ".join(f"{name} {100 * value:.1f} %" for name, value in top1.items())
-    work.monitor.note(f"exported: the student of {stage}, the best on val ({found})")
+    equal = ", of equals the last" * (list(top1.values()).count(top1[stage]) > 1)
+    work.monitor.note(f"exported: the student of {stage}, the best on val{equal} ({found})")
     student, classes = student_of(work, stage), work.images("data/train.arrow").classes
     sidecar = Sidecar.of(work.recipe.student, classes, getattr(work.recipe, stage).preprocess)
     deviation = export(student, sidecar, work.directory)

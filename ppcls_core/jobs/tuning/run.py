@@ -51,8 +51,8 @@ def make_search(
     epochs, every = job.learning.epochs, job.learning.eval_every
     if how.prune and (epochs - 1) // every * every < max(1, epochs // WARM_UP):
         log(
-            f"no trial can be pruned: one of {counted(epochs, 'epoch')}, validated every {every}, "
-            f"has nothing to compare before its end (`{job.key('eval_every')}`)"
+            f"no trial can be pruned: it has {counted(epochs, 'epoch')} and is validated every "
+            f"{every}, so nothing is compared before its end (`{job.key('eval_every')}`)"
         )
     if space.size is not None and (how.trials or 0) > space.size:
         log(f"--trials {how.trials}: the space has {counted(space.size, 'point')}")
