@@ -146,8 +146,7 @@ class LabelConfig(Config):
 
 
 class RunTime(Config):
-    """What a machine is asked for; in no key, so that another machine goes on from the same
-    results.
+    """Settings of the machine, in no key: another machine goes on from the same results.
 
     `devices` changes the bits of a training, as another machine does: batch norm sees the part of a
     batch that a device has. A result's record says on how many it was trained.
