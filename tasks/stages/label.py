@@ -8,7 +8,6 @@ beside.json (the digest of those).
 """
 # pyright: reportAttributeAccessIssue=false
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -19,6 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
@@ -127,8 +127,9 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, labeller.FILE] if total else []
-    reasons = Counter(rejected["reason"].to_pylist())
-    if total and reasons["unlabelled"] == total and not _has_labels(work):
+    counted = pc.value_counts(rejected["reason"]).to_pylist()  # of millions, perhaps
+    reasons = {row["values"]: row["counts"] for row in counted}
+    if total and reasons.get("unlabelled") == total and not _has_labels(work):
         first = found.ids[0]
         raise UserError(
             f"the teacher's label file has none of the {total:,} images of {chosen.name}, the "
