@@ -84,7 +84,7 @@ def compare(first: Run, second: Second = None) -> None:
     store = Store.default()
     if second is None:
         listed = reports_listed(store, find_run(store, first).recipe)
-        return log(f"compare two by `ssld compare KEY KEY`{listed}")
+        return log(f"compare two, of this recipe or of another: ssld compare KEY KEY{listed}")
     runs = [find_run(store, given) for given in (first, second)]
     if runs[0].record == runs[1].record:
         raise UserError(
@@ -151,8 +151,12 @@ def _listed(store: Store, reports: Sequence[Result]) -> str:
     for key, run in runs.items():
         alike = [r for r in runs.values() if r.recipe == run.recipe]
         lines.append(f"  {key[:12]}  {', '.join([run.name, *_differences(run, alike)])}")
-    some = f"the newest {len(lines)} of {len(reports)}" if len(reports) > len(lines) else ""
-    return "\n".join([f"; reports, {some or 'the newest first'}:", *lines])
+    which = "reports, the newest first"
+    if len(reports) != len(lines):
+        which = f"reports, the newest {len(lines)} of {len(reports)}"
+    elif len(lines) == 1:
+        which = "the only report"
+    return "\n".join([f"; {which}:", *lines])
 
 
 def _differences(run: Finished, others: Sequence[Finished]) -> list[str]:

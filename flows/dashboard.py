@@ -16,7 +16,7 @@ from prefect.exceptions import FailedRun
 from data_catalog.base.files import read_json
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
 from ppcls_core.report.model import TOP5, says_something
-from ppcls_core.runtime.monitor import STOPPED, Monitor, SilentMonitor, figure_texts
+from ppcls_core.runtime.monitor import STOPPED, SilentMonitor, figure_texts
 from tasks.run.counts import shown_counts
 from tasks.run.session import Session
 from tasks.run.stage import Work
@@ -72,7 +72,7 @@ for _name in ("prefect.flow_runs", "prefect.engine", "prefect.task_runs"):
 
 
 @dataclass
-class _StageMonitor:
+class StageMonitor:
     """The Monitor of a stage that runs under Prefect; rate-limits what it shows."""
 
     logger: Logger
@@ -88,9 +88,12 @@ class _StageMonitor:
 
     @property
     def stop_requested(self) -> bool:
+        """Whether the stage has to stop."""
         return self.stops()
 
     def progress(self, done: int, total: int, unit: str) -> None:
+        """Log a line every LOG_SECONDS; renew the artifact every ARTIFACT_SECONDS and at the
+        end."""
         now = time.monotonic()
         if (total, unit) != self._phase or done < self._last:
             # What led to the first report, such as the start of processes, says nothing of a rate.
@@ -110,10 +113,12 @@ class _StageMonitor:
                 artifacts.update_progress_artifact(self._artifact, percent, description=line)
 
     def metrics(self, values: Mapping[str, float]) -> None:
+        """Log `values`, which stand beside the progress that follows."""
         self._figures = ", ".join(figure_texts(values))
         self.logger.info("%s", self._figures)
 
     def note(self, message: str) -> None:
+        """Log `message`."""
         self.logger.info("%s", message)
 
     def _line(self, done: int, total: int, unit: str) -> str:
@@ -123,11 +128,6 @@ class _StageMonitor:
             return share
         left = timedelta(seconds=round((total - done) * seconds / new))
         return f"{share}, {new / seconds:,.1f} {unit}/s, {left} left"
-
-
-def stage_monitor(logger: Logger, stops: Callable[[], bool]) -> Monitor:
-    """The Monitor of a stage, which has to stop once `stops()`."""
-    return _StageMonitor(logger, stops)
 
 
 def publish(session: Session, result: Result) -> None:

@@ -148,7 +148,8 @@ def print_plan(
 
 def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") -> Iterator[str]:
     """What the figures rest on."""
-    taken = ", ".join(f"{num:,} {name}" for name, num in sample.taken.items() if name != "teacher")
+    names = ("train", "val", "pool") if sample.has_pool else ("train", "val")
+    taken = ", ".join(f"{sample.taken[name]:,} {name}" for name in names)
     gpus = f" and {', '.join(gpu_names())}" if gpu_names() else ""
     yield f"measured here, on {counted(num_cores(), 'core')}{gpus}, with a sample of {taken} images"
     hosts = f"{counted(machines.hosts, 'host')}, each" if machines.hosts > 1 else "a host"

@@ -25,7 +25,7 @@ from prefect.states import Completed, Crashed, Failed
 
 from data_catalog.base.config import UserError
 from data_catalog.recipes import remember_recipe
-from flows.dashboard import publish, stage_monitor, tell_failure
+from flows.dashboard import StageMonitor, publish, tell_failure
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.monitor import STOPPED, Interrupted, SilentMonitor, stop_on_signals
@@ -242,7 +242,7 @@ class _Run:
         else:
             logger.info("starts: %s", "asked for" if result else reason)
         import_paddle()  # now, in silence; a cached run does without its 3 s
-        result = self.session.run(stage, stage_monitor(logger, self._stops), apart)
+        result = self.session.run(stage, StageMonitor(logger, self._stops), apart)
         publish(self.session, result)
         seconds = result.record["seconds"]
         return Completed(message=f"done in {seconds:.1f} s: {result.directory}", data=_link(result))

@@ -19,7 +19,13 @@ from data_catalog.recipes import MANIFEST, near_recipe, newest_result, store_roo
 from ppcls_core.cli.common import bars, log
 from ppcls_core.cli.lazy import OVERRIDE
 from ppcls_core.dedup.config import DedupConfig
-from ppcls_core.dedup.decisions import REVIEWED, append_decision, honoured, read_decisions
+from ppcls_core.dedup.decisions import (
+    REVIEWED,
+    AfterReview,
+    append_decision,
+    honoured,
+    read_decisions,
+)
 from ppcls_core.dedup.result.removal import ALTERED, TRUE, summary, verify_removal
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
@@ -38,6 +44,7 @@ from ppcls_core.report.search import PAGE, write_search_page
 from ppcls_core.runtime.cluster import LOCAL
 from ppcls_core.runtime.monitor import Monitor, SilentMonitor, check
 
+_REMOVED = "remove it"
 _PAGE = "ppcls_core.serving.review:serve_review"  # imports FastAPI, which takes a while
 
 
@@ -161,7 +168,7 @@ def _review(given: Path) -> None:
     search, searched = _reopened(folder)
     with reserved(search, searched, log):
         then = f"removed.json and the other files of {folder} then follow what was judged"
-        resolve_name(_PAGE)(search, folder / REVIEWED, then, log)
+        resolve_name(_PAGE)(search, folder / REVIEWED, AfterReview(_REMOVED, then), log)
         log("the files of the search follow what was judged ...")
         result = _finish(search, SilentMonitor())
     log(_listed(result.pool_counts))
@@ -176,14 +183,17 @@ def _review_stage(folder: Path, recipe: str) -> None:
         f"in the recipe:  dedup: {{reviewed: {file}}}",
         f"or once:        ssld run {recipe} --set dedup.reviewed={file}",
     )
-    if folder.parent.name == "overlap":
+    if_same = _REMOVED
+    if read_json(folder / MANIFEST)["stage"] == "overlap":
         steps += ("what is the same is then left out of training if overlap.remove=true is set",)
+        if_same += ", if overlap.remove=true"
     try:
         with locked(store_root() / "locks" / f"review-{digest_of(str(file))[:20]}"):
             for decision in () if file.exists() else honoured(folder):
                 append_decision(file, decision)
             log(kept)
-            resolve_name(_PAGE)(search, file, f"{kept}; next, {steps[0]}", log)
+            after = AfterReview(if_same, f"{kept}; next, {steps[0]}")
+            resolve_name(_PAGE)(search, file, after, log)
     except LockHeld as holder:
         why = f"another review, process {holder}, writes there; wait, or go to another folder"
         raise UserError(f"{file}: {why}") from None

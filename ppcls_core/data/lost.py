@@ -1,16 +1,19 @@
 """Images that could not be read: counted by reason, reported, and an error when too many."""
+# pyright: reportAttributeAccessIssue=false
 
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.words import reason_in_words
 from data_catalog.images.columns import Images
 
 MAX_LOST = 0.1  # share of a set's images that may be unreadable
-REJECTED = "rejected: "  # before a reason, in the counts of a manifest and of a history
+_REJECTED = "rejected: "
 
 Lost = dict[str, tuple[str, str]]
 """Image id -> (reason, detail)."""
@@ -19,6 +22,22 @@ Lost = dict[str, tuple[str, str]]
 def counts_of(lost: Lost) -> dict[str, int]:
     """Number of images by reason, sorted by reason."""
     return dict(sorted(Counter(reason for reason, _ in lost.values()).items()))
+
+
+def reason_counts(rejected: pa.Table) -> dict[str, int]:
+    """Number of rows by reason of a table REJECTED, of millions perhaps; sorted by reason."""
+    found = pc.value_counts(rejected["reason"])
+    return dict(sorted((row["values"], row["counts"]) for row in found.to_pylist()))
+
+
+def rejected_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """`counts` by reason, named as the counts of a manifest and of a history name them."""
+    return {f"{_REJECTED}{reason}": number for reason, number in counts.items()}
+
+
+def rejected_reason(name: str) -> str:
+    """Why the images were rejected that the count `name` is of; "" if it is of no rejected ones."""
+    return name.removeprefix(_REJECTED) if name.startswith(_REJECTED) else ""
 
 
 def lost_text(kind: str, counts: Mapping[str, int], total: int) -> str:

@@ -10,10 +10,11 @@ known by the contents of its two files, in either order: ids and folders may dif
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,11 +41,25 @@ class Decision(Config):
     val_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     verdict: Verdict | None
 
+    @classmethod
+    def on(cls, row: Mapping[str, Any], verdict: Verdict | None) -> "Decision":
+        """That on the pair of `row` (FOUND's columns)."""
+        return cls(**{name: row[name] for name in cls.model_fields if name in row}, verdict=verdict)
+
     @property
     def key(self) -> _Key:
         """The pair: two decisions on it have it in common."""
         first, second = sorted((self.pool_sha256, self.val_sha256))
         return first, second
+
+
+@dataclass(frozen=True)
+class AfterReview:
+    """Words for a person who judges pairs: what becomes of the searched picture of a pair that
+    shows the same, and what to do `then`, once all are judged (the end of a sentence)."""
+
+    if_same: str
+    then: str
 
 
 @dataclass(frozen=True)
@@ -165,8 +180,7 @@ def honoured(folder: Path) -> list[Decision]:
     for name, verdict in files.items():
         rows = pq.read_table(folder / f"{name}.parquet", filters=pc.field("reviewed")).to_pylist()
         for row in rows:
-            of = {key: row[key] for key in Decision.model_fields.keys() & row.keys()}
-            found.append(Decision(**of, verdict=verdict))
+            found.append(Decision.on(row, verdict))
     return found
 
 

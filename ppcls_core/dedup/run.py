@@ -18,6 +18,7 @@ from data_catalog.base.files import write_table
 from data_catalog.base.words import counted, reason_in_words
 from data_catalog.images.collect import describe
 from data_catalog.images.columns import Images, Roots, read_images, write_images
+from ppcls_core.data.lost import reason_counts
 from ppcls_core.dedup.canaries import UNIT, find_canaries
 from ppcls_core.dedup.match.detect import scan
 from ppcls_core.dedup.match.index import ValIndex, build_index, load_index
@@ -76,9 +77,8 @@ def _note_rejected(folder: Path, monitor: Monitor) -> None:
 
 def _reasons(rejected: pa.Table) -> str:
     """The images of a REJECTED table: how many for each reason, and the first by name."""
-    reasons = rejected["reason"].to_pylist()
-    numbers = ((reasons.count(name), reason_in_words(name)) for name in sorted(set(reasons)))
-    counts = ", ".join(f"{number:,} {words}" for number, words in numbers)
+    numbers = reason_counts(rejected).items()
+    counts = ", ".join(f"{number:,} {reason_in_words(reason)}" for reason, number in numbers)
     return f"{counts} ({_some(rejected['image_id'][:NUM_NAMED].to_pylist(), len(rejected))})"
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from data_catalog.images.columns import Images
 from ppcls_core.data.decode import read_image
 from ppcls_core.data.loader import read_batches
-from ppcls_core.data.lost import MAX_LOST, REJECTED, Lost, check_lost, counts_of
+from ppcls_core.data.lost import MAX_LOST, Lost, check_lost, counts_of, rejected_counts
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.engine.distributed import world
 from ppcls_core.models.networks.layers import eval_mode, normalize
@@ -80,7 +80,7 @@ class Accuracy:
     @property
     def counts(self) -> dict[str, int]:
         """Numbers of images: all that were to be read, those that were, the others by reason."""
-        lost = {REJECTED + reason: number for reason, number in self.lost.items()}
+        lost = rejected_counts(self.lost)
         return {"in": self.num_images + sum(lost.values()), "out": self.num_images, **lost}
 
 

@@ -9,7 +9,13 @@ import paddle
 from data_catalog.base.files import write_json
 from data_catalog.images.columns import Images
 from ppcls_core.data.loader import Replay, TrainLoader
-from ppcls_core.data.lost import REJECTED, check_lost, lost_text, missing_of
+from ppcls_core.data.lost import (
+    check_lost,
+    lost_text,
+    missing_of,
+    rejected_counts,
+    rejected_reason,
+)
 from ppcls_core.engine.config import DistillTraining, LabelTraining, TrainConfig
 from ppcls_core.engine.distributed import world
 from ppcls_core.engine.evaluator import Accuracy, EvalData, evaluate
@@ -22,7 +28,7 @@ from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.threads import max_threads
 
 HISTORY = "history.json"
-VAL = f"val {REJECTED}"  # before a reason: of validation images, in the last validation
+VAL = "val "  # before a count of rejected images: of validation images, in the last validation
 SAVE_SECONDS = 60.0  # between checkpoints
 
 
@@ -87,7 +93,7 @@ def trainer_of(model: paddle.nn.Layer, objective: Objective, run: Run) -> Traine
         accuracy = evaluate(model, run.val, run.monitor)
         if run.on_validation is not None:
             run.on_validation(accuracy)
-        return {"top1": accuracy.top1, **{VAL + reason: n for reason, n in accuracy.lost.items()}}
+        return {"top1": accuracy.top1, **_of_val(rejected_counts(accuracy.lost))}
 
     hooks = (validate, run.on_step, run.on_epoch)
     training = Training(model, objective, run.loader, *hooks, run.val.max_lost, run.val.topk)
@@ -124,14 +130,26 @@ def train(model: paddle.nn.Layer, objective: Objective, run: Run) -> TrainingRes
             run.monitor.note(text)
         save_state(run.directory / run.weights, state_of(model))
         write_json(run.directory / HISTORY, history)
-    rejected = {name: int(n) for name, n in history[-1].items() if REJECTED in name}
-
-    def tell(kind: str, prefix: str, total: int) -> int:
-        lost = {n.removeprefix(prefix): k for n, k in rejected.items() if n.startswith(prefix)}
-        if text := lost_text(kind, lost, total):
+    lost, val_lost = _lost(history[-1]), _lost(history[-1], VAL)
+    for kind, counts, images in (
+        ("training", lost, run.images),
+        ("validation", val_lost, run.val.images),
+    ):
+        if text := lost_text(kind, counts, len(images)):
             run.monitor.note(text)
-        return total - sum(lost.values())
+    counts = {"in": len(run.images), "out": len(run.images) - sum(lost.values())}
+    counts |= rejected_counts(lost) | _of_val(rejected_counts(val_lost))
+    return TrainingResult(history, counts, threads)
 
-    counts = {"in": len(run.images), "out": tell("training", REJECTED, len(run.images))}
-    tell("validation", VAL, len(run.val.images))
-    return TrainingResult(history, counts | rejected, threads)
+
+def _of_val(counts: dict[str, int]) -> dict[str, int]:
+    return {VAL + name: number for name, number in counts.items()}
+
+
+def _lost(row: Row, prefix: str = "") -> dict[str, int]:
+    """The numbers by reason of `row`'s counts of rejected images with this prefix."""
+    return {
+        reason: int(number)
+        for name, number in row.items()
+        if name.startswith(prefix) and (reason := rejected_reason(name[len(prefix) :]))
+    }

@@ -27,7 +27,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.words import counted
 from ppcls_core.data.batch import Batch
 from ppcls_core.data.loader import TrainLoader
-from ppcls_core.data.lost import MAX_LOST, REJECTED, check_lost, counts_of
+from ppcls_core.data.lost import MAX_LOST, check_lost, counts_of, rejected_counts
 from ppcls_core.engine import checkpoint
 from ppcls_core.engine.averages import Average, RunningStatistics
 from ppcls_core.engine.config import TrainConfig
@@ -281,7 +281,7 @@ class Trainer(checkpoint.State):
             "loss": self.position.loss_sum / (self._length.steps_per_epoch - overflows),
             "lr": self._lr(self.position.step - 1),
             **({"overflows": overflows} if overflows else {}),
-            **{REJECTED + reason: number for reason, number in rejected.items()},
+            **rejected_counts(rejected),
         }
         every = self.config.eval_every
         if every and (epoch % every == 0 or epoch == self.config.epochs):

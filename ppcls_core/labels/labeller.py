@@ -16,7 +16,6 @@ from data_catalog.base.config import Config, UserError, parse
 from data_catalog.base.files import digest_of, read_json, sha256_file, write_json
 from data_catalog.images.columns import REJECTED, read_images
 from ppcls_core.data.augment import VERSION
-from ppcls_core.data.lost import Lost
 from ppcls_core.data.views import Views
 from ppcls_core.inference.softmax import log_softmax
 from ppcls_core.labels.shard import Header, Origin, label_table, open_shards
@@ -67,12 +66,6 @@ def collect(
         advance(len(good) + len(bad))
     columns = [pa.array([row[i] for row in rejected], pa.string()) for i in range(len(REJECTED))]
     return pa.concat_tables(tables).combine_chunks(), pa.table(columns, schema=REJECTED)
-
-
-def lost_of(rejected: pa.Table) -> Lost:
-    """The reason and detail of each image of a table REJECTED."""
-    ids, reasons, details = (column.to_pylist() for column in rejected.columns)
-    return dict(zip(ids, zip(reasons, details, strict=True), strict=True))
 
 
 class LabelSource(Config):

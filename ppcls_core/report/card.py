@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from ppcls_core.inference.sidecar import Sidecar
 from ppcls_core.report.model import TOP5, Report, percent, printable, says_something, signed
 from ppcls_core.report.page import summary, total
@@ -73,4 +73,5 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent,
     "signed": signed,
     "counted": counted,
+    "in_words": reason_in_words,
 }

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from ppcls_core.jobs.tuning.rows import Trials
 from ppcls_core.report import answer_figures, figures, tuning_figures
 from ppcls_core.report.answers import Answers
@@ -238,6 +238,7 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
     "picture": _picture,
     "count": _where_known("{:,}".format),
     "counted": counted,
+    "in_words": reason_in_words,
     "percent": percent,
     "points": _where_known(signed),
     "rate": _where_known(_rate),

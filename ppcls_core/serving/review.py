@@ -19,7 +19,13 @@ from fastapi.responses import HTMLResponse
 
 from data_catalog.base.config import Config
 from ppcls_core.data.decode import BadImage, read_image
-from ppcls_core.dedup.decisions import Decision, Verdict, append_decision, read_decisions
+from ppcls_core.dedup.decisions import (
+    AfterReview,
+    Decision,
+    Verdict,
+    append_decision,
+    read_decisions,
+)
 from ppcls_core.dedup.match.pairs import FOUND
 from ppcls_core.dedup.result.gallery import DOUBTED
 from ppcls_core.dedup.search import Search
@@ -59,13 +65,14 @@ class Judged(Config):
 
 class Standing(Config):
     """How many pairs there are and how many of them are judged, by verdict; `next`: number of the
-    next one, in a circle, that is not; `then`: what follows once the review has ended."""
+    next one, in a circle, that is not; `then` and `if_same`: as of AfterReview."""
 
     total: int
     accepted: int
     refused: int
     next: int | None
     then: str
+    if_same: str
 
 
 class SomePairs(Config):
@@ -103,13 +110,10 @@ _KINDS = ("pairs", "refused")
 
 
 class ReviewService:
-    """The pairs of a finished search, the application that shows them, the `file` of decisions.
+    """The pairs of a finished search, the application that shows them, the `file` of decisions."""
 
-    `then` says what follows once the review has ended, in words that end a sentence.
-    """
-
-    def __init__(self, search: Search, file: Path, access: Access, then: str) -> None:
-        self._then = then
+    def __init__(self, search: Search, file: Path, access: Access, after: AfterReview) -> None:
+        self._after = after
         self.config, self.metrics = ServeConfig(), Metrics()
         self._file, self._table = file, pairs_to_judge(search.out)
         self._images = {
@@ -161,9 +165,8 @@ class ReviewService:
     def decide(self, judged: Judged) -> Standing:
         """Keep a decision."""
         row = self._row(judged.number)
-        of = {n: row[n] for n in Decision.model_fields.keys() & row.keys()}
         with self._writing:
-            append_decision(self._file, Decision(**of, verdict=judged.verdict))
+            append_decision(self._file, Decision.on(row, judged.verdict))
             self._verdicts[judged.number] = judged.verdict
         return self._standing(judged.number)
 
@@ -181,7 +184,8 @@ class ReviewService:
             accepted=counts["accepted"],
             refused=counts["refused"],
             next=following,
-            then=self._then,
+            then=self._after.then,
+            if_same=self._after.if_same,
         )
 
     def _drawing(self, longest: int) -> Callable[[str, str], Response]:
@@ -204,12 +208,14 @@ def review_page() -> HTMLResponse:
     return page_response("review.html")
 
 
-def serve_review(search: Search, file: Path, then: str, say: Callable[[str], None]) -> None:
+def serve_review(
+    search: Search, file: Path, after: AfterReview, say: Callable[[str], None]
+) -> None:
     """Show the pairs of the finished `search` on a free port of this machine alone, until SIGTERM
-    or SIGINT, and add what is decided to `file`; `then`, which the page shows when all is judged,
-    says what follows; `say` takes the address, which holds a token made for this time."""
+    or SIGINT, and add what is decided to `file`; `say` takes the address, which holds a token made
+    for this time."""
     token = secrets.token_urlsafe()
-    service = ReviewService(search, file, access_to("127.0.0.1", token), then)
+    service = ReviewService(search, file, access_to("127.0.0.1", token), after)
     with listen("127.0.0.1", 0) as bound:
         url = f"{address_of(bound)}/#{token}"
         run(Server(service), bound, lambda: say(f"judge the pairs at {url} ; Ctrl-C ends it"))

@@ -40,6 +40,7 @@ from ppcls_core.runtime.shards import shard_file
 from tasks.dag import STAGES
 from tasks.plan.timing import Timing, Usage, Used
 from tasks.recipe import AnyTeacher, Recipe, TeacherConfig
+from tasks.run.counts import are_all_in
 from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.store import Result, Store, file_entry
@@ -82,7 +83,8 @@ class StageSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """A recipe's sample: numbers of images by set, here (`taken`) and in full (`whole`).
+    """A recipe's sample: numbers of images by set, here (`taken`) and in full (`whole`); without a
+    pool (`has_pool`) the labelled images stand for it.
 
     `num_searched`: validation images that are searched for, which are more. `image_bytes`: of a
     file, in the mean, by set. `num_listed`: images that the data sets have here. `search_slope`:
@@ -96,6 +98,7 @@ class Sample:
     stages: dict[str, StageSample]
     taken: dict[str, int]
     whole: dict[str, int]
+    has_pool: bool
     image_bytes: dict[str, float]
     num_classes: int
     num_listed: int
@@ -159,6 +162,7 @@ def take_sample(
         stages={name: replace(one, load=_load(session, name)) for name, one in stages.items()},
         taken=taken,
         whole=whole,
+        has_pool=not are_all_in(found["pool"], found["train"]),
         image_bytes=sizes,
         num_classes=num_classes,
         num_listed=sum(len(found[name]) for name in ("train", "val", "pool")),

@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 from data_catalog.base.config import UserError
 from data_catalog.base.words import reason_in_words
 from data_catalog.images.columns import Images, read_images
+from ppcls_core.data.lost import rejected_reason
 from ppcls_core.dedup.run import NUM_NAMED, unusable
 from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
-_REJECTED = "rejected: "  # before the reason, in a stage's counts
 SHOWING = "show a validation image"  # a count of overlap
 _ONE = {
     "duplicates": "duplicate",
@@ -60,22 +60,20 @@ def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
             del counts["teacher"]
         counts["pool"] *= has_pool(data)
     elif result.stage == "select" and data and not has_pool(data):
-        counts = {name: num for name, num in counts.items() if not name.startswith(_REJECTED)}
+        counts = {name: num for name, num in counts.items() if not rejected_reason(name)}
     return counts
 
 
 def described(counts: Mapping[str, int]) -> str:
     """`counts` in words, rejections last and with their reasons; what is 0 is left out."""
-    reasons = {name: n for name, n in counts.items() if n and name.startswith(_REJECTED)}
+    reasons = {reason: n for name, n in counts.items() if n and (reason := rejected_reason(name))}
     words = [
         f"{n:,} {_ONE.get(name, name) if n == 1 else name}"
         for name, n in counts.items()
-        if n and name not in reasons
+        if n and not rejected_reason(name)
     ]
     if reasons:
-        listed = (
-            f"{n:,} {reason_in_words(name.removeprefix(_REJECTED))}" for name, n in reasons.items()
-        )
+        listed = (f"{n:,} {reason_in_words(reason)}" for reason, n in reasons.items())
         words.append(f"{sum(reasons.values()):,} rejected ({', '.join(listed)})")
     return ", ".join(words)
 
@@ -96,8 +94,7 @@ def left_out(done: Iterable[Result]) -> Iterator[LeftOut]:
                 yield LeftOut(result.stage, "duplicate", number)
             elif name == SHOWING and result.metrics["removed"]:
                 yield LeftOut(result.stage, _ONE[SHOWING], number)
-            elif name.startswith(_REJECTED):
-                reason = name.removeprefix(_REJECTED)
+            elif reason := rejected_reason(name):
                 yield LeftOut(result.stage, reason, number, names.get(reason, ()))
         for name, title in _LEFT_OUT.items():
             for reason, number in _leaves(result.metrics.get(name, {}), title):

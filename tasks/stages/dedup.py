@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.base.files import read_json, write_json
+from ppcls_core.data.lost import rejected_counts
 from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
@@ -82,8 +83,8 @@ def take_over(work: Work, search: Search, module: str) -> None:
 
 def _counts(result: SearchResult) -> dict[str, int]:
     pool = result.pool
-    rejected = {f"rejected: {reason}": number for reason, number in pool.rejected.items()}
-    return {"in": pool.images, "kept": pool.used, "duplicates": pool.duplicates, **rejected}
+    counts = {"in": pool.images, "kept": pool.used, "duplicates": pool.duplicates}
+    return counts | rejected_counts(pool.rejected)
 
 
 def _metrics(result: SearchResult) -> dict[str, Any]:

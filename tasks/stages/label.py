@@ -18,11 +18,11 @@ from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, write_json, write_table
 from data_catalog.images.columns import REJECTED, Images
+from ppcls_core.data.lost import reason_counts, rejected_counts
 from ppcls_core.data.views import AugmentedViews, Views
 from ppcls_core.inference.predictor import Precision
 from ppcls_core.labels import labeller
@@ -127,8 +127,7 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, labeller.FILE] if total else []
-    counted = pc.value_counts(rejected["reason"]).to_pylist()  # of millions, perhaps
-    reasons = {row["values"]: row["counts"] for row in counted}
+    reasons = reason_counts(rejected)
     if total and reasons.get("unlabelled") == total and not _has_labels(work):
         first = found.ids[0]
         raise UserError(
@@ -140,7 +139,7 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
         counts={
             "in": total,
             "out": total - rejected.num_rows,
-            **{f"rejected: {reason}": number for reason, number in sorted(reasons.items())},
+            **rejected_counts(reasons),
         },
         metrics={"shards": num_shards},
         volatile=[labeller.FILE],  # it says where things lie on this machine

@@ -15,11 +15,10 @@ import pyarrow as pa
 
 from data_catalog.base.words import counted
 from data_catalog.images.columns import REJECTED
-from ppcls_core.data.lost import REJECTED as COUNTED
-from ppcls_core.data.lost import check_lost, counts_of, lost_text
+from ppcls_core.data.lost import check_lost, lost_text, reason_counts, rejected_counts
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.probe import fit_classifier
-from ppcls_core.labels.labeller import collect, lost_of
+from ppcls_core.labels.labeller import collect
 from ppcls_core.labels.teacher import Answers, Item, NetworkFeatures, items_of
 from ppcls_core.models.complexity import count_parameters
 from ppcls_core.models.networks.layers import Network
@@ -45,7 +44,7 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
     num_shards = make_shards(work, "probe", len(images), opening)
     folder = work.path("probe")
     found = read_shards(folder, "features", num_shards, FEATURES)
-    lost = counts_of(lost_of(read_shards(folder, "rejected", num_shards, REJECTED)))
+    lost = reason_counts(read_shards(folder, "rejected", num_shards, REJECTED))
     check_lost("training", lost, len(images), work.recipe.run_time.max_lost)
     if text := lost_text("training", lost, len(images)):
         work.monitor.note(text)
@@ -58,8 +57,7 @@ def probe(work: Work, config: TeacherConfig, weights: Path, model: Network) -> d
         f"classifier fitted to {counted(len(found), 'image')}, with C {strength:.4g}, the inverse "
         "of its L2 penalty's weight (a small one keeps it simple), chosen by cross-validation"
     )
-    counts = {COUNTED + reason: number for reason, number in lost.items()}
-    return {"in": len(images), "out": len(found), **counts}
+    return {"in": len(images), "out": len(found), **rejected_counts(lost)}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from data_catalog.base.files import write_table
 from data_catalog.images.columns import Images, write_images
+from ppcls_core.data.lost import rejected_counts
 from ppcls_core.labels.select import SELECTION, Selection, select
 from ppcls_core.labels.shard import open_shard
 from ppcls_core.runtime.shards import shard_file
@@ -40,13 +41,16 @@ def run(work: Work) -> Outcome:
     merged = merge(labelled, pool, is_chosen)
     write_images(work.path("train.arrow"), merged)
     num_added = len(merged) - len(labelled)
+    rejected = {
+        _NOT_CHOSEN[config.policy]: found.num_offered - found.num_chosen,
+        "already labelled": found.num_chosen - num_added,
+    }
     return Outcome(
         files=["selection.parquet", "train.arrow"],
         counts={
             "in": found.num_offered,
             "kept": num_added,
-            f"rejected: {_NOT_CHOSEN[config.policy]}": found.num_offered - found.num_chosen,
-            "rejected: already labelled": found.num_chosen - num_added,
+            **rejected_counts(rejected),
             "out": len(merged),
         },
         metrics={

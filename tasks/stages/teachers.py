@@ -22,7 +22,7 @@ from data_catalog.base.config import parse
 from data_catalog.base.files import atomic_path, read_json, write_json, write_table
 from data_catalog.base.words import counted
 from data_catalog.images.columns import REJECTED
-from ppcls_core.data.lost import check_lost, counts_of
+from ppcls_core.data.lost import check_lost, reason_counts
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.data.views import TestView
 from ppcls_core.engine.evaluator import PREDICTIONS, Accuracy, accuracy_of, predictions
@@ -30,7 +30,7 @@ from ppcls_core.engine.run import HISTORY
 from ppcls_core.inference.onnx_session import external_data
 from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig
-from ppcls_core.labels.labeller import collect, lost_of
+from ppcls_core.labels.labeller import collect
 from ppcls_core.labels.table import import_labels
 from ppcls_core.labels.teacher import (
     Answers,
@@ -120,7 +120,7 @@ def measure(work: Work, teacher: Teacher) -> Accuracy:
     val = work.images("data/val.arrow")
     num_shards = make_shards(work, "val", len(val), partial(_measuring, teacher))
     found = read_shards(work.path("val"), "predictions", num_shards, PREDICTIONS)
-    counts = counts_of(lost_of(read_shards(work.path("val"), "rejected", num_shards, REJECTED)))
+    counts = reason_counts(read_shards(work.path("val"), "rejected", num_shards, REJECTED))
     unreadable = {reason: n for reason, n in counts.items() if reason != "unlabelled"}
     check_lost("validation", unreadable, len(val), work.recipe.run_time.max_lost)
     if not len(found):

@@ -12,7 +12,13 @@ import pytest
 
 from data_catalog.base.files import read_json
 from ppcls_core.cli import dedup, serve
-from ppcls_core.dedup.decisions import REVIEWED, Decision, append_decision, read_decisions
+from ppcls_core.dedup.decisions import (
+    REVIEWED,
+    AfterReview,
+    Decision,
+    append_decision,
+    read_decisions,
+)
 from ppcls_core.dedup.search import Search
 from ppcls_core.inference.sidecar import FILES, SIDECAR, read_sidecar
 from ppcls_core.runtime.monitor import Monitor
@@ -115,12 +121,13 @@ def test_a_stages_pairs_are_judged_into_a_file_for_the_recipe(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     pairs = pq.read_table(folder / "pairs.parquet").to_pylist()
 
-    def judge(search: Search, file: Path, then: str, say: Callable[[str], None]) -> None:
+    def judge(search: Search, file: Path, after: AfterReview, say: Callable[[str], None]) -> None:
         shown.append(search)
-        assert f"dedup: {{reviewed: {file}}}" in then and "removed.json" not in then
+        assert f"dedup: {{reviewed: {file}}}" in after.then and "removed.json" not in after.then
+        depends = ", if overlap.remove=true" if stage == "overlap" else ""
+        assert after.if_same == f"remove it{depends}"
         for row in pairs[:1]:
-            of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
-            append_decision(file, Decision(**of, verdict="refused"))
+            append_decision(file, Decision.on(row, "refused"))
 
     monkeypatch.setattr(dedup, "resolve_name", lambda name: judge)
     told = ppcls("dedup", "--review", folder)
@@ -144,8 +151,7 @@ def test_a_new_file_holds_what_the_stage_honours_already(
     done: dict[str, Result], ppcls: Ppcls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (row, *_) = pq.read_table(done["dedup"].path("pairs.parquet")).to_pylist()
-    of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
-    append_decision(tmp_path / "old.jsonl", Decision(**of, verdict="refused"))
+    append_decision(tmp_path / "old.jsonl", Decision.on(row, "refused"))
     setting = f"dedup.reviewed={tmp_path / 'old.jsonl'}"
     again, _ = run_stages(Store.default().root, [setting], until="dedup")
     monkeypatch.setattr(dedup, "resolve_name", lambda name: lambda *args: None)

@@ -64,7 +64,7 @@ def test_what_is_no_run_is_told(
     with pytest.raises(UserError, match=r"(?s)'tny'.*nor does a report.*  tiny, "):
         find_run(Store(finished), "tny")
     with pytest.raises(
-        UserError, match=r"clothing: this recipe has no finished report.*; reports, "
+        UserError, match=r"clothing: this recipe has no finished report.*; the only report:"
     ):
         find_run(Store(finished), "clothing")
     job = tmp_path / "job.yaml"

@@ -7,7 +7,7 @@ import pytest
 from prefect.exceptions import FailedRun
 
 from flows import dashboard
-from flows.dashboard import stage_monitor
+from flows.dashboard import StageMonitor
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_failure_is_told_once_without_a_traceback(name):
 
 def test_a_rate_is_told_once_it_means_something(clock, caplog):
     caplog.set_level(logging.INFO)
-    monitor = stage_monitor(logging.getLogger("progress"), bool)
+    monitor = StageMonitor(logging.getLogger("progress"), bool)
     clock.now += 60  # processes start
     for done in range(16, 816, 16):  # 32 images a second
         monitor.progress(done, 800, "images")
@@ -89,7 +89,7 @@ def test_the_figures_told_last_stand_beside_the_progress(clock, monkeypatch):
         "update_progress_artifact",
         lambda name, percent, description: shown.append(description),
     )
-    monitor = stage_monitor(logging.getLogger("progress"), bool)
+    monitor = StageMonitor(logging.getLogger("progress"), bool)
     monitor.progress(1, 10, "images")
     monitor.metrics({"one images/s": 2.5, "two images/s": 3.0})
     clock.now += 5

@@ -14,7 +14,7 @@ from data_catalog.base.files import read_json
 from data_catalog.images.columns import read_images
 from flows import dashboard
 from ppcls_core.cli import dedup as command
-from ppcls_core.dedup.decisions import REVIEWED, Decision, Verdict, append_decision
+from ppcls_core.dedup.decisions import REVIEWED, Decision, append_decision
 from ppcls_core.runtime.monitor import SilentMonitor
 from tasks.dag import STAGES, needed_for
 from tasks.recipe import load_recipe
@@ -125,8 +125,7 @@ def test_the_dashboard_shows_the_pairs_of_both_searches(
 def test_a_persons_decisions_are_among_the_settings_of_a_run(store: Path, tmp_path: Path) -> None:
     done, _ = run_stages(store)
     (row, *_) = pq.read_table(done["dedup"].path("pairs.parquet")).to_pylist()
-    of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
-    append_decision(tmp_path / "mine.jsonl", Decision(**of, verdict="accepted"))
+    append_decision(tmp_path / "mine.jsonl", Decision.on(row, "accepted"))
     again, _ = run_stages(store, [f"dedup.reviewed={tmp_path / 'mine.jsonl'}"])
     a, b = (read_json(each["report"].path(RUN))["settings"] for each in (done, again))
     assert "reviewed" not in a["dedup"]
@@ -159,19 +158,14 @@ def test_each_model_is_measured_without_them(leaking: list[str], tmp_path: Path)
     assert "2 labelled images show 2 of the validation images; such images were trained on." in card
 
 
-def decide(file: Path, row: dict[str, str], verdict: Verdict) -> None:
-    of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
-    append_decision(file, Decision(**of, verdict=verdict))
-
-
 def test_decisions_are_honoured_and_the_search_is_not_made_again(
     finished: Path, store: Path, tmp_path: Path
 ) -> None:
     before, _ = run_stages(finished)
     (row, *_) = pq.read_table(before["dedup"].path("pairs.parquet")).to_pylist()
     file, monitor = tmp_path / REVIEWED, Notes()
-    decide(file, row, "refused")
-    decide(file, row | {"pool_sha256": "0" * 64}, "accepted")
+    append_decision(file, Decision.on(row, "refused"))
+    append_decision(file, Decision.on(row | {"pool_sha256": "0" * 64}, "accepted"))
     settings = [f"dedup.reviewed={file}"]
     done = run_until(store, settings, "dedup", monitor)
     assert row["pool_id"] in ids(done["dedup"], "kept.arrow")
@@ -188,7 +182,7 @@ def test_decisions_are_honoured_and_the_search_is_not_made_again(
     moved = Session(load_recipe(str(TINY), [f"dedup.reviewed={elsewhere}"]), Store(store))
     moved.done.update(session.done)
     assert moved.find(STAGES["dedup"])[0]  # what was decided counts, not where it lies
-    decide(elsewhere, row, "accepted")
+    append_decision(elsewhere, Decision.on(row, "accepted"))
     again = Session(moved.recipe, moved.store, done=dict(session.done))
     assert not again.find(STAGES["dedup"])[0]
 

@@ -137,8 +137,7 @@ def test_a_file_of_something_else_is_told(tmp_path: Path, line: str, words: str)
 def decide(out: Path, pool_id: str, verdict: Verdict | None) -> None:
     tables = [pq.read_table(out / f"{name}.parquet") for name in ("pairs", "refused")]
     row = next(r for t in tables for r in t.to_pylist() if r["pool_id"] == pool_id)
-    of = {name: row[name] for name in Decision.model_fields.keys() & row.keys()}
-    append_decision(out / REVIEWED, Decision(**of, verdict=verdict))
+    append_decision(out / REVIEWED, Decision.on(row, verdict))
 
 
 def test_a_search_honours_what_was_decided(sets: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.images.collect import collect
-from ppcls_core.dedup.decisions import REVIEWED, read_decisions
+from ppcls_core.dedup.decisions import REVIEWED, AfterReview, read_decisions
 from ppcls_core.dedup.search import Search
 from ppcls_core.serving.access import access_to
 from ppcls_core.serving.review import ReviewService, pairs_to_judge
@@ -49,7 +49,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reviewing(root: Path) -> Iterator[str]:
     """The address of the page of a search, its token included."""
     search = Search(collect(root / "pool"), collect(root / "val"), root / "out", CONFIG, 1)
-    service = ReviewService(search, search.out / REVIEWED, access_to("127.0.0.1", TOKEN), "THEN")
+    after = AfterReview("IF SAME", "THEN")
+    service = ReviewService(search, search.out / REVIEWED, access_to("127.0.0.1", TOKEN), after)
     with serving(service) as (url, _):
         yield f"{url}/#{TOKEN}"
 
@@ -80,6 +81,7 @@ def test_pairs_are_judged_by_keys_and_survive_a_kill(searched: Path, tmp_path: P
     ids = pairs_to_judge(out)["pool_id"].to_pylist()
     with reviewed_by_command(searched) as (url, process), open_tab(tmp_path, url) as tab:
         ready(tab, "Pair 1 of 3. 0 the same")
+        assert tab.value("find('accept').innerText").endswith("remove it")
         assert tab.value("location.hash") == ""  # no token to be seen or copied
         tab.press("r")
         ready(tab, "Pair 2 of 3. 0 the same, 1 different, 2 to judge")
