@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_catalog.base.config import UserError, closest, load_yaml, parse
+from data_catalog.base.config import UserError, closest, closest_path, load_yaml, parse
 from data_catalog.sources import Dataset, FilesConfig
 
 VARIABLE = r"\$\{(\w+)\}"
@@ -35,7 +35,10 @@ def load_dataset(name: str, options: Mapping[str, object], base: Path) -> Datase
     config = parse(FilesConfig, {**entries[name], **options}, where)
     root = (base if "root" in options else path.parent) / _expand(config.root, where)
     if not root.is_dir():
-        raise UserError(f"{where}: root {root} is no folder; correct `root` ('{config.root}')")
+        near = closest_path(root, Path.is_dir)
+        raise UserError(
+            f"{where}: root {root} is no folder; correct `root` ('{config.root}'){near}"
+        )
     return Dataset(path.stem if is_file else name, config, root.absolute())
 
 

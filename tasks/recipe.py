@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 
-from data_catalog.base.config import Config, UserError, closest, load_yaml, override, parse
+from data_catalog.base.config import (
+    Config,
+    UserError,
+    closest,
+    closest_path,
+    load_yaml,
+    override,
+    parse,
+)
 from data_catalog.base.errors import errors_of
 from data_catalog.base.files import digest_of
 from data_catalog.published import published_weights
@@ -233,9 +241,16 @@ class Recipe(Config):
             raise ValueError("`teacher`: got an empty list, expected at least one teacher")
         trainings = {"distill": self.distill, "finetune": self.finetune}
         replayed = {n: t for n, t in trainings.items() if t.teacher == "replay"}
-        if self.network is None:
-            for name in (n for n in trainings if n not in replayed):
-                raise ValueError(self._remedy(name))
+        online = [name for name in trainings if name not in replayed]
+        if self.network is None and online:
+            asking = " and ".join(f"`{name}.teacher: online`" for name in online)
+            replay = "{teacher: replay, teacher_batch_norm: running}"
+            remedy = " and ".join(f"`{name}: {replay}`" for name in online)
+            raise ValueError(
+                f"{asking}: the teacher is asked in each step, which one network of Paddle "
+                f"(`teacher.model`) alone can answer; set {remedy}, to train from its stored "
+                "outputs"
+            )
         sees = not any(isinstance(one, LabelFileConfig) for one in self.teachers.values())
         if self.label.views and not sees:
             raise ValueError(
@@ -253,13 +268,6 @@ class Recipe(Config):
                     "under which the views are labelled"
                 )
         return self
-
-    def _remedy(self, name: str) -> str:
-        return (
-            f"`{name}.teacher: online` asks the teacher in each step, which one network of Paddle "
-            f"(`teacher.model`) alone can answer: set `{name}: {{teacher: replay, "
-            "teacher_batch_norm: running}`, to train from its stored outputs"
-        )
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
@@ -459,5 +467,6 @@ def _resolved(teacher: AnyTeacher, path: Path, place: str) -> AnyTeacher:
 def _is_file(path: Path, folder: Path) -> Path:
     path = folder / path.expanduser()
     if not path.is_file():  # opening a FIFO would wait
-        raise UserError(f"{path}: no such file; correct the path")
+        near = closest_path(path, Path.is_file)
+        raise UserError(f"{path}: no such file{near or '; correct the path'}")
     return path

@@ -326,10 +326,13 @@ def closest(name: str, known: Iterable[str], within: str = "") -> str:
 
 
 def closest_path(path: Path, fits: Callable[[Path], bool] = Path.exists) -> str:
-    """`; did you mean 'a/x'?` with the paths that exist, `fits` and are spelt like `path`, which is
-    not there, but for the first part that is missing; "" where there is none."""
-    missing = path
+    """`; did you mean 'a/x'?` of `path`, which is not there: with that of its name in the current
+    folder, or else with the paths that are spelt like it but for the first part that is missing;
+    they exist and `fits`. "" where there is none."""
+    missing, here = path, Path(path.name).absolute()
     with suppress(OSError, ValueError):  # a folder that may not be looked into
+        if path.name and here.exists() and fits(here):  # where paths start from another folder
+            return _meant([str(here)])
         while missing.parent != missing and not missing.parent.exists():
             missing = missing.parent
         rest = path.relative_to(missing)

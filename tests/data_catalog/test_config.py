@@ -251,7 +251,7 @@ def test_parse_value_reads_back_what_yaml_writes(value):
     assert parse_value(yaml.safe_dump(value), "a") == value
 
 
-def test_closest_path(tmp_path):
+def test_closest_path(tmp_path, monkeypatch):
     (tmp_path / "wardrobe/pool").mkdir(parents=True)
     for name in ("closet.yaml", "wardrobe/data.yaml"):
         (tmp_path / name).touch()
@@ -265,6 +265,10 @@ def test_closest_path(tmp_path):
     assert near("nothing.yaml") == ""  # like others by its end alone
     assert near("wardrob/none") == ""
     assert near("closet", Path.is_dir) == ""
+    monkeypatch.chdir(tmp_path / "wardrobe")  # from which a path was meant to start
+    assert near("else/data.yaml") == "; did you mean 'wardrobe/data.yaml'?"
+    assert near("else/pool", Path.is_file) == ""
+    monkeypatch.undo()
     assert near("wardrobe/data.yaml/x") == ""
     assert "wardrobe/data.yaml'?" in str(no_such_yaml(tmp_path / "wardrob/data.yaml"))
 

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, deserialize
 
-from data_catalog.base.config import UserError, closest
+from data_catalog.base.config import UserError, closest, closest_path
 from data_catalog.base.download import download, kept_file, weights_folder
 from data_catalog.base.files import atomic_path, sha256_file, write_bytes
 from data_catalog.published import find_published, published_weights
@@ -93,7 +93,8 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
     if str(path) in published_weights():
         return published_file(str(path))
     others = ", nor " + " or ".join(names[1:]) if names[1:] else ""
-    raise UserError(f"{place}: no such file{others}; {_how_to_get(place)}")
+    near = closest_path(place, Path.is_file)
+    raise UserError(f"{place}: no such file{others}; {_how_to_get(place)}{near}")
 
 
 def is_here(path: str, folder: Path = Path()) -> bool:
