@@ -17,13 +17,22 @@ from data_catalog.base.files import locked
 from ppcls_core.runtime.processes import Parent
 
 
+_LOST = "Prefect's server could not record an event for its dashboard; no result is concerned"
+
+
 def in_one_line(record: logging.LogRecord) -> bool:
     """A filter: an error of one of Prefect's services, which goes on after it, becomes a warning
-    without a traceback, which in a run's terminal looks like the end of the run."""
+    without a traceback, which in a run's terminal looks like the end of the run. An event of which
+    the record failed is recorded again; only what fails every time is told."""
+    said = record.getMessage()
+    if said == "Failed in consume_loop":
+        return False
+    if "will be moved to the dead letter queue" in said:
+        record.msg, record.args = _LOST, ()
     error = record.exc_info and record.exc_info[1]
     if error and record.name.startswith("prefect.server"):
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        record.msg = f"{record.getMessage()}: {said}; Prefect's server goes on"
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        record.msg = f"{record.getMessage()}: {what}; Prefect's server goes on"
         record.args, record.exc_info = (), None
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True

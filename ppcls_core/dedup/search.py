@@ -92,10 +92,15 @@ class Search:
         return content_digest(self.pool), against
 
     @property
+    def settings(self) -> str:
+        """Digest of the settings that decide the pairs that are found, and of what the files are
+        like."""
+        return digest_of([FORMAT, self.shard_size, self.config.model_dump(mode="json")])
+
+    @property
     def identity(self) -> dict[str, object]:
         """Digests of the settings and of the images, which decide the pairs that are found."""
-        settings = digest_of([FORMAT, self.shard_size, self.config.model_dump(mode="json")])
-        return {"settings": settings, "images": list(self.digests)}
+        return {"settings": self.settings, "images": list(self.digests)}
 
     def files(self) -> list[str]:
         """Names of the files of the result, but for those of the index and the shards."""

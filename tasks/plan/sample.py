@@ -132,6 +132,9 @@ def take_sample(
         recipe = _with_weights(recipe, num_classes, folder, notes)
         costs = _Operations(recipe, num_classes, rated)
         images = dict(_taken(recipe, found, costs))
+        has_pool = not are_all_in(found["pool"], found["train"])
+        if not has_pool:
+            images["pool"] = images["train"]
         if len(images["val"]) == len(images["teacher"]):  # their phases are told by the number
             images["val"] = images["val"].part(0, len(images["val"]) - 1)
         taken = {name: len(part) for name, part in images.items()}
@@ -162,7 +165,7 @@ def take_sample(
         stages={name: replace(one, load=_load(session, name)) for name, one in stages.items()},
         taken=taken,
         whole=whole,
-        has_pool=not are_all_in(found["pool"], found["train"]),
+        has_pool=has_pool,
         image_bytes=sizes,
         num_classes=num_classes,
         num_listed=sum(len(found[name]) for name in ("train", "val", "pool")),

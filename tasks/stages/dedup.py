@@ -7,6 +7,7 @@ Files: those that `ppcls_core.dedup.search` lists, and pairs.html, the page of t
 # pyright: reportAttributeAccessIssue=false
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.base.files import read_json, write_json
+from data_catalog.images.columns import together
 from ppcls_core.data.lost import rejected_counts
 from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.result.write import SearchResult
@@ -45,6 +47,8 @@ def run(work: Work) -> Outcome:
         title="pool" if has_pool(work.inputs["data"]) else "labelled",
     )
     take_over(work, search, __name__)
+    if search.title == "labelled":
+        _take_over_overlap(work, search)
     result = find_duplicates(search, work.monitor)
     write_search_page(search, result)
     return Outcome(
@@ -79,6 +83,20 @@ def take_over(work: Work, search: Search, module: str) -> None:
             shutil.copy2(other / "canaries.parquet", search.out)
             break
     write_json(search.out / RECORD, search.identity)
+
+
+def _take_over_overlap(work: Work, search: Search) -> None:
+    """Copy the shards of the stage overlap, if the labelled images, which it has searched, are the
+    pool."""
+    made, config = work.inputs["overlap"], search.config.model_copy(update={"canaries": 0})
+    is_same = read_json(made.path(RECORD))["settings"] == replace(search, config=config).settings
+    is_current = made.record["source"] == source_hash("tasks.stages.overlap")
+    labelled = together(*(work.images(f"data/{name}.arrow") for name in ("train", "teacher")))
+    columns = ["image_id", "content"]
+    is_pool = labelled.table.select(columns) == search.pool.table.select(columns)
+    if is_same and is_current and is_pool and not work.path(SHARDS).exists():
+        work.monitor.note("there is no pool: what overlap has searched is not searched again")
+        shutil.copytree(made.path(SHARDS), work.path(SHARDS))
 
 
 def _counts(result: SearchResult) -> dict[str, int]:

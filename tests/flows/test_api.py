@@ -39,6 +39,18 @@ def test_an_error_of_a_service_is_one_line() -> None:
         assert (record.exc_info is None) == name.startswith("prefect.server")
 
 
+def test_an_event_is_told_once_it_is_lost() -> None:
+    """Prefect gives it to its services three times again."""
+    name = "prefect.server.utilities.messaging.memory"
+    error = (OSError, OSError("database is locked"), None)
+    failed = logging.LogRecord(name, logging.ERROR, "", 0, "Failed in consume_loop", (), error)
+    assert not in_one_line(failed)
+    lost = "Message failed after %d retries and will be moved to the dead letter queue"
+    record = logging.LogRecord(name, logging.WARNING, "", 0, lost, (4,), None)
+    assert in_one_line(record)
+    assert record.getMessage().startswith("Prefect's server could not record an event")
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [

@@ -426,10 +426,14 @@ def test_a_recipe_without_a_pool_says_so_wherever_it_is_read(store: Path, tmp_pa
     recipe = tmp_path / "no_pool.yaml"
     recipe.write_text(TINY.read_text())
     session = Session(load_recipe(str(recipe), ["select.policy=none"]), Store(store))
+    monitor = Mock(spec=SilentMonitor, stop_requested=False)
     for stage in needed_for("report"):
-        session.run(stage, SilentMonitor())
+        session.run(stage, monitor)
     done = session.done
     assert not has_pool(done["data"])
+    assert any("not searched again" in call.args[0] for call in monitor.note.call_args_list)
+    pairs = [pq.read_table(done[name].path("pairs.parquet")) for name in ("overlap", "dedup")]
+    assert pairs[0] == pairs[1]
     assert shown_counts(done["data"], done) == {"train": 30, "val": 27, "pool": 0}
     assert shown_counts(done["select"], done) == {"in": 30, "kept": 0, "out": 30}
     rows = [(row.stage, row.number) for row in left_out(done.values()) if row.number]
