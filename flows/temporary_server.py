@@ -16,7 +16,6 @@ from prefect.settings import PREFECT_HOME
 from data_catalog.base.files import locked
 from ppcls_core.runtime.processes import Parent
 
-
 _LOST = "Prefect's server could not record an event for its dashboard; no result is concerned"
 
 
