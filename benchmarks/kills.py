@@ -74,6 +74,7 @@ KINDS = {
     "temporary_server": "server",
     "open_engines": "engine",
     "open_stage": "stage's process",
+    "_workspace_supervisor": "supervisor",  # between worker and flow run
     "prefect.engine": "flow run",
     "flow-run": "flow run",
     "worker": "worker",

@@ -6,6 +6,7 @@ of all that a stage reaches tells when to ask them (tests/golden/stage_sources.j
 
 import ast
 import re
+import threading
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,9 @@ from data_catalog.recipes import PROJECT
 PACKAGES = ("flows", "tasks", "ppcls_core", "data_catalog")
 # A module that is imported late, by name: "package.module:object" or "package.module".
 _LATE = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::[\w.]+)?")
+# Python 3.11 counts the depth of a tree in one place for all threads: of two that parse, one may
+# fail with a SystemError. Stages run beside one another.
+_PARSING = threading.Lock()
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -32,7 +36,12 @@ def modules() -> dict[str, Path]:
 @cache
 def tree_of(module: str) -> ast.Module:
     """The syntax tree of one of `modules`."""
-    return ast.parse(modules()[module].read_text())
+    return _parsed(modules()[module].read_text())
+
+
+def _parsed(code: str) -> ast.Module:
+    with _PARSING:
+        return ast.parse(code)
 
 
 def names_imported(tree: ast.AST) -> set[str]:
@@ -91,7 +100,7 @@ def _module_hash(module: str) -> str:
 
 def code_hash(code: str) -> str:
     """sha256 (hex) of the syntax tree of a module's `code` without its docstrings."""
-    tree = ast.parse(code)  # to parse again takes a fifth of the time of a copy
+    tree = _parsed(code)  # to parse again takes a fifth of the time of a copy
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node):
             del node.body[0]
