@@ -182,14 +182,21 @@ def status(
         bool, typer.Option("--deep", help="Read every file and compare its sha256.")
     ] = False,
 ) -> None:
-    """Say for each stage whether it is done, stale (and why), missing, damaged or partial."""
+    """Say for each stage whether it is done, running, stale (and why), missing, damaged or
+    partial."""
     recipes = load_recipes(recipe, settings or [], lacking="leave published")
     for each in recipes:
         table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
         table.title = each.name if len(recipes) > 1 else None
         for column in ("stage", "state", "detail"):
             table.add_column(column, overflow="fold")
-        colours = {"done": "green", "partial": "yellow", "stale": "yellow", "damaged": "red"}
+        colours = {
+            "done": "green",
+            "running": "cyan",
+            "partial": "yellow",
+            "stale": "yellow",
+            "damaged": "red",
+        }
         for row in statuses(Session(each, Store.default(), deep=deep)):
             state = f"[{colours.get(row.state, 'dim')}]{row.state}[/]"
             table.add_row(row.stage, state, row.detail)

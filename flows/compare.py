@@ -237,6 +237,9 @@ def _accuracy(
     if len(keys) == 1 and first["image_id"].equals(second["image_id"]) and not points:
         yield title, *shares, "the same result"
         return
+    if all(first[name].equals(second[name]) for name in ("image_id", "rank")):
+        yield title, *shares, "right and wrong on the same images"
+        return
     noise = ", within noise" if is_noise(interval) else ""
     on = "" if common == len(first) == len(second) else f", of the {common:,} images in common"
     text = f"{points:+.1f} ({interval[0]:+.1f} to {interval[1]:+.1f}){noise}{on}"

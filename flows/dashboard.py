@@ -31,7 +31,7 @@ _PAIRS = {  # stage -> what draws its pairs, their key and title
 }
 # A state's name and message, as Prefect writes them.
 _FINISHED = re.compile(
-    r"Finished in state (?P<name>\w+)\((?P<quote>['\"])(?P<message>.*)(?P=quote)\)"
+    r"Finished in state (?P<name>\w+)\((?P<quote>['\"])(?P<message>.*)(?P=quote)(?:, type=\w+)?\)"
 )
 _INTERRUPTED = "Execution was aborted by an interrupt signal."  # says Prefect of a flow
 _told = {STOPPED, _INTERRUPTED}  # messages of states that the log has told in its own words
@@ -57,6 +57,12 @@ def in_plain_words(record: logging.LogRecord) -> bool:
     return True
 
 
+def _with_stage(record: logging.LogRecord) -> bool:
+    """A filter: puts the name of the stage before its message."""
+    record.msg, record.args = f"{getattr(record, 'task_run_name', ''):8}  {record.getMessage()}", ()
+    return True
+
+
 def tell_failure(logger: Logger, message: str) -> None:
     """Log the message of a state that has failed, once; Prefect would tell it of the task and of
     the flow."""
@@ -69,6 +75,7 @@ def tell_failure(logger: Logger, message: str) -> None:
 for _name in ("prefect.flow_runs", "prefect.engine", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_is_news)
     logging.getLogger(_name).addFilter(in_plain_words)
+logging.getLogger("prefect.task_runs").addFilter(_with_stage)
 
 
 @dataclass

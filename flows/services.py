@@ -46,9 +46,8 @@ SETTINGS = {
     "PREFECT_WORKER_PREFETCH_SECONDS": "10",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%H:%M:%S",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s  ssld      %(message)s",
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": (
-        "%(asctime)s  %(task_run_name)-8s  %(message)s"
-    ),
+    # The stage's name is part of the message (flows.dashboard): Prefect's API knows it by its id.
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s  %(message)s",
 }
 
 

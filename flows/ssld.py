@@ -21,7 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.states import Completed, Crashed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from data_catalog.base.config import UserError
 from data_catalog.recipes import remember_recipe
@@ -85,7 +85,7 @@ def ssld(
                 run.session.accept(result)
                 run.states[result.stage] = state
             if failure := run.all([stage for stage in stages if stage.name not in shared]):
-                return Failed(message=failure)
+                return (Cancelled if failure == STOPPED else Failed)(message=failure)
             common = run.states.keys() - OF_STUDENT
             shared = {name: (run.session.done[name], run.states[name]) for name in common}
     return Completed(message=f"{recipe}: {until} is done", data=digest_of_recipes(recipes))
@@ -226,7 +226,7 @@ class _Run:
             except UserError as error:
                 return _failure(error)
             except Interrupted:  # the signal is raised again when all stages have stopped
-                return Crashed(message=STOPPED)
+                return Cancelled(message=STOPPED)
 
         return run
 

@@ -1,4 +1,4 @@
-"""The state of every stage: done, stale, missing or partial, and why; runs nothing."""
+"""The state of every stage: done, running, stale, missing or partial, and why; runs nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tasks.run.store import Result
 
 @dataclass(frozen=True)
 class StageStatus:
-    """State of one stage: done, nothing to do, partial, stale, damaged, missing; `detail` says how
-    far or why."""
+    """State of one stage: done, nothing to do, running, partial, stale, damaged, missing; `detail`
+    says how far or why."""
 
     stage: str
     state: str
@@ -45,7 +45,10 @@ def _unfinished(
 ) -> StageStatus:
     if session.store.load(stage.name, session.key(stage)) is not None:
         return StageStatus(stage.name, "damaged", f"{reason}; runs again")
-    if so_far := session.progress(stage):
+    so_far = session.progress(stage)
+    if session.store.is_running(stage.name, session.key(stage)):
+        return StageStatus(stage.name, "running", so_far or "begins")
+    if so_far:
         return StageStatus(stage.name, "partial", f"stopped at {so_far}")
     if previous is None:
         return StageStatus(stage.name, "missing", reason)

@@ -13,7 +13,7 @@ import typer
 
 from data_catalog.base.config import UserError, override, parse
 from data_catalog.base.files import LockHeld, digest_of, locked, read_json
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
 from data_catalog.images.collect import collect
 from data_catalog.recipes import MANIFEST, near_recipe, newest_result, store_root
 from ppcls_core.cli.common import bars, log
@@ -237,7 +237,7 @@ def _show_reading(monitor: Monitor, done: int, total: int) -> None:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return ", ".join(f"{reason_in_words(name)} {count:,}" for name, count in counts.items())
 
 
 def _tell_recall(scores: Mapping[str, Sequence[int]]) -> None:

@@ -204,5 +204,7 @@ def report(counts: Counter[str], lost: str, *paths: Path | None) -> None:
     said += f"; written: {', '.join(written)}" if written else ""
     sys.stdout.flush()
     tell(said)
+    if num > 1 and counts["missing"] == num:
+        tell("none of them is there: the paths of a list start from the list's own folder")
     if bad:
         raise typer.Exit(1)

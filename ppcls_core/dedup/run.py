@@ -132,9 +132,9 @@ def _plant(search: Search, index: ValIndex, monitor: Monitor) -> None:
     seconds = time.monotonic() - start
     write_table(path, canaries)
     if len(canaries):
+        of = "images" if search.within else "validation images"
         monitor.note(
-            f"searched {counted(len(canaries), 'altered copy')} of validation images in "
-            f"{seconds:.0f} s"
+            f"searched {counted(len(canaries), 'altered copy')} of {of} in {seconds:.0f} s"
         )
 
 

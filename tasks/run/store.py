@@ -18,6 +18,7 @@ from data_catalog.base.config import UserError
 from data_catalog.base.files import (
     LockHeld,
     digest_of,
+    is_locked,
     link_to,
     locked,
     read_json,
@@ -177,13 +178,20 @@ class Store:
     def lock(self, stage: str, key: str) -> Generator[None]:
         """Keep other processes off this key until we die. Raises UserError: one holds it."""
         try:
-            with locked(self.root / "locks" / f"{stage}-{key[:20]}"):
+            with locked(self._lock(stage, key)):
                 yield
         except LockHeld as holder:
             raise UserError(
                 f"stage {stage} of the same settings is being run by process {holder}; wait for it "
                 "or cancel it, then run again"
             ) from None
+
+    def is_running(self, stage: str, key: str) -> bool:
+        """Whether a process has `lock`, as far as this machine knows."""
+        return is_locked(self._lock(stage, key))
+
+    def _lock(self, stage: str, key: str) -> Path:
+        return self.root / "locks" / f"{stage}-{key[:20]}"
 
 
 def read_result(directory: Path) -> Result | None:

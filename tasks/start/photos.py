@@ -5,6 +5,7 @@ Nothing is copied or changed. What is left out of training and validation has a 
 
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.base.config import UserError, closest_path
+from data_catalog.base.config import UserError, closest, closest_path
 from data_catalog.base.threads import map_threads
 from data_catalog.base.words import counted, reason_in_words
 from data_catalog.images.collect import collect, describe_lost
@@ -284,18 +285,37 @@ def _drop_small_classes(found: Photos, folder: Path) -> None:
                 f"{shown} beside it: give the folder above, {folder.resolve().parent}"
             )
         names = ", ".join(found.classes[label] for label in kept) or "none"
+        noted = "".join(f"; {note}" for note in found.notes)
+        remedy = _deeper(folder, [found.classes[label] for label in kept]) or (
+            "put the images of each class into a folder of its own, or give --labels, a list of "
+            "`path label` lines"
+        )
         raise UserError(
             f"{folder}: found {counted(len(kept), 'class')} with {MIN_TRAIN} images or more that "
-            f"can be read ({names}), expected two or more: put the images of each class into a "
-            "folder of its own, or give --labels, a list of `path label` lines"
+            f"can be read ({names}), expected two or more{noted}: {remedy}"
         )
     new = {label: number for number, label in enumerate(kept)}
+    for label in np.flatnonzero((num == 0) & (found.per_class("val") > 0)).tolist():
+        near = closest(found.classes[label], [found.classes[other] for other in kept])
+        found.notes.append(f"the class {found.classes[label]} is in val alone{near}")
     for row, label in enumerate(found.label.tolist()):
         if found.split[row] and label >= 0 and label not in new:
             name = found.classes[label]
-            found.leave_out(row, f"its class has fewer than {MIN_TRAIN} images: {name}")
+            found.leave_out(row, f"its class has fewer than {MIN_TRAIN} images to train on: {name}")
     found.label = np.array([new.get(label, -1) for label in found.label.tolist()], np.int32)
     found.classes = tuple(found.classes[label] for label in kept)
+
+
+def _deeper(folder: Path, names: Sequence[str]) -> str:
+    """A remedy where the one folder that looked like a class holds those of the classes."""
+    for name in names:
+        below = [path for path in (folder / name).glob("[!.]*/") if any(path.iterdir())]
+        if len(below) > 1:
+            pools = [p for p in folder.glob("*/") if p.name.lower() in SPLIT_NAMES["pool"]]
+            pool = "".join(f" --pool {shlex.quote(str(path))}" for path in pools[:1])
+            given = shlex.quote(str(folder / name))
+            return f"{name} holds folders itself: ssld init {given}{pool}"
+    return ""
 
 
 def _holding_images(folder: Path) -> list[str]:

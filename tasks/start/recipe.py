@@ -23,6 +23,7 @@ from tasks.trainings import CROP, LONG, LR, SHARES, fix_size, schedule
 
 FEW_IMAGES, UNEQUAL, FEW_VAL = 20, 10, 100  # when classes and validation images are told as few
 MIN_EPOCHS = 5  # of a training that has the steps for one
+SHARD_SIZES = 64, 1024  # least and most images
 PUBLISHED_K, MANY_CLASSES = 4000, 100  # images a class; classes from which an image may serve 10
 
 
@@ -77,6 +78,11 @@ def recipe_name(folder: Path) -> str:
     return name or "my_data"
 
 
+def _shard_size(num: int) -> int:
+    """A power of two, so that `num` images are some eight shards or more."""
+    return max(SHARD_SIZES[0], min(SHARD_SIZES[1], 1 << (max(num // 8, 1).bit_length() - 1)))
+
+
 def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Size) -> str:
     """The recipe as YAML. Without pool images the student learns from the labelled ones alone."""
     num_train, num_classes = len(found.rows("train")), len(found.classes)
@@ -85,7 +91,7 @@ def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Si
     crop = _flow({"name": "RandomCrop", "scale": CROP})
     k = max(10, min(PUBLISHED_K, num_pool // (2 * num_classes)))
     chosen = num_train + min(num_pool, k * num_classes)
-    teacher = teacher_at_hand(size)
+    teacher, shard_size = teacher_at_hand(size), _shard_size(num_pool or num_train)
     if num_pool:
         p = 10 if num_classes >= MANY_CLASSES else 1
         select = (
@@ -107,7 +113,7 @@ def recipe_text(found: Photos, num_pool: int, data: Mapping[str, Path], size: Si
 data:
   labelled: {data["labelled"]}  # train and val
   pool: {data["pool"]}  # {kind}
-shard_size: 1024  # images a shard: what a killed run repeats at most
+shard_size: {shard_size}  # images a shard: what a killed run repeats at most
 
 {_teacher_text(teacher, size)}
 label: {{batch_size: 16}}  # images that the teacher is asked at a time

@@ -56,6 +56,7 @@ def test_an_event_is_told_once_it_is_lost() -> None:
     [
         ("Finished in state Completed('done in 4.2 s: /a (b)')", "done in 4.2 s: /a (b)"),
         ('Finished in state Cached("unchanged: /it\'s")', "unchanged: /it's"),
+        ("Finished in state Cached('unchanged: /a', type=COMPLETED)", "unchanged: /a"),
         ("Finished in state Failed('no disk')", "Finished in state Failed('no disk')"),
     ],
 )

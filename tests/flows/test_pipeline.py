@@ -291,6 +291,8 @@ def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
         session.run(STAGES[name], SilentMonitor())
     with pytest.raises(Interrupted):
         session.run(STAGES["dedup"], Stopper(35 + 40))  # 35 canaries, then 40 of the pool
+    with session.store.lock("dedup", session.key(STAGES["dedup"])):
+        assert states(tmp_path)["dedup"][0] == "running"
     (first,) = tmp_path.glob("dedup/*/shards/shard-00000.json")
     stamp = first.stat().st_mtime_ns
     state, detail = states(tmp_path)["dedup"]

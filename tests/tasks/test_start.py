@@ -188,7 +188,29 @@ def test_classes_too_small_to_learn_are_left_out(tmp_path: Path) -> None:
     assert found.classes == ("a", "c", "d")
     assert found.per_class("train").tolist() == [3, 2, 2]
     assert found.per_class("val").tolist() == [1, 0, 1]
-    assert list(found.left_out.values()) == ["its class has fewer than 2 images: b"]
+    assert list(found.left_out.values()) == ["its class has fewer than 2 images to train on: b"]
+
+
+def test_a_class_that_val_alone_has_is_told_with_the_one_that_is_meant(tmp_path: Path) -> None:
+    names = {"train/cat": 4, "train/dog": 4, "val/cat": 2, "val/dogs": 2}
+    found = inspect(folder_of(tmp_path / "set", names), None, quiet)
+    assert "the class dogs is in val alone; did you mean 'dog'?" in found.notes
+
+
+def test_one_class_is_refused_with_what_else_was_met(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "one", {"cat": 4})
+    (root / "dog").mkdir()
+    (root / "dog" / "readme.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"1 class .*\(cat\).*no image lies in dog.*passed over"):
+        inspect(root, None, quiet)
+
+
+def test_classes_that_lie_one_folder_deeper_are_found(tmp_path: Path) -> None:
+    names = {"labelled/cat": 4, "labelled/dog": 4, "unlabelled": 3}
+    root = folder_of(tmp_path / "pets", names)
+    told = f"ssld init {root}/labelled --pool {root}/unlabelled"
+    with pytest.raises(UserError, match=told):
+        inspect(root, None, quiet)
 
 
 def test_a_list_of_labels_and_a_pool_elsewhere(tmp_path: Path) -> None:

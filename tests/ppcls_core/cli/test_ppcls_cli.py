@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import paddle
 import pytest
 import scipy.io
+import typer
 import yaml
 
 from ppcls_core.models.registry import build_model
@@ -90,6 +92,7 @@ def test_weights_that_are_here_are_not_fetched(ppcls, tmp_path):
 
 
 BRIEFLY = """
+from collections import Counter
 from functools import partial
 from ppcls_core.cli.app import main
 from ppcls_core.inference import benchmark
@@ -210,3 +213,14 @@ def test_more_classes_than_there_are_is_told(
     assert ResultOptions(["a.jpg"], top_k=asked).classes_of(given) == given
     told = capsys.readouterr()
     assert ("the model has 3 classes, all are given" in told.out + told.err) == is_told
+
+
+@pytest.mark.parametrize(("reasons", "is_told"), [({"missing": 2}, True), ({"missing": 1}, False)])
+def test_a_list_of_images_elsewhere_is_told(
+    reasons: dict[str, int], is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ppcls_core.cli.predict import report
+
+    with pytest.raises(typer.Exit):
+        report(Counter(reasons), "")
+    assert ("start from the list's own folder" in capsys.readouterr().err) == is_told
