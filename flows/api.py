@@ -44,7 +44,7 @@ def reachable_server() -> str:
     if api and services.is_healthy(api):
         return api
     logging.getLogger("prefect.flow_runs").addFilter(is_no_link)
-    log("Prefect's server of this run starts, and Paddle ...")
+    log("starting Prefect's server for this run, and Paddle ...")
     server = TemporaryServer()
     atexit.register(server.stop)  # after Prefect's own, which send the last events
     resolve_name(_FLOW)  # meanwhile, as Paddle, which every stage imports that has to run

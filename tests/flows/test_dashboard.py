@@ -63,6 +63,13 @@ def test_a_failure_is_told_once_without_a_traceback(name):
     assert not logging.getLogger(name).filter(nothing)
 
 
+def test_a_line_of_a_stage_begins_with_its_name() -> None:
+    """Prefect's API, whose logs name no stage, gets the same text as the terminal."""
+    record = logging.makeLogRecord({"msg": "epoch %d", "args": (2,), "task_run_name": "fix"})
+    assert logging.getLogger("prefect.task_runs").filter(record)
+    assert record.getMessage() == "fix       epoch 2"
+
+
 def test_a_rate_is_told_once_it_means_something(clock, caplog):
     caplog.set_level(logging.INFO)
     monitor = StageMonitor(logging.getLogger("progress"), bool)
