@@ -309,7 +309,7 @@ def _drop_small_classes(found: Photos, folder: Path) -> None:
 def _deeper(folder: Path, names: Sequence[str]) -> str:
     """A remedy where the one folder that looked like a class holds those of the classes."""
     for name in names:
-        below = [path for path in (folder / name).glob("[!.]*/") if any(path.iterdir())]
+        below = [path for path in (folder / name).glob("[!.]*/") if next(path.glob("*"), None)]
         if len(below) > 1:
             pools = [p for p in folder.glob("*/") if p.name.lower() in SPLIT_NAMES["pool"]]
             pool = "".join(f" --pool {shlex.quote(str(path))}" for path in pools[:1])
