@@ -32,7 +32,7 @@ from tasks.run.store import MANIFEST
 def run(work: Work) -> Outcome:
     """Search the pool for the validation images, shard by shard."""
     planted = work.table("data/planted.parquet")
-    rows = planted.to_pylist()
+    rows, pooled = planted.to_pylist(), has_pool(work.inputs["data"])
     search = Search(
         pool=work.images("data/pool.arrow"),
         against=work.images("data/val.arrow"),
@@ -44,10 +44,10 @@ def run(work: Work) -> Outcome:
         planted={(row["pool_id"], row["val_id"]): row["transform"] for row in rows},
         decisions=read_decisions(work.recipe.dedup.reviewed),
         index=work.input(f"overlap/{INDEX}"),
-        title="pool" if has_pool(work.inputs["data"]) else "labelled",
+        title="pool" if pooled else "labelled",
     )
     take_over(work, search, __name__)
-    if search.title == "labelled":
+    if not pooled:
         _take_over_overlap(work, search)
     result = find_duplicates(search, work.monitor)
     write_search_page(search, result)

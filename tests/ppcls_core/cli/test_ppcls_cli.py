@@ -92,7 +92,6 @@ def test_weights_that_are_here_are_not_fetched(ppcls, tmp_path):
 
 
 BRIEFLY = """
-from collections import Counter
 from functools import partial
 from ppcls_core.cli.app import main
 from ppcls_core.inference import benchmark
