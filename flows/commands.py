@@ -27,7 +27,7 @@ from ppcls_core.runtime.monitor import STOPPED
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, digest_of_recipes, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
-from tasks.run.counts import are_all_in, described, shown_counts
+from tasks.run.counts import TAKEN_OVER, are_all_in, described, shown_counts
 from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.stage import Stage
@@ -287,6 +287,9 @@ def _print_stages(session: Session, stages: Iterable[Stage], begun: float) -> No
         rate = f"{row.images_per_second:,.1f}" if row.images_per_second else ""
         counts = shown_counts(result, session.done)
         note = described({name: n for name, n in counts.items() if name not in ("in", "out")})
+        if taken := result.metrics.get(TAKEN_OVER):
+            origin = "/".join(Path(taken).parts[-2:])
+            note = ", ".join(filter(None, [note, f"search taken over from {origin}"]))
         numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
         table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
         if result.path(MANIFEST).stat().st_mtime < begun:

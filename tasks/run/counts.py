@@ -15,6 +15,7 @@ from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
 SHOWING = "show a validation image"  # a count of overlap
+TAKEN_OVER = "taken_over"  # metric: the folder of the result whose search it is, if not its own
 _ONE = {
     "duplicates": "duplicate",
     "classes": "class",

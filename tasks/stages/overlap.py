@@ -13,33 +13,20 @@ import pyarrow.compute as pc
 
 from data_catalog.base.config import UserError
 from data_catalog.images.columns import Images, together, write_images
-from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.run import find_duplicates
-from ppcls_core.dedup.search import Search
 from ppcls_core.report.model import Overlap
 from ppcls_core.report.search import PAGE, write_search_page
-from tasks.run.counts import SHOWING
+from tasks.run.counts import SHOWING, TAKEN_OVER
 from tasks.run.stage import Outcome, Work
-from tasks.stages.dedup import search_files, take_over
-
-SPLITS = ("train", "teacher")
+from tasks.stages.searching import labelled_sets, search_files, search_of, take_over
 
 
 def run(work: Work) -> Outcome:
     """Search the labelled images for the validation images, without canaries: dedup has those."""
-    sets = {name: work.images(f"data/{name}.arrow") for name in SPLITS}
-    search = Search(
-        pool=together(*sets.values()),
-        against=work.images("data/val.arrow"),
-        out=work.directory,
-        config=work.recipe.dedup.model_copy(update={"canaries": 0}),
-        workers=work.recipe.run_time.workers,
-        shard_size=work.recipe.shard_size,
-        cluster=work.recipe.run_time.cluster,
-        title="labelled",
-        decisions=read_decisions(work.recipe.dedup.reviewed),
-    )
-    take_over(work, search, __name__)
+    sets = labelled_sets(work)
+    config = work.recipe.dedup.model_copy(update={"canaries": 0})
+    search = search_of(work, together(*sets.values()), "labelled", config)
+    taken = take_over(work, search)
     result = find_duplicates(search, work.monitor)
     write_search_page(search, result)
     pairs, remove = work.own_table("pairs.parquet"), work.recipe.overlap.remove
@@ -59,7 +46,7 @@ def run(work: Work) -> Outcome:
         work.monitor.note(f"{Overlap(len(showing), num_val, remove)}: {names}; {what}")
     num = len(search.pool)
     return Outcome(
-        files=[*(f"{name}.arrow" for name in SPLITS), *search_files(work, search), PAGE],
+        files=[*(f"{name}.arrow" for name in sets), *search_files(work, search), PAGE],
         volatile=[PAGE],
         counts={
             "in": num,
@@ -72,6 +59,7 @@ def run(work: Work) -> Outcome:
             "val": num_val,
             "removed": remove,
             "decisions": result.decision_counts,
+            TAKEN_OVER: taken,
         },
     )
 

@@ -52,7 +52,7 @@ from ppcls_core.report.page import MAX_CLASSES, render
 from ppcls_core.report.search import planted_rows
 from ppcls_core.runtime.shards import shard_file
 from tasks.recipe import TRAINED, TeacherConfig
-from tasks.run.counts import has_pool, left_out, shown_counts
+from tasks.run.counts import TAKEN_OVER, has_pool, left_out, shown_counts
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import RUN, Result
 
@@ -204,8 +204,9 @@ def stage_row(result: Result, done: Mapping[str, Result]) -> StageRow:
 
 def _rate(result: Result, images: int, seconds: float) -> float | None:
     """Images a second; a training stage reads every image once an epoch. None of what took no time
-    to speak of, and of data, whose images are read for its key, before its time begins."""
-    if result.stage == "data" or seconds < LEAST_SECONDS:
+    to speak of; of a search that was taken over; and of data, whose images are read for its key,
+    before its time begins."""
+    if result.stage == "data" or seconds < LEAST_SECONDS or result.metrics.get(TAKEN_OVER):
         return None
     settings = result.settings.get(result.stage, {})
     if result.stage == "teacher":  # several are a list

@@ -1,6 +1,7 @@
 """Labelled images that show validation images: told, measured without, and removed on request; a
 person's decisions on pairs, which the recipe names."""
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from data_catalog.images.columns import read_images
 from flows import dashboard
 from ppcls_core.cli import dedup as command
 from ppcls_core.dedup.decisions import REVIEWED, Decision, append_decision
-from ppcls_core.runtime.monitor import SilentMonitor
+from ppcls_core.dedup.search import INDEX
+from ppcls_core.runtime.monitor import Interrupted, SilentMonitor
 from tasks.dag import STAGES, needed_for
 from tasks.recipe import load_recipe
-from tasks.run.counts import left_out
+from tasks.run.counts import TAKEN_OVER, left_out
 from tasks.run.session import Session
 from tasks.run.store import RUN, Result, Store
 from tasks.stages.report import clean_accuracies
@@ -90,9 +92,31 @@ def test_they_are_told_and_stay_unless_removal_is_asked_for(
     assert cleaned.counts["out"] == cleaned.counts["in"] - 2
     assert [row.number for row in left_out([done["overlap"], cleaned])] == [2]
     assert any("taken over" in note for note in monitor.notes)  # nothing is searched again
+    assert cleaned.metrics[TAKEN_OVER] == str(done["overlap"].directory)
     assert pq.read_table(cleaned.path("pairs.parquet")) == pq.read_table(
         done["overlap"].path("pairs.parquet")
     )
+
+
+def test_a_search_that_was_taken_over_in_part_is_gone_on_with(
+    leaking: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing, copy = [*leaking, "overlap.remove=true"], shutil.copytree
+    run_until(tmp_path, leaking, "overlap")
+
+    def stopped(source: Path, target: Path, **how: bool) -> None:
+        copy(source, target, **how)
+        if source.name == INDEX:
+            (target / "index.json").write_text("")  # as a copy of it that has only begun
+            raise Interrupted
+
+    monkeypatch.setattr(shutil, "copytree", stopped)
+    with pytest.raises(Interrupted):
+        run_until(tmp_path, removing, "overlap")
+    monkeypatch.undo()
+    done = run_until(tmp_path, removing, "overlap")["overlap"]
+    assert done.counts["out"] == done.counts["in"] - 2
+    assert not list(done.directory.glob(".tmp-*"))
 
 
 @pytest.mark.slow
