@@ -45,11 +45,18 @@ def recipe_path(given: str) -> Path:
     if known:
         return known
     if Path(given).suffix in YAML:
-        raise no_such_yaml(Path(given))
+        raise _no_such_recipe(Path(given))
     whole = next((name for name in known_recipes() if given.startswith(f"{name}-")), "")
     if whole and given in {results.stem for results in _of_store("json")}:
         raise UserError(f"recipe '{given}': is a student of {whole}; give {whole}")
     raise UserError(f"recipe '{given}': no such file and no such recipe{near_recipe(given)}")
+
+
+def _no_such_recipe(path: Path) -> UserError:
+    file = known_recipes().get(path.stem)
+    if file is None or not file.exists():
+        return no_such_yaml(path)
+    return UserError(f"{path}: no such file; give `{path.stem}` to have {file}")
 
 
 @cache
@@ -126,7 +133,7 @@ def newest_result(
     """
     path, file = Path(given), yaml_file(given)
     if path.suffix in YAML and file is None:
-        raise no_such_yaml(path)
+        raise _no_such_recipe(path)
     if file and not (file.suffix in YAML and is_recipe_of_pipeline(_content(file))):
         if file == path:
             taken = "the file of that name"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
+from data_catalog.base.words import duration
 from data_catalog.images.columns import Images
 from data_catalog.recipes import MANIFEST, RECIPES, known_recipes, recipe_path
 from flows import services
@@ -89,7 +90,7 @@ def run(
     if only and from_:
         raise UserError("--only and --from exclude each other: give one")
     resolved = load_recipes(recipe, settings or [])  # mistakes before Prefect takes its seconds
-    until = stage_named(only).name if only else "report"
+    until, start = stage_named(only).name if only else "report", time.monotonic()
     refresh = [only] if only else [s.name for s in following(from_)] if from_ else []
     stages, begun = needed_for(until), time.time()
     # Mistakes in the images too; students have theirs in common.
@@ -107,8 +108,10 @@ def run(
                     f"{sessions[0].store.root}: results were removed or altered while others were "
                     "made; run again: what is left is not made again"
                 )
+            took = duration(time.monotonic() - start)
         else:
             console.print("all of it is done: nothing was run again", style="dim")
+            took = ""
     for number, session in enumerate(sessions):
         if len(sessions) > 1:
             console.print(f"[bold]{session.recipe.name}[/]")
@@ -116,6 +119,8 @@ def run(
         shown = [s for s in stages if not of_student or s.name in of_student]
         _print_stages(session, shown, begun)
         _print_results(session)
+    if took:
+        console.print(f"in all {took} by the clock, with what lies between stages", style="dim")
 
 
 def _are_done(session: Session, stages: Iterable[Stage]) -> bool:

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from prefect import artifacts
 from prefect.exceptions import FailedRun
 
 from data_catalog.base.files import read_json
+from data_catalog.base.words import duration
 from ppcls_core.report.figures import data_url, learning_curves, pair_sheet, selection_sheet
 from ppcls_core.report.model import TOP5, says_something
 from ppcls_core.runtime.monitor import STOPPED, SilentMonitor, figure_texts
@@ -133,7 +133,7 @@ class StageMonitor:
         seconds, new = time.monotonic() - self._start, done - self._first
         if new <= 0 or seconds < RATE_SECONDS:
             return share
-        left = timedelta(seconds=round((total - done) * seconds / new))
+        left = duration((total - done) * seconds / new)
         return f"{share}, {new / seconds:,.1f} {unit}/s, {left} left"
 
 

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,7 +15,7 @@ from rich.status import Status
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, duration
 from flows.commands import Recipe, Settings
 from ppcls_core.cli.common import log
 from ppcls_core.runtime.gpu import gpu_names
@@ -61,7 +60,8 @@ def plan(  # noqa: PLR0913 - options of a command
     given = {name: num for name, num in (("pool", pool), ("val", val), ("train", train)) if num}
     resolved = load_recipes(recipe, settings or [], lacking="leave")
     rates = dict(_rates(gpu_rate or []))
-    import_paddle()
+    with console.status("Paddle is imported"):
+        import_paddle()
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says much of how it loads
     sample_of, estimate = resolve_name(f"{_SAMPLE}:take_sample"), resolve_name(_ESTIMATE)
     num_gpus = len(gpu_names()) if gpus is None else gpus
@@ -69,7 +69,7 @@ def plan(  # noqa: PLR0913 - options of a command
     machines.check()
     for each in resolved:
         with TemporaryDirectory(prefix="ssld-plan-") as folder:
-            with console.status("") as status:
+            with console.status("sample: data") as status:
                 tell = partial(_tell, status)
                 sample = sample_of(each, given, rates, Path(folder), tell)
             rows = estimate.plan(sample, machines)
@@ -178,13 +178,6 @@ def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") 
     yield "memory: planned rather too high, as if all of it grew with the batch"
     if machines.gpus:
         yield "memory of GPUs is not planned"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss, of more than two days as days."""
-    if seconds >= 2 * 86400:
-        return f"{seconds / 86400:,.1f} days"
-    return str(timedelta(seconds=round(seconds)))
 
 
 def size(number: float) -> str:

@@ -26,6 +26,7 @@ from prefect.states import Cancelled, Completed, Failed
 from data_catalog.base.config import UserError
 from data_catalog.recipes import remember_recipe
 from flows.dashboard import StageMonitor, publish, tell_failure
+from flows.status import changes, previous_run
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.monitor import STOPPED, Interrupted, SilentMonitor, stop_on_signals
@@ -240,7 +241,9 @@ class _Run:
         if so_far := "" if result else self.session.progress(stage):
             logger.info("begins again, from what is saved: it was stopped at %s", so_far)
         else:
-            logger.info("starts: %s", "asked for" if result else reason)
+            previous = None if result else previous_run(self.session, stage)
+            changed = changes(self.session, stage, previous) if previous else ""
+            logger.info("starts: %s", "asked for" if result else changed or reason)
         import_paddle()  # now, in silence; a cached run does without its 3 s
         result = self.session.run(stage, StageMonitor(logger, self._stops), apart)
         publish(self.session, result)

@@ -23,10 +23,9 @@ class StageStatus:
 
 def statuses(session: Session) -> Iterator[StageStatus]:
     """The state of every stage of the session's recipe, in order."""
-    last = session.store.last(session.recipe.name)
     for stage in STAGES.values():
         waits_for = [name for name in stage.upstream if name not in session.done]
-        previous = session.store.load(stage.name, last[stage.name]) if stage.name in last else None
+        previous = previous_run(session, stage)
         if waits_for:
             detail = f"waits for {', '.join(waits_for)}"
             yield StageStatus(stage.name, "stale" if previous else "missing", detail)
@@ -52,10 +51,20 @@ def _unfinished(
         return StageStatus(stage.name, "partial", f"stopped at {so_far}")
     if previous is None:
         return StageStatus(stage.name, "missing", reason)
-    # Of the last run of this recipe and all others the one that differs least.
+    return StageStatus(stage.name, "stale", changes(session, stage, previous))
+
+
+def previous_run(session: Session, stage: Stage) -> Result | None:
+    """The last finished run of `stage` for this recipe, if it is still there."""
+    key = session.store.last(session.recipe.name).get(stage.name)
+    return session.store.load(stage.name, key) if key else None
+
+
+def changes(session: Session, stage: Stage, previous: Result) -> str:
+    """How what the recipe asks of a stage differs from its `previous` run for this recipe, or from
+    that of all runs from which it differs least."""
     runs = [previous, *session.store.results(stage.name)]
-    changes = min((list(_changes(session, stage, run)) for run in runs), key=len)
-    return StageStatus(stage.name, "stale", "; ".join(changes))
+    return "; ".join(min((list(_changes(session, stage, run)) for run in runs), key=len))
 
 
 def _changes(session: Session, stage: Stage, previous: Result) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, sha256_file
+from data_catalog.images.formats import IMAGE_SUFFIXES
 from data_catalog.recipes import near_recipe
 from ppcls_core.inference import int8
 from ppcls_core.inference.exported import Exported
@@ -124,6 +125,11 @@ def _foreign(path: Path, digests: Mapping[Path, str], known: list[Result], store
     """A sentence about files of which no one result has all."""
     if not known:
         return f"{store.root}: holds no result; set SSLD_HOME to the folder that has them"
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
+        return (
+            f"{path}: no stage has made this photograph; give what one has made: weights, an "
+            "exported model, a list of images"
+        )
     strange = [
         file for file, digest in digests.items() if not any(_has(r, {digest}) for r in known)
     ]

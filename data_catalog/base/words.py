@@ -1,4 +1,6 @@
-"""Numbers of things and reasons in words, as all that a user reads has them."""
+"""Numbers of things, reasons and times in words, as all that a user reads has them."""
+
+from datetime import timedelta
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -18,3 +20,10 @@ def _plural(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss, of more than two days as days."""
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:,.1f} days"
+    return str(timedelta(seconds=round(seconds)))

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import atomic_path
+from data_catalog.base.words import reason_in_words
 from ppcls_core.inference.inputs import STDIN
 from ppcls_core.inference.predict import Row
 from ppcls_core.inference.sidecar import FILES, SIDECAR, read_sidecar
@@ -82,7 +83,9 @@ class Tables(Writer):
                 self._table.add_row(name, str(guess.number), _cell(guess.name), share)
                 name = ""
             if row.reason:
-                self._table.add_row(name, "-", _cell(f"{row.reason}: {row.detail}"), "")
+                why = _cell(f"{reason_in_words(row.reason)}: {row.detail}")
+                self._table.add_row(name, "-", "-", "-", why)
+                self._table.columns[-1].header = "why not"
             self._num += 1
             if self._num == PAGE:
                 self.close()
@@ -105,6 +108,7 @@ def _table() -> Table:
     table.add_column("class", justify="right", no_wrap=True)
     table.add_column("name", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
+    table.add_column(overflow="fold")  # the reasons, where an image has one
     return table
 
 

@@ -72,8 +72,8 @@ def importance_chart(importance: Mapping[str, float]) -> bytes:
 
 
 def parallel_chart(rows: Sequence[TrialRow]) -> bytes:
-    """A line a complete trial through its values, the best trials darkest and on top; the last axis
-    is top-1. Raises ValueError without a complete trial."""
+    """A line a complete trial through its values, the best trials darkest and on top, the worst
+    still to be seen; the last axis is top-1. Raises ValueError without a complete trial."""
     complete = sorted((r for r in rows if r.mean is not None), key=lambda row: row.mean or 0.0)
     if not complete:
         raise ValueError("parallel coordinates need a complete trial")
@@ -89,7 +89,7 @@ def parallel_chart(rows: Sequence[TrialRow]) -> bytes:
             heights = [*(scales[name][row.values[name]] for name in names), share]
             is_best = rank == len(complete)
             colour, width = (_BEST, 2) if is_best else (_COLOUR, 1)
-            alpha = max(0.06, share**3)
+            alpha = max(0.25, share**3)
             axes.plot(range(len(heights)), heights, color=colour, linewidth=width, alpha=alpha)
         ends = {f"{low:.1f}": 0.0, f"{high:.1f}": 1.0} if high > low else {f"{high:.1f}": 1.0}
         for place, scale in enumerate([*scales.values(), ends]):

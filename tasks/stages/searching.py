@@ -39,10 +39,12 @@ def search_of(work: Work, pool: Images, title: str, config: DedupConfig) -> Sear
 
 
 def take_over(work: Work, search: Search) -> str:
-    """Copy what an earlier result has searched with the same settings, made by the same code. One of
-    this stage searched the same images, as decisions on its pairs come after; overlap's, which is
-    without canaries, serves where the labelled images are those of the pool. Returns the folder
-    copied from; "" if there is none."""
+    """Copy what an earlier result has searched with the same settings, made by the same code.
+
+    One of this stage has searched the same images, as decisions on its pairs come after; overlap's,
+    which has no canaries, serves where the labelled images are those of the pool. Returns the
+    folder copied from; "" if there is none.
+    """
     other = next(_earlier(work, search), None)
     if other:
         work.monitor.note(f"the search is taken over from {other}")

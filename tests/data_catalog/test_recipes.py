@@ -110,6 +110,9 @@ def test_a_recipe_is_named_in_every_way_and_everywhere(
     remember_recipe(str(file))
     assert recipe_path("mine") == file  # of the recipe that has run
     assert newest_result("mine", "export", notes.append) == folder
+    for find in (recipe_path, lambda name: newest_result(name, "export", notes.append)):
+        with pytest.raises(UserError, match=rf"mine.yaml: no such file; give `mine` .*{file}"):
+            find("mine.yaml")
     file.unlink()
     with pytest.raises(UserError, match=r"here/mine.yaml: no such file"):
         load_yaml(recipe_path("mine"))
