@@ -38,6 +38,11 @@ class EngineProcess:
         self._environment = {**_HEAP, **(environment or {})}
         self._started: tuple[Child, _Memory] | None = None
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it runs already, from an earlier use."""
+        return self._started is not None
+
     def predictor(self, function: Callable[..., Predict], *arguments: Any) -> Predict:
         """`function(*arguments)` as it runs there; it is opened with the first batch, and serves
         again when it is asked for again, until `forget`. The process starts with the first.

@@ -178,6 +178,8 @@ def engines_of(work: Work, size: int) -> Iterator[list[Engine]]:
             )
     engine = Engine("fp32", share, max(1, run_time.workers // num), config.batch_size)
     with work.engines.take(num, max(1, gpus)) as processes:
+        if not all(process.is_started for process in processes):
+            work.monitor.note(f"the teacher starts in {counted(num, 'process')}")
         yield [replace(engine, process=process) for process in processes]
     if text := engine.pace.text(engine.workers * num, "the teacher", num):
         work.monitor.note(text)
