@@ -19,7 +19,7 @@ from ppcls_core.data.jpeg import Frame, frame_of, sends_all
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
 MAX_PIXELS = 100_000_000  # decompression bombs are refused from their header, before any allocation
 MAX_BYTES = 1 << 30  # of a file; more than any picture within the limit of pixels takes
-MAX_CHUNKS = 10_000  # of a WebP, walked through to find a missing byte
+MAX_CHUNKS = 10_000  # of a WebP, walked through to find a missing byte; of a PNG, to leave some out
 MAX_SCANS = 100  # of a progressive JPEG, which has about 10
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, at cv2's import
@@ -42,6 +42,7 @@ READ_AS = {  # by the reduction
 FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that OpenCV reads as well
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")  # Pillow's modes
 BITS_PER_SAMPLE = 258  # a TIFF tag
+PNG_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # without which pixels may be others
 LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follows the last row,
 # and of blocks that it paints grey, where it meets another marker than the restart's.
 FILLED_IN = re.compile("premature end of data segment|found marker 0x(?!d[0-7])")
@@ -131,7 +132,7 @@ def decoded(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIX
     if data.startswith(b"\xff\xd8"):
         return _of_jpeg(data, needed, max_pixels)
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    data = _mended_webp(data) if is_webp else data
+    data = _mended_webp(data) if is_webp else _plain_png(data)
     if is_webp and (size := _plain_webp_size(data)):
         _check_size(*size, max_pixels)
         if (pixels := _by_opencv(data, 1)) is not None:
@@ -262,6 +263,25 @@ def _by_opencv(data: bytes, divisor: int) -> np.ndarray | None:
         if error.code == NO_MEMORY:  # which says nothing of the file
             raise MemoryError(error.err) from None
         return None
+
+
+def _plain_png(data: bytes) -> bytes:
+    """`data`, of a PNG without the chunks that do not decide its pixels, such as its texts. Programs
+    write many wrong ones, of which libpng prints warnings, and for some of which Pillow refuses the
+    picture."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data
+    kept, start, at = list[bytes](), 0, 8
+    for _ in range(MAX_CHUNKS):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        kind = data[at + 4 : at + 8]
+        if kind[:1].islower() and kind not in PNG_CHUNKS:
+            kept.append(data[start:at])
+            start = end
+        at = end
+    return b"".join([*kept, data[start:]]) if kept else data
 
 
 def _mended_webp(data: bytes) -> bytes:

@@ -339,6 +339,34 @@ def test_nothing_is_printed_of_a_sound_picture(capfd, part):
     assert capfd.readouterr() == ("", "")
 
 
+WRONG = {  # chunks of a PNG as programs write them, each of which libpng warns of
+    "iCCP": b"sRGB\0\0" + zlib.compress(bytes(40)),
+    "sRGB": b"\x09",
+    "gAMA": bytes(4),
+    "cHRM": b"\xff" * 32,
+    "pHYs": bytes(3),
+    "tIME": bytes(7),
+    "sBIT": b"\x63" * 3,
+    "bKGD": bytes(1),
+    "tEXt": b"",
+    "zTXt": b"Comment\0\0broken",
+    "iTXt": b"Comment",
+    "sPLT": b"palette",
+    "hIST": bytes(5),
+}
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("kind", WRONG)
+def test_nothing_is_printed_of_what_a_png_says_beside_its_pixels(capfd, kind, before):
+    plain = encoded("PNG")
+    content = kind.encode() + WRONG[kind]
+    chunk = struct.pack(">I", len(WRONG[kind])) + content + struct.pack(">I", zlib.crc32(content))
+    at = 33 if before else plain.rindex(b"IEND") - 4  # behind the header, or ahead of the end
+    np.testing.assert_array_equal(decode(plain[:at] + chunk + plain[at:]), decode(plain))
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("part", [Part(), Part(1, 20)])
 def test_bytes_between_segments_are_skipped_whatever_is_needed(part):
     data, table = encoded("JPEG"), b"\xff\xdb"
