@@ -266,9 +266,11 @@ def _by_opencv(data: bytes, divisor: int) -> np.ndarray | None:
 
 
 def _plain_png(data: bytes) -> bytes:
-    """`data`, of a PNG without the chunks that do not decide its pixels, such as its texts. Programs
-    write many wrong ones, of which libpng prints warnings, and for some of which Pillow refuses the
-    picture."""
+    """Those of a PNG without the chunks that do not decide its pixels; other data as they are.
+
+    Programs write many wrong ones, of which libpng prints warnings, and for some of which Pillow
+    refuses the picture.
+    """
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
     kept, start, at = list[bytes](), 0, 8
