@@ -266,7 +266,7 @@ def _by_opencv(data: bytes, divisor: int) -> np.ndarray | None:
 
 
 def _plain_png(data: bytes) -> bytes:
-    """Those of a PNG without the chunks that do not decide its pixels; other data as they are.
+    """PNG data without the chunks that do not decide the pixels; other data as they are.
 
     Programs write many wrong ones, of which libpng prints warnings, and for some of which Pillow
     refuses the picture.

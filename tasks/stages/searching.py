@@ -1,5 +1,5 @@
-"""What the stages overlap and dedup have in common: the search of images for those of validation,
-which takes over what earlier results have searched."""
+"""The search that the stages overlap and dedup have in common: of some images for those of
+validation. It takes over what earlier results have searched."""
 
 import shutil
 from collections.abc import Iterator
