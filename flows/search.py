@@ -11,12 +11,12 @@ from typing import Any
 from prefect import artifacts, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from data_catalog.base.errors import UserError
 from data_catalog.base.words import counted
 from ppcls_core.jobs.tuning.settings import SearchSettings, check_installed
-from ppcls_core.runtime.monitor import stop_on_signals
+from ppcls_core.runtime.monitor import STOPPED, Interrupted, stop_on_signals
 
 _RUN, _WORKERS, _REPORT = (  # import Optuna, which is an extra
     f"ppcls_core.{name}" for name in ("jobs.tuning.run", "jobs.tuning.workers", "report.tuning")
@@ -52,6 +52,8 @@ def search(
                 for _ in workers.trials(left, lambda: _trial(workers, run.trial_line)):
                     pass
         found = report.write_search_results(wanted, log)
+    except Interrupted:  # by SIGINT: a SIGTERM is raised again
+        return Cancelled(message=STOPPED)
     except UserError as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error))

@@ -122,7 +122,7 @@ class _Run:
                     if failure := self._go_on(todo):
                         return failure
                     if stop.is_set:
-                        raise Interrupted
+                        return STOPPED
             finally:
                 gave_up = True
                 for one in self._beside:

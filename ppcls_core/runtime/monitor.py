@@ -72,9 +72,9 @@ def stop_on_signals(raise_again: bool = False) -> Iterator[StopFlag]:
 
     A second SIGINT does what it did before the block, which kills; a repeated SIGTERM is nothing
     new, as Paddle's launcher repeats its own within a second. After the block the handlers from
-    before are back. With `raise_again` the signal received is then raised again, so that whoever
-    waits for this process sees it stopped by the signal. Outside the main thread, where Python has
-    no signals, the flag is never set.
+    before are back. With `raise_again` a SIGTERM received is then raised again, so that whoever
+    sent it sees this process stopped by it; of a SIGINT the user is told by the caller. Outside the
+    main thread, where Python has no signals, the flag is never set.
     """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
@@ -95,8 +95,8 @@ def stop_on_signals(raise_again: bool = False) -> Iterator[StopFlag]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if raise_again and flag.received is not None:
-            os.kill(os.getpid(), flag.received)
+        if raise_again and flag.received == signal.SIGTERM:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def ignore_sigterm_when(condition: Callable[[], bool]) -> None:
