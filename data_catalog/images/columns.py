@@ -80,10 +80,11 @@ Source = Path | Member | Made  # where the bytes of an image come from
 class PassedOver:
     """Files of one kind that a reader met and that are no row: how many, and the first few names.
 
-    Reasons: `tar` (its members are counted each), `not_an_image`, `hidden`, `same_file` (another
-    name of a row), `same_folder` (the files of a folder that is linked to or met again),
-    `special_file` (pipe, socket, device), `broken_link`, `unreadable`, `outside_classes`; within
-    a tar also `replaced` (a later member has its name) and `too_deep`.
+    Reasons: `tar` (its members are counted each), `not_an_image`, `unread_format` (HEIC, AVIF, JPEG
+    XL, JPEG 2000), `hidden`, `same_file` (another name of a row), `same_folder` (the files of a
+    folder that is linked to or met again), `special_file` (pipe, socket, device), `broken_link`,
+    `unreadable`, `outside_classes`; within a tar also `replaced` (a later member has its name) and
+    `too_deep`.
     """
 
     reason: str

@@ -10,12 +10,18 @@ IMAGE_SUFFIXES = (*_JPEG, ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pp
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 HEAD = 512  # bytes of a file that `kind_of_bytes` needs
 
-Kind = Literal["image", "tar", "compressed_tar", "other"]
+Kind = Literal["image", "tar", "compressed_tar", "unread_format", "other"]
 
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]|P[1-6]\s"
     # "BM" alone begins many a text: the reserved bytes are 0, then come two offsets.
     rb"|BM....\0\0\0\0..\0\0[\x0c-\x7c]\0\0\0",
+    re.DOTALL,
+)
+# HEIC, AVIF; JPEG XL, JPEG 2000; those that photographs come in and that nothing here reads.
+_UNREAD = re.compile(
+    rb"....ftyp(?:hei[cfmsx]|hev[cmsx]|mif[12]|msf1|avi[fs]|jxl |jp2 )"
+    rb"|\xff\x0a|\0\0\0\x0c(?:JXL |jP  )\r\n\x87\n",
     re.DOTALL,
 )
 
@@ -39,6 +45,8 @@ def kind_of_bytes(head: bytes) -> Kind:
     """The kind that the first HEAD bytes of a file state."""
     if head[257:262] == b"ustar":
         return "tar"
+    if _UNREAD.match(head):
+        return "unread_format"
     return "image" if _IMAGE.match(head) else "other"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from data_catalog.images.columns import Made, Member, Source
+from data_catalog.images.formats import HEAD, kind_of_bytes
 from ppcls_core.data.jpeg import Frame, frame_of, sends_all
 
 MIN_SIDE = 16  # pixels; smaller pictures carry no class
@@ -46,6 +47,7 @@ PNG_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # without which pixe
 LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follows the last row,
 # and of blocks that it paints grey, where it meets another marker than the restart's.
 FILLED_IN = re.compile("premature end of data segment|found marker 0x(?!d[0-7])")
+UNKNOWN = "no known image header"
 END_MARK = b"\xff\xd9"
 NO_MEMORY = -4  # of OpenCV's errors
 
@@ -142,7 +144,9 @@ def decoded(data: bytes, needed: Needed | None = None, max_pixels: int = MAX_PIX
     except Exception as error:
         if is_webp:
             raise BadImage("truncated", "the WEBP data end before the picture does") from error
-        raise BadImage("not_an_image", "no known image header") from error
+        is_unread = kind_of_bytes(data[:HEAD]) == "unread_format"
+        detail = "HEIC, AVIF, JPEG XL or JPEG 2000, which are not read" if is_unread else UNKNOWN
+        raise BadImage("not_an_image", detail) from error
     with image:
         _check_size(image.width, image.height, max_pixels)
         return _of_other(data, image)
@@ -165,7 +169,7 @@ def _of_jpeg(data: bytes, needed: Needed | None, max_pixels: int) -> Decoded:
     most = 1000 + len(data) // 10_000  # segments have up to 65,535 bytes
     frame = frame_of(data, most)
     if frame is None:
-        raise BadImage("not_an_image", "no known image header")
+        raise BadImage("not_an_image", UNKNOWN)
     _check_markers(data, frame, most)
     _check_size(frame.width, frame.height, max_pixels)
     if not (frame.is_ended or sends_all(data, frame)):
