@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data_catalog.base.words import counted
 from ppcls_core.cli.common import console, log
-from tasks.start.files import files_of, write
+from tasks.start.files import CLASSES, files_of, write
 from tasks.start.photos import IN_SEVERAL, Photos, inspect, inspect_pool
 from tasks.start.recipe import machine_size, warnings_of
 
@@ -24,7 +24,8 @@ def init(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="A list of `path label` lines instead: paths relative to FOLDER, labels from 0 on."
+            help="A table of files and their classes (CSV, with or without a head) instead, or "
+            "`path label` lines with labels from 0 on; paths are relative to FOLDER."
         ),
     ] = None,
     pool: Annotated[Path | None, typer.Option(help="A folder of unlabelled images.")] = None,
@@ -48,6 +49,9 @@ def init(
     _show(found, there and there[1])
     for warning in warnings_of(found, size):
         log(f"warning: {warning}")
+    if all(name.isdigit() for name in found.classes):
+        where = files.data / CLASSES
+        log(f"note: the classes have numbers alone; names that you write into {where} are kept")
     log("")
     for change in changes:
         log(f"again: {change}")

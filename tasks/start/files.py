@@ -10,14 +10,17 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import csv_bytes, read_json, sha256_file, write_bytes, write_json
+from data_catalog.images.classes import read_classes
 from data_catalog.recipes import INIT
 from tasks.start.photos import Photos, path_of
 from tasks.start.recipe import machine_size, recipe_name, recipe_text
 
+CLASSES = "classes.txt"
 NAMES = (
     *("data.yaml", "pool.yaml", "train.txt", "val.txt", "pool.txt"),
-    *("classes.txt", "left_out.csv"),
+    *(CLASSES, "left_out.csv"),
 )  # of the files in the folder NAME_data
+_REMEDY = "remove or rename it, or start in another folder"
 NUM_SHOWN = 5  # classes that a message names
 
 
@@ -50,7 +53,7 @@ class Files:
 
     def class_names(self) -> set[str]:
         """The classes as they were written; none without."""
-        path = self.data / "classes.txt"
+        path = self.data / CLASSES
         lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
         return {line.partition(" ")[2] for line in lines}
 
@@ -64,22 +67,41 @@ def files_of(folder: Path, where: Path) -> Files:
     name = recipe_name(folder)
     files = Files(folder.resolve(), where / f"{name}.yaml", where / f"{name}_data")
     record = read_json(files.data / INIT) or {}
-    remedy = "remove or rename it, or start in another folder"
     if record and record["folder"] != str(files.folder):
-        raise UserError(f"{files.data}: is there already, for {record['folder']}; {remedy}")
+        raise UserError(f"{files.data}: is there already, for {record['folder']}; {_REMEDY}")
     if not record and files.recipe.exists():
-        raise UserError(f"{files.recipe}: is there already; {remedy}")
-    for path in (files.data / name for name in NAMES):
+        raise UserError(f"{files.recipe}: is there already; {_REMEDY}")
+    for path in (files.data / name for name in NAMES if not (record and name == CLASSES)):
         if files.is_edited(path):
-            edited = ", edited since `ssld init` wrote it" if record else ""
-            raise UserError(f"{path}: is there already{edited}; nothing was changed: {remedy}")
+            raise _edited(path, bool(record))
     return files
+
+
+def _edited(path: Path, record: bool) -> UserError:
+    edited = ", edited since `ssld init` wrote it" if record else ""
+    return UserError(f"{path}: is there already{edited}; nothing was changed: {_REMEDY}")
+
+
+def _name_classes(found: Photos, files: Files) -> None:
+    path = files.data / CLASSES
+    if all(name.isdigit() for name in found.classes) and path.exists():
+        names = read_classes(path)
+        if len(names) == len(found.classes):
+            found.classes = names
+            return
+    if files.is_edited(path):
+        raise _edited(path, record=True)
 
 
 def write(found: Photos, pool: tuple[Path, Photos] | None, files: Files) -> list[str]:
     """Write lists, class names, data.yaml (and pool.yaml for a pool elsewhere), what was left out
     and why, and the recipe unless that has been edited. Returns what has changed since they were
-    written before, a sentence each; nothing the first time."""
+    written before, a sentence each; nothing the first time.
+
+    Classes of numbers alone get the names that a user has written into classes.txt. Raises
+    UserError: that has been edited otherwise, which would be lost; nothing is written.
+    """
+    _name_classes(found, files)
     before, made = files.recorded, dict(_contents(found, pool, files))
     told = (list(_changes(found, files)) or ["the photographs are as before"]) if before else []
     kept = {}
@@ -138,7 +160,7 @@ def _contents(
     if not own_pool and pool is None:
         places["pool"] = places["train"]
     names = "".join(f"{number} {name}\n" for number, name in enumerate(found.classes))
-    path = files.data / "classes.txt"
+    path = files.data / CLASSES
     yield path, names.encode("utf-8", "replace")
     places["classes"] = str(path.resolve())
     rows = [{"image": found.images.ids[row], "reason": why} for row, why in found.left_out.items()]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from data_catalog.images.found import WORKERS
 from data_catalog.sources import Dataset, FilesConfig
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.runtime.randomness import generator, seed_of
+from tasks.start.labels import meant, read_table
 
 SPLIT_NAMES = {  # of folders, in any case; the first that is there is taken
     "train": ("train", "training"),
@@ -101,7 +103,7 @@ def inspect(
     folder: Path, labels: Path | None, progress: Progress, val: Collection[bytes] = ()
 ) -> Photos:
     """Look at the labelled photographs in `folder`: one folder a class, or these in `train` and
-    `val`; with `labels` as that list (`path label` a line) says.
+    `val`; with `labels` as that list (`path label` lines, or a table of files and classes) says.
 
     An image that cannot be decoded is left out, and a copy, byte for byte: of copies to train on
     the first stays, of copies in train and val those in val, of copies in two classes none. Where
@@ -137,12 +139,24 @@ def _check_folder(folder: Path, what: str) -> None:
 
 
 def _listed(folder: Path, labels: Path) -> Photos:
-    config = FilesConfig(root=str(folder), train=str(labels.absolute()))
-    dataset = Dataset(labels.name, config, folder.absolute(), keys=_KEYS)
-    images = dataset.build(Path(), lambda done, total: None).train
+    with TemporaryDirectory(prefix="ssld-init-") as temporary:
+        table = read_table(labels, folder)
+        file = labels.absolute()
+        if table:
+            file = Path(temporary) / labels.name
+            file.write_text(table.lines())
+        config = FilesConfig(root=str(folder), train=str(file))
+        dataset = Dataset(labels.name, config, folder.absolute(), keys=_KEYS)
+        images = dataset.build(Path(), lambda done, total: None).train
     assert images is not None
-    split = np.full(len(images), "train", object)
-    return Photos(images, images.classes, split, images.labels.copy())
+    if not np.any(images.table["size"].to_numpy() >= 0):
+        first = images.ids[:NUM_SHOWN]
+        raise UserError(
+            f"{labels}: none of its {counted(len(images), 'file')} lies in {folder} "
+            f"({', '.join(first)}, ...){meant(labels, folder, first)}"
+        )
+    split, classes = np.full(len(images), "train", object), table and table.classes
+    return Photos(images, classes or images.classes, split, images.labels.copy())
 
 
 def _by_folders(folder: Path, progress: Progress) -> Photos:

@@ -155,7 +155,7 @@ def test_no_file_of_the_users_is_overwritten(tmp_path: Path, name: str) -> None:
     file.write_text("mine")
     if file.suffix != ".yaml" or file.parent != tmp_path:
         with pytest.raises(UserError, match="edited since `ssld init` wrote it; nothing was"):
-            files_of(root, tmp_path)
+            again(root, tmp_path)
     other = folder_of(tmp_path / "other" / "my", {"a": 4, "b": 4})
     with pytest.raises(UserError, match=rf"is there already, for {root}"):
         files_of(other, tmp_path)

@@ -1,0 +1,165 @@
+"""The labels of `ssld init --labels`: `path label` lines, or a table of files and their classes.
+
+Tables are CSV, or separated by semicolons, tabs or blanks, with or without a head; their classes
+have names. Which column has the files is seen by what lies in the folder.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_catalog.base.config import UserError
+from data_catalog.base.words import counted
+from data_catalog.images.formats import IMAGE_SUFFIXES
+
+MAX_BYTES = 1 << 30  # of a table, which is read whole
+NUM_TRIED = 200  # rows that say which column has the files
+SEPARATORS = (",", ";", "\t")
+CLASS_HEADS = ("label", "labels", "class", "class_name", "classname", "category", "species", "name")
+_LINE = re.compile(rb"\s*\S.*\s-?[0-9]{1,9}\s*")  # `path label`
+_REMEDY = "expected `path label` lines, labels from 0 on, or a table of two columns: file, class"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Files by their paths below a folder, each with the number of its class in `classes`."""
+
+    paths: tuple[str, ...]
+    numbers: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def lines(self) -> str:
+        """As a list of `path label` lines."""
+        rows = zip(self.paths, self.numbers, strict=True)
+        return "".join(f"{path} {number}\n" for path, number in rows)
+
+
+def read_table(source: Path, folder: Path) -> Labelled | None:
+    """The files of a table and their classes, in alphabetical order; None of a list of `path label`
+    lines. Raises UserError: neither; a file stands there twice, or without a class; no file of it
+    lies in `folder`."""
+    try:
+        with source.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); give a list") from error
+    if b"\0" in data or len(data) > MAX_BYTES:  # which the reader of lists will tell
+        return None
+    lines = [line for line in data.splitlines() if line.strip()]
+    if not lines or all(_LINE.fullmatch(line) for line in lines):
+        return None
+    rows = list(_rows(data, source))
+    start, at = _column_of_files(rows, source, folder)
+    suffix = _suffix([row[at] for _, row in rows[start:]], folder)
+    other = _column_of_classes(rows, start, at, source)
+    found = dict[str, tuple[int, str]]()
+    for number, row in rows[start:]:
+        path, name = _below(row[at], folder), row[other].strip()
+        if suffix and not (folder / path).is_file():
+            path += suffix
+        if not name:
+            raise UserError(f"{source}:{number}: {path} has no class; give it one, or no line")
+        if path in found:
+            raise UserError(
+                f"{source}:{number}: {path} stands in line {found[path][0]} too; keep one of them"
+            )
+        found[path] = number, name
+    classes = tuple(sorted({name for _, name in found.values()}))
+    numbers = {name: number for number, name in enumerate(classes)}
+    return Labelled(tuple(found), tuple(numbers[name] for _, name in found.values()), classes)
+
+
+def _rows(data: bytes, source: Path) -> Iterable[tuple[int, list[str]]]:
+    """(line number, cells) of each row that is not blank; all have as many cells, two or more."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: is no text in UTF-8 ({error}); save it as such") from error
+    lines = re.split(r"\r\n?|\n", text)
+    filled = [line for line in lines if line.strip()]
+    separator = next((one for one in SEPARATORS if all(one in line for line in filled)), None)
+    if separator is None:
+        cells = ((number, line.split()) for number, line in enumerate(lines, 1))
+    else:
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        cells = ((reader.line_num, row) for row in reader)
+    width = None
+    for number, row in cells:
+        if not "".join(row).strip():
+            continue
+        width = width or len(row)
+        if len(row) != width or width < 2:
+            columns = f", as line 1 has {width}" if width > 1 else ""
+            raise UserError(f"{source}:{number}: {counted(len(row), 'column')}{columns}; {_REMEDY}")
+        yield number, row
+
+
+def _column_of_files(
+    rows: Sequence[tuple[int, list[str]]], source: Path, folder: Path
+) -> tuple[int, int]:
+    """(first row behind the head, column whose cells are files in `folder`)."""
+    tried = [row for _, row in rows[: NUM_TRIED + 1]]
+    num = [sum(_is_file(row[at], folder) for row in tried) for at in range(len(tried[0]))]
+    at = max(range(len(num)), key=lambda column: num[column])
+    if not num[at]:
+        raise UserError(
+            f"{source}: none of its files lies in {folder} (a line: {', '.join(rows[-1][1])})"
+            f"{meant(source, folder, rows[-1][1])}"
+        )
+    is_head = not _is_file(tried[0][at], folder) and Path(tried[0][at]).suffix == ""
+    return int(is_head and len(rows) > 1), at
+
+
+def meant(source: Path, folder: Path, names: Iterable[str]) -> str:
+    """Where files called `names` lie in place of `folder`, and what to do, as a sentence's end."""
+    below = sorted(path for path in folder.glob("[!.]*/") if path.is_dir())
+    for other in (*below, source.resolve().parent, Path.cwd(), folder.resolve().parent):
+        if any(_is_file(name, other) for name in names):
+            return f"; they lie in {other}: ssld init {other} --labels {source}"
+    return "; paths are relative to the folder given: correct it, or the list"
+
+
+def _is_file(cell: str, folder: Path) -> bool:
+    try:
+        return bool(cell) and any(
+            (folder / (cell + suffix)).is_file() for suffix in ("", *IMAGE_SUFFIXES)
+        )
+    except (OSError, ValueError):  # a text that is no name
+        return False
+
+
+def _suffix(cells: Sequence[str], folder: Path) -> str:
+    """What has to follow the names, which some tables give without .jpg."""
+    tried = Counter(
+        next((s for s in ("", *IMAGE_SUFFIXES) if (folder / (cell + s)).is_file()), "")
+        for cell in cells[:NUM_TRIED]
+    )
+    return tried.most_common(1)[0][0]
+
+
+def _column_of_classes(
+    rows: Sequence[tuple[int, list[str]]], start: int, files: int, source: Path
+) -> int:
+    others = [at for at in range(len(rows[0][1])) if at != files]
+    if len(others) > 1 and start:
+        heads = [rows[0][1][at].strip().lower().replace(" ", "_") for at in others]
+        named = [at for at, head in zip(others, heads, strict=True) if head in CLASS_HEADS]
+        others = named or others
+    if len(others) > 1:
+        given = ", ".join(rows[0][1])
+        raise UserError(
+            f"{source}: which of its columns has the classes? ({given}) Keep the file and the "
+            "class alone, or call that column `class`"
+        )
+    return others[0]
+
+
+def _below(cell: str, folder: Path) -> str:
+    """A path as relative to `folder`."""
+    path = Path(cell.strip())
+    if path.is_absolute() and path.is_relative_to(folder.absolute()):
+        path = path.relative_to(folder.absolute())
+    return path.as_posix()
