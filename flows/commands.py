@@ -38,6 +38,7 @@ from tasks.steps import doubts, doubts_of_settings, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
 _FLOW = "flows.ssld:ssld"  # imports Prefect
+FAR = 10  # points of the student under its teacher from which a remedy is told
 _STOPPED = 130  # exit status, as a shell has it of a program that Ctrl-C ended
 console = Console(emoji=False, highlight=False, soft_wrap=True)
 
@@ -329,8 +330,18 @@ def _print_results(session: Session) -> None:
     if "export" in session.done:
         stage = session.done["export"].metrics["stage"]
         rows = report.accuracies(session.done["evaluate"]) if "evaluate" in session.done else ()
-        for loss in filter(None, (worse(r.gain, r.gain_range) for r in rows if r.label == stage)):
-            console.print(f"\n[yellow]{loss}[/]")
+        by_label = {row.label: row for row in rows}
+        if student := by_label.get(stage):
+            if loss := worse(student.gain, student.gain_range):
+                weights = session.done["baseline"].path("model.pdparams")
+                console.print(f"\n[yellow]{loss}[/]; its weights: {weights}")
+            under = 100 * (by_label["teacher"].top1 - student.top1) if "teacher" in by_label else 0
+            if under >= FAR:
+                console.print(
+                    f"\n{stage} is {under:.1f} points under the teacher: a wider network "
+                    "(student.spec), larger images (image_size) or more epochs may come nearer",
+                    style="dim",
+                )
         console.print(f"\nexported: {_latest(session, 'export')} ({stage}, best on val)")
     if "report" in session.done:
         path, key = _latest(session, "report") / "report.html", session.done["report"].key[:12]

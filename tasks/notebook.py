@@ -13,6 +13,7 @@ jobs of `ppcls dedup`, `ssld run` and `ppcls predict`, with their caches and res
 Prefect. Mistakes raise UserError, whose text says what to do.
 """
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,16 +24,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup, escape
+from PIL.Image import Image, fromarray
 
 from data_catalog.base.config import UserError, override, parse
-from data_catalog.base.words import counted
+from data_catalog.base.words import counted, reason_in_words
+from data_catalog.images.columns import Made
 from data_catalog.recipes import remember_recipe
 from ppcls_core.cli.common import bars
 from ppcls_core.cli.dedup import search_given
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.inference.exported import Exported, find_exported
-from ppcls_core.inference.inputs import given_images
+from ppcls_core.inference.inputs import Given, Picture, given_images
 from ppcls_core.inference.predict import Classifier, Guess, Row, classify
 from ppcls_core.report.model import percent
 from ppcls_core.report.search import PAGE
@@ -42,6 +45,8 @@ from tasks.recipe import load_recipe
 from tasks.run.session import Session
 from tasks.run.store import Store
 
+Several = str | Path | Sequence[str | Path]  # one, or a list of them
+SETTINGS = "settings such as 'select.k=40', each by itself or in a list"
 NUM_SHOWN = 20  # rows of a table in a notebook
 BATCH_SIZE = 32
 
@@ -55,6 +60,20 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], num: int) 
         lines.append(Markup("<tr>") + texts + Markup("</tr>"))
     more = Markup("<p>{} of {}</p>").format(NUM_SHOWN, num) if num > NUM_SHOWN else ""
     return Markup("<table>") + Markup("").join(lines) + Markup("</table>") + more
+
+
+def _flat(given: Iterable[Several], what: str) -> list[str]:
+    """Each of `given`, and of the lists among them. Raises UserError: something else, which should
+    be `what`."""
+    found = list[str]()
+    for each in given:
+        if isinstance(each, str | Path):
+            found.append(str(each))
+        elif isinstance(each, list | tuple):
+            found += _flat(each, what)
+        else:
+            raise UserError(f"got {type(each).__name__} ({each!r:.60}), expected {what}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,15 +102,16 @@ class Duplicates:
 
 
 def find_duplicates(
-    pool: str | Path, against: str | Path | None, out: str | Path, *settings: str
+    pool: str | Path, against: str | Path | None, out: str | Path, *settings: Several
 ) -> Duplicates:
     """Images of `pool` that show an image of `against`, or with None another one of the pool.
 
     `pool` and `against` are folders, lists or tars; all results go to the folder `out`, where the
-    same call goes on if it was stopped. `settings` are those of `ppcls dedup -o`: "rule=strict".
+    same call goes on if it was stopped. `settings` are those of `ppcls dedup -o`: "rule=strict",
+    each by itself or in a list.
     Raises UserError: as `ppcls dedup`.
     """
-    config = parse(DedupConfig, override({}, settings), "find_duplicates")
+    config = parse(DedupConfig, override({}, _flat(settings, SETTINGS)), "find_duplicates")
     folder, other = Path(out), None if against is None else Path(against)
     with bars() as monitor:
         result = search_given(Path(pool), other, folder, config, monitor)
@@ -152,16 +172,27 @@ class Model:
             predict, exported.sidecar.preprocess, self.classes, len(self.classes)
         )
 
-    def __call__(self, image: str | Path, top_k: int = 5) -> Guesses:
-        """The `top_k` likeliest classes of one image file. Raises UserError: it cannot be read."""
-        (row,) = self._rows([str(image)])
+    def __call__(self, image: str | Path | np.ndarray | Image, top_k: int = 5) -> Guesses:
+        """The `top_k` likeliest classes of one image: a file, a picture of Pillow's, or uint8 RGB
+        [H, W, 3]. Raises UserError: it cannot be read, or is more than one image."""
+        if isinstance(image, str | Path):
+            name, given = str(image), given_images([str(image)])
+        else:
+            name = f"{type(image).__name__} in memory"
+            data = _as_file(image)
+            given = [Picture(0, name, Made(lambda: data), None)]
+        if len(given) != 1:
+            raise UserError(f"{name}: is of {len(given):,} images; label them by model.label(...)")
+        (row,) = self._rows(given)
         if row.reason:
-            raise UserError(f"{image}: cannot be classified: {row.reason} ({row.detail})")
-        return Guesses(str(image), row.guesses[:top_k])
+            why = f"{reason_in_words(row.reason)} ({row.detail})"
+            raise UserError(f"{name}: cannot be classified: {why}")
+        return Guesses(name, row.guesses[:top_k])
 
-    def label(self, *images: str | Path) -> Labels:
-        """The probability of each class for many images: files, folders, lists or tars."""
-        rows = self._rows(list(map(str, images)))
+    def label(self, *images: Several) -> Labels:
+        """The probability of each class for many images: files, folders, lists or tars, each by
+        itself or in a list. Raises UserError: there is no image at all."""
+        rows = self._rows(given_images(_flat(images, "files, folders, lists or tars")))
         shares = np.full((len(rows), len(self.classes)), np.nan, np.float32)
         for number, row in enumerate(rows):
             for guess in row.guesses:
@@ -172,14 +203,13 @@ class Model:
                 "image": [row.picture.name for row in rows],
                 "class": [guess and guess.name for guess in best],
                 "probability": [guess and round(guess.probability, 4) for guess in best],
-                "reason": [row.reason for row in rows],
+                "reason": [reason_in_words(row.reason) for row in rows],
             }
         )
         return Labels(table, shares, self.classes)
 
-    def _rows(self, images: list[str]) -> list[Row]:
-        given, workers = given_images(images), len(os.sched_getaffinity(0))
-        rows: list[Row] = []
+    def _rows(self, given: Given | list[Picture]) -> list[Row]:
+        rows, workers = list[Row](), len(os.sched_getaffinity(0))
         with bars() as monitor:
             for batch in classify(self._classifier, given, BATCH_SIZE, workers):
                 rows += batch
@@ -193,6 +223,19 @@ class Model:
     def _repr_html_(self) -> str:
         """Its folder and classes."""
         return escape(repr(self))
+
+
+def _as_file(image: np.ndarray | Image) -> bytes:
+    """The PNG of a picture in memory. Raises UserError: of other pixels."""
+    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image) else image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        got = f"{type(image).__name__} of {pixels.dtype} {list(pixels.shape)}"
+        raise UserError(
+            f"got {got}, expected a file, a picture of Pillow's, or uint8 RGB [H, W, 3]"
+        )
+    buffer = io.BytesIO()
+    fromarray(pixels).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
 
 
 def open_model(given: str | Path) -> Model:
@@ -254,13 +297,14 @@ class FinishedRun:
         return html_table(head, rows, len(rows)) + link
 
 
-def run_recipe(recipe: str | Path, *settings: str, until: str = "report") -> FinishedRun:
+def run_recipe(recipe: str | Path, *settings: Several, until: str = "report") -> FinishedRun:
     """Run a recipe, named as for `ssld run`, up to a stage; what is done is not run again.
 
-    `settings` are those of `ssld run --set`: "select.k=40". `until="baseline"` trains on labels
-    alone, `until="distill"` distills. Raises UserError: as `ssld run`.
+    `settings` are those of `ssld run --set`: "select.k=40", each by itself or in a list.
+    `until="baseline"` trains on labels alone, `until="distill"` distills. Raises UserError: as
+    `ssld run`.
     """
-    session = Session(load_recipe(str(recipe), settings), Store.default())
+    session = Session(load_recipe(str(recipe), _flat(settings, SETTINGS)), Store.default())
     remember_recipe(str(recipe))
     with session.engines.kept():
         for stage in needed_for(until):

@@ -197,9 +197,12 @@ def _review_stage(folder: Path, recipe: str) -> None:
     except LockHeld as holder:
         why = f"another review, process {holder}, writes there; wait, or go to another folder"
         raise UserError(f"{file}: {why}") from None
-    decided = read_decisions(file if file.exists() else None).by_pair.values()
-    judged = Counter(str(each.verdict) for each in decided)
+    decisions = read_decisions(file if file.exists() else None)
+    decided = decisions.between(search.pool, search.val)
+    judged = Counter(str(each.verdict) for each in decided.by_pair.values())
     log(f"judged: {_listed(judged) or 'nothing'}")
+    if elsewhere := len(decisions) - len(decided):
+        log(f"{file} has {counted(elsewhere, 'decision')} on other images too")
     if judged:
         log(f"next, {steps[0]}")
         for step in steps[1:]:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from data_catalog.base.config import UserError
 from ppcls_core.inference.predict import Guess
@@ -54,8 +55,16 @@ def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: 
     assert len(one.guesses) == 5
     at = [Path(name).name for name in found.table["image"].to_pylist()].index("1.jpg")
     assert found.table["class"][at].as_py() == one.guesses[0].name
-    with pytest.raises(UserError, match=r"bad\.jpg: cannot be classified: not_an_image"):
+    with pytest.raises(UserError, match=r"bad\.jpg: cannot be classified: not an image"):
         model(tmp_path / "bad.jpg")
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "1.jpg")), cv2.COLOR_BGR2RGB)
+    for same in (picture, Image.fromarray(picture)):
+        assert model(same).guesses[0].name == one.guesses[0].name
+    for other in (tmp_path, picture[None], picture.astype(np.float32), [1, 2]):
+        with pytest.raises(UserError, match=r"is of 4 images|expected a file"):
+            model(other)
+    listed = model.label([tmp_path / "1.jpg", str(tmp_path / "2.jpg")])
+    assert listed.table["reason"].to_pylist() == ["", ""]
     assert "bad.jpg" in found._repr_html_() and "classes" in model._repr_html_()
     assert str(model.folder) in repr(model) and "object at" not in repr(model)
 
@@ -63,7 +72,9 @@ def test_a_recipe_is_run_and_its_student_classifies(run: FinishedRun, tmp_path: 
 @pytest.mark.slow
 def test_until_a_stage(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLD_HOME", str(run.session.store.root.parent))
-    part = run_recipe(TINY, until="label")
+    part = run_recipe(TINY, [], until="label")
+    with pytest.raises(UserError, match=r"got dict .*, expected settings"):
+        run_recipe(TINY, {"select.k": 2})
     assert list(part.session.done) == ["data", "overlap", "dedup", "teacher", "label"]
     assert "label" in part._repr_html_()
 
