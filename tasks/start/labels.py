@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from data_catalog.base.config import UserError
@@ -16,10 +17,10 @@ from data_catalog.base.words import counted
 from data_catalog.images.formats import IMAGE_SUFFIXES
 
 MAX_BYTES = 1 << 30  # of a table, which is read whole
-NUM_TRIED = 200  # rows that say which column has the files
+NUM_TRIED = 200  # lines that say what a list is, and which of its columns has the files
 SEPARATORS = (",", ";", "\t")
 CLASS_HEADS = ("label", "labels", "class", "class_name", "classname", "category", "species", "name")
-_LINE = re.compile(rb"\s*\S.*\s-?[0-9]{1,9}\s*")  # `path label`
+_LINE = re.compile(rb"\s*(\S|\S.*[^\s,;])\s+-?[0-9]{1,9}\s*")  # `path label`
 _REMEDY = "expected `path label` lines, labels from 0 on, or a table of two columns: file, class"
 
 
@@ -38,19 +39,23 @@ class Labelled:
 
 
 def read_table(source: Path, folder: Path) -> Labelled | None:
-    """The files of a table and their classes, in alphabetical order; None of a list of `path label`
-    lines. Raises UserError: neither; a file stands there twice, or without a class; no file of it
-    lies in `folder`."""
+    """The files of a table and their classes, in the order of their names, or of numbers; None of a
+    list of `path label` lines.
+
+    Raises UserError: neither; a file stands there twice, or without a class; none of the files lies
+    in `folder`.
+    """
     try:
         with source.open("rb") as file:
+            lines = list(islice((line for line in file if line.strip()), NUM_TRIED))
+            if all(_LINE.fullmatch(line) for line in lines) or b"\0" in b"".join(lines):
+                return None  # what is wrong with it the reader of lists will tell
+            file.seek(0)
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); give a list") from error
-    if b"\0" in data or len(data) > MAX_BYTES:  # which the reader of lists will tell
-        return None
-    lines = [line for line in data.splitlines() if line.strip()]
-    if not lines or all(_LINE.fullmatch(line) for line in lines):
-        return None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{source}: more than {MAX_BYTES:,} bytes; {_REMEDY}")
     rows = list(_rows(data, source))
     start, at = _column_of_files(rows, source, folder)
     suffix = _suffix([row[at] for _, row in rows[start:]], folder)
@@ -67,7 +72,8 @@ def read_table(source: Path, folder: Path) -> Labelled | None:
                 f"{source}:{number}: {path} stands in line {found[path][0]} too; keep one of them"
             )
         found[path] = number, name
-    classes = tuple(sorted({name for _, name in found.values()}))
+    names = {name for _, name in found.values()}
+    classes = tuple(sorted(names, key=int if all(map(_is_number, names)) else None))
     numbers = {name: number for number, name in enumerate(classes)}
     return Labelled(tuple(found), tuple(numbers[name] for _, name in found.values()), classes)
 
@@ -109,8 +115,18 @@ def _column_of_files(
             f"{source}: none of its files lies in {folder} (a line: {', '.join(rows[-1][1])})"
             f"{meant(source, folder, rows[-1][1])}"
         )
-    is_head = not _is_file(tried[0][at], folder) and Path(tried[0][at]).suffix == ""
-    return int(is_head and len(rows) > 1), at
+    head, others = tried[0], [set(cells) for cells in zip(*tried[1:], strict=True)]
+    is_head = (
+        len(rows) > 1
+        and not _is_file(head[at], folder)
+        and not head[at].lower().endswith(IMAGE_SUFFIXES)
+        and not any(cell in cells for cell, cells in zip(head, others, strict=True))
+    )
+    return int(is_head), at
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
 
 
 def meant(source: Path, folder: Path, names: Iterable[str]) -> str:
@@ -124,20 +140,18 @@ def meant(source: Path, folder: Path, names: Iterable[str]) -> str:
 
 def _is_file(cell: str, folder: Path) -> bool:
     try:
-        return bool(cell) and any(
-            (folder / (cell + suffix)).is_file() for suffix in ("", *IMAGE_SUFFIXES)
-        )
+        path = _below(cell, folder)
+        return any((folder / (path + suffix)).is_file() for suffix in ("", *IMAGE_SUFFIXES))
     except (OSError, ValueError):  # a text that is no name
         return False
 
 
 def _suffix(cells: Sequence[str], folder: Path) -> str:
     """What has to follow the names, which some tables give without .jpg."""
-    tried = Counter(
-        next((s for s in ("", *IMAGE_SUFFIXES) if (folder / (cell + s)).is_file()), "")
-        for cell in cells[:NUM_TRIED]
-    )
-    return tried.most_common(1)[0][0]
+    paths = [_below(cell, folder) for cell in cells[:NUM_TRIED]]
+    ends = ("", *IMAGE_SUFFIXES)
+    tried = (next((end for end in ends if (folder / (p + end)).is_file()), "") for p in paths)
+    return Counter(tried).most_common(1)[0][0]
 
 
 def _column_of_classes(
@@ -158,8 +172,10 @@ def _column_of_classes(
 
 
 def _below(cell: str, folder: Path) -> str:
-    """A path as relative to `folder`."""
+    """A path as relative to `folder`, written as here."""
     path = Path(cell.strip())
+    if "\\" in cell and not (folder / path).exists():  # of Windows
+        path = Path(cell.strip().replace("\\", "/"))
     if path.is_absolute() and path.is_relative_to(folder.absolute()):
         path = path.relative_to(folder.absolute())
     return path.as_posix()

@@ -46,6 +46,8 @@ def table(folder: Path, text: str) -> Path:
         ("id,class", "{2},{1}"),  # without .jpg
         ("", "{3},{1}"),  # absolute
         ("file,width,Class Name", "{0},80,{1}"),
+        ("", "{0}, {1}"),
+        ("", ".\\{0},{1}"),  # of Windows
     ],
 )
 def test_any_table_gives_the_files_and_their_classes(
@@ -63,6 +65,18 @@ def test_any_table_gives_the_files_and_their_classes(
     assert photos.classes == ("cat", "dog")
     assert photos.per_class("train").tolist() == [3, 3]
     assert photos.per_class("val").tolist() == [1, 1]
+
+
+def test_classes_of_numbers_are_in_their_order(folder: Path) -> None:
+    text = "".join(f"{name}, {number}\n" for number, name in enumerate(NAMES, 5))
+    found = read_table(table(folder, text), folder)
+    assert found is not None and found.classes == tuple(map(str, range(5, 13)))
+
+
+def test_a_first_file_that_is_missing_is_no_head(folder: Path) -> None:
+    text = "gone,cat\n" + "".join(f"{name[:-4]},cat\n" for name in NAMES)
+    found = read_table(table(folder, text), folder)
+    assert found is not None and len(found.paths) == len(NAMES) + 1
 
 
 def test_a_list_of_numbers_is_no_table(folder: Path) -> None:
