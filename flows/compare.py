@@ -95,7 +95,7 @@ def compare(first: Run, second: Second = None) -> None:
         log(f"{letter}: {run.name}")
     _print("settings that differ", settings_rows(*runs), "all settings are equal")
     _print("images", count_rows(*runs), "")
-    _print("top-1, %", accuracy_rows(*runs), "no model was measured in both runs")
+    _print("top-1, %", accuracy_rows(*runs), "no model was measured in both runs", "B less A")
     return _print("seconds", cost_rows(*runs), "")
 
 
@@ -256,11 +256,11 @@ def cost_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:
     yield "all", *(f"{total:,.1f}" for total in sums), ""
 
 
-def _print(title: str, rows: Iterator[tuple[str, ...]], nothing: str) -> None:
+def _print(title: str, rows: Iterator[tuple[str, ...]], nothing: str, difference: str = "") -> None:
     table = Table(title, box=None, pad_edge=False, header_style="bold")
     table.add_column("A", justify="right", overflow="fold")
     table.add_column("B", justify="right", overflow="fold")
-    table.add_column("")
+    table.add_column(difference)
     found = list(rows)
     for row in found:
         table.add_row(*row)

@@ -247,8 +247,10 @@ class _Run:
         import_paddle()  # now, in silence; a cached run does without its 3 s
         result = self.session.run(stage, StageMonitor(logger, self._stops), apart)
         publish(self.session, result)
-        seconds = result.record["seconds"]
-        return Completed(message=f"done in {seconds:.1f} s: {result.directory}", data=_link(result))
+        took = f"{result.record['seconds']:.1f} s" + ", those before it was stopped too" * bool(
+            so_far
+        )
+        return Completed(message=f"done in {took}: {result.directory}", data=_link(result))
 
 
 def _elsewhere(recipe: str) -> UserError | None:

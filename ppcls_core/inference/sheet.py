@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import write_bytes
+from data_catalog.base.words import reason_in_words
 from ppcls_core.inference.predict import Guess, Row
 
 MAX_TILES = 60
@@ -64,7 +65,7 @@ def _tile(
         font,
     )
     top = y + TILE + LINE
-    for text in (row.reason, row.detail) if row.reason else ():
+    for text in (reason_in_words(row.reason), row.detail) if row.reason else ():
         draw.text((x, top + 2), _fitted(font, text, TILE), WRONG, font)
         top += LINE
     for guess in row.guesses[:GUESSES]:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from data_catalog.base.config import UserError
 from data_catalog.base.words import counted
 from data_catalog.published import published_weights
@@ -211,10 +209,10 @@ def warnings_of(found: Photos, size: Size) -> list[str]:
             f"{counted(num_val, 'validation image')}: an accuracy of 80 % could be "
             f"{percent(low)} to {percent(high)} %"
         )
-    sides = np.array([min(found.sizes[row]) for row in found.sizes if found.split[row]])
-    if len(sides) and (small := int((sides < size.image_size).sum())):
+    sides = {row: min(found.sizes[row]) for row in found.sizes if found.split[row]}
+    if small := [row for row, side in sides.items() if side < size.image_size]:
         told.append(
-            f"{counted(small, 'image has', 'images have')} a side under the {size.image_size} "
-            "pixels trained on"
+            f"{counted(len(small), 'image has', 'images have')} a side under the "
+            f"{size.image_size} pixels trained on ({found.named(small)})"
         )
     return told
