@@ -97,7 +97,8 @@ def run(
     # Mistakes in the images too; students have theirs in common.
     with checked_data(resolved[0]) as images:
         sessions = [Session(each, Store.default()) for each in resolved]
-        if refresh or not all(_are_done(session, stages) for session in sessions):
+        must_run = refresh or not all(_are_done(session, stages) for session in sessions)
+        if must_run:
             if not refresh or not trainings(resolved[0]).keys().isdisjoint(refresh):
                 _print_steps(resolved, images)
             ran = _run_flow(_findable(recipe), settings or [], until, refresh)
@@ -109,10 +110,8 @@ def run(
                     f"{sessions[0].store.root}: results were removed or altered while others were "
                     "made; run again: what is left is not made again"
                 )
-            took = duration(time.monotonic() - start)
         else:
             console.print("all of it is done: nothing was run again", style="dim")
-            took = ""
     for number, session in enumerate(sessions):
         if len(sessions) > 1:
             console.print(f"[bold]{session.recipe.name}[/]")
@@ -120,7 +119,8 @@ def run(
         shown = [s for s in stages if not of_student or s.name in of_student]
         _print_stages(session, shown, begun)
         _print_results(session)
-    if took:
+    if must_run:
+        took = duration(time.monotonic() - start)
         console.print(f"in all {took} by the clock, with what lies between stages", style="dim")
 
 
@@ -331,17 +331,16 @@ def _print_results(session: Session) -> None:
         stage = session.done["export"].metrics["stage"]
         rows = report.accuracies(session.done["evaluate"]) if "evaluate" in session.done else ()
         by_label = {row.label: row for row in rows}
-        if student := by_label.get(stage):
-            if loss := worse(student.gain, student.gain_range):
-                weights = session.done["baseline"].path("model.pdparams")
-                console.print(f"\n[yellow]{loss}[/]; its weights: {weights}")
-            under = 100 * (by_label["teacher"].top1 - student.top1) if "teacher" in by_label else 0
-            if under >= FAR:
-                console.print(
-                    f"\n{stage} is {under:.1f} points under the teacher: a wider network "
-                    "(student.spec), larger images (image_size) or more epochs may come nearer",
-                    style="dim",
-                )
+        student, teacher = by_label.get(stage), by_label.get("teacher")
+        if student and (loss := worse(student.gain, student.gain_range)):
+            weights = session.done["baseline"].path("model.pdparams")
+            console.print(f"\n[yellow]{loss}[/]; its weights: {weights}")
+        if student and teacher and (under := 100 * (teacher.top1 - student.top1)) >= FAR:
+            console.print(
+                f"\n{stage} is {under:.1f} points under the teacher: a wider network "
+                "(student.spec), larger images (image_size) or more epochs may come nearer",
+                style="dim",
+            )
         console.print(f"\nexported: {_latest(session, 'export')} ({stage}, best on val)")
     if "report" in session.done:
         path, key = _latest(session, "report") / "report.html", session.done["report"].key[:12]

@@ -49,7 +49,7 @@ def init(
     _show(found, there and there[1])
     for warning in warnings_of(found, size):
         log(f"warning: {warning}")
-    if all(name.isdigit() for name in found.classes):
+    if found.is_numbered:
         where = files.data / CLASSES
         log(f"note: the classes have numbers alone; names that you write into {where} are kept")
     log("")

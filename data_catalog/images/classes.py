@@ -74,7 +74,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a name of a class is its number, of at most 9 digits."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
@@ -85,7 +86,7 @@ def folder_classes(found: Found) -> tuple[str, ...]:
     UserError: the numbers are not 0 to the number of classes less one.
     """
     names = sorted(class_folders(found))
-    if not names or not all(map(_is_number, names)):
+    if not names or not all(map(is_number, names)):
         return tuple(names)
     names.sort(key=int)
     numbers = list(map(int, names))

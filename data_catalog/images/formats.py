@@ -18,7 +18,7 @@ _IMAGE = re.compile(
     rb"|BM....\0\0\0\0..\0\0[\x0c-\x7c]\0\0\0",
     re.DOTALL,
 )
-# HEIC, AVIF; JPEG XL, JPEG 2000; those that photographs come in and that nothing here reads.
+# Photographs come in these too, and nothing here reads them: HEIC, AVIF, JPEG XL, JPEG 2000.
 _UNREAD = re.compile(
     rb"....ftyp(?:hei[cfmsx]|hev[cmsx]|mif[12]|msf1|avi[fs]|jxl |jp2 )"
     rb"|\xff\x0a|\0\0\0\x0c(?:JXL |jP  )\r\n\x87\n",

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib
 import io
+import logging
 import re
 import signal
 import sys
@@ -42,8 +43,11 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def import_paddle() -> None:
-    """Import Paddle without its advice on a number of threads, and with SIGTERM left as it was.
-    Raises UserError: there is no memory for it."""
+    """Import Paddle without its advice on a number of threads, with SIGTERM left as it was, and
+    without the style that it gives to the messages of all loggers.
+
+    Raises UserError: there is no memory for it.
+    """
     if "paddle" in sys.modules:
         return
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -61,6 +65,9 @@ def import_paddle() -> None:
         ) from error
     finally:
         stream.release()
+        for root in logging.root.handlers:
+            if getattr(root, "stream", None) is stream:
+                root.setFormatter(logging.Formatter())
         if in_main_thread and handler is not None:  # Paddle's own prints a stack of C++
             signal.signal(signal.SIGTERM, handler)
 

@@ -1,9 +1,7 @@
 """Escapes and exit statuses that the command lines `ssld` and `ppcls` have in common."""
 
-import logging
 import sys
 from collections.abc import Callable
-from typing import cast
 
 from rich.console import Console
 
@@ -19,10 +17,6 @@ def escaped(text: str) -> str:
 
 def run_app(app: Callable[[], object]) -> None:
     """Run a command line and exit: a user's mistake is its message and status 2, no traceback."""
-    for package in ("data_catalog", "ppcls_core", "tasks"):
-        # Warnings as they are: Paddle's import gives the root logger a style of its own.
-        logging.getLogger(package).addHandler(cast(logging.Handler, logging.lastResort))
-        logging.getLogger(package).propagate = False
     try:
         app()
     except UserError as error:

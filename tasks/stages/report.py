@@ -55,6 +55,7 @@ from tasks.recipe import TRAINED, TeacherConfig
 from tasks.run.counts import TAKEN_OVER, has_pool, left_out, shown_counts
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import RUN, Result
+from tasks.stages.searching import labelled_sets
 
 CARD = "model_card.md"
 _BINS = 40
@@ -273,8 +274,8 @@ def duplicate_pairs(work: Work) -> tuple[DuplicatePair, ...]:
 def labelled_pairs(work: Work) -> tuple[DuplicatePair, ...]:
     """Pairs of the labelled images to look at."""
     chosen = work.table("overlap/gallery.parquet")
-    train, teacher, val = (work.images(f"data/{n}.arrow") for n in ("train", "teacher", "val"))
-    return drawn(chosen, together(train, teacher).find, val.find, work.recipe.dedup)
+    labelled, val = together(*labelled_sets(work).values()), work.images("data/val.arrow")
+    return drawn(chosen, labelled.find, val.find, work.recipe.dedup)
 
 
 def overlap(work: Work) -> Overlap:

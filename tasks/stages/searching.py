@@ -15,8 +15,6 @@ from tasks.run.source import source_hash
 from tasks.run.stage import Work
 from tasks.run.store import MANIFEST, Result, read_result
 
-CANARIES = "canaries.parquet"
-
 
 def labelled_sets(work: Work) -> dict[str, Images]:
     """The splits of labelled images, as the stage data has them."""
@@ -85,7 +83,7 @@ def _copy(other: Path, search: Search) -> None:
         shutil.copytree(other / INDEX, part)
         part.replace(search.index_folder)
     if other.parent == search.out.parent:
-        shutil.copy2(other / CANARIES, search.out)
+        shutil.copy2(other / "canaries.parquet", search.out)
 
 
 def search_files(work: Work, search: Search) -> list[str]:

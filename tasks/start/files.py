@@ -54,8 +54,7 @@ class Files:
     def class_names(self) -> set[str]:
         """The classes as they were written; none without."""
         path = self.data / CLASSES
-        lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
-        return {line.partition(" ")[2] for line in lines}
+        return set(read_classes(path)) if path.exists() else set()
 
 
 def files_of(folder: Path, where: Path) -> Files:
@@ -84,7 +83,7 @@ def _edited(path: Path, record: bool) -> UserError:
 
 def _name_classes(found: Photos, files: Files) -> None:
     path = files.data / CLASSES
-    if all(name.isdigit() for name in found.classes) and path.exists():
+    if found.is_numbered and path.exists():
         names = read_classes(path)
         if len(names) == len(found.classes):
             found.classes = names

@@ -5,8 +5,8 @@ have names. Which column has the files is seen by what lies in the folder.
 """
 
 import csv
+import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_catalog.base.config import UserError
 from data_catalog.base.words import counted
+from data_catalog.images.classes import is_number
 from data_catalog.images.formats import IMAGE_SUFFIXES
 
 MAX_BYTES = 1 << 30  # of a table, which is read whole
@@ -58,13 +59,14 @@ def read_table(source: Path, folder: Path) -> Labelled | None:
         raise UserError(f"{source}: more than {MAX_BYTES:,} bytes; {_REMEDY}")
     rows = list(_rows(data, source))
     start, at = _column_of_files(rows, source, folder)
-    suffix = _suffix([row[at] for _, row in rows[start:]], folder)
     other = _column_of_classes(rows, start, at, source)
     found = dict[str, tuple[int, str]]()
     for number, row in rows[start:]:
-        path, name = _below(row[at], folder), row[other].strip()
-        if suffix and not (folder / path).is_file():
-            path += suffix
+        path, name = _found(row[at], folder) or _below(row[at], folder), row[other].strip()
+        if path.startswith("/"):
+            raise UserError(
+                f"{source}:{number}: {path} does not lie in {folder}; give the folder of all files"
+            )
         if not name:
             raise UserError(f"{source}:{number}: {path} has no class; give it one, or no line")
         if path in found:
@@ -73,7 +75,7 @@ def read_table(source: Path, folder: Path) -> Labelled | None:
             )
         found[path] = number, name
     names = {name for _, name in found.values()}
-    classes = tuple(sorted(names, key=int if all(map(_is_number, names)) else None))
+    classes = tuple(sorted(names, key=int if all(map(is_number, names)) else None))
     numbers = {name: number for number, name in enumerate(classes)}
     return Labelled(tuple(found), tuple(numbers[name] for _, name in found.values()), classes)
 
@@ -108,7 +110,7 @@ def _column_of_files(
 ) -> tuple[int, int]:
     """(first row behind the head, column whose cells are files in `folder`)."""
     tried = [row for _, row in rows[: NUM_TRIED + 1]]
-    num = [sum(_is_file(row[at], folder) for row in tried) for at in range(len(tried[0]))]
+    num = [sum(bool(_found(row[at], folder)) for row in tried) for at in range(len(tried[0]))]
     at = max(range(len(num)), key=lambda column: num[column])
     if not num[at]:
         raise UserError(
@@ -118,40 +120,30 @@ def _column_of_files(
     head, others = tried[0], [set(cells) for cells in zip(*tried[1:], strict=True)]
     is_head = (
         len(rows) > 1
-        and not _is_file(head[at], folder)
+        and not _found(head[at], folder)
         and not head[at].lower().endswith(IMAGE_SUFFIXES)
         and not any(cell in cells for cell, cells in zip(head, others, strict=True))
     )
     return int(is_head), at
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()
-
-
 def meant(source: Path, folder: Path, names: Iterable[str]) -> str:
     """Where files called `names` lie in place of `folder`, and what to do, as a sentence's end."""
     below = sorted(path for path in folder.glob("[!.]*/") if path.is_dir())
     for other in (*below, source.resolve().parent, Path.cwd(), folder.resolve().parent):
-        if any(_is_file(name, other) for name in names):
+        if any(_found(name, other) for name in names):
             return f"; they lie in {other}: ssld init {other} --labels {source}"
     return "; paths are relative to the folder given: correct it, or the list"
 
 
-def _is_file(cell: str, folder: Path) -> bool:
+def _found(cell: str, folder: Path) -> str:
+    """The path below `folder` of the file that a cell names, perhaps without .jpg; "" without."""
     try:
         path = _below(cell, folder)
-        return any((folder / (path + suffix)).is_file() for suffix in ("", *IMAGE_SUFFIXES))
+        ends = () if path.startswith("/") else ("", *IMAGE_SUFFIXES)
+        return next((path + end for end in ends if (folder / (path + end)).is_file()), "")
     except (OSError, ValueError):  # a text that is no name
-        return False
-
-
-def _suffix(cells: Sequence[str], folder: Path) -> str:
-    """What has to follow the names, which some tables give without .jpg."""
-    paths = [_below(cell, folder) for cell in cells[:NUM_TRIED]]
-    ends = ("", *IMAGE_SUFFIXES)
-    tried = (next((end for end in ends if (folder / (p + end)).is_file()), "") for p in paths)
-    return Counter(tried).most_common(1)[0][0]
+        return ""
 
 
 def _column_of_classes(
@@ -174,7 +166,7 @@ def _column_of_classes(
 def _below(cell: str, folder: Path) -> str:
     """A path as relative to `folder`, written as here."""
     path = Path(cell.strip())
-    if "\\" in cell and not (folder / path).exists():  # of Windows
+    if "\\" in cell and not os.path.exists(folder / path):  # noqa: PTH110 - a path of Windows
         path = Path(cell.strip().replace("\\", "/"))
     if path.is_absolute() and path.is_relative_to(folder.absolute()):
         path = path.relative_to(folder.absolute())

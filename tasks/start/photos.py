@@ -18,6 +18,7 @@ import numpy as np
 from data_catalog.base.config import UserError, closest, closest_path
 from data_catalog.base.threads import map_threads
 from data_catalog.base.words import counted, reason_in_words
+from data_catalog.images.classes import is_number
 from data_catalog.images.collect import collect, describe_lost
 from data_catalog.images.columns import Images
 from data_catalog.images.formats import IMAGE_SUFFIXES, text_of
@@ -57,6 +58,11 @@ class Photos:
     left_out: dict[int, str] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # (height, width) as decoded
     notes: list[str] = field(default_factory=list)  # what the user should know, a sentence each
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the classes have numbers alone."""
+        return all(map(is_number, self.classes))
 
     def rows(self, split: str) -> np.ndarray:
         """The rows of a split."""

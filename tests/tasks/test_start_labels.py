@@ -92,6 +92,7 @@ def test_a_list_of_numbers_is_no_table(folder: Path) -> None:
         ("IMG 0.jpg,cat\nIMG 1.jpg,dog\n\nIMG 0.jpg,dog\n", r"csv:4: .* stands in line 1 too"),
         ("IMG 0.jpg,cat\nIMG 1.jpg,dog,3\n", r"csv:2: 3 columns, as line 1 has 2"),
         ("IMG 0.jpg,a,b\nIMG 1.jpg,c,d\n", r"which of its columns has the classes"),
+        ("IMG 0.jpg,cat\n/else/1.jpg,dog\n", r"csv:2: /else/1.jpg does not lie in .*photos;"),
         ("cat\ndog\n", r"csv:1: 1 column; expected `path label` lines"),
     ],
 )
@@ -113,7 +114,8 @@ def test_names_that_a_user_gives_to_numbered_classes_are_kept(folder: Path, tmp_
     def init() -> list[str]:
         files = files_of(folder, tmp_path)
         found = inspect(folder, listed, quiet, files.list_of("val"))
-        write(found, None, files)
+        told = write(found, None, files)
+        assert not [change for change in told if "classes" in change]
         return (tmp_path / "photos_data" / "classes.txt").read_text().splitlines()
 
     assert init() == ["0 0", "1 1"]
