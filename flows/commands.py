@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_catalog.base.errors import UserError
-from data_catalog.base.words import duration
+from data_catalog.base.words import counted, duration
 from data_catalog.images.columns import Images
 from data_catalog.recipes import MANIFEST, RECIPES, known_recipes, recipe_path
 from flows import services
@@ -28,7 +28,7 @@ from ppcls_core.runtime.monitor import STOPPED
 from tasks.dag import OF_STUDENT, STAGES, following, needed_for, stage_named
 from tasks.recipe import STUDENTS, digest_of_recipes, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
-from tasks.run.counts import TAKEN_OVER, are_all_in, described, shown_counts
+from tasks.run.counts import NUM_TAKEN_OVER, TAKEN_OVER, are_all_in, described, shown_counts
 from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.stage import Stage
@@ -295,7 +295,9 @@ def _print_stages(session: Session, stages: Iterable[Stage], begun: float) -> No
         note = described({name: n for name, n in counts.items() if name not in ("in", "out")})
         if taken := result.metrics.get(TAKEN_OVER):
             origin = "/".join(Path(taken).parts[-2:])
-            note = ", ".join(filter(None, [note, f"search taken over from {origin}"]))
+            num = result.metrics.get(NUM_TAKEN_OVER)
+            what = counted(num, "label") if num else "search"
+            note = ", ".join(filter(None, [note, f"{what} taken over from {origin}"]))
         numbers = (f"{n:,}" if n else "" for n in (row.images_in, row.images_out))
         table.add_row(row.name, *numbers, f"{row.seconds:,.1f}", rate, note)
         if result.path(MANIFEST).stat().st_mtime < begun:

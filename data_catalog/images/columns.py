@@ -192,6 +192,15 @@ def together(first: Images, second: Images) -> Images:
     return replace(first, table=table, roots=second.roots | first.roots)
 
 
+def are_same(images: Images, others: Images) -> np.ndarray:
+    """bool [images]: whether `others` have an image of the same id and content."""
+    ids = others.table["image_id"].combine_chunks()
+    rows = pc.index_in(images.table["image_id"], ids)
+    content = others.table["content"].combine_chunks().take(rows.combine_chunks())
+    own = images.table["content"].combine_chunks()
+    return pc.equal(own, content).fill_null(False).to_numpy(zero_copy_only=False)
+
+
 def loose_images(
     root: Path, names: Sequence[str], labels: Sequence[int | None] | np.ndarray | None = None
 ) -> Images:

@@ -14,8 +14,11 @@ opened in every process that needs it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from data_catalog.base.config import UserError
 from ppcls_core.labels.encoding import decode, raw_columns, rest_bytes
 from ppcls_core.labels.shard import Header, Origin, Shard, open_shards
 
+_NUM_KEPT = 4  # row groups, of 16 MB each
 _Block = dict[str, np.ndarray]
 """The raw columns of a row group, in the mapped file."""
 
@@ -144,14 +148,42 @@ class LabelStore:
                 f"there, the first: image {ids[first]}, view {wanted[first]}; label these images "
                 "in these views"
             )
-        numbers = np.searchsorted(self._starts, rows, "right") - 1
-        places = list(zip(numbers.tolist(), (rows - self._starts[numbers]).tolist(), strict=True))
+        places = self._places(rows)
         columns: dict[str, np.ndarray] = {}
         for name, kind in _layout(self.header).items():
             columns[name] = np.empty(len(places), kind)
             for position, (block, row) in enumerate(places):
                 columns[name][position] = self._blocks[block][name][row]
         return decode(columns, self.header.encoding, self.header.num_classes)
+
+    def stored(self, ids: Sequence[str], views: Sequence[int]) -> pa.Table:
+        """The rows of the shards for image `ids[n]` in view `views[n]`, all of which are there:
+        a `label_table`. Row groups are read whole, and a few are kept: ask in their order.
+        """
+        places = self._places(self._index.rows(ids, np.asarray(views)))
+        groups = groupby(places, key=itemgetter(0))
+        return pa.concat_tables(
+            [self._row_group(block).take([row for _, row in own]) for block, own in groups]
+        )
+
+    def _places(self, rows: np.ndarray) -> list[tuple[int, int]]:
+        """(number of its block, row there) of each row."""
+        numbers = np.searchsorted(self._starts, rows, "right") - 1
+        return list(zip(numbers.tolist(), (rows - self._starts[numbers]).tolist(), strict=True))
+
+    @cached_property
+    def _row_group(self) -> Callable[[int], pa.Table]:
+        """All columns of a block."""
+        files = [(s, n) for s in self.shards for n in range(s.metadata.num_row_groups)]
+        blocks = [(s.path, n) for s, n in files if s.metadata.row_group(n).num_rows]
+
+        @lru_cache(_NUM_KEPT)
+        def read(block: int) -> pa.Table:
+            path, number = blocks[block]
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                return file.read_row_group(number, use_threads=False)
+
+        return read
 
     def has(self, ids: Sequence[str], view: int) -> np.ndarray:
         """bool [N]: whether this view of each image is labelled."""

@@ -15,7 +15,9 @@ from ppcls_core.report.model import LeftOut
 from tasks.run.store import Result
 
 SHOWING = "show a validation image"  # a count of overlap
-TAKEN_OVER = "taken_over"  # metric: the folder of the result whose search it is, if not its own
+# Metrics: the folder of the result whose search it is, or some of whose labels, if not its own; and
+# of how many labels.
+TAKEN_OVER, NUM_TAKEN_OVER = "taken_over", "num_taken_over"
 _ONE = {
     "duplicates": "duplicate",
     "classes": "class",

@@ -41,8 +41,10 @@ from ppcls_core.runtime.processes import ChildDied
 from ppcls_core.runtime.randomness import seed_of
 from ppcls_core.runtime.shards import Advance, Process, SharedProgress, read_shards, shard_files
 from ppcls_core.runtime.threads import map_threads
-from tasks.run.processes import make_shards
+from tasks.run.counts import NUM_TAKEN_OVER, TAKEN_OVER
+from tasks.run.processes import Opening, make_shards
 from tasks.run.stage import Outcome, Work
+from tasks.stages.known_labels import KnownLabels, find_known
 from tasks.stages.teachers import engines_of, teacher_of, test_view
 
 ENGINE, KINDS = "engine.json", ("labels", "rejected")
@@ -123,7 +125,9 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
     """Label the views `numbers` of every chosen image, shard by shard."""
     found = chosen.images(work)
     total = len(found) * len(numbers)
-    num_shards = _label_shards(work, chosen, views, numbers, total) if total else 0
+    earlier, num_known = _find_known(work, found, views, numbers) if total else (None, 0)
+    opening = partial(_labelling, chosen, views, numbers, earlier)
+    num_shards = _label_shards(work, chosen, views, total, opening) if total else 0
     rejected = read_shards(work.directory, "rejected", num_shards, REJECTED)
     write_table(work.path("rejected.parquet"), rejected)
     about = [ENGINE, labeller.FILE] if total else []
@@ -141,7 +145,11 @@ def _label(work: Work, chosen: _Chosen, views: Views, numbers: range) -> Outcome
             "out": total - rejected.num_rows,
             **rejected_counts(reasons),
         },
-        metrics={"shards": num_shards},
+        metrics={
+            "shards": num_shards,
+            TAKEN_OVER: str(earlier or ""),
+            NUM_TAKEN_OVER: num_known,
+        },
         volatile=[labeller.FILE],  # it says where things lie on this machine
     )
 
@@ -151,25 +159,42 @@ def _has_labels(work: Work) -> bool:
     return "label" in work.inputs and work.inputs["label"].counts["out"] > 0
 
 
-def _label_shards(work: Work, chosen: _Chosen, views: Views, numbers: range, total: int) -> int:
+def _find_known(
+    work: Work, images: Images, views: Views, numbers: range
+) -> tuple[Path | None, int]:
+    """Whose labels are taken over, and how many, which is told."""
+    chosen = read_json(work.path(ENGINE))  # by a run that was interrupted
+    precision = chosen["precision"] if chosen else None
+    found = find_known(work, origin_of(work, views), images, numbers, precision)
+    if found[0]:
+        total = len(images) * len(numbers)
+        work.monitor.note(f"{found[1]:,} of {total:,} labels are taken over from {found[0]}")
+    return found
+
+
+def _label_shards(work: Work, chosen: _Chosen, views: Views, total: int, opening: Opening) -> int:
     images, roots = work.input(chosen.name), work.roots()
     source = labeller.LabelSource(teacher=teacher_of(work), views=views, images=images, roots=roots)
     labeller.write_source(work.directory, source)
-    opening = partial(_labelling, chosen, views, numbers)
     return make_shards(work, ".", total, opening, {"labels": write_labels})
 
 
 @contextmanager
 def _labelling(
-    chosen: _Chosen, views: Views, numbers: range, work: Work
+    chosen: _Chosen, views: Views, numbers: range, earlier: Path | None, work: Work
 ) -> Iterator[list[Process]]:
-    """What labels rows, an engine each. The first to open it chooses the teacher's precision."""
-    found, teacher = chosen.images(work), teacher_of(work)
+    """What labels rows, an engine each, or takes them over from the result in the folder `earlier`.
+    The first to open it chooses the teacher's precision."""
+    found, teacher, origin = chosen.images(work), teacher_of(work), origin_of(work, views)
+    known = KnownLabels.of(earlier, origin, found, numbers) if earlier else None
     num_rows, per_image, config = len(found) * len(numbers), len(numbers), work.recipe.label
 
     def items(rows: range) -> list[Item]:
         places = [divmod(row, per_image) for row in rows]
         return items_of(found, [row for row, _ in places], (numbers[n] for _, n in places))
+
+    def is_new(row: int) -> bool:
+        return known is None or not known.is_known[row // per_image]
 
     with engines_of(work, teacher.size) as engines:
 
@@ -203,13 +228,16 @@ def _labelling(
 
             return _compared(work, logits_in, len(sample))
 
-        precision = _precision(work, teacher, compare)
-        header = Header(
-            origin_of(work, views), work.num_classes(), config.encoding, precision, config.k
-        )
+        precision = _precision(work, teacher, earlier, compare)
+        header = Header(origin, work.num_classes(), config.encoding, precision, config.k)
 
         def process(answer: Answers, rows: range, advance: Advance) -> dict[str, pa.Table]:
-            labels, rejected = labeller.label(answer(items(rows)), views, header, advance)
+            wanted = items(rows)
+            new = [item for item, row in zip(wanted, rows, strict=True) if is_new(row)]
+            labels, rejected = labeller.label(answer(new), views, header, advance)
+            if known:
+                advance(len(wanted) - len(new))
+                labels = known.added(wanted, labels, new)
             return {"labels": labels, "rejected": rejected}
 
         yield [partial(process, answer) for answer in answers_in(precision)]
@@ -230,16 +258,18 @@ def origin_of(work: Work, views: Views) -> Origin:
     return labeller.fingerprints(teacher_of(work), digest, views)
 
 
-def _precision(work: Work, teacher: Teacher, compare: Callable[[], dict[str, Any]]) -> Precision:
+def _precision(
+    work: Work, teacher: Teacher, earlier: Path | None, compare: Callable[[], dict[str, Any]]
+) -> Precision:
     """Precision in which the teacher runs, chosen by what `compare` gives when the stage first
-    began; for the views it is that of the labels."""
+    began; that of the labels of `earlier` that are taken over; for the views that of the labels."""
     path, chosen = work.path(ENGINE), work.inputs.get("label")
     if chosen and ENGINE in chosen.files:
         write_json(path, read_json(chosen.path(ENGINE)))
     elif work.recipe.label.precision == "fp32" or not isinstance(teacher, NetworkTeacher):
         write_json(path, {"precision": "fp32", "top1": None, "kl": None})
     elif not path.exists():
-        write_json(path, compare())
+        write_json(path, read_json(earlier / ENGINE) if earlier else compare())
     return _PRECISIONS[read_json(path)["precision"]]
 
 

@@ -11,9 +11,8 @@ from data_catalog.images.columns import Images, together
 from ppcls_core.dedup.config import DedupConfig
 from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.dedup.search import INDEX, RECORD, SHARDS, Search
-from tasks.run.source import source_hash
+from tasks.run.earlier import earlier_results, is_current
 from tasks.run.stage import Work
-from tasks.run.store import MANIFEST, Result, read_result
 
 
 def labelled_sets(work: Work) -> dict[str, Images]:
@@ -53,25 +52,20 @@ def take_over(work: Work, search: Search) -> str:
 
 def _earlier(work: Work, search: Search) -> Iterator[Path]:
     """The folders of results that `search` may be taken over from."""
-    for manifest in sorted(search.out.parent.glob(f"*/{MANIFEST}")):
-        other = read_result(manifest.parent)
-        if other and other.key != work.key and _is_current(other):
-            same = read_json(other.path(RECORD)) == search.identity
-            if same and not any(other.damages()):
-                yield other.directory
+    for other in earlier_results(work, f"tasks.stages.{work.stage}"):
+        if read_json(other.path(RECORD)) == search.identity:
+            yield other.directory
     if overlap := work.inputs.get("overlap"):
         config = search.config.model_copy(update={"canaries": 0})
         settings = replace(search, config=config).settings
-        if _is_current(overlap) and read_json(overlap.path(RECORD))["settings"] == settings:
+        if (
+            is_current(overlap, "tasks.stages.overlap")
+            and read_json(overlap.path(RECORD))["settings"] == settings
+        ):
             labelled = together(*labelled_sets(work).values())
             names = ["image_id", "content"]  # a pool has no labels
             if labelled.table.select(names) == search.pool.table.select(names):
                 yield overlap.directory
-
-
-def _is_current(result: Result) -> bool:
-    """Whether the code of its stage is as it was."""
-    return result.record["source"] == source_hash(f"tasks.stages.{result.stage}")
 
 
 def _copy(other: Path, search: Search) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from data_catalog.base.config import UserError
-from data_catalog.images.columns import Images, image_table, read_images, write_images
+from data_catalog.images.columns import Images, are_same, image_table, read_images, write_images
 
 
 def images(num=5, root="set"):
@@ -71,3 +71,15 @@ def test_unreadable(tmp_path):
         pass
     with pytest.raises(UserError, match="expected"):
         read_images(tmp_path / "other", {})
+
+
+def test_the_same_are_those_of_equal_id_and_content():
+    def of(**contents: bytes | None) -> Images:
+        column = pa.array([c and c * 16 for c in contents.values()], pa.binary(16))
+        return Images(image_table(list(contents), [1] * len(contents), content=column))
+
+    mine = of(a=b"1", b=b"2", c=None, d=b"4", e=b"5")
+    others = of(e=b"5", c=None, b=b"3", a=b"1")
+    assert are_same(mine, others).tolist() == [True, False, False, False, True]
+    assert are_same(mine, of()).tolist() == [False] * 5
+    assert are_same(of(), mine).tolist() == []

@@ -79,6 +79,10 @@ def test_every_view_is_found_in_any_order(tmp_path_factory, encoding, shards, da
     assert found.dtype == np.float32
     for row, logprobs in zip(wanted, found, strict=True):
         assert np.array_equal(logprobs, decode(encode(logits[row], encoding), encoding, 20)[0])
+    if wanted:
+        rows = pa.concat_tables(tables)
+        order = [list(logits).index(row) for row in wanted]
+        assert store.stored(*zip(*wanted, strict=True)) == rows.take(order)
     for absent in (("no such image", 0), *((image_id, 9) for image_id, _ in wanted[:1])):
         with pytest.raises(UserError, match=re.escape(f"image {absent[0]}, view {absent[1]};")):
             store.logprobs([absent[0]], [absent[1]])
@@ -95,6 +99,9 @@ def test_several_row_groups(tmp_path, monkeypatch, encoding):
     expected = decode(encode(logits, encoding), encoding, 20)
     assert np.array_equal(store.logprobs(ids), expected)
     assert np.array_equal(store.logprobs(ids[::-1]), expected[::-1])
+    assert store.stored(ids[::-1], [0] * 100) == pa.concat_tables(tables).take(
+        list(range(99, -1, -1))
+    )
 
 
 def test_a_row_group_of_many_classes_is_small(tmp_path):
