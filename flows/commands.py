@@ -127,8 +127,7 @@ def run(
 def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
     """Whether `session` has a result of each; it accepts them up to the first that is missing."""
     for stage in stages:
-        result, _ = session.find(stage)
-        if result is None:
+        if not (result := session.find(stage).result):
             return False
         session.accept(result)
     return True
