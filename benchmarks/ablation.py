@@ -50,7 +50,7 @@ def top1(ablation: Ablation, row: Row, seed: int) -> float:
         load_recipe(ablation.recipe, [*ablation.set, *row.set, f"seed={seed}"]), Store.default()
     )
     for stage in needed_for(row.stage):
-        result, _ = session.find(stage)
+        result = session.find(stage).result
         if result is None:
             session.run(stage, SilentMonitor())
         else:

@@ -185,7 +185,7 @@ def rates(recipe: Path, store: Path, settings: list[str]) -> dict[str, float]:
     session, found = Session(load_recipe(str(recipe), settings), Store(store)), {}
     told: list[tuple[float, str, int]] = []
     for stage in needed_for(STAGES[-1]):
-        result, _ = session.find(stage)
+        result = session.find(stage).result
         if result is not None and stage.name not in STAGES:
             session.accept(result)
             continue

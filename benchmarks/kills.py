@@ -74,7 +74,7 @@ KINDS = {
     "temporary_server": "server",
     "open_engines": "engine",
     "open_stage": "stage's process",
-    "_workspace_supervisor": "supervisor",  # between worker and flow run
+    "_workspace_supervisor": "flow run",  # until it replaces itself with prefect.engine
     "prefect.engine": "flow run",
     "flow-run": "flow run",
     "worker": "worker",

@@ -44,7 +44,7 @@ def labelled(recipe: str, settings: list[str]) -> Work:
     """The distillation of `recipe`, its views labelled."""
     session = Session(load_recipe(recipe, [*SETTINGS, *settings]), Store.default())
     for stage in needed_for("views"):
-        result, _ = session.find(stage)
+        result = session.find(stage).result
         if result is None:
             session.run(stage, SilentMonitor())
         else:

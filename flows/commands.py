@@ -33,7 +33,7 @@ from tasks.run.processes import trainings
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
-from tasks.stages.data import checked_data
+from tasks.stages.data import check_teachers, checked_data
 from tasks.steps import doubts, doubts_of_settings, steps_of
 
 PASSWORD = "SSLD_PASSWORD"  # variable
@@ -99,6 +99,8 @@ def run(
         sessions = [Session(each, Store.default()) for each in resolved]
         must_run = refresh or not all(_are_done(session, stages) for session in sessions)
         if must_run:
+            if "teacher" not in sessions[0].done:  # else its files are those that it took
+                check_teachers(resolved[0], images["val"].classes)
             if not refresh or not trainings(resolved[0]).keys().isdisjoint(refresh):
                 _print_steps(resolved, images)
             ran = _run_flow(_findable(recipe), settings or [], until, refresh)
@@ -127,8 +129,7 @@ def run(
 def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
     """Whether `session` has a result of each; it accepts them up to the first that is missing."""
     for stage in stages:
-        result, _ = session.find(stage)
-        if result is None:
+        if not (result := session.find(stage).result):
             return False
         session.accept(result)
     return True

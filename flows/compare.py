@@ -15,12 +15,12 @@ from rich.table import Table
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json
 from data_catalog.recipes import newest_result, recipe_path
-from flows.status import flat
 from ppcls_core.cli.common import console, log
 from ppcls_core.report.answers import difference
 from ppcls_core.report.intervals import is_noise
 from tasks.dag import STAGES
 from tasks.recipe import DISTILLED, STUDENTS
+from tasks.run.reasons import flat
 from tasks.run.store import RUN, Result, Store
 
 # pyright: reportAttributeAccessIssue=false

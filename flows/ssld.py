@@ -26,7 +26,6 @@ from prefect.states import Cancelled, Completed, Failed
 from data_catalog.base.config import UserError
 from data_catalog.recipes import remember_recipe
 from flows.dashboard import StageMonitor, publish, tell_failure
-from flows.status import changes, previous_run
 from ppcls_core.engine.config import LabelTraining
 from ppcls_core.runtime.gpu import num_gpus
 from ppcls_core.runtime.monitor import STOPPED, Interrupted, SilentMonitor, stop_on_signals
@@ -35,6 +34,7 @@ from ppcls_core.runtime.threads import max_threads
 from tasks.dag import OF_STUDENT, following, needed_for
 from tasks.recipe import digest_of_recipes, load_recipes
 from tasks.run.processes import trainings
+from tasks.run.reasons import reason_to_run
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Result, Store
@@ -200,7 +200,7 @@ class _Run:
 
     def _must_run(self, stage: Stage) -> bool:
         try:
-            result, _ = self.session.find(stage)
+            result = self.session.find(stage).result
         except UserError:  # which its task will tell
             return False
         return result is None or self.session.must_run(stage, result)
@@ -233,24 +233,19 @@ class _Run:
 
     def _result(self, stage: Stage, apart: int | None) -> State:
         logger = get_run_logger()
-        result, reason = self.session.find(stage)
-        if result and not self.session.must_run(stage, result):
+        found = self.session.find(stage)
+        if (result := found.result) and not self.session.must_run(stage, result):
             self.session.accept(result)
             message = f"unchanged: {result.directory}"
             return Completed(name="Cached", message=message, data=_link(result))
-        if so_far := "" if result else self.session.progress(stage):
-            logger.info("begins again, from what is saved: it was stopped at %s", so_far)
-        else:
-            previous = None if result else previous_run(self.session, stage)
-            changed = changes(self.session, stage, previous) if previous else ""
-            logger.info("starts: %s", "asked for" if result else changed or reason)
+        why = "asked for" if result else reason_to_run(self.session, stage, found).detail
+        logger.info("starts: %s", why)
         import_paddle()  # now, in silence; a cached run does without its 3 s
         result = self.session.run(stage, StageMonitor(logger, self._stops), apart)
         publish(self.session, result)
-        took = f"{result.record['seconds']:.1f} s" + ", those before it was stopped too" * bool(
-            so_far
-        )
-        return Completed(message=f"done in {took}: {result.directory}", data=_link(result))
+        earlier = ", those before it was stopped too" if found.so_far else ""
+        message = f"done in {result.record['seconds']:.1f} s{earlier}: {result.directory}"
+        return Completed(message=message, data=_link(result))
 
 
 def _elsewhere(recipe: str) -> UserError | None:

@@ -42,6 +42,7 @@ from ppcls_core.report.search import PAGE
 from ppcls_core.runtime.paddle import import_paddle
 from tasks.dag import needed_for
 from tasks.recipe import load_recipe
+from tasks.run.reasons import reason_to_run
 from tasks.run.session import Session
 from tasks.run.store import Store
 
@@ -308,12 +309,12 @@ def run_recipe(recipe: str | Path, *settings: Several, until: str = "report") ->
     remember_recipe(str(recipe))
     with session.engines.kept():
         for stage in needed_for(until):
-            result, reason = session.find(stage)
-            if result is not None:
-                session.accept(result)
+            found = session.find(stage)
+            if found.result:
+                session.accept(found.result)
                 continue
             with bars() as monitor:
                 import_paddle()
-                monitor.note(f"{stage.name}: {reason}")
+                monitor.note(f"{stage.name}: {reason_to_run(session, stage, found).detail}")
                 session.run(stage, monitor)
     return FinishedRun(session)

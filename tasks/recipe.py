@@ -39,7 +39,7 @@ from ppcls_core.labels.config import LabelFileConfig, OnnxConfig, OnnxPreprocess
 from ppcls_core.labels.encoding import NUM_TOP, EncodingName
 from ppcls_core.labels.select import SelectConfig
 from ppcls_core.models.registry import ModelConfig, check_image_size, spec_of
-from ppcls_core.models.weights.files import find_weights, is_here, published_file
+from ppcls_core.models.weights.files import find_weights, is_here, published_file, published_here
 from ppcls_core.runtime.cluster import LOCAL
 from tasks.trainings import with_trainings
 
@@ -370,10 +370,11 @@ def _without_missing(recipe: Recipe, path: Path, lacking: Lacking) -> Recipe:
     def is_missing(teacher: TeacherConfig) -> bool:
         if lacking == "fetch" or not teacher.weights:
             return False
-        given = teacher.model.name if teacher.weights == PUBLISHED else teacher.weights
-        row = published_weights().get(given)
+        name, given = teacher.model.name, teacher.weights
+        row = published_weights().get(name if given == PUBLISHED else given)
         is_left = lacking == "leave" or (row is not None and not row.package)
-        return is_left and not is_here(given, path.parent)
+        here = published_here(name) if given == PUBLISHED else is_here(given, path.parent)
+        return is_left and not here
 
     return recipe.without_weights(is_missing)
 

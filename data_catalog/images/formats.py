@@ -10,7 +10,7 @@ IMAGE_SUFFIXES = (*_JPEG, ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pp
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 HEAD = 512  # bytes of a file that `kind_of_bytes` needs
 
-Kind = Literal["image", "tar", "compressed_tar", "unread_format", "other"]
+Kind = Literal["image", "tar", "compressed_tar", "unread_format", "not_an_image"]
 
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|II[*+]\0|MM\0[*+]|P[1-6]\s"
@@ -38,7 +38,7 @@ def kind_of(name: bytes, head: Callable[[], bytes]) -> Kind:
     if low.endswith(COMPRESSED):
         return "compressed_tar"
     kind = kind_of_bytes(head())
-    return "tar" if kind == "other" and low.endswith(".tar") else kind
+    return "tar" if kind == "not_an_image" and low.endswith(".tar") else kind
 
 
 def kind_of_bytes(head: bytes) -> Kind:
@@ -47,7 +47,7 @@ def kind_of_bytes(head: bytes) -> Kind:
         return "tar"
     if _UNREAD.match(head):
         return "unread_format"
-    return "image" if _IMAGE.match(head) else "other"
+    return "image" if _IMAGE.match(head) else "not_an_image"
 
 
 def text_of(path: bytes) -> str:

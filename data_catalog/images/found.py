@@ -92,8 +92,7 @@ def _state(path: bytes) -> FileState:
         kind = kind_of(path, partial(_head, path))
     except OSError:
         return state._replace(reason="unreadable")
-    reasons = {"image": "", "other": "not_an_image"}
-    return state._replace(reason=reasons.get(kind, kind))
+    return state._replace(reason="" if kind == "image" else kind)
 
 
 def _head(path: bytes) -> bytes:

@@ -70,7 +70,7 @@ def _parse(
     head = pa.py_buffer(data).slice(0, min(HEAD, len(data))).to_pybytes()
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{source}: is a list in UTF-16; save it as UTF-8")
-    if b"\0" in head or kind_of_bytes(head) != "other":
+    if b"\0" in head or kind_of_bytes(head) != "not_an_image":
         raise UserError(f"{source}: is not a list in text; expected `path` or `path label` a line")
     paths, labels, lines, start = [], [], [], 1
     pattern = _pattern(delimiter)

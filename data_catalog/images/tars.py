@@ -170,9 +170,9 @@ class _Walk:
             self._pass("special_file", name)
         elif kind == "compressed_tar":
             self._damage(name, kind, UNPACK)
-        elif kind in ("other", "unread_format"):
-            self.others[name] = "not_an_image" if kind == "other" else kind
-            self._pass(self.others[name], name)
+        elif kind in ("not_an_image", "unread_format"):
+            self.others[name] = kind
+            self._pass(kind, name)
         elif member.issparse():
             self._damage(name, "sparse_member", SPARSE)
         elif kind == "tar":

@@ -9,13 +9,12 @@ import typer
 from rich.table import Table
 
 from data_catalog.base.config import UserError, closest
-from data_catalog.base.download import weights_folder
 from data_catalog.base.words import counted
 from data_catalog.published import PublishedWeights, find_published, published_weights
 from ppcls_core.cli.common import console, figures_table, late, log, start_paddle
 from ppcls_core.cli.export import Threads
 from ppcls_core.models.registry import known_models, spec_of
-from ppcls_core.models.weights.files import published_file
+from ppcls_core.models.weights.files import published_file, published_here
 from ppcls_core.models.zoo import DEVICES, devices_like, figure, in_order, matching, where
 from ppcls_core.report.pareto import draw_pareto
 
@@ -112,7 +111,7 @@ def download(
     rows = [find_published(name) for name in names or []]
     if listed:
         for row in rows or published_weights().values():
-            is_here = ((folder or weights_folder()) / row.file).is_file()
+            is_here = published_here(row.name, folder)
             log(f"{row.name:34} {'here' if is_here else '-':5} {row.url}")
     elif not rows:
         raise UserError("give the names of the weights, or --list, which lists them")

@@ -104,9 +104,9 @@ def _found(given: str) -> tuple[Path, Images]:
         data = path.read_bytes()
         return path.parent, read_list(path, path.parent, _ignore, strict=False, data=data).images
     kind = kind_of_file(path) if path.exists() else "image"
-    if kind == "image" or (kind == "other" and _is_binary(path)):
+    if kind == "image" or (kind == "not_an_image" and _is_binary(path)):
         return path.parent, loose_images(path.parent, [path.name])
-    if kind == "other":
+    if kind == "not_an_image":
         return path.parent, read_list(path, path.parent, _ignore, strict=False).images
     return path.parent, find(path, path.parent, headers_only, _ignore).images
 

@@ -2,6 +2,8 @@
 # pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -39,11 +41,14 @@ def has_pool(data: Result) -> bool:
     if data.counts["pool"] > data.counts["train"]:  # which a large pool is not read to find out
         return True
     try:
-        return not are_all_in(
-            *(read_images(data.path(f"{n}.arrow"), {}) for n in ("pool", "train"))
-        )
+        return not _is_pool_in_train(data.directory)
     except UserError:  # the lists are not there any more, or damaged
         return True
+
+
+@cache  # the files of a result do not change
+def _is_pool_in_train(data: Path) -> bool:
+    return are_all_in(*(read_images(data / f"{name}.arrow", {}) for name in ("pool", "train")))
 
 
 def are_all_in(images: Images, others: Images) -> bool:

@@ -32,6 +32,17 @@ MODULES = ("paddle", "cv2", "faiss", "numpy", "prefect")  # whose versions a man
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
+@dataclass(frozen=True)
+class Lookup:
+    """Content of the store under the `key` of a stage: its intact `result`; or the `damage` of one;
+    or how far it came before it was stopped (`so_far`, such as "45 of 540 steps")."""
+
+    key: str
+    result: Result | None = None
+    damage: str = ""
+    so_far: str = ""
+
+
 @dataclass
 class Session:
     """One run of a recipe against a store; `done` holds what is finished so far."""
@@ -65,19 +76,15 @@ class Session:
         settings = stage.deciding_settings(self.recipe)
         return digest_of([stage.name, stage.version, settings, self.inputs_of(stage)])
 
-    def find(self, stage: Stage) -> tuple[Result | None, str]:
-        """(the intact result or None, why not)."""
-        result = self.store.load(stage.name, self.key(stage))
-        if result is None:
-            return None, "not run yet"
-        damage = next(result.damages(self.deep), "")
-        return (None, damage) if damage else (result, "")
-
-    def progress(self, stage: Stage) -> str:
-        """How far `stage` came before it was stopped, such as "45 of 540 steps"; "" if it was not
-        begun."""
-        found = self.store.progress(stage.name, self.key(stage))
-        return f"{found['done']:,} of {found['total']:,} {found['unit']}" if found else ""
+    def find(self, stage: Stage) -> Lookup:
+        """The state in which the store has `stage`; what it reads must be done."""
+        key = self.key(stage)
+        if result := self.store.load(stage.name, key):
+            damage = next(result.damages(self.deep), "")
+            return Lookup(key, damage=damage) if damage else Lookup(key, result)
+        saved = self.store.progress(stage.name, key)
+        so_far = f"{saved['done']:,} of {saved['total']:,} {saved['unit']}" if saved else ""
+        return Lookup(key, so_far=so_far)
 
     def must_run(self, stage: Stage, result: Result) -> bool:
         """Whether `stage`, found as `result`, is asked for again and not made again yet."""

@@ -86,15 +86,12 @@ def _build(dataset: Dataset) -> Splits:
 @contextmanager
 def checked_data(recipe: Recipe) -> Iterator[dict[str, Images]]:
     """The images of the recipe's splits (train, teacher, val, pool), before anything runs; in the
-    block no set is read again. Raises UserError: as `Dataset.build`, `_splits` and
-    `_check_teachers`."""
+    block no set is read again. Raises UserError: as `Dataset.build` and `_splits`."""
     labelled, pool = datasets(recipe)
     try:
         for dataset in {labelled, pool}:
             _checked[dataset] = _build(dataset)
-        found = _splits(recipe, _checked[labelled], _checked[pool])
-        _check_teachers(recipe, found["val"].classes)
-        yield found
+        yield _splits(recipe, _checked[labelled], _checked[pool])
     finally:
         _checked.clear()
 
@@ -128,7 +125,7 @@ def _init_again(recipe: Recipe) -> str:
     return ""
 
 
-def _check_teachers(recipe: Recipe, classes: Sequence[str]) -> None:
+def check_teachers(recipe: Recipe, classes: Sequence[str]) -> None:
     """Raise UserError for a teacher's file that cannot be used with these classes, as far as that
     is seen without reading all of it: hours before the stage `teacher` would."""
     for teacher in recipe.teachers.values():
@@ -168,7 +165,7 @@ def run(work: Work) -> Outcome:
         check(work.monitor)
 
     splits, planted = image_sets(work.recipe, work.directory, progress)
-    _check_teachers(work.recipe, splits["val"].classes)
+    check_teachers(work.recipe, splits["val"].classes)
     train = splits["train"]
     for name, images in splits.items():
         is_train = len(images) == len(train) and are_all_in(images, train)

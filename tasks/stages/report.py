@@ -22,14 +22,13 @@ import yaml
 from data_catalog.base.files import read_json, write_bytes, write_json
 from data_catalog.base.words import counted
 from data_catalog.images.columns import together
-from data_catalog.published import published_weights
 from ppcls_core.data.decode import BadImage, read_image
 from ppcls_core.dedup.result.gallery import DuplicatePair
 from ppcls_core.dedup.result.gallery import duplicate_pairs as drawn
 from ppcls_core.engine.config import Probe
 from ppcls_core.inference.exported import Exported
 from ppcls_core.labels.shard import open_shard
-from ppcls_core.models.weights.files import is_here, published_file
+from ppcls_core.models.weights.files import published_here
 from ppcls_core.report.answers import Answers, WrongImage
 from ppcls_core.report.card import DataRow, ProvenanceRow, model_card
 from ppcls_core.report.figures import thumbnail
@@ -183,7 +182,7 @@ def _given_weights(config: TeacherConfig, made: Result) -> str:
     if config.weights is None:
         return ""
     path, name = Path(config.weights), config.model.name
-    is_published = is_here(name) and name in published_weights() and published_file(name) == path
+    is_published = published_here(name) == path
     kind = "the weights published under this name" if is_published else "the weights given"
     return f"{kind} (`{path.name.replace('`', '')}`, sha256 `{made.inputs['teacher.weights']}`)"
 

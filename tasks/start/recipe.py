@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.base.config import UserError
 from data_catalog.base.words import counted
 from data_catalog.published import published_weights
-from ppcls_core.models.weights.files import published_file
+from ppcls_core.models.weights.files import published_here
 from ppcls_core.report.intervals import wilson
 from ppcls_core.report.model import percent
 from ppcls_core.runtime.gpu import gpu_names
@@ -55,19 +54,12 @@ def machine_size() -> Size:
 def teacher_at_hand(size: Size) -> str | None:
     """The published weights whose Python package is installed: the most accurate with a GPU, else
     those that cost least; None without any."""
-    rows = [row for row in published_weights().values() if row.package and _is_installed(row.name)]
+    rows = [row for row in published_weights().values() if row.package and published_here(row.name)]
     if not rows:
         return None
     is_fast = size is SIZES["gpu"]
     best = max(rows, key=lambda row: (row.top1 or 0) if is_fast else -(row.gflops or 0))
     return best.name
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return published_file(name).is_file()
-    except UserError:
-        return False
 
 
 def recipe_name(folder: Path) -> str:

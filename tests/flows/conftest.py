@@ -23,7 +23,7 @@ def run_stages(
     session = Session(load_recipe(str(TINY), settings), Store(store))
     ran = []
     for stage in needed_for(until):
-        result, _ = session.find(stage)
+        result = session.find(stage).result
         if result is not None:
             session.accept(result)
             continue

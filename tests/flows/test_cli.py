@@ -123,6 +123,21 @@ def test_status_tells_done_and_stale(
     assert printed.count("stale") == 8  # select and what follows
 
 
+def test_a_teachers_file_is_opened_only_where_something_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Path
+) -> None:
+    def check(*_: object) -> None:
+        raise UserError("is no ONNX file")
+
+    monkeypatch.setenv("SSLD_HOME", str(store.parent))
+    monkeypatch.setattr(commands, "check_teachers", check)
+    code, printed = ssld(monkeypatch, capsys, "run", str(TINY))
+    assert (code, "nothing was run again" in printed) == (0, True)
+    monkeypatch.setattr(commands, "_run_flow", lambda *_: pytest.fail("Prefect has started"))
+    code, printed = ssld(monkeypatch, capsys, "run", str(TINY), "--from", "teacher")
+    assert (code, "is no ONNX file" in printed) == (2, True)
+
+
 def test_every_recipe_of_the_project_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
     from data_catalog.recipes import RECIPES
     from tasks.recipe import load_recipe

@@ -113,7 +113,7 @@ class Stopper(SilentMonitor):
 def run_baseline(store: Path, monitor: SilentMonitor, *settings: str) -> Result:
     session = Session(recipe(*settings), Store(store))
     for name in ("data", "overlap"):
-        result, _ = session.find(STAGES[name])
+        result = session.find(STAGES[name]).result
         assert result is not None
         session.accept(result)
     return session.run(STAGES["baseline"], monitor)

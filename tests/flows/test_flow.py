@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from data_catalog.base.files import read_json
+from flows.status import statuses
 from ppcls_core.runtime.monitor import Monitor
 from tasks.dag import OF_STUDENT
-from tasks.recipe import digest_of_recipes, load_recipes
+from tasks.recipe import digest_of_recipes, load_recipe, load_recipes
 from tasks.run.session import Session
 from tasks.run.stage import Stage
-from tasks.run.store import Result
+from tasks.run.store import Result, Store
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -65,10 +66,15 @@ def test_unchanged_stages_are_cached_and_a_refreshed_one_runs(home: Path) -> Non
     assert set(states) == {"data", "overlap", "dedup", "teacher", "label"}
 
 
-def test_a_deleted_artifact_runs_again_under_prefect(home: Path) -> None:
+def test_a_deleted_artifact_runs_again_under_prefect(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (path,) = home.glob("store/select/*/selection.parquet")
     path.unlink()
+    rows = {row.stage: row for row in statuses(Session(load_recipe(str(TINY)), Store.default()))}
     _, states = run(14)
+    assert rows["select"].detail == "selection.parquet is missing"
+    assert f"starts: {rows['select'].detail}" in caplog.text
     assert {name for name, state in states.items() if state == "Completed"} == {"select"}
     assert path.is_file()
 

