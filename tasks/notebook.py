@@ -102,9 +102,12 @@ class Table:
         lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (head, *rows)]
         return "\n".join([*lines, *[f"{NUM_SHOWN} of {len(self):,}"] * (len(self) > NUM_SHOWN)])
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
         """The same as HTML."""
         return html_table(*self._lines(), len(self))
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
 
 def _cell(value: object) -> str:
@@ -133,7 +136,7 @@ class Duplicates:
         link = Markup('<p>{}: <a href="{}">the pairs to look at</a></p>').format(
             self._counts(), self.page
         )
-        return link + self.pairs._repr_html_()
+        return link + self.pairs.html()
 
 
 def find_duplicates(
@@ -172,7 +175,7 @@ class Labels:
 
     def _repr_html_(self) -> str:
         """The first images."""
-        return self.table._repr_html_()
+        return self.table.html()
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,7 @@ class FinishedRun:
         if "report" not in self.session.done:
             return escape(repr(self))
         link = Markup('<p><a href="{}">report</a></p>').format(self.report)
-        return self.accuracies._repr_html_() + link
+        return self.accuracies.html() + link
 
 
 def run_recipe(recipe: str | Path, *settings: Several, until: str = "report") -> FinishedRun:

@@ -77,7 +77,7 @@ class Job(Config):
         return self
 
     @property
-    def told_topk(self) -> int:
+    def shown_topk(self) -> int:
         """`topk`, or 1 where a class is always among so many."""
         return self.topk if self.topk < self.num_classes else 1
 

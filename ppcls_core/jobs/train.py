@@ -83,7 +83,7 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
     with world().together():
         images, *rest = _files_of(job, *splits)
         tested = rest[0] if rest else images.take([])
-        val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.told_topk)
+        val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.shown_topk)
         is_done = world().is_first and _is_done(job, images, val.images, log)
     if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
@@ -102,7 +102,7 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
             save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
 
     def tell(found: Accuracy) -> None:
-        shares = _shares(found.top1, found.topk, job.told_topk)
+        shares = _shares(found.top1, found.topk, job.shown_topk)
         log(f"valid {_listed(shares)}")
         if scalars is not None:
             scalars.add("valid", shares, step_log.step)
@@ -155,7 +155,7 @@ def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
         log(
             f"{record[0]}: the training tested at {own} pixels, {job.key('preprocess')} says {size}"
         )
-    data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.told_topk)
+    data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.shown_topk)
     return _measure(job, model, data, log, per_class)
 
 
@@ -165,7 +165,7 @@ def evaluate_student(
     """Accuracy on `images` of a student that the pipeline has exported; as `evaluate_job`."""
     assert student.weights, "a student's weights lie beside it"
     check_class_names(student.weights, images.classes)
-    workers, topk = len(os.sched_getaffinity(0)), student.job.told_topk
+    workers, topk = len(os.sched_getaffinity(0)), student.job.shown_topk
     data = EvalData(images, student.preprocess, workers, topk=topk)
     return _measure(student.job, student.network(), data, _of_first(log), per_class)
 
@@ -213,7 +213,7 @@ def _try_out(job: Job, log: Log) -> None:
     with tempfile.TemporaryDirectory() as name, _console(log, job) as monitor:
         images = noise_images(Path(name), config.batch_size, job.num_classes)
         objective = _objective(job.model_copy(update={"teacher": teacher}), images)
-        data = EvalData(images, job.preprocess, job.workers, topk=job.told_topk)
+        data = EvalData(images, job.preprocess, job.workers, topk=job.shown_topk)
         report = _step_log(job.model_copy(update={"log_every": 1}), 1, log, None)
         seed = seed_of(job.seed, "train")
         run = Run(images, data, config, seed, Path(name), monitor, on_step=report)
@@ -430,12 +430,12 @@ class _StepLog:
 def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None) -> _StepLog:
     """That of the job; a mixed image has two labels, so of mixed batches no accuracy is told."""
     assert job.learning
-    topk = None if job.learning.mix else job.told_topk
+    topk = None if job.learning.mix else job.shown_topk
     return _StepLog(steps_per_epoch, job.log_every, log, scalars, topk)
 
 
 def _tell_topk(job: Job, log: Log) -> None:
-    if "topk" in job.model_fields_set and job.told_topk != job.topk:
+    if "topk" in job.model_fields_set and job.shown_topk != job.topk:
         log(
             f"top{job.topk} is left out: it is always 1 with {counted(job.num_classes, 'class')} "
             f"({job.key('topk')})"
