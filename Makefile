@@ -38,6 +38,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## install the locked dependencies into .venv (GPU=cu126: for CUDA 12.6)
+	@echo 'next: $(BIN)/ssld run demo, or $(BIN)/ssld init FOLDER for photographs of yours'
 
 $(READY): $(LOCK) pyproject.toml $(if $(OTHER),another-build)
 	@echo '$(GPU)' | grep -Eqx '(cu[0-9]{3})?' || { echo "GPU: got $(GPU), expected such as cu126"; exit 2; }

@@ -336,8 +336,8 @@ def _print_results(session: Session) -> None:
         by_label = {row.label: row for row in rows}
         student, teacher = by_label.get(stage), by_label.get("teacher")
         if student and (loss := worse(student.gain, student.gain_range)):
-            weights = session.done["baseline"].path("model.pdparams")
-            console.print(f"\n[yellow]{loss}[/]; its weights: {weights}")
+            command = f"ppcls export {session.recipe.name} --baseline --out FOLDER"
+            console.print(f"\n[yellow]{loss}[/]; to have it: {command}")
         if student and teacher and (under := 100 * (teacher.top1 - student.top1)) >= FAR:
             console.print(
                 f"\n{stage} is {under:.1f} points under the teacher: a wider network "

@@ -48,7 +48,9 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def in_plain_words(record: logging.LogRecord) -> bool:
     """A filter: of Prefect's line about a state that is a success, what the state says; no line
-    about one that the log has told."""
+    about one that the log has told, nor that a flow begins, as its first stage says so."""
+    if record.getMessage().startswith("Beginning flow run "):
+        return False
     if found := _FINISHED.fullmatch(record.getMessage()):
         if found["message"] in _told:
             return False

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _SAMPLE, _ESTIMATE = "tasks.plan.sample", "tasks.plan.estimate"  # import Paddle
 BUSY = 0.2  # cores of others, from which on times by the clock are doubted
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_TIMES = {"hours": 1.0, "minutes": 60.0}  # an hour in units of time; else seconds
+_MANY = 100  # of a unit of time: with fewer in all, the figures of some stages would say nothing
 console = Console(emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -111,23 +113,24 @@ def print_plan(
 ) -> None:
     """Print the plan as a table, without its empty columns, and what the figures rest on; `last`
     has the seconds of each stage in the last run."""
-    names = ["images", "core hours", "GPU hours", "time", "memory", "read", "written", "network"]
+    total = [sum(getattr(row, name) for row in rows) for name in ("core_hours", "gpu_hours")]
+    (core, in_core), (gpu, in_gpu) = map(_unit, total)
+    names = ["images", f"core {core}", f"GPU {gpu}", "time", "memory", "read", "written", "network"]
     lines = [
         [
             row.stage,
             f"{row.images:,}" if row.images else "",
-            f"{row.core_hours:,.2f}",
-            f"{row.gpu_hours:,.1f} ({row.basis})" if row.basis else "",
+            f"{in_core * row.core_hours:,.1f}",
+            f"{in_gpu * row.gpu_hours:,.1f} ({row.basis})" if row.basis else "",
             duration(row.seconds),
             *(size(number) for number in (row.memory, row.disk_in, row.disk_out, row.network)),
             *([duration(last[row.stage]) if row.stage in last else ""] if last else []),
         ]
         for row in rows
     ]
-    total = [sum(getattr(row, name) for row in rows) for name in ("core_hours", "gpu_hours")]
     seconds = sum(row.seconds for row in rows)
     moved = (size(sum(getattr(row, n) for row in rows)) for n in ("disk_in", "disk_out", "network"))
-    hours = (f"{total[0]:,.2f}", f"{total[1]:,.1f}" if total[1] else "")
+    hours = (f"{in_core * total[0]:,.1f}", f"{in_gpu * total[1]:,.1f}" if total[1] else "")
     ran = [duration(sum(last.values()))] if last else []
     lines.append(["in all", "", *hours, duration(seconds), "", *moved, *ran])
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -144,6 +147,12 @@ def print_plan(
     console.print(table)
     for line in _notes(sample, machines, rows):
         console.print(f"- {line}", markup=False)
+
+
+def _unit(hours: float) -> tuple[str, float]:
+    """The largest unit of time of which so many hours are many, and how many make an hour."""
+    fitting = (each for each in _TIMES.items() if each[1] * hours >= _MANY)
+    return next(fitting, ("seconds", 3600.0))
 
 
 def _notes(sample: "Sample", machines: "Machines", rows: "Sequence[StagePlan]") -> Iterator[str]:

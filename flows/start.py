@@ -29,6 +29,9 @@ def init(
         ),
     ] = None,
     pool: Annotated[Path | None, typer.Option(help="A folder of unlabelled images.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the recipe; by default that of FOLDER.")
+    ] = None,
 ) -> None:
     """Look at a folder of photographs; write a data set and a recipe for it and this machine.
 
@@ -41,7 +44,7 @@ def init(
     ssld init my_photos
     ssld run my_photos
     """
-    files = files_of(folder, Path.cwd())
+    files = files_of(folder, Path.cwd(), name)
     found = inspect(folder, labels, _progress, files.list_of("val"))
     there = (pool, inspect_pool(pool, _progress)) if pool else None
     changes = write(found, there, files)

@@ -10,17 +10,32 @@ import pyarrow as pa
 import typer
 import yaml
 from rich.console import Console
+from rich.table import Table
 
 from data_catalog.base.words import counted, reason_in_words
-from data_catalog.recipes import MANIFEST, newest_result
+from data_catalog.recipes import MANIFEST, known_recipes, newest_result
 from ppcls_core.cli.common import tell
 from ppcls_core.inference.exported import is_exported
 from tasks.dag import STAGES
+from tasks.recipe import STUDENTS
 from tasks.run.counts import described, left_out, shown_counts
+from tasks.run.reasons import flat
 from tasks.run.source import source_hash
 from tasks.run.store import Result, Store
 from tasks.trace import Trail, damages, is_derived, outside, trail_of
 
+_KEY = {  # settings of each stage that say most of it
+    "data": ("data.labelled", "data.pool"),
+    "overlap": ("overlap.remove",),
+    "dedup": ("dedup.rule",),
+    "teacher": ("teacher.model.name", "teacher.train.mode", "teacher.onnx", "teacher.labels"),
+    "label": ("label.precision",),
+    "select": ("select.policy", "select.k"),
+    **{
+        name: ("student.name", *(f"{name}.{key}" for key in ("epochs", "image_size", "lr")))
+        for name in STUDENTS
+    },
+}
 LISTS = ("train.arrow", "teacher.arrow", "val.arrow", "pool.arrow", "kept.arrow")
 console = Console(emoji=False, highlight=False, soft_wrap=True, markup=False)
 
@@ -33,22 +48,26 @@ def trace(
             "the student that it exported last."
         ),
     ],
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="All settings, digests, versions and code, and what was left out."
+        ),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read all files of these stages; compare their sha256.")
     ] = False,
 ) -> None:
-    """Say which stages made a file: settings, code, data, image lists, and what was removed why."""
+    """Say which recipe and stages made a file, with their key settings and numbers of images."""
     store = Store.default()
     is_own = is_exported(file) or (file / MANIFEST).is_file()
     taken = "the folder of that name" if is_own else ""
     trail = trail_of(newest_result(str(file), "export", tell, taken) or file, store)
     done = {result.stage: result for result in trail.results}
-    for result in trail.results:
-        console.print(f"{result.stage}", style="bold")
-        for name, text in _about(result, done):
-            console.print(f"  {name:<10}{text}")
-        console.print()
-    _print_removed(trail)
+    if full:
+        _print_all(trail, done)
+    else:
+        _print_short(trail, done)
     _print_beside(trail)
     for stage in trail.missing:
         console.print(f"{stage}: its result is no longer in {store.root}", style="yellow")
@@ -58,6 +77,53 @@ def trace(
         )
     if verify and not _is_whole(trail):
         sys.exit(1)
+
+
+def _print_short(trail: Trail, done: Mapping[str, Result]) -> None:
+    """Print whose file it is, and a line a stage."""
+    made_by = trail.made_by
+    recipes = ", ".join(_recipes_of(made_by)) or "not known: of none here is this the newest result"
+    console.print(f"recipe: {recipes}")
+    console.print(f"result: {made_by.directory}")
+    console.print()
+    table = Table("stage", box=None, pad_edge=False, header_style="bold")
+    table.add_column("made")
+    table.add_column("seconds", justify="right")
+    for title in ("images", "settings"):
+        table.add_column(title, overflow="fold")
+    for result in trail.results:
+        made, seconds = result.record["finished"], f"{result.record['seconds']:,.1f}"
+        counts = described(shown_counts(result, done))
+        table.add_row(result.stage, made, seconds, counts, _key_settings(result))
+    console.print(table)
+    console.print("--full tells all settings, digests, versions, and what was left out why")
+
+
+def _recipes_of(result: Result) -> Iterator[str]:
+    """The recipes that have run here and whose newest result of its stage this is."""
+    store = Store.default()
+    for recipe in known_recipes():
+        if store.last(recipe).get(result.stage) == result.key:
+            yield recipe
+
+
+def _key_settings(result: Result) -> str:
+    settings = flat(result.settings)
+    found = {
+        name.removeprefix(f"{result.stage}."): settings.get(name)
+        for name in _KEY.get(result.stage, ())
+    }
+    return ", ".join(f"{name}={value}" for name, value in found.items() if value is not None)
+
+
+def _print_all(trail: Trail, done: Mapping[str, Result]) -> None:
+    """Print all that is known of each stage, and what was left out."""
+    for result in trail.results:
+        console.print(f"{result.stage}", style="bold")
+        for name, text in _about(result, done):
+            console.print(f"  {name:<10}{text}")
+        console.print()
+    _print_removed(trail)
 
 
 def _about(result: Result, done: Mapping[str, Result]) -> Iterator[tuple[str, str]]:

@@ -77,12 +77,52 @@ def _flat(given: Iterable[Several], what: str) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, repr=False)
+class Table:
+    """A table that prints its first rows, `shown` of its columns or all; table["column"] is one of
+    them. `arrow` is the Arrow table, so `arrow.to_pandas()` the data frame."""
+
+    arrow: pa.Table
+    shown: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.arrow)
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self.arrow[column]
+
+    def _lines(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows as they are shown."""
+        head = list(self.shown or self.arrow.column_names)
+        rows = self.arrow.select(head).slice(0, NUM_SHOWN).to_pylist()
+        return head, [[_cell(row[name]) for name in head] for row in rows]
+
+    def __repr__(self) -> str:
+        head, rows = self._lines()
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (head, *rows)]
+        return "\n".join([*lines, *[f"{NUM_SHOWN} of {len(self):,}"] * (len(self) > NUM_SHOWN)])
+
+    def html(self) -> str:
+        """The same as HTML."""
+        return html_table(*self._lines(), len(self))
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_cell, value))
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Duplicates:
     """Images that show another image: `pairs` as in pairs.parquet (pool_id, val_id, channel, score
     ...), `page` to look at them, `result` with all counts."""
 
-    pairs: pa.Table
+    pairs: Table
     page: Path
     result: SearchResult
 
@@ -94,12 +134,10 @@ class Duplicates:
 
     def _repr_html_(self) -> str:
         """Counts, a link to the page and the first pairs."""
-        columns = ["pool_id", "val_id", "channel", "score"]
-        rows = zip(*(self.pairs[name].to_pylist() for name in columns), strict=True)
         link = Markup('<p>{}: <a href="{}">the pairs to look at</a></p>').format(
             self._counts(), self.page
         )
-        return link + html_table(columns, rows, len(self.pairs))
+        return link + self.pairs.html()
 
 
 def find_duplicates(
@@ -116,7 +154,9 @@ def find_duplicates(
     folder, other = Path(out), None if against is None else Path(against)
     with bars() as monitor:
         result = search_given(Path(pool), other, folder, config, monitor)
-    return Duplicates(pq.read_table(folder / "pairs.parquet"), folder / PAGE, result)
+    columns = ("pool_id", "val_id", "channel", "score")
+    pairs = Table(pq.read_table(folder / "pairs.parquet"), columns)
+    return Duplicates(pairs, folder / PAGE, result)
 
 
 @dataclass(frozen=True)
@@ -124,7 +164,7 @@ class Labels:
     """Soft labels: `table` has image, class, probability and reason (why an image has none),
     `probabilities` is float32 [N, C], NaN in the rows that have a reason."""
 
-    table: pa.Table
+    table: Table
     probabilities: np.ndarray
     classes: tuple[str, ...]
 
@@ -136,9 +176,7 @@ class Labels:
 
     def _repr_html_(self) -> str:
         """The first images."""
-        names = self.table.column_names
-        rows = zip(*(self.table[name].to_pylist() for name in names), strict=True)
-        return html_table(names, rows, len(self.table))
+        return self.table.html()
 
 
 @dataclass(frozen=True)
@@ -207,7 +245,7 @@ class Model:
                 "reason": [reason_in_words(row.reason) for row in rows],
             }
         )
-        return Labels(table, shares, self.classes)
+        return Labels(Table(table), shares, self.classes)
 
     def _rows(self, given: Given | list[Picture]) -> list[Row]:
         rows, workers = list[Row](), len(os.sched_getaffinity(0))
@@ -262,7 +300,7 @@ class FinishedRun:
         return open_model(self.session.done["export"].directory)
 
     @property
-    def accuracies(self) -> pa.Table:
+    def accuracies(self) -> Table:
         """model, top-1 in percent, gain over the baseline and its 95 % interval in points."""
         rows = resolve_name("tasks.stages.report:accuracies")(self.session.done["evaluate"])
         columns = {
@@ -271,31 +309,23 @@ class FinishedRun:
             "gain_points": [row.gain for row in rows],
             "interval_points": [list(row.gain_range) or None for row in rows],
         }
-        return pa.table(columns)
+        return Table(pa.table(columns))
 
     def __repr__(self) -> str:
         name, done = self.session.recipe.name, self.session.done
         if "report" not in done:
             return f"{name}: {', '.join(done)} are done"
-        shown = (f"{r['model']} {r['top1_percent']:.1f} %" for r in self.accuracies.to_pylist())
+        shown = (
+            f"{r['model']} {r['top1_percent']:.1f} %" for r in self.accuracies.arrow.to_pylist()
+        )
         return f"{name}: top-1 {', '.join(shown)}; report: {self.report}"
 
     def _repr_html_(self) -> str:
         """The accuracies and a link to the report."""
         if "report" not in self.session.done:
             return escape(repr(self))
-        rows = [
-            (
-                row["model"],
-                f"{row['top1_percent']:.1f} %",
-                "" if row["gain_points"] is None else f"{row['gain_points']:+.1f}",
-                " to ".join(f"{points:+.1f}" for points in row["interval_points"] or ()),
-            )
-            for row in self.accuracies.to_pylist()
-        ]
-        head = ("model", "top-1", "gain, points", "95 % interval")
         link = Markup('<p><a href="{}">report</a></p>').format(self.report)
-        return html_table(head, rows, len(rows)) + link
+        return self.accuracies.html() + link
 
 
 def run_recipe(recipe: str | Path, *settings: Several, until: str = "report") -> FinishedRun:

@@ -172,7 +172,7 @@ def _check_repeated(paths: pa.ChunkedArray, source: Path, lines: np.ndarray) -> 
         path = paths[row].as_py()
         if path in seen:
             raise UserError(
-                f"{source}:{lines[row]}: '{text_of(path)}' stands also in line "
+                f"{source}:{lines[row]}: '{text_of(path)}' is also in line "
                 f"{source}:{lines[seen[path]]}; keep one"
             )
         seen[path] = row

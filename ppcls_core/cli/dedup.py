@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated
 
+import pyarrow.parquet as pq
 import typer
 
 from data_catalog.base.config import UserError, override, parse
@@ -31,6 +32,7 @@ from ppcls_core.dedup.result.write import SearchResult
 from ppcls_core.dedup.run import find_duplicates
 from ppcls_core.dedup.search import (
     INDEX,
+    JUDGED,
     LIST,
     RECORD,
     Search,
@@ -166,6 +168,8 @@ def _review(given: Path) -> None:
     if (folder / MANIFEST).exists():
         return _review_stage(folder.resolve(), str(given) if of_recipe else "RECIPE")
     search, searched = _reopened(folder)
+    if _has_no_pairs(folder):
+        return None
     with reserved(search, searched, log):
         then = f"removed.json and the other files of {folder} then follow what was judged"
         resolve_name(_PAGE)(search, folder / REVIEWED, AfterReview(_REMOVED, then), log)
@@ -178,6 +182,8 @@ def _review(given: Path) -> None:
 def _review_stage(folder: Path, recipe: str) -> None:
     """Show the pairs of the folder of a stage of `recipe`, which stays as it is, until a signal."""
     search, file = stage_search(folder), Path(REVIEWED).absolute()
+    if _has_no_pairs(folder):
+        return
     kept = f"decisions go to {file}"
     steps = (
         f"in the recipe:  dedup: {{reviewed: {file}}}",
@@ -207,6 +213,14 @@ def _review_stage(folder: Path, recipe: str) -> None:
         log(f"next, {steps[0]}")
         for step in steps[1:]:
             log(f"{'':6}{step}")
+
+
+def _has_no_pairs(folder: Path) -> bool:
+    """Whether the search that left `folder` has nothing to be judged, which is told."""
+    if any(pq.read_metadata(folder / f"{name}.parquet").num_rows for name in JUDGED):
+        return False
+    log(f"{folder}: no pair was found, nor nearly found: there is nothing to judge")
+    return True
 
 
 def _reopened(folder: Path) -> tuple[Search, list[Path]]:

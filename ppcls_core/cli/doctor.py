@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,15 +31,18 @@ def doctor(
     The CPU and the first GPU, if there is one, are compared; the exit status is 1 where something
     that is there fails.
     """
+    begun = time.monotonic()
     _describe(start_paddle(None))
     module = late("ppcls_core.jobs.doctor")
-    found = module.devices(gpu)
+    found, started = module.devices(gpu), time.monotonic()
     rows: list[tuple[str, list[Cell]]] = []
     with console.status("trying ...") as status:
         for title, cells in module.examine(found):
             rows.append((title, cells))
             status.update(f"tried: {title}")
     console.print(_table(list(found), rows))
+    start, trials = started - begun, time.monotonic() - started
+    log(f"in all {start + trials:.1f} s: {start:.1f} to start, {trials:.1f} for the trials")
     failed = [
         f"{device}, {title}: {cell.detail}"
         for title, cells in rows

@@ -55,11 +55,15 @@ class ModelOptions:
         list[str] | None,
         typer.Option(*OVERRIDE, help="num_classes=10, or any a.b=value of the YAML file."),
     ] = None
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Of a recipe: its student trained on labels alone."),
+    ] = False
 
     def find(self) -> Trained:
         """The model. Raises UserError, as `find_student` and `find_trained` do."""
         settings = tuple(self.overrides or ())
-        choice = Choice(self.weights, self.classes, self.size, settings)
+        choice = Choice(self.weights, self.classes, self.size, settings, self.baseline)
         return find_student(self.model, choice, tell) or find_trained(self.model, choice)
 
 
@@ -76,6 +80,7 @@ def export(
     ppcls export resnet.yaml --weights best.pdparams --out exported
     ppcls export ResNet50_vd_ssld --out exported
     ppcls export my_recipe.yaml --out exported --onnx
+    ppcls export my_recipe.yaml --baseline --out exported
     """
     trained = model.find()
     check_folder(out, (*sidecar.FILES, sidecar.ONNX), trained.weights)

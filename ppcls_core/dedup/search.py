@@ -40,10 +40,11 @@ from ppcls_core.runtime.cluster import LOCAL
 SHARDS, INDEX, RECORD, LOCK = "shards", "index", "search.json", ".lock"
 POOL = ".pool.arrow"  # the pool for the hosts of a cluster, while they search
 LIST = "removed.json"  # the last file of a search
-TABLES = ("pairs", "refused", "rejected", "weak", "kept", "canaries", "gallery")
+JUDGED = ("pairs", "refused")  # tables of the pairs that a person may judge
+KINDS = (*JUDGED, "rejected", "weak")  # tables of a shard
+TABLES = (*KINDS, "kept", "canaries", "gallery")
 VAL_TABLES = ("val_rejected", "val_weak")
 TEXTS = ("pairs.csv", "kept.txt", "rejected.csv")
-KINDS = ("pairs", "refused", "rejected", "weak")  # tables of a shard
 
 
 @dataclass(frozen=True)

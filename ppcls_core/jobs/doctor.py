@@ -131,21 +131,24 @@ class _Host:
 def _tried(trial: "Trial", host: _Host, wanted: Callable[[Call], np.ndarray]) -> Cell:
     start = time.monotonic()
     try:
-        got = host.ask(trial.call)
-        seconds = time.monotonic() - start
-        off = deviation(got, wanted(trial.wanted))
+        off = deviation(host.ask(trial.call), wanted(trial.wanted))
     except Absent as reason:
         return Cell("-", str(reason))
     except Exception as error:  # noqa: BLE001 - whatever a library does there
         return Cell("fails", reason_of(error))
     if not off <= trial.tolerance:
         return Cell("fails", f"off by {off:.1e} of the CPU's, {trial.tolerance:.0e} is allowed")
-    return Cell("works", f"{seconds:.1f} s" + (f", off by {off:.0e}" if off else ""))
+    return _worked(start, f", off by {off:.0e}" * (off > 0))
+
+
+def _worked(start: float, more: str) -> Cell:
+    """A cell with the seconds since `start`, so that those of a table add up."""
+    return Cell("works", f"{time.monotonic() - start:.1f} s{more}")
 
 
 def _two(title: str, log: Path) -> Cell:
     """Two processes that exchange their numbers: over NCCL, or without a GPU over gloo."""
-    num = num_gpus()
+    num, start = num_gpus(), time.monotonic()
     if title != "CPU" and num < 2:
         return Cell("-", "needs two GPUs")
     if title == "CPU" and num:
@@ -165,7 +168,7 @@ def _two(title: str, log: Path) -> Cell:
         return Cell("fails", reason_of(error))
     if [values.tolist() for values in sums] != 2 * [[1.0, 1.0]]:
         return Cell("fails", f"their sums are {sums}")
-    return Cell("works", "NCCL" if num else "gloo")
+    return _worked(start, ", NCCL" if num else ", gloo")
 
 
 def start() -> Callable[[Call, Parent], np.ndarray]:

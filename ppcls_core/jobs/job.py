@@ -77,6 +77,11 @@ class Job(Config):
         return self
 
     @property
+    def shown_topk(self) -> int:
+        """`topk`, or 1 where a class is always among so many."""
+        return self.topk if self.topk < self.num_classes else 1
+
+    @property
     def learning(self) -> LabelTraining | DistillTraining | None:
         """How the model learns."""
         return self.training or self.distill

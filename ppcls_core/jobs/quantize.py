@@ -32,6 +32,7 @@ from ppcls_core.engine.schedules import CosineWarmup
 from ppcls_core.inference.export import export
 from ppcls_core.inference.inputs import given_images
 from ppcls_core.inference.int8 import AWARE, COMPARED, lacks_vnni
+from ppcls_core.inference.predictor import has_fast_bf16
 from ppcls_core.inference.quantize import Calibration, quantize, read_calibration
 from ppcls_core.inference.variants import Compared, compare, variants_of
 from ppcls_core.jobs.job import Job
@@ -78,6 +79,8 @@ def _run(asked: Quantization, monitor: Monitor) -> list[Compared]:
             "this processor has no VNNI: int8 is less exact here than on one that has, as sums of "
             "products are cut off at 16 bits; the accuracies below are of this processor"
         )
+    if not has_fast_bf16(on_gpu=False):
+        monitor.note("bf16 is not compared: this processor does not compute in it")
     aware = asked.out / AWARE if asked.epochs else None
     models = {asked.out: trained.network()}
     if aware and asked.epochs:

@@ -83,7 +83,7 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
     with world().together():
         images, *rest = _files_of(job, *splits)
         tested = rest[0] if rest else images.take([])
-        val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.topk)
+        val = EvalData(tested, job.preprocess, job.workers, job.max_lost, job.shown_topk)
         is_done = world().is_first and _is_done(job, images, val.images, log)
     if any(world().any(is_done)):  # all return, or none
         log(f"trained already: {job.folder}")
@@ -102,7 +102,7 @@ def _train(job: Job, log: Log, supervisor: Supervisor | None) -> Path:
             save_state(job.folder / str(epoch) / "ppcls.pdparams", state_of(model))
 
     def tell(found: Accuracy) -> None:
-        shares = _shares(found.top1, found.topk, job.topk)
+        shares = _shares(found.top1, found.topk, job.shown_topk)
         log(f"valid {_listed(shares)}")
         if scalars is not None:
             scalars.add("valid", shares, step_log.step)
@@ -129,7 +129,7 @@ def evaluate_job(job: Job, log: Log, per_class: Path | None = None) -> Accuracy:
     """Accuracy of the job's weights on its validation images, logged by the first process.
 
     That of each class goes to the CSV file `per_class`: class, its name if there is one,
-    num_images, top1 and, with `topk` 5, top5; the shares are empty without images.
+    num_images, top1 and, with `topk` 5 of more classes, top5; the shares are empty without images.
 
     Raises UserError, which calls settings as the user's file does: no weights, or they are for
     other classes; too few images can be read.
@@ -155,7 +155,7 @@ def _evaluate(job: Job, log: Log, per_class: Path | None) -> Accuracy:
         log(
             f"{record[0]}: the training tested at {own} pixels, {job.key('preprocess')} says {size}"
         )
-    data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.topk)
+    data = EvalData(images, job.preprocess, job.workers, job.max_lost, job.shown_topk)
     return _measure(job, model, data, log, per_class)
 
 
@@ -165,7 +165,8 @@ def evaluate_student(
     """Accuracy on `images` of a student that the pipeline has exported; as `evaluate_job`."""
     assert student.weights, "a student's weights lie beside it"
     check_class_names(student.weights, images.classes)
-    data = EvalData(images, student.preprocess, len(os.sched_getaffinity(0)))
+    workers, topk = len(os.sched_getaffinity(0)), student.job.shown_topk
+    data = EvalData(images, student.preprocess, workers, topk=topk)
     return _measure(student.job, student.network(), data, _of_first(log), per_class)
 
 
@@ -212,8 +213,9 @@ def _try_out(job: Job, log: Log) -> None:
     with tempfile.TemporaryDirectory() as name, _console(log, job) as monitor:
         images = noise_images(Path(name), config.batch_size, job.num_classes)
         objective = _objective(job.model_copy(update={"teacher": teacher}), images)
-        data, seed = EvalData(images, job.preprocess, job.workers), seed_of(job.seed, "train")
+        data = EvalData(images, job.preprocess, job.workers, topk=job.shown_topk)
         report = _step_log(job.model_copy(update={"log_every": 1}), 1, log, None)
+        seed = seed_of(job.seed, "train")
         run = Run(images, data, config, seed, Path(name), monitor, on_step=report)
         trainer = trainer_of(model, objective, run)
         trainer.step(trainer.remaining_batches())
@@ -428,14 +430,14 @@ class _StepLog:
 def _step_log(job: Job, steps_per_epoch: int, log: Log, scalars: _Scalars | None) -> _StepLog:
     """That of the job; a mixed image has two labels, so of mixed batches no accuracy is told."""
     assert job.learning
-    topk = None if job.learning.mix else job.topk
+    topk = None if job.learning.mix else job.shown_topk
     return _StepLog(steps_per_epoch, job.log_every, log, scalars, topk)
 
 
 def _tell_topk(job: Job, log: Log) -> None:
-    if job.topk >= job.num_classes:
+    if "topk" in job.model_fields_set and job.shown_topk != job.topk:
         log(
-            f"top{job.topk} is always 1 with {counted(job.num_classes, 'class')} "
+            f"top{job.topk} is left out: it is always 1 with {counted(job.num_classes, 'class')} "
             f"({job.key('topk')})"
         )
 

@@ -16,8 +16,9 @@ from data_catalog.base.files import read_json
 from data_catalog.base.words import counted
 from data_catalog.images.classes import read_classes
 from data_catalog.published import published_weights
-from data_catalog.recipes import MANIFEST, near_recipe, newest_result
+from data_catalog.recipes import MANIFEST, near_recipe, newest_images, newest_result
 from ppcls_core.data.transforms import Preprocess
+from ppcls_core.engine.config import LabelTraining
 from ppcls_core.inference.sidecar import SIDECAR, Sidecar, read_sidecar
 from ppcls_core.jobs.job import MAX_SIDE, Job, load_job, recorded
 from ppcls_core.jobs.paddleclas.recipes import is_recipe
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ppcls_core.models.networks.layers import Network
 
 STUDENT = "student.pdparams"  # the weights beside a student that the pipeline has exported
+BASELINE = "model.pdparams"  # the weights in the folder of a training of the pipeline
 _Record = tuple[Path, Job] | None  # as `recorded` finds it beside the weights
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Choice:
     classes: Path | None = None
     size: int | None = None
     settings: tuple[str, ...] = ()
+    baseline: bool = False  # of a recipe, the student that was trained on labels alone
 
 
 class Trained(Config):
@@ -73,26 +76,38 @@ class Trained(Config):
 
 
 def find_student(given: str, choice: Choice, note: Callable[[str], None]) -> Trained | None:
-    """The student that the recipe `given` of the pipeline exported last; None where that is no
-    recipe, or a model is called so (of which `note` is told). Raises UserError: as `newest_result`,
-    or settings, which a student that is made does not take."""
+    """The student that the recipe `given` of the pipeline exported last, or its `choice.baseline`;
+    None where that is no recipe, or a model is called so (of which `note` is told). Raises
+    UserError: as `newest_result`, or settings, which a student that is made does not take; no
+    recipe, which alone has a baseline."""
     taken = "the model of that name" if is_recipe(given) or given in _models() else ""
-    folder = newest_result(given, "export", note, taken)
+    folder = newest_result(given, "baseline" if choice.baseline else "export", note, taken)
     if folder is None:
+        if choice.baseline:
+            raise UserError(
+                f"--baseline: got {given}, expected a recipe of `ssld run`, which has one"
+            )
         return None
     if choice.settings:
         raise UserError(
             f"{given}: is a recipe, whose student is made; give {choice.settings[0]} to `ssld run`"
         )
-    sidecar, manifest = read_sidecar(folder / SIDECAR), read_json(folder / MANIFEST)
-    names = _class_names(choice, len(sidecar.classes))
-    fields = {"model": manifest["settings"]["student"], "num_classes": len(sidecar.classes)}
-    job = parse(Job, fields, str(folder / MANIFEST))
-    preprocess = _of_size(job.model, sidecar.preprocess, choice.size)
+    settings, where = read_json(folder / MANIFEST)["settings"], str(folder / MANIFEST)
+    if choice.baseline:
+        images = newest_images(given, "train")
+        assert images, "a recipe with a result has read some"
+        training = parse(LabelTraining, settings["baseline"], where)
+        file, classes, preprocess = BASELINE, images.classes, training.preprocess
+    else:
+        sidecar = read_sidecar(folder / SIDECAR)
+        file, classes, preprocess = STUDENT, sidecar.classes, sidecar.preprocess
+    names = _class_names(choice, len(classes))
+    job = parse(Job, {"model": settings["student"], "num_classes": len(classes)}, where)
+    preprocess = _of_size(job.model, preprocess, choice.size)
     return Trained(
         job=job.model_copy(update={"preprocess": preprocess}),
-        weights=choice.weights or folder / STUDENT,
-        classes=names or sidecar.classes,
+        weights=choice.weights or folder / file,
+        classes=names or classes,
         recipe=given,
     )
 

@@ -35,14 +35,22 @@ def confusion_chart(answers: Answers) -> bytes:
         from matplotlib.colors import LinearSegmentedColormap
 
         shades = LinearSegmentedColormap.from_list("", [BACKGROUND, stage_colour("distil")])
-        figure = new_figure(9.6, 1.3 + 0.26 * max(num, 4))
-        axes = figure.add_axes((0.2, 0.06, 0.78, 0.94 - 0.9 / figure.get_figheight()))
+        names = [shorten(name, 22) for name in answers.classes]
+        # In inches, since words keep their size whatever the number of classes is: those over the
+        # columns are slanted, and reach up and beyond the last one.
+        longest, width, cells = max(map(len, names)), 9.6, 0.26 * max(num, 4)
+        left, bottom, top = 1.92, 0.28, 0.25 + 0.04 * longest
+        right = max(0.2, 0.055 * longest - 3.5 / num)
+        height = bottom + cells + top
+        figure = new_figure(width, height)
+        axes = figure.add_axes(
+            (left / width, bottom / height, 1 - (left + right) / width, cells / height)
+        )
         axes.pcolormesh(shares, cmap=shades, vmin=0, vmax=1, edgecolors=RULE, linewidth=0.5)
         for row, column in zip(*np.nonzero(found), strict=True):
             colour = BACKGROUND if shares[row, column] > 0.5 else INK
             place = (column + 0.5, row + 0.5)
             axes.text(*place, f"{found[row, column]:,}", color=colour, ha="center", va="center")
-        names = [shorten(name, 22) for name in answers.classes]
         plain_axes(axes, ())
         axes.invert_yaxis()
         axes.xaxis.tick_top()

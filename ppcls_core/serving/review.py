@@ -28,7 +28,7 @@ from ppcls_core.dedup.decisions import (
 )
 from ppcls_core.dedup.match.pairs import FOUND
 from ppcls_core.dedup.result.gallery import DOUBTED
-from ppcls_core.dedup.search import Search
+from ppcls_core.dedup.search import JUDGED, Search
 from ppcls_core.report.figures import jpeg, thumbnail
 from ppcls_core.serving.access import Access, access_to
 from ppcls_core.serving.guard import Guard
@@ -89,7 +89,7 @@ def pairs_to_judge(folder: Path) -> pa.Table:
     The channels, whose margins are on different scales, take turns, as do the two sides of the
     rule. Files that are equal come last.
     """
-    tables = [pq.read_table(folder / f"{n}.parquet", columns=FOUND.names) for n in _KINDS]
+    tables = [pq.read_table(folder / f"{n}.parquet", columns=FOUND.names) for n in JUDGED]
     pairs = pa.concat_tables(tables)
     first: dict[frozenset[str], int] = {}
     contents = (pairs[name].to_pylist() for name in ("pool_sha256", "val_sha256"))
@@ -104,9 +104,6 @@ def pairs_to_judge(folder: Path) -> pa.Table:
         nearest = rows[np.argsort(np.abs(margins[rows]), kind="stable")]
         turns[nearest] = 2 * len(DOUBTED) * np.arange(len(rows)) + place
     return pairs.take(pa.array(np.argsort(turns, kind="stable")))
-
-
-_KINDS = ("pairs", "refused")
 
 
 class ReviewService:

@@ -120,7 +120,7 @@ def _init_again(recipe: Recipe) -> str:
     """What mends lists that `ssld init` wrote, of images that are not there any more."""
     at = Path(recipe.data.labelled).parent
     if photos := (read_json(at / INIT) or {}).get("folder"):
-        command = f"ssld init {shlex.quote(photos)}"
+        command = f"ssld init {shlex.quote(photos)} --name {at.name.removesuffix('_data')}"
         return f"; if images were moved or renamed, `{command}` in {at.parent} lists them anew"
     return ""
 

@@ -20,7 +20,7 @@ NAMES = (
     *("data.yaml", "pool.yaml", "train.txt", "val.txt", "pool.txt"),
     *(CLASSES, "left_out.csv"),
 )  # of the files in the folder NAME_data
-_REMEDY = "remove or rename it, or start in another folder"
+_REMEDY = "remove or rename it, start in another folder, or give a --name"
 NUM_SHOWN = 5  # classes that a message names
 
 
@@ -57,13 +57,15 @@ class Files:
         return set(read_classes(path)) if path.exists() else set()
 
 
-def files_of(folder: Path, where: Path) -> Files:
-    """The files of a recipe for `folder`, in the folder `where`.
+def files_of(folder: Path, where: Path, name: str | None = None) -> Files:
+    """The files of a recipe for `folder`, in the folder `where`; it is called as the folder is, or
+    `name`.
 
-    Raises UserError: some are there that are not `ssld init`'s, or of another folder, or a list
-    has been edited, which would be lost; an edited recipe is no obstacle, as `write` keeps it.
+    Raises UserError: a name that cannot be one; some are there that are not `ssld init`'s, or of
+    another folder, or a list has been edited, which would be lost; an edited recipe is no obstacle,
+    as `write` keeps it.
     """
-    name = recipe_name(folder)
+    name = recipe_name(folder, name)
     files = Files(folder.resolve(), where / f"{name}.yaml", where / f"{name}_data")
     record = read_json(files.data / INIT) or {}
     if record and record["folder"] != str(files.folder):

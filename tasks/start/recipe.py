@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_catalog.base.config import UserError
 from data_catalog.base.words import counted
 from data_catalog.published import published_weights
 from ppcls_core.models.weights.files import published_here
@@ -62,10 +63,23 @@ def teacher_at_hand(size: Size) -> str | None:
     return best.name
 
 
-def recipe_name(folder: Path) -> str:
-    """A name for a recipe: that of the folder, with what no name may hold as `_`."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.resolve().name).strip("._")
-    return name or "my_data"
+def recipe_name(folder: Path, given: str | None) -> str:
+    """A name for a recipe: the one `given`, else that of the folder, with what no name may hold as
+    `_`. Raises UserError: what is given cannot be one."""
+    name = _clean(folder.resolve().name) or "my_data"
+    if given is None:
+        return name
+    given = given.removesuffix(".yaml")
+    if given != _clean(given) or not given:
+        raise UserError(
+            f"--name: got '{given}', expected letters, digits, '-', '_' and '.', such as "
+            f"'{_clean(given) or name}'"
+        )
+    return given
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
 
 
 def _shard_size(num: int) -> int:

@@ -115,7 +115,7 @@ def test_a_pools_labels_are_not_used(root):
 @pytest.mark.parametrize("again", ["img//0.jpg", "img/./0.jpg", "img/../img/0.jpg"])
 def test_one_file_by_two_spellings_is_named_twice(root, again):
     (root / "train.txt").write_text(f"img/0.jpg 0\n{again} 1\n")
-    assert "train.txt:2: 'img/0.jpg' stands also in line" in mistake(root, train="train.txt")
+    assert "train.txt:2: 'img/0.jpg' is also in line" in mistake(root, train="train.txt")
 
 
 def test_typo_in_a_label_makes_no_million_classes(root):

@@ -66,6 +66,12 @@ def test_success_is_told_without_the_words_of_prefect(said: str, told: str) -> N
     assert record.getMessage() == told
 
 
+def test_that_a_flow_begins_is_no_news() -> None:
+    said = "Beginning flow run 'demo' for flow 'ssld'"
+    record = logging.LogRecord("prefect.flow_runs", logging.INFO, "", 0, said, (), None)
+    assert not in_plain_words(record)
+
+
 @pytest.mark.parametrize(("said", "shown"), [("View at http://a/b", False), ("starts", True)])
 def test_a_server_without_a_dashboard_is_not_linked(said: str, shown: bool) -> None:
     record = logging.LogRecord("prefect.flow_runs", logging.INFO, "", 0, said, (), None)

@@ -23,6 +23,7 @@ from ppcls_core.dedup.search import Search
 from ppcls_core.inference.sidecar import FILES, SIDECAR, read_sidecar
 from ppcls_core.runtime.monitor import Monitor
 from ppcls_core.runtime.shards import ShardJob, run_shards
+from tasks.recipe import load_recipe
 from tasks.run.store import Result, Store
 from tasks.trace import trail_of
 from tests.conftest import TINY
@@ -79,6 +80,22 @@ def test_it_is_exported_and_classifies(done: dict[str, Result], ppcls: Ppcls) ->
     told = ppcls("py-infer", "tiny", "photos/one.jpg", "--format", "json", "-k", "3")
     assert json.loads(told.stdout)["predictions"] == rows[0]["predictions"]
     assert "the exported model of that name is taken" in told.stderr
+
+
+def test_its_baseline_is_exported(done: dict[str, Result], ppcls: Ppcls) -> None:
+    told = ppcls("export", "tiny", "--baseline", "--out", "exported")
+    assert told.returncode == 0, told.stderr
+    ours, best = read_sidecar(Path("exported") / SIDECAR), done["export"].path(SIDECAR)
+    assert ours.classes == read_sidecar(best).classes
+    assert ours.preprocess.size == load_recipe(str(TINY)).baseline.image_size
+    weights = "inference.pdiparams"
+    assert Path("exported", weights).read_bytes() != done["export"].path(weights).read_bytes()
+    write_jpeg(Path("one.jpg"), 1, 80, 90)
+    told = ppcls("infer", "tiny", "one.jpg", "--baseline", "--format", "json")
+    assert told.returncode == 0, told.stderr
+    told = ppcls("export", "ResNet50_vd", "--baseline", "--out", "other")
+    assert told.returncode == 2
+    assert "--baseline: got ResNet50_vd, expected a recipe of `ssld run`" in told.stderr
 
 
 @pytest.mark.slow

@@ -62,7 +62,16 @@ def test_the_table_fits_a_terminal(
     assert [line.split()[0] for line in lines[: len(STAGES)]] == list(STAGES)
     assert heads.split()[-2:] == ["last", "run"]
     assert "GPU" not in heads  # nothing stands there
+    assert "core seconds" in heads
     assert title == sample.whole_recipe.name
+
+
+@pytest.mark.parametrize(
+    ("hours", "unit"),
+    [(0.0, "seconds"), (0.19, "seconds"), (2, "minutes"), (99.9, "minutes"), (830.9, "hours")],
+)
+def test_the_unit_of_a_plan_says_something_of_each_stage(hours: float, unit: str) -> None:
+    assert planning._unit(hours) == (unit, {"seconds": 3600, "minutes": 60, "hours": 1}[unit])
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import read_json, sha256_file, write_json
@@ -179,7 +180,7 @@ def test_a_list_is_told_with_its_own_number_of_images(
 ) -> None:
     monkeypatch.setenv("SSLD_HOME", str(finished.parent))
     monkeypatch.setattr(Store, "default", lambda: Store(finished))
-    trace(folder_of(finished, "report"))
+    trace(folder_of(finished, "report"), full=True)
     lists = re.findall(r"images +(\S+) \((\S+) images?\): sha256 (\w+)", capsys.readouterr().out)
     rows = {
         sha256_file(path): pa.ipc.open_file(str(path)).read_all().num_rows
@@ -188,6 +189,30 @@ def test_a_list_is_told_with_its_own_number_of_images(
     assert {name for name, *_ in lists} >= {"train.arrow", "val.arrow", "kept.arrow"}
     for _, number, digest in lists:
         assert int(number.replace(",", "")) == rows[digest]
+
+
+def test_the_recipe_and_a_line_a_stage_are_told_first(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSLD_HOME", str(finished.parent))
+    monkeypatch.setattr("flows.tracing.console", Console(width=500))
+    monkeypatch.setattr(Store, "default", lambda: Store(finished))
+    trace(folder_of(finished, "export"))
+    first, second, _, _, *lines = capsys.readouterr().out.splitlines()
+    assert first == "recipe: not known: of none here is this the newest result"  # no file has run
+    assert second == f"result: {folder_of(finished, 'export')}"
+    *rows, last = lines
+    assert [row.split()[0] for row in rows] == stages_to("export")
+    assert "--full" in last
+    told = dict(zip(stages_to("export"), rows, strict=True))
+    assert "student.name=ResNet18_vd, epochs=" in told["distill"]
+    assert re.search(r"\d in, .*rule=balanced", told["dedup"])
+    key = read_json(folder_of(finished, "export") / MANIFEST)["key"]
+    monkeypatch.setattr("flows.tracing.known_recipes", lambda: {"mine": Path(), "other": Path()})
+    keys = {"mine": {"export": key}}
+    monkeypatch.setattr(Store, "last", lambda _, recipe: keys.get(recipe, {}))
+    trace(folder_of(finished, "export"))
+    assert capsys.readouterr().out.startswith("recipe: mine\n")
 
 
 @pytest.mark.parametrize(

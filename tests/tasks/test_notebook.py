@@ -15,6 +15,7 @@ from tasks.notebook import (
     FinishedRun,
     Guesses,
     Labels,
+    Table,
     find_duplicates,
     html_table,
     open_model,
@@ -99,12 +100,33 @@ def test_duplicates_are_a_table(tmp_path: Path) -> None:
 
 def test_objects_print_as_a_line(tmp_path: Path) -> None:
     table = pa.table({"image": ["a", "b"], "class": ["x", None], "reason": ["", "not_an_image"]})
-    labels = Labels(table, np.zeros((2, 3), np.float32), ("x", "y", "z"))
+    labels = Labels(Table(table), np.zeros((2, 3), np.float32), ("x", "y", "z"))
     assert repr(labels) == (
         "soft labels of 2 images, 3 classes; 1 without, for the reason in `table`"
     )
     guesses = Guesses("a.jpg", [Guess(0, "cat", 0.9312), Guess(1, "dog", 0.05)])
     assert repr(guesses) == "a.jpg: cat 93.1 %, dog 5.0 %"
+
+
+def test_tables_print_as_tables() -> None:
+    arrow = pa.table(
+        {
+            "model": ["baseline", "fix"],
+            "top1_percent": [59.13978, 69.3],
+            "gain_points": [None, 10.1],
+            "interval_points": [None, [7.8, 12.4]],
+        }
+    )
+    lines = str(Table(arrow)).splitlines()
+    assert lines[0].split() == arrow.column_names
+    assert lines[1].split() == ["baseline", "59.1"]
+    assert lines[2].split() == ["fix", "69.3", "10.1", "7.8", "to", "12.4"]
+    assert lines[1].index("59.1") == lines[2].index("69.3") == lines[0].index("top1")
+    many = Table(pa.table({"a": range(30), "b": range(30)}), ("b",))
+    assert str(many).splitlines() == ["b", *map(str, range(20)), "20 of 30"]
+    assert many["a"].to_pylist() == [*range(30)]
+    assert str(Table(arrow.slice(0, 0))).split() == arrow.column_names
+    assert "7.8 to 12.4" in Table(arrow)._repr_html_()
 
 
 def test_mistakes_and_markup() -> None:

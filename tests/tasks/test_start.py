@@ -282,12 +282,25 @@ def test_lists_of_a_class_that_was_renamed_are_told_with_the_command(tmp_path: P
     made(root, tmp_path)
     recipe = load_recipe(str(tmp_path / "my_set.yaml"))
     (root / "cat").rename(root / "kitty")
-    again = rf"missing: .*`ssld init '{root}'` in {tmp_path} lists them anew"
+    again = rf"missing: .*`ssld init '{root}' --name my_set` in {tmp_path} lists them anew"
     with pytest.raises(UserError, match=again), checked_data(recipe):
         pass
 
 
 def test_a_name_for_any_folder() -> None:
-    assert recipe_name(Path("my photos")) == "my_photos"
-    assert recipe_name(Path("照片")) == "my_data"
-    assert recipe_name(Path(os.sep)) == "my_data"
+    assert recipe_name(Path("my photos"), None) == "my_photos"
+    assert recipe_name(Path("照片"), None) == "my_data"
+    assert recipe_name(Path(os.sep), None) == "my_data"
+
+
+def test_a_recipe_is_called_as_is_asked(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "images", {"a": 4, "b": 4})
+    found = inspect(root, None, quiet)
+    for given in ("shop", "shop.v2.yaml"):
+        write(found, None, files_of(root, tmp_path, given))
+    data = load_recipe(str(tmp_path / "shop.yaml")).data.labelled
+    assert Path(data) == tmp_path / "shop_data" / "data.yaml"
+    assert (tmp_path / "shop.v2.yaml").is_file()
+    for wrong, near in {"my shop": "my_shop", "../shop": "shop", "照片": "images"}.items():
+        with pytest.raises(UserError, match=f"--name: got '{wrong}', .*such as '{near}'"):
+            files_of(root, tmp_path, wrong)

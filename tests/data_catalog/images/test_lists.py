@@ -104,7 +104,7 @@ def test_a_list_of_nothing_has_no_rows(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a.jpg 1\nb.jpg 2\n./a.jpg 3\n", r"list.txt:3: 'a.jpg' stands also in .*list.txt:1"),
+        ("a.jpg 1\nb.jpg 2\n./a.jpg 3\n", r"list.txt:3: 'a.jpg' is also in .*list.txt:1"),
         ("a.jpg 1\n/data/b.jpg 2\n", r"list.txt:2: got the absolute path '/data/b.jpg'"),
         (b"\xff\xd8\xff\n\x80\n", "is not a list in text"),
         (b"a\0b\nc\n", "is not a list in text"),

@@ -239,7 +239,7 @@ def test_mistakes_are_told(sets: Path, tmp_path: Path) -> None:
         ((pool, val, tmp_path / "file"), "is a file"),
         ((pool / "same.png", val, tmp_path / "o"), "is an image"),
         ((tmp_path / "absolute.txt", val, tmp_path / "o"), "absolute.txt:2: got the absolute path"),
-        ((tmp_path / "twice.txt", val, tmp_path / "o"), "'a.jpg' stands also in line"),
+        ((tmp_path / "twice.txt", val, tmp_path / "o"), "'a.jpg' is also in line"),
         ((tmp_path / "noise.txt", val, tmp_path / "o"), "is a list in UTF-16"),
     ):
         with pytest.raises(UserError, match=words):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from data_catalog.base.config import UserError
 from data_catalog.base.files import sha256_file
+from ppcls_core.cli import dedup as command
 from ppcls_core.cli.dedup import _reopened
 from ppcls_core.dedup.decisions import (
     REVIEWED,
@@ -188,6 +189,23 @@ def test_within_a_pool_the_image_of_a_refused_pair_stays(sets: Path, tmp_path: P
     assert run(pool, None, out)["duplicates"] == 1
     decide(out, "crop.jpg", "refused")
     assert run(pool, None, out)["duplicates"] == 0
+
+
+def test_a_review_of_nothing_is_told_and_ends(
+    sets: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pool, out = tmp_path / "pool", tmp_path / "out"
+    save(pool / "other.png", picture(77))
+    run(pool, sets / "val", out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    monkeypatch.setattr(command, "resolve_name", None)  # which finds the page
+    command.dedup(review=out)
+    told = f"{out}: no pair was found, nor nearly found: there is nothing to judge\n"
+    assert capsys.readouterr().out == told
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
 
 def test_a_review_needs_a_finished_search_of_images_as_they_are(

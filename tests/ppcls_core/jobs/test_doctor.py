@@ -1,6 +1,7 @@
 """`ppcls doctor`: what works, what is not there, what fails, and nothing that it takes along."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -144,4 +145,10 @@ def test_all_that_this_machine_has_works() -> None:
     assert "fails" not in done.output
     for title in ("training in fp32", "inference engine in fp32", "training twice", doctor.TWO):
         assert any(title in line and "works" in line for line in done.output.splitlines()), title
-    assert len(done.output.splitlines()) < 24  # one screen
+    *_, last = lines = done.output.splitlines()
+    assert len(lines) < 24  # one screen
+    told = [float(found) for line in lines for found in re.findall(r"works +([\d.]+) s", line)]
+    assert len(told) == sum("works" in line for line in lines)
+    total, start, trials = map(float, re.findall(r"[\d.]+\d", last))
+    assert total == pytest.approx(start + trials, abs=0.2)
+    assert sum(told) == pytest.approx(trials, abs=0.1 * len(told) + 2)

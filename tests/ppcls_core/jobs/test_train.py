@@ -94,17 +94,30 @@ def test_as_many_of_the_highest_count_as_topk_says(folder):
     assert all(" top2:" in line and " top5:" not in line for line in steps)
     assert any(line.startswith("valid top1:") and " top2:" in line for line in lines)
     table = folder / "classes.csv"
-    settings = (f"weights={made}", "topk=3", "preprocess.size=32")
-    found = evaluate_job(load(*settings), lines.append, table)
-    assert found.topk == 1.0  # of three classes
-    assert lines[-1] == f"top1:{found.top1:.4f} top3:1.0000 images:6"
-    assert table.read_text().startswith("class,name,num_images,top1,top3\n")
-    assert lines[-2] == "top3 is always 1 with 3 classes (topk)"
+    found = evaluate_job(load(f"weights={made}", "preprocess.size=32"), lines.append, table)
+    assert lines[-1] == f"top1:{found.top1:.4f} top2:{found.topk:.4f} images:6"
+    assert table.read_text().startswith("class,name,num_images,top1,top2\n")
     evaluate_job(load(f"weights={made}", "topk=1"), lines.append, table)
     assert lines[-1] == f"top1:{found.top1:.4f} images:6"
     assert table.read_text().startswith("class,name,num_images,top1\n0,,2,")
     train(load("topk=1", "output=one", "training.epochs=1"), lines.append)
     assert all(line.count("top1:") < 2 for line in lines)
+
+
+def test_a_share_that_is_always_1_is_left_out(folder):
+    lines, table = list[str](), folder / "classes.csv"
+    try_out(load("topk=3"), lines.append)
+    made = train(load("topk=3", "training.epochs=1"), lines.append)
+    found = evaluate_job(load("topk=3", f"weights={made}/last"), lines.append, table)
+    assert lines[-1] == f"top1:{found.top1:.4f} images:6"
+    assert lines[-2] == "top3 is left out: it is always 1 with 3 classes (topk)"
+    assert not any("top3:" in line for line in lines)
+    assert table.read_text().startswith("class,name,num_images,top1\n0,,2,")
+    own = Path("job.yaml")
+    own.write_text(own.read_text().replace("topk: 2", ""))  # nobody has asked for it
+    evaluate_job(load(f"weights={made}/last"), lines.append)
+    assert lines[-1] == f"top1:{found.top1:.4f} images:6"
+    assert "left out" not in lines[-2]
 
 
 def test_classes_without_images_are_told(folder):
@@ -262,13 +275,13 @@ def test_the_accuracy_of_each_class_is_written(folder):
     Path("val.txt").write_text("\n".join([*lines[:2], "absent.png 0"]))  # of classes 0 and 1
     made = train(load("max_lost=0.5"), lambda line: None)
     out = Path("classes.csv")
-    job = load(f"weights={made}/last", "max_lost=0.5", "topk=5")
+    job = load(f"weights={made}/last", "max_lost=0.5")
     accuracy = evaluate_job(job, lambda line: None, out)
     header, *rows = [line.split(",") for line in out.read_text().splitlines()]
-    assert header == ["class", "name", "num_images", "top1", "top5"]
+    assert header == ["class", "name", "num_images", "top1", "top2"]
     assert [row[:3] for row in rows] == [["0", "", "1"], ["1", "", "1"], ["2", "", "0"]]
-    assert [row[4] for row in rows] == ["1.000000", "1.000000", ""]  # of three classes
-    assert rows[2][3] == ""
+    assert [float(row[4]) >= float(row[3]) for row in rows[:2]] == [True, True]
+    assert rows[2][3:] == ["", ""]
     assert sum(float(row[3]) for row in rows[:2]) / 2 == accuracy.top1
     assert accuracy.lost == {"missing": 1}
 

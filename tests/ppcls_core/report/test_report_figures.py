@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
-from ppcls_core.report import figures
+from ppcls_core.report import answer_figures, figures
+from ppcls_core.report.answers import Answers
 from ppcls_core.report.figures import stage_colour
 from ppcls_core.report.model import (
     AccuracyRow,
@@ -120,6 +122,25 @@ def test_a_stage_keeps_its_colour_and_model_and_stage_share_it() -> None:
     known = [stage_colour(name) for name in ("teacher", "baseline", "distill", "finetune", "fix")]
     assert len(set(known)) == 5
     assert stage_colour("another") == figures.MUTED
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["a name of many letters"] * 25])
+def test_no_word_of_the_confusion_is_cut_off(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.arange(len(names))
+    answers = Answers(
+        tuple(names), tuple(map(str, labels)), labels, {"fix": labels}, {"fix": labels / 1}, "fix"
+    )
+    drawn: list[Figure] = []
+    monkeypatch.setattr(answer_figures, "as_svg", lambda figure: drawn.append(figure) or b"")
+    answer_figures.confusion_chart(answers)
+    (figure,) = drawn
+    left, bottom, right, top = figure.get_tightbbox().extents
+    assert left >= 0
+    assert bottom > 0.02
+    assert right <= figure.get_figwidth()
+    assert top <= figure.get_figheight()
 
 
 def test_hostile_names_leave_a_well_formed_picture() -> None:
