@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/ablation.py configs/ablation/clothes.yaml
 
-Prints for each row the mean top-1 over the seeds, and its mean difference from the first row of the
-same seeds, with the 95 % interval of that mean (Student's t). Results are cached as always.
+Prints for each row the mean top-1 over the seeds, and its gain: the mean difference from the first
+row of the same seeds, with the 95 % interval of that mean (Student's t). Results are cached as always.
 """
 
 from __future__ import annotations
@@ -74,7 +74,14 @@ def main() -> None:
     ablation = parse(Ablation, load_yaml(arguments.file), str(arguments.file))
     seeds = arguments.seeds or list(ablation.seeds)
     console = Console()
-    table = Table("", *(f"seed {seed}" for seed in seeds), "mean", "against the first row, 95 %")
+    table = Table(
+        "",
+        *(f"seed {seed}" for seed in seeds),
+        "mean",
+        "gain, 95 %",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     reference: list[float] = []
     for row in ablation.rows:
         values = [top1(ablation, row, seed) for seed in seeds]

@@ -1,4 +1,4 @@
-"""What earlier results of a stage have done that a run under another key need not do again."""
+"""Earlier results of a stage, whose work a run under another key need not do again."""
 
 from collections.abc import Iterator
 
