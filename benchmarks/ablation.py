@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/ablation.py configs/ablation/clothes.yaml
 
 Prints for each row the mean top-1 over the seeds, and its gain: the mean difference from the first
-row of the same seeds, with the 95 % interval of that mean (Student's t). Results are cached as always.
+row of the same seeds, with the 95 % interval of that mean (Student's t). Results are cached as
+always.
 """
 
 from __future__ import annotations

@@ -99,8 +99,7 @@ def run(
         sessions = [Session(each, Store.default()) for each in resolved]
         must_run = refresh or not all(_are_done(session, stages) for session in sessions)
         if must_run:
-            if "teacher" not in sessions[0].done:  # else its files are those that it took
-                check_teachers(resolved[0], images["val"].classes)
+            _check_before(sessions, stages, images)
             if not refresh or not trainings(resolved[0]).keys().isdisjoint(refresh):
                 _print_steps(resolved, images)
             ran = _run_flow(_findable(recipe), settings or [], until, refresh)
@@ -144,6 +143,20 @@ def _edited(recipe: str, settings: list[str], ran: str) -> list[RecipeConfig]:
     return resolved
 
 
+def _check_before(
+    sessions: Sequence[Session], stages: Iterable[Stage], images: Mapping[str, Images]
+) -> None:
+    """Raise UserError if the teacher's files cannot be used, or another run is at the first of
+    `stages` that is not done."""
+    if "teacher" not in sessions[0].done:  # else its files are those that it took
+        check_teachers(sessions[0].recipe, images["val"].classes)
+    for session in sessions:
+        stage = next((each for each in stages if each.name not in session.done), None)
+        if stage and session.store.is_running(stage.name, session.key(stage)):
+            with session.store.lock(stage.name, session.key(stage)):  # its error says by whom
+                pass
+
+
 def _run_flow(*parameters: object) -> str:
     """Run the flow; the digest of the recipes that it read. End this program where it fails."""
     services.prepare()
@@ -155,8 +168,9 @@ def _run_flow(*parameters: object) -> str:
     if state.message == STOPPED:  # which the log has told
         sys.exit(_STOPPED)
     if not state.is_completed():
+        told = resolve_name("flows.dashboard:is_told")(state.message)
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
-        console.print(state.message, markup=False)
+        console.print("see above; what is done is kept" if told else state.message, markup=False)
         sys.exit(1)
     return state.result()
 

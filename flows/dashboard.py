@@ -72,6 +72,11 @@ def tell_failure(logger: Logger, message: str) -> None:
     _told.add(repr(message)[1:-1])
 
 
+def is_told(message: str) -> bool:
+    """Whether the log has this message of a state."""
+    return repr(message)[1:-1] in _told
+
+
 # Prefect's engine raises what a flow returns as failed, and logs it again under a traceback; what a
 # task returns so under the traceback of nothing, "NoneType: None".
 for _name in ("prefect.flow_runs", "prefect.engine", "prefect.task_runs"):

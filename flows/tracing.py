@@ -87,14 +87,13 @@ def _print_short(trail: Trail, done: Mapping[str, Result]) -> None:
     console.print(f"result: {made_by.directory}")
     console.print()
     table = Table("stage", box=None, pad_edge=False, header_style="bold")
-    table.add_column("made")
-    table.add_column("seconds", justify="right")
-    for title in ("images", "settings"):
-        table.add_column(title, overflow="fold")
+    table.add_column("made (UTC)", no_wrap=True)
+    table.add_column("images")
+    table.add_column("settings", overflow="fold", min_width=30)
     for result in trail.results:
-        made, seconds = result.record["finished"], f"{result.record['seconds']:,.1f}"
+        made = result.record["finished"][:16].replace("T", " ")
         counts = described(shown_counts(result, done))
-        table.add_row(result.stage, made, seconds, counts, _key_settings(result))
+        table.add_row(result.stage, made, counts, _key_settings(result))
     console.print(table)
     console.print("--full tells all settings, digests, versions, and what was left out why")
 

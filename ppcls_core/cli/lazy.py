@@ -13,6 +13,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from difflib import get_close_matches
 from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,14 +89,18 @@ class _Command(TyperCommand):
             return super().parse_args(ctx, _one_each(args))
         except Exception as error:  # Click's NoSuchOption, of which Typer has a copy
             if not getattr(error, "possibilities", True):
-                # No option is spelt alike: those whose help has the word.
+                # No option is spelt alike: those whose help has the word, or one spelt alike.
                 words = set(_WORD.findall(vars(error)["option_name"]))
                 vars(error)["possibilities"] = [
                     each.opts[0]
                     for each in self.params
-                    if words & set(_WORD.findall((getattr(each, "help", "") or "").lower()))
+                    if any(get_close_matches(word, _words_of_help(each), 1, 0.8) for word in words)
                 ]
             raise
+
+
+def _words_of_help(parameter: Any) -> list[str]:
+    return _WORD.findall((getattr(parameter, "help", "") or "").lower())
 
 
 def _one_each(args: list[str]) -> list[str]:

@@ -32,6 +32,7 @@ from ppcls_core.inference.sidecar import check_class_names
 from ppcls_core.labels.config import LabelFileConfig, OnnxConfig
 from ppcls_core.labels.onnx_images import image_classifier
 from ppcls_core.labels.table import check_beginning
+from ppcls_core.models.weights.files import check_is_weights
 from ppcls_core.runtime.monitor import check
 from tasks.recipe import Recipe
 from tasks.run.counts import are_all_in
@@ -134,8 +135,10 @@ def check_teachers(recipe: Recipe, classes: Sequence[str]) -> None:
         elif isinstance(teacher, OnnxConfig):
             session = open_session(Path(teacher.onnx), threads=1)
             image_classifier(session, teacher, len(teacher.order(classes)))
-        elif teacher.weights and teacher.train is None:
-            check_class_names(Path(teacher.weights), classes)
+        elif teacher.weights:
+            check_is_weights(Path(teacher.weights))
+            if teacher.train is None:
+                check_class_names(Path(teacher.weights), classes)
 
 
 class _Slow:

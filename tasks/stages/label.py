@@ -8,8 +8,8 @@ beside.json (the digest of those).
 """
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +31,7 @@ from ppcls_core.labels.store import LabelStore
 from ppcls_core.labels.teacher import (
     Agreement,
     Answers,
+    Batches,
     Item,
     NetworkTeacher,
     Teacher,
@@ -196,7 +197,8 @@ def _labelling(
     def is_new(row: int) -> bool:
         return known is None or not known.is_known[row // per_image]
 
-    with engines_of(work, teacher.size) as engines:
+    all_known = known is not None and bool(known.is_known.all())
+    with nullcontext([]) if all_known else engines_of(work, teacher.size) as engines:
 
         def answers_in(precision: Precision) -> list[Answers]:
             chosen = [replace(engine, precision=precision) for engine in engines]
@@ -240,7 +242,13 @@ def _labelling(
                 labels = known.added(wanted, labels, new)
             return {"labels": labels, "rejected": rejected}
 
-        yield [partial(process, answer) for answer in answers_in(precision)]
+        yield [partial(process, answer) for answer in answers_in(precision) or [_none]]
+
+
+def _none(items: Sequence[Item]) -> Batches:
+    """The answers where there is nothing to ask."""
+    assert not items
+    return iter(())
 
 
 def compared(num_rows: int) -> range:

@@ -203,16 +203,18 @@ def stage_row(result: Result, done: Mapping[str, Result]) -> StageRow:
 
 
 def _rate(result: Result, images: int, seconds: float) -> float | None:
-    """Images a second; a training stage reads every image once an epoch. None of what took no time
-    to speak of; of a search that was taken over; and of data, whose images are read for its key,
-    before its time begins."""
+    """Images a second; a training reads in each epoch as many as fill its batches. None of what
+    took no time to speak of; of a search or labels that were taken over; and of data, whose images
+    are read for its key, before its time begins."""
     if result.stage == "data" or seconds < LEAST_SECONDS or result.metrics.get(TAKEN_OVER):
         return None
     settings = result.settings.get(result.stage, {})
     if result.stage == "teacher":  # several are a list
         settings = settings.get("train") if isinstance(settings, Mapping) else None
-    epochs = (settings or {}).get("epochs")
-    return images * (epochs or 1) / seconds if images else None
+    if settings and "epochs" in settings:
+        batch = settings["batch_size"]
+        images = settings["epochs"] * (images // batch * batch)
+    return images / seconds if images else None
 
 
 def accuracies(evaluate: Result) -> tuple[AccuracyRow, ...]:

@@ -28,6 +28,7 @@ from ppcls_core.models.weights.paddle1 import BadTensor, read_folder, read_tar, 
 PICKLE, SAFETENSORS, TAR = ".pdparams", ".safetensors", ".tar"
 # In its folder, and in that of an epoch.
 OF_TRAINING = ("best.pdparams", "last.pdparams", "ppcls.pdparams")
+_BEGINNINGS = (b"\x80", b"PK")  # of a pickle, and of the archive around one
 _TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 _LISTING = "`ppcls download --list`"
 _METADATA = "__metadata__"  # a key of the header of .safetensors that is no tensor
@@ -65,6 +66,17 @@ def load_state(path: Path) -> dict[str, Any]:
             "makes of a state dict, a .safetensors file, or a folder or uncompressed tar of Paddle "
             f"1.x with one file a variable: copy, download ({_LISTING}) or export it again"
         ) from error
+
+
+def check_is_weights(path: Path) -> None:
+    """Raise UserError, as `load_state` would, if the first bytes of `path` (`find_weights`) are of
+    no weights. The rest is not read."""
+    found = find_weights(path)
+    if found.is_dir() or found.suffix == SAFETENSORS or _is_tar(found):
+        return
+    with found.open("rb") as stream:
+        if not stream.read(2).startswith(_BEGINNINGS):
+            load_state(found)
 
 
 def find_weights(path: Path, folder: Path = Path(), *, fetch: bool = True) -> Path:
