@@ -22,6 +22,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ppcls_core.runtime.terminal import CtrlC
+
 
 def lazy_app(text: str, commands: Mapping[str, str]) -> typer.Typer:
     """The command line with the help `text` and these commands, each given as "module:function"."""
@@ -73,6 +75,13 @@ class _LazyGroup(TyperGroup):
         if cmd_name not in self.places:
             return None
         return TyperCommand(cmd_name, help=_summary(self.places[cmd_name]))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the call names."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise CtrlC from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The whole command, its module imported, for a call."""

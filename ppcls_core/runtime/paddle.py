@@ -9,6 +9,8 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Generator
+from types import FrameType
 
 from data_catalog.base.errors import UserError
 
@@ -43,18 +45,16 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def import_paddle() -> None:
-    """Import Paddle without its advice on a number of threads, with SIGTERM left as it was, and
-    without the style that it gives to the messages of all loggers.
+    """Import Paddle without its advice on a number of threads, with signals' handlers left as they
+    were, and without the style that it gives to the messages of all loggers.
 
     Raises UserError: there is no memory for it.
     """
     if "paddle" in sys.modules:
         return
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
     stream = _Stderr()
     try:
-        with contextlib.redirect_stderr(stream):
+        with _keeping_signals(), contextlib.redirect_stderr(stream):
             importlib.import_module("paddle")
     except Exception as error:
         if not lacks_memory(error):
@@ -68,8 +68,28 @@ def import_paddle() -> None:
         for root in logging.root.handlers:
             if getattr(root, "stream", None) is stream:
                 root.setFormatter(logging.Formatter())
-        if in_main_thread and handler is not None:  # Paddle's own prints a stack of C++
-            signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _keeping_signals() -> Generator[None]:
+    """Restore the handler of SIGTERM after the block, as Paddle's own prints a stack of C++; and
+    let Ctrl-C wait until then, as a library that it stops while it is loaded is a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    on_term, on_int = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    waiting: list[tuple[int, FrameType | None]] = []
+    if callable(on_int):
+        signal.signal(signal.SIGINT, lambda *signalled: waiting.append(signalled))
+    try:
+        yield
+    finally:
+        if on_term is not None:
+            signal.signal(signal.SIGTERM, on_term)
+        if callable(on_int):
+            signal.signal(signal.SIGINT, on_int)
+            for signalled in waiting[:1]:
+                on_int(*signalled)
 
 
 class _Stderr(io.TextIOBase):

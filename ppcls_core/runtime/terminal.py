@@ -10,6 +10,10 @@ from ppcls_core.runtime.monitor import Interrupted
 from ppcls_core.runtime.paddle import lacks_memory, reason_of
 
 
+class CtrlC(Exception):
+    """A KeyboardInterrupt under another name: Typer ends on that itself, without a word."""
+
+
 def escaped(text: str) -> str:
     """`text` with what could steer a terminal or break its lines shown as an escape."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
@@ -21,7 +25,7 @@ def run_app(app: Callable[[], object]) -> None:
         app()
     except UserError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, CtrlC):
         Console(stderr=True).print("interrupted")
         sys.exit(130)
     except Interrupted:

@@ -19,9 +19,11 @@ import typer
 import yaml
 
 from data_catalog.published import published_weights
+from ppcls_core.cli.lazy import lazy_app
 from ppcls_core.models.registry import build_model
 from ppcls_core.models.weights.files import load_state, save_state
 from ppcls_core.models.weights.state import state_of
+from ppcls_core.runtime.terminal import run_app
 from tests.support.images import write_jpeg
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -91,6 +93,21 @@ def test_weights_that_are_here_are_not_fetched(ppcls, tmp_path):
     lines = ppcls("download", "--list", "-p", tmp_path).stdout.splitlines()
     here = {line.split()[0] for line in lines if line.split()[1] == "here"}
     assert {name for name in here if not published_weights()[name].package} == {"AlexNet"}
+
+
+def pressing_ctrl_c() -> None:
+    """A command that is interrupted."""
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "stop"])
+    app = lazy_app("A program.", {"stop": f"{__name__}:pressing_ctrl_c", "go": "ast:walk"})
+    with pytest.raises(SystemExit) as ended:
+        run_app(app)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 BRIEFLY = """

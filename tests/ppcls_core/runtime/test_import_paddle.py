@@ -1,11 +1,14 @@
-"""Paddle's import leaves standard error and SIGTERM as they were."""
+"""Paddle's import leaves standard error and signals as they were."""
 
+import importlib
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from ppcls_core.runtime.paddle import import_paddle
 from tests.conftest import PROJECT
 
 CODE = """
@@ -41,3 +44,19 @@ def test_warnings_after_paddles_import_are_heard_and_its_advice_is_not():
     assert "heard of paddle" in done.stderr
     assert "OMP_NUM_THREADS" not in done.stderr
     assert done.stdout == "handled\n"
+
+
+def test_ctrl_c_waits_for_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+    done = list[str]()
+
+    def loading(name: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append(name)
+
+    monkeypatch.setattr(importlib, "import_module", loading)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        import_paddle()
+    assert done == ["paddle"]
+    assert signal.getsignal(signal.SIGINT) is before
