@@ -30,6 +30,7 @@ from tasks.recipe import STUDENTS, digest_of_recipes, load_recipes
 from tasks.recipe import Recipe as RecipeConfig
 from tasks.run.counts import NUM_TAKEN_OVER, TAKEN_OVER, are_all_in, described, shown_counts
 from tasks.run.processes import trainings
+from tasks.run.reasons import reason_to_run
 from tasks.run.session import Session
 from tasks.run.stage import Stage
 from tasks.run.store import Store
@@ -106,11 +107,8 @@ def run(
             if ran != digest_of_recipes(resolved):
                 resolved = _edited(recipe, settings or [], ran)
             sessions = [Session(each, Store.default()) for each in resolved]
-            if not all(_are_done(session, stages) for session in sessions):
-                raise UserError(
-                    f"{sessions[0].store.root}: results were removed or altered while others were "
-                    "made; run again: what is left is not made again"
-                )
+            for session in sessions:
+                _check_done(session, stages)
         else:
             console.print("all of it is done: nothing was run again", style="dim")
     for number, session in enumerate(sessions):
@@ -132,6 +130,18 @@ def _are_done(session: Session, stages: Iterable[Stage]) -> bool:
             return False
         session.accept(result)
     return True
+
+
+def _check_done(session: Session, stages: Iterable[Stage]) -> None:
+    """Accept the result of each, which have just been made. Raises UserError: one is not there."""
+    if not _are_done(session, stages):
+        stage = next(each for each in stages if each.name not in session.done)
+        why = reason_to_run(session, stage, session.find(stage)).detail
+        raise UserError(
+            f"{session.store.root}: results were removed or altered while others were made, or "
+            f"what they are made of was changed ({stage.name}: {why}); run again: what is left is "
+            "not made again"
+        )
 
 
 def _edited(recipe: str, settings: list[str], ran: str) -> list[RecipeConfig]:
@@ -168,9 +178,11 @@ def _run_flow(*parameters: object) -> str:
     if state.message == STOPPED:  # which the log has told
         sys.exit(_STOPPED)
     if not state.is_completed():
-        told = resolve_name("flows.dashboard:is_told")(state.message)
+        is_logged = resolve_name("flows.dashboard:is_logged")(state.message)
         console.print(f"[red]{state.name.lower()}:[/] ", end="")
-        console.print("see above; what is done is kept" if told else state.message, markup=False)
+        console.print(
+            "see above; what is done is kept" if is_logged else state.message, markup=False
+        )
         sys.exit(1)
     return state.result()
 
@@ -319,7 +331,9 @@ def _print_stages(session: Session, stages: Iterable[Stage], begun: float) -> No
             earlier.append(row.name)
     console.print(table)
     if earlier:
-        console.print(f"of an earlier run, seconds too: {', '.join(earlier)}", style="dim")
+        console.print(
+            f"made, in these seconds, by an earlier run: {', '.join(earlier)}", style="dim"
+        )
 
 
 def _print_results(session: Session) -> None:
@@ -352,6 +366,8 @@ def _print_results(session: Session) -> None:
         if student and (loss := worse(student.gain, student.gain_range)):
             command = f"ppcls export {session.recipe.name} --baseline --out FOLDER"
             console.print(f"\n[yellow]{loss}[/]; to have it: {command}")
+        if student and (doubt := report.doubt_of(session.recipe, session.done)):
+            console.print(f"\n[yellow]note:[/] {doubt}")
         if student and teacher and (under := 100 * (teacher.top1 - student.top1)) >= FAR:
             console.print(
                 f"\n{stage} is {under:.1f} points under the teacher: a wider network "

@@ -26,7 +26,6 @@ from tasks.run.store import RUN, Result, Store
 # pyright: reportAttributeAccessIssue=false
 
 NUM_KNOWN = 10  # reports that a message names, the newest
-NUM_SETTINGS = 5  # of each that it names
 Run = Annotated[
     str,
     typer.Argument(
@@ -176,8 +175,7 @@ def _differences(run: Finished, others: Sequence[Finished]) -> list[str]:
         for stage, key in keys.items()
         if any(other.record["stages"][stage]["key"] != key for other in others)
     )
-    more = ["..."] * (len(found) > NUM_SETTINGS)
-    return [*found[:NUM_SETTINGS], *more] or [*islice(stages, 1)]
+    return found or [*islice(stages, 1)]
 
 
 def settings_rows(a: Finished, b: Finished) -> Iterator[tuple[str, ...]]:

@@ -42,8 +42,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a record says more than that a run has failed or was stopped: the run has told that,
     and why."""
     error = record.exc_info[1] if record.exc_info else record
-    is_told = error is None or isinstance(error, FailedRun)
-    return not is_told and record.getMessage() != f"Crash detected! {_INTERRUPTED}"
+    is_logged = error is None or isinstance(error, FailedRun)
+    return not is_logged and record.getMessage() != f"Crash detected! {_INTERRUPTED}"
 
 
 def in_plain_words(record: logging.LogRecord) -> bool:
@@ -72,7 +72,7 @@ def tell_failure(logger: Logger, message: str) -> None:
     _told.add(repr(message)[1:-1])
 
 
-def is_told(message: str) -> bool:
+def is_logged(message: str) -> bool:
     """Whether the log has this message of a state."""
     return repr(message)[1:-1] in _told
 

@@ -82,7 +82,9 @@ def trace(
 def _print_short(trail: Trail, done: Mapping[str, Result]) -> None:
     """Print whose file it is, and a line a stage."""
     made_by = trail.made_by
-    recipes = ", ".join(_recipes_of(made_by)) or "not known: of none here is this the newest result"
+    recipes = (
+        ", ".join(_recipes_of(made_by)) or "an earlier run of one: no recipe has this result now"
+    )
     console.print(f"recipe: {recipes}")
     console.print(f"result: {made_by.directory}")
     console.print()

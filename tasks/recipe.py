@@ -26,6 +26,7 @@ from data_catalog.recipes import recipe_path
 from ppcls_core.data.lost import MAX_LOST
 from ppcls_core.data.transforms import Preprocess
 from ppcls_core.dedup.config import DedupConfig
+from ppcls_core.dedup.decisions import read_decisions
 from ppcls_core.engine.config import (
     DistillTraining,
     FixTraining,
@@ -310,8 +311,13 @@ def load_recipes(
 
 
 def digest_of_recipes(recipes: Iterable[Recipe]) -> str:
-    """Digest over all that these recipes say."""
-    return digest_of([recipe.model_dump(mode="json") for recipe in recipes])
+    """Digest over all that these recipes say, with the decisions that they name."""
+    return digest_of(
+        [
+            [recipe.model_dump(mode="json"), read_decisions(recipe.dedup.reviewed).digest]
+            for recipe in recipes
+        ]
+    )
 
 
 def _whole(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -71,13 +71,19 @@ def doubts(recipe: Recipe, steps: list[Steps]) -> Iterator[str]:
         if (found := by_stage.get(name)) and found.total < FEW:
             few = counted(found.total, "step is", "steps are")
             yield f"{name}: {few} few for a network that starts from nothing"
-    totals = by_stage["baseline"].total, by_stage["distill"].total
-    if max(totals) > UNEQUAL * max(min(totals), 1):
-        yield (
-            f"baseline and distill differ in steps ({totals[0]:,} and {totals[1]:,}): the gain is "
-            "not that of the teacher alone, but of longer or shorter training too"
-        )
+    if unequal := unequal_steps(by_stage["baseline"].total, by_stage["distill"].total):
+        yield unequal
     yield from doubts_of_settings(recipe)
+
+
+def unequal_steps(baseline: int, distill: int) -> str:
+    """A sentence where so many steps make the comparison of the two unfair; else ""."""
+    if max(baseline, distill) <= UNEQUAL * max(min(baseline, distill), 1):
+        return ""
+    return (
+        f"baseline and distill differ in steps ({baseline:,} and {distill:,}): the gain is "
+        "not that of the teacher alone, but of longer or shorter training too"
+    )
 
 
 def doubts_of_settings(recipe: Recipe) -> Iterator[str]:

@@ -139,8 +139,8 @@ def _foreign(path: Path, digests: Mapping[Path, str], known: list[Result], store
     first = digests[strange[0]]
     return (
         f"{path}: no result of {store.root} has {names} (sha256 {first[:12]}...): it was made "
-        "elsewhere, altered, or its result was removed; set SSLD_HOME to the folder of the store "
-        "that made it"
+        "elsewhere, altered, its result was removed, or it is an exported baseline, which no stage "
+        "makes; set SSLD_HOME to the folder of the store that made it"
     )
 
 

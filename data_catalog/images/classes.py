@@ -82,7 +82,7 @@ def is_number(text: str) -> bool:
 def folder_classes(found: Found) -> tuple[str, ...]:
     """Names of the class folders, or class tars without .tar, at the top of a folder or tar.
 
-    Those that are all numbers mean these numbers; others are numbered in alphabetical order. Raises
+    Those that are all numbers mean these numbers; others are numbered as sorted. Raises
     UserError: the numbers are not 0 to the number of classes less one.
     """
     names = sorted(class_folders(found))

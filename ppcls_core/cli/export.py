@@ -91,8 +91,10 @@ def export(
     if not onnx and (out / sidecar.ONNX).is_file():  # of what was exported here before
         (out / sidecar.ONNX).unlink()
         log(f"removed: {out / sidecar.ONNX}, of an earlier export; --onnx makes it anew")
+    earlier = ", in place of an earlier one" if (out / sidecar.FILES[0]).is_file() else ""
     found = late("ppcls_core.inference.export:export")(network, trained.sidecar(), out)
-    log(f"written: {out} ({counted(len(trained.classes), 'class')}, logits within {found:.0e})")
+    classes = counted(len(trained.classes), "class")
+    log(f"written: {out}{earlier} ({classes}, logits within {found:.0e})")
     if onnx:
         found = late("ppcls_core.inference.onnx:export_onnx")(network, Exported(out))
         log(f"written: {out / sidecar.ONNX} (logits within {found:.0e})")

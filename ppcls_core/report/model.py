@@ -31,6 +31,7 @@ class Headline:
     stage: str | None = None  # which left the exported student
     gain_range: Sequence[float] = ()  # 95 % interval of `gain`
     has_pool: bool = True  # else the training images stand for it
+    doubt: str = ""  # a sentence where the comparison with labels alone is unfair
 
 
 @dataclass(frozen=True)

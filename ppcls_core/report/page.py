@@ -114,7 +114,9 @@ def _sentence(headline: Headline) -> Markup:
     if not parts:
         return Markup("This run has not measured anything yet.")
     text = Markup("; ").join(parts)
-    return text[:1].upper() + text[1:] + Markup(".")
+    doubt = headline.doubt[:1].upper() + headline.doubt[1:]
+    more = Markup(" {}.").format(doubt) if doubt else ""
+    return text[:1].upper() + text[1:] + Markup(".") + more
 
 
 def _accuracy_clause(headline: Headline) -> Markup | None:

@@ -20,6 +20,7 @@ SHOWING = "show a validation image"  # a count of overlap
 # Metrics: the folder of the result whose search it is, or some of whose labels, if not its own; and
 # of how many labels.
 TAKEN_OVER, NUM_TAKEN_OVER = "taken_over", "num_taken_over"
+_JOINED = "with the labelled ones"
 _ONE = {
     "duplicates": "duplicate",
     "classes": "class",
@@ -61,14 +62,17 @@ def are_all_in(images: Images, others: Images) -> bool:
 
 def shown_counts(result: Result, done: Mapping[str, Result]) -> dict[str, int]:
     """The counts of `result`, one of `done`, as a user should read them: the teacher's images are
-    left out where they are train's, and without a pool nothing is counted as one."""
+    left out where they are train's, without a pool nothing is counted as one, and what select
+    gives on is told from what it has kept of the pool."""
     counts, data = dict(result.counts), done.get("data")
     if data and result.stage == "data":
         if data.files["teacher.arrow"].sha256 == data.files["train.arrow"].sha256:
             del counts["teacher"]
         counts["pool"] *= has_pool(data)
-    elif result.stage == "select" and data and not has_pool(data):
-        counts = {name: num for name, num in counts.items() if not rejected_reason(name)}
+    elif result.stage == "select":
+        if data and not has_pool(data):
+            counts = {name: num for name, num in counts.items() if not rejected_reason(name)}
+        counts = {_JOINED if name == "out" else name: num for name, num in counts.items()}
     return counts
 
 

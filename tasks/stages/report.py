@@ -50,11 +50,12 @@ from ppcls_core.report.model import (
 from ppcls_core.report.page import MAX_CLASSES, render
 from ppcls_core.report.search import planted_rows
 from ppcls_core.runtime.shards import shard_file
-from tasks.recipe import TRAINED, TeacherConfig
+from tasks.recipe import TRAINED, Recipe, TeacherConfig
 from tasks.run.counts import TAKEN_OVER, has_pool, left_out, shown_counts
 from tasks.run.stage import Outcome, Work
 from tasks.run.store import RUN, Result
 from tasks.stages.searching import labelled_sets
+from tasks.steps import unequal_steps
 
 CARD = "model_card.md"
 _BINS = 40
@@ -395,7 +396,17 @@ def _headline(work: Work) -> Headline:
         images_labelled=work.inputs["label"].counts["out"],
         duplicates_removed=work.inputs["dedup"].counts["duplicates"],
         has_pool=has_pool(work.inputs["data"]),
+        doubt=doubt_of(work.recipe, work.inputs),
     )
+
+
+def doubt_of(recipe: Recipe, done: Mapping[str, Result]) -> str:
+    """A sentence where the student and the baseline are not of as many steps; else ""."""
+    baseline, distill = (
+        config.epochs * (done[name].counts["in"] // config.batch_size)
+        for name, config in (("baseline", recipe.baseline), ("distill", recipe.distill))
+    )
+    return unequal_steps(baseline, distill)
 
 
 def _thumbnails(work: Work, name: str, ids: set[str]) -> dict[str, np.ndarray]:
