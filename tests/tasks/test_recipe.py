@@ -9,8 +9,9 @@ import yaml
 
 from data_catalog.base.config import UserError
 from data_catalog.recipes import RECIPES
+from ppcls_core.dedup.decisions import Decision, append_decision
 from ppcls_core.engine.config import DistillTraining
-from tasks.recipe import STUDENTS, Recipe, load_recipe, load_recipes
+from tasks.recipe import STUDENTS, Recipe, digest_of_recipes, load_recipe, load_recipes
 from tasks.start.recipe import SIZES
 from tasks.trainings import SHARES, fix_size
 from tests.conftest import TINY
@@ -190,3 +191,17 @@ def test_what_init_writes_has_the_same_relations():
         steps = [round(size.steps * share.steps) for share in SHARES.values()]
         assert steps == [size.steps, size.steps, size.steps // 16, size.steps // 10]
         assert fix_size(size.image_size) in (256, size.image_size)
+
+
+def test_decisions_and_what_they_say_are_part_of_a_recipes_digest(tmp_path: Path) -> None:
+    def digest(*settings: str) -> str:
+        return digest_of_recipes([load_recipe(str(TINY), list(settings))])
+
+    file = tmp_path / "reviewed.jsonl"
+    file.touch()
+    reviewed = f"dedup.reviewed={file}"
+    before = digest(reviewed)
+    assert before == digest()  # nothing is decided
+    row = {"pool_id": "a", "val_id": "b", "pool_sha256": "1" * 64, "val_sha256": "2" * 64}
+    append_decision(file, Decision.on(row, "accepted"))
+    assert digest(reviewed) != before

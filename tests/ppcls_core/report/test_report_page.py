@@ -450,6 +450,11 @@ def test_settings_versions_and_files_are_shown(full: Page) -> None:
     ("headline", "sentence"),
     [
         (Headline(), "This run has not measured anything yet."),
+        (
+            Headline(top1=0.5, gain=-10.0, gain_range=(-12, -8), doubt="a and b differ"),
+            "The student reaches 50.0 % top-1; the baseline is better by 10.0 points: labels "
+            "alone serve you better here. A and b differ.",
+        ),
         (Headline(top1=math.nan), "This run has not measured anything yet."),
         (Headline(top1=0.5), "The student reaches 50.0 % top-1."),
         (
