@@ -94,8 +94,9 @@ class Table:
     def _lines(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows as they are shown."""
         head = list(self.shown or self.arrow.column_names)
-        rows = self.arrow.select(head).slice(0, NUM_SHOWN).to_pylist()
-        return head, [[_cell(row[name]) for name in head] for row in rows]
+        shown = self.arrow.select(head).slice(0, NUM_SHOWN)
+        columns = [_cells(column.to_pylist()) for column in shown.columns]
+        return head, [list(row) for row in zip(*columns, strict=True)]
 
     def __repr__(self) -> str:
         head, rows = self._lines()
@@ -111,10 +112,24 @@ class Table:
         return self.html()
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return " to ".join(map(_cell, value))
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+def _cells(column: list[object]) -> list[str]:
+    """The values of a column as text, its fractions with as many digits as the largest needs."""
+    values = [v for value in column for v in (value if isinstance(value, list) else [value])]
+    largest = max((abs(v) for v in values if isinstance(v, float)), default=0.0)
+    digits = 1 if largest >= 10 else 3
+
+    def text(value: object) -> str:
+        if isinstance(value, list):
+            return " to ".join(map(text, value))
+        return (
+            ""
+            if value is None
+            else f"{value:.{digits}f}"
+            if isinstance(value, float)
+            else f"{value}"
+        )
+
+    return list(map(text, column))
 
 
 @dataclass(frozen=True)

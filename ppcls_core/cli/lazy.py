@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from data_catalog.base.errors import UserError
 from ppcls_core.runtime.terminal import CtrlC
 
 
@@ -117,6 +118,8 @@ def _one_each(args: list[str]) -> list[str]:
     found: list[str] = []
     option, previous = "", ""
     for arg in args:
+        if arg.startswith("=") and set(OVERRIDE) & set(found):
+            raise UserError(f"got '{previous} {arg}', expected a.b=value without a blank")
         if arg in OVERRIDE:
             option = arg
         elif previous not in OVERRIDE and not _ASSIGNMENT.match(arg):

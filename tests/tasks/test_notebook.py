@@ -136,3 +136,19 @@ def test_mistakes_and_markup() -> None:
         open_model("nowhere")
     shown = html_table(["<b>"], [["<script>"]] * 30, 30)
     assert "<script>" not in shown and "20 of 30" in shown and shown.count("<tr>") == 21
+
+
+def test_fractions_of_a_column_have_the_digits_that_the_largest_needs() -> None:
+    columns = {
+        "points": [55.0, -0.912, None],
+        "share": [0.9312, 0.05, 1.0],
+        "range": [[-4.78, 12.0], [1.0, 2.0], None],
+        "images": [1, 20, 300],
+    }
+    lines = [line.split() for line in repr(Table(pa.table(columns))).splitlines()]
+    assert lines == [
+        ["points", "share", "range", "images"],
+        ["55.0", "0.931", "-4.8", "to", "12.0", "1"],
+        ["-0.9", "0.050", "1.0", "to", "2.0", "20"],
+        ["1.000", "300"],
+    ]

@@ -95,6 +95,13 @@ def test_weights_that_are_here_are_not_fetched(ppcls, tmp_path):
     assert {name for name in here if not published_weights()[name].package} == {"AlexNet"}
 
 
+@pytest.mark.parametrize("given", ["a.b = 1", "a.b =1", "x=2 a.b = 1"])
+def test_a_blank_in_a_setting_is_told(ppcls, given):
+    done = ppcls("train", "-c", "x.yaml", "-o", *given.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected a.b=value without a blank" in done.stderr
+
+
 def pressing_ctrl_c() -> None:
     """A command that is interrupted."""
     raise KeyboardInterrupt
