@@ -5,8 +5,9 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -277,17 +278,35 @@ def _plain_png(data: bytes) -> bytes:
     """
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data
-    kept, start, at = list[bytes](), 0, 8
-    for _ in range(MAX_CHUNKS):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    kept, start = list[bytes](), 0
+    for kind, at, end in islice(_png_chunks(data), MAX_CHUNKS):
         if end > len(data):
             break
-        kind = data[at + 4 : at + 8]
         if kind[:1].islower() and kind not in PNG_CHUNKS:
             kept.append(data[start:at])
             start = end
-        at = end
     return b"".join([*kept, data[start:]]) if kept else data
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of each chunk of a PNG; the last may end beyond the data."""
+    at = 8
+    while at + 8 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], at, end
+        at = end
+
+
+def _claims_more(data: bytes) -> bool:
+    """Whether a chunk of a PNG says that it has more bytes than there are. OpenCV refuses that too,
+    but allocates them before, up to 4 GB."""
+    most = MAX_CHUNKS + len(data) // 1024  # chunks are larger, but for those of an attack
+    for number, (kind, _, end) in enumerate(_png_chunks(data)):
+        if kind == b"IEND":
+            return False
+        if end > len(data) or number == most:
+            return True
+    return False
 
 
 def _mended_webp(data: bytes) -> bytes:
@@ -321,7 +340,11 @@ def _of_other(data: bytes, image: ImageFile) -> Decoded:
     """The picture of encoded `data`, opened as `image`."""
     is_deep = image.mode not in EIGHT_BITS or _depth(data, image) > 8
     on_white = _on_white(image) if image.has_transparency_data else None
-    pixels = _by_opencv(data, 1) if on_white is None else np.array(on_white)
+    is_refused = image.format == "PNG" and _claims_more(data)
+    if on_white is not None:
+        pixels = np.array(on_white)
+    else:
+        pixels = None if is_refused else _by_opencv(data, 1)
     if pixels is None:
         # A PNG, GIF or BMP that lacks bytes behind its last row. Pillow fills nothing in.
         picture = _by_pillow(image, "RGB")

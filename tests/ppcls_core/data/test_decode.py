@@ -356,6 +356,19 @@ WRONG = {  # chunks of a PNG as programs write them, each of which libpng warns 
 }
 
 
+@pytest.mark.parametrize("tail", [b"", 20_000 * (bytes(4) + b"IDAT" + bytes(4))])
+def test_a_png_that_claims_more_bytes_than_it_has_is_given_to_no_decoder_that_allocates_them(
+    monkeypatch, tail
+):
+    plain = encoded("PNG")
+    at = plain.index(b"IDAT") - 4
+    claiming = plain[:at] + tail + struct.pack(">I", 3_405_776_533) + plain[at + 4 :]
+    expected = decode(plain)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV allocates what is claimed"))
+    np.testing.assert_array_equal(decode(claiming), expected)  # as all rows are there
+    assert reason_of(claiming[:-60]) == "truncated"
+
+
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("kind", WRONG)
 def test_nothing_is_printed_of_what_a_png_says_beside_its_pixels(capfd, kind, before):
