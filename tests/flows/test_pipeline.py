@@ -437,7 +437,8 @@ def test_a_recipe_without_a_pool_says_so_wherever_it_is_read(store: Path, tmp_pa
     pairs = [pq.read_table(done[name].path("pairs.parquet")) for name in ("overlap", "dedup")]
     assert pairs[0] == pairs[1]
     assert shown_counts(done["data"], done) == {"train": 30, "val": 27, "pool": 0}
-    assert shown_counts(done["select"], done) == {"in": 30, "kept": 0, "out": 30}
+    shown = {"in": 30, "kept": 0, "with the labelled ones": 30}
+    assert shown_counts(done["select"], done) == shown
     rows = [(row.stage, row.number) for row in left_out(done.values()) if row.number]
     assert rows == [("ssld init", 4)]
     page = done["report"].path("report.html").read_text()

@@ -199,7 +199,7 @@ def test_the_recipe_and_a_line_a_stage_are_told_first(
     monkeypatch.setattr(Store, "default", lambda: Store(finished))
     trace(folder_of(finished, "export"))
     first, second, _, _, *lines = capsys.readouterr().out.splitlines()
-    assert first == "recipe: not known: of none here is this the newest result"  # no file has run
+    assert first == "recipe: an earlier run of one: no recipe has this result now"
     assert second == f"result: {folder_of(finished, 'export')}"
     *rows, last = lines
     assert [row.split()[0] for row in rows] == stages_to("export")
