@@ -42,8 +42,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a record says more than that a run has failed or was stopped: the run has told that,
     and why."""
     error = record.exc_info[1] if record.exc_info else record
-    is_logged = error is None or isinstance(error, FailedRun)
-    return not is_logged and record.getMessage() != f"Crash detected! {_INTERRUPTED}"
+    is_told = error is None or isinstance(error, FailedRun)
+    return not is_told and record.getMessage() != f"Crash detected! {_INTERRUPTED}"
 
 
 def in_plain_words(record: logging.LogRecord) -> bool:
@@ -69,12 +69,17 @@ def tell_failure(logger: Logger, message: str) -> None:
     """Log the message of a state that has failed, once; Prefect would tell it of the task and of
     the flow."""
     logger.error("%s", message)
-    _told.add(repr(message)[1:-1])
+    _told.add(_quoted(message))
 
 
 def is_logged(message: str) -> bool:
     """Whether the log has this message of a state."""
-    return repr(message)[1:-1] in _told
+    return _quoted(message) in _told
+
+
+def _quoted(message: str) -> str:
+    """A state's message as Prefect's lines have it between quotes."""
+    return repr(message)[1:-1]
 
 
 # Prefect's engine raises what a flow returns as failed, and logs it again under a traceback; what a

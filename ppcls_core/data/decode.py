@@ -44,6 +44,7 @@ READ_AS = {  # by the reduction
 FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that OpenCV reads as well
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")  # Pillow's modes
 BITS_PER_SAMPLE = 258  # a TIFF tag
+PNG = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # without which pixels may be others
 LEFT_OVER = "extraneous bytes before marker"  # libjpeg's warning of what follows the last row,
 # and of blocks that it paints grey, where it meets another marker than the restart's.
@@ -262,6 +263,8 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _by_opencv(data: bytes, divisor: int) -> np.ndarray | None:
+    if data.startswith(PNG) and _claims_more(data):
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), READ_AS[divisor])
     except cv2.error as error:
@@ -276,7 +279,7 @@ def _plain_png(data: bytes) -> bytes:
     Programs write many wrong ones, of which libpng prints warnings, and for some of which Pillow
     refuses the picture.
     """
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if not data.startswith(PNG):
         return data
     kept, start = list[bytes](), 0
     for kind, at, end in islice(_png_chunks(data), MAX_CHUNKS):
@@ -340,11 +343,7 @@ def _of_other(data: bytes, image: ImageFile) -> Decoded:
     """The picture of encoded `data`, opened as `image`."""
     is_deep = image.mode not in EIGHT_BITS or _depth(data, image) > 8
     on_white = _on_white(image) if image.has_transparency_data else None
-    is_refused = image.format == "PNG" and _claims_more(data)
-    if on_white is not None:
-        pixels = np.array(on_white)
-    else:
-        pixels = None if is_refused else _by_opencv(data, 1)
+    pixels = _by_opencv(data, 1) if on_white is None else np.array(on_white)
     if pixels is None:
         # A PNG, GIF or BMP that lacks bytes behind its last row. Pillow fills nothing in.
         picture = _by_pillow(image, "RGB")

@@ -194,11 +194,8 @@ def _labelling(
         places = [divmod(row, per_image) for row in rows]
         return items_of(found, [row for row, _ in places], (numbers[n] for _, n in places))
 
-    def is_new(row: int) -> bool:
-        return known is None or not known.is_known[row // per_image]
-
-    all_known = known is not None and bool(known.is_known.all())
-    with nullcontext([]) if all_known else engines_of(work, teacher.size) as engines:
+    is_known = known.is_known if known else np.zeros(len(found), bool)
+    with nullcontext([]) if is_known.all() else engines_of(work, teacher.size) as engines:
 
         def answers_in(precision: Precision) -> list[Answers]:
             chosen = [replace(engine, precision=precision) for engine in engines]
@@ -235,7 +232,7 @@ def _labelling(
 
         def process(answer: Answers, rows: range, advance: Advance) -> dict[str, pa.Table]:
             wanted = items(rows)
-            new = [item for item, row in zip(wanted, rows, strict=True) if is_new(row)]
+            new = [i for i, row in zip(wanted, rows, strict=True) if not is_known[row // per_image]]
             labels, rejected = labeller.label(answer(new), views, header, advance)
             if known:
                 advance(len(wanted) - len(new))
